@@ -1,0 +1,88 @@
+"""Attaching to a backbone and letting go of it: nothing of it is moved, copied or rewritten."""
+
+import torch
+from torch import Tensor, nn
+
+from hyperloader.backbones import Stack, find_norms, find_stacks
+from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
+from hyperloader.nn.layout import Layout, layout_of
+from hyperloader.nn.sites import AdapterSite, LoraSite, Site
+from hyperloader.nn.weights import ActiveWeights
+
+
+class Attachment:
+    """The wrapped layers of one backbone, and all that is needed to undo it.
+
+    Wraps every site in place, freezes the backbone and, with ``train_norms``, lets its own norms be trained.
+    """
+
+    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig, active: ActiveWeights):
+        if any(isinstance(module, Site) for module in backbone.modules()):
+            raise ValueError(
+                "backbone must be free, got one that is attached already: call detach() on its model first"
+            )
+        stacks = find_stacks(backbone)
+        self.layouts = {stack.name: _layout(backbone, stack, config) for stack in stacks}
+        wanted = {*config.adapter_sites, *config.lora_sites}
+        if not any(layout.shapes for layout in self.layouts.values()):
+            raise ValueError(
+                f"adapter_sites and lora_sites must name a site that {type(backbone).__name__} has, got "
+                f"{', '.join(wanted) or 'none'}"
+            )
+        self.requires_grad = {name: parameter.requires_grad for name, parameter in backbone.named_parameters()}
+        self.norm_names = find_norms(backbone) if config.train_norms else []
+        self.norms: dict[str, Tensor] = {}
+        self.site_paths = {
+            path: (stack.name, layer, site)
+            for stack in stacks
+            for layer, sites in enumerate(stack.layers)
+            for site, path in sites.items()
+            if site in wanted
+        }
+        for path, key in self.site_paths.items():
+            kind = AdapterSite if key[2] in ADAPTER_SITES else LoraSite
+            _replace(backbone, path, kind(backbone.get_submodule(path), key, active, config))
+        for parameter in backbone.parameters():
+            parameter.requires_grad_(False)
+        for name in self.norm_names:
+            parameter = backbone.get_parameter(name)
+            self.norms[name] = parameter.detach().clone()  # to be given back
+            parameter.requires_grad_(True)
+
+    def undo(self, backbone: nn.Module) -> None:
+        """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
+        for path in self.site_paths:
+            _replace(backbone, path, backbone.get_submodule(path).linear)
+        with torch.no_grad():
+            for name, value in self.norms.items():
+                backbone.get_parameter(name).copy_(value)
+        for name, requires_grad in self.requires_grad.items():
+            parameter = backbone.get_parameter(name)
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = None
+
+    def dtype(self, backbone: nn.Module) -> torch.dtype:
+        """The dtype to generate weights in: that of the wrapped layers, float32 where they differ."""
+        dtypes = {backbone.get_submodule(path).weight.dtype for path in self.site_paths}
+        return dtypes.pop() if len(dtypes) == 1 else torch.float32
+
+
+def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(backbone.get_submodule(parent), name, module)
+
+
+def _layout(backbone: nn.Module, stack: Stack, config: HyperLoaderConfig) -> Layout:
+    linears = {site: [backbone.get_submodule(layer[site]) for layer in stack.layers] for site in stack.layers[0]}
+    hidden = _one_size(stack, linears, config.adapter_sites, lambda linear: linear.out_features)
+    lora_in = _one_size(stack, linears, config.lora_sites, lambda linear: linear.in_features)
+    lora_out = _one_size(stack, linears, config.lora_sites, lambda linear: linear.out_features)
+    return layout_of(config, len(stack.layers), list(linears), hidden, lora_in, lora_out)
+
+
+def _one_size(stack: Stack, linears, sites, size) -> int:
+    """The one size of all layers at ``sites``: a head generates one shape."""
+    found = {size(linear) for site in sites for linear in linears.get(site, [])}
+    if len(found) > 1:
+        raise ValueError(f"the sites {', '.join(sites)} of the {stack.name} must have one size, got {sorted(found)}")
+    return found.pop() if found else 0

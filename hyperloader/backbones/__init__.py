@@ -1,0 +1,53 @@
+"""The backbones that a HyperLoader model can be attached to: one file a family, one line a model type.
+
+To add one: a file with ``stacks(backbone) -> list[Stack]`` naming the ``nn.Linear`` of every site, its line in
+``FAMILIES`` under the ``model_type`` of its transformers config, and a test with a tiny random model.
+"""
+
+from torch import nn
+
+from hyperloader.backbones import bert, distilbert, t5
+from hyperloader.backbones.family import Stack
+
+__all__ = ["FAMILIES", "Stack", "find_norms", "find_stacks"]
+
+FAMILIES = {
+    "bert": bert.stacks,
+    "distilbert": distilbert.stacks,
+    "electra": bert.stacks,
+    "mt5": t5.stacks,
+    "roberta": bert.stacks,
+    "t5": t5.stacks,
+    "xlm-roberta": bert.stacks,
+}
+
+
+def find_stacks(backbone: nn.Module) -> list[Stack]:
+    """The stacks of ``backbone``; raises ``ValueError`` for a backbone of no known family."""
+    model_type = getattr(getattr(backbone, "config", None), "model_type", None)
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"backbone must be one of the model types {', '.join(FAMILIES)}, got {type(backbone).__name__}"
+            f" (model_type {model_type!r}); to add one, name its nn.Linear layers in a file of hyperloader/backbones "
+            "and give it a line in FAMILIES there"
+        )
+    stacks = FAMILIES[model_type](backbone)
+    for stack in stacks:
+        for layer in stack.layers:
+            for site, path in layer.items():
+                module = backbone.get_submodule(path)
+                if not isinstance(module, nn.Linear):
+                    raise ValueError(
+                        f"backbone must have a plain nn.Linear at {path} ({site}), got {type(module).__name__}"
+                    )
+    return stacks
+
+
+def find_norms(backbone: nn.Module) -> list[str]:
+    """Names of the parameters of the backbone's own layer norms."""
+    return [
+        f"{name}.{parameter}"
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+        for parameter, _ in module.named_parameters(recurse=False)
+    ]

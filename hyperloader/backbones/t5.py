@@ -1,0 +1,31 @@
+"""T5 v1.0, v1.1 and Flan (gated), mT5: with a decoder or the encoder alone."""
+
+from torch import nn
+
+from hyperloader.backbones.family import Stack
+
+_ENCODER = {
+    "feed_forward": "layer.1.DenseReluDense.wo",
+    "self_attention": "layer.0.SelfAttention.o",
+    "self_attention.query": "layer.0.SelfAttention.q",
+    "self_attention.value": "layer.0.SelfAttention.v",
+}
+_DECODER = {
+    **_ENCODER,
+    "feed_forward": "layer.2.DenseReluDense.wo",
+    "cross_attention.query": "layer.1.EncDecAttention.q",
+    "cross_attention.value": "layer.1.EncDecAttention.v",
+}
+
+
+def stacks(backbone: nn.Module) -> list[Stack]:
+    """The encoder and, where there is one, the decoder."""
+    found = []
+    for name, sites in (("encoder", _ENCODER), ("decoder", _DECODER)):
+        stack = getattr(backbone, name, None)
+        if stack is not None:
+            layers = range(len(stack.block))
+            found.append(
+                Stack(name, [{site: f"{name}.block.{i}.{path}" for site, path in sites.items()} for i in layers])
+            )
+    return found

@@ -1,0 +1,214 @@
+"""Every size and switch of a HyperLoader model, validated once."""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+ADAPTER_SITES = ("feed_forward", "self_attention")  # in the order of their positions
+LORA_SITES = (
+    "self_attention.query",
+    "self_attention.value",
+    "cross_attention.query",
+    "cross_attention.value",
+)
+POSITIONS = {site: position for position, site in enumerate(ADAPTER_SITES + LORA_SITES)}
+ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")
+NORMS = ("post", "pre", "both", "none")
+GENERATORS = ("hypernetwork", "table")
+INITS = ("published", "scaled")
+
+_SIZES = ("task_embedding_dim", "condition_hidden_dim", "condition_dim", "reduction_factor", "rank")
+_SWITCHES = ("train_norms", "hypernetwork_per_stack")
+_CHOICES = {"activation": ACTIVATIONS, "norm": NORMS, "generator": GENERATORS, "init": INITS}
+_POSITIVE = ("lora_alpha", "norm_eps", "condition_eps")
+
+
+@dataclass(frozen=True)
+class HyperLoaderConfig:
+    """Sizes and switches of a HyperLoader model (arXiv 2407.01411). The defaults are the published ones.
+
+    Args:
+        tasks: names of the tasks, any distinct strings; a task's index in this list is its id.
+        labels: BIO labels of every task. With them the model gets one token-classification head per task; without
+            them the backbone's own head computes the loss (text-to-text).
+        task_embedding_dim: numbers in a task, layer or position embedding.
+        condition_hidden_dim: hidden units of the network that makes the condition.
+        condition_dim: numbers in a condition, the input of every weight head.
+        adapter_sites: where adapters sit, any of ``ADAPTER_SITES``; ``()`` for none.
+        lora_sites: where LoRA sits, any of ``LORA_SITES``; ``()`` for none. A backbone without cross-attention
+            generates nothing for the cross-attention sites.
+        reduction_factor: the bottleneck has ``hidden // reduction_factor`` units.
+        bottleneck: units of the bottleneck, instead of ``reduction_factor``.
+        rank: rank of the LoRA updates.
+        lora_alpha: LoRA updates are scaled by ``lora_alpha / rank``.
+        activation: of the adapters, any of ``ACTIVATIONS``.
+        norm: where an adapter normalises: its ``post`` side, its ``pre`` side, ``both`` or ``none``.
+        norm_eps: epsilon of the adapters' layer norms.
+        condition_eps: epsilon of the layer norm that ends the condition network.
+        train_norms: whether the backbone's own norms are trained.
+        hypernetwork_per_stack: one hypernetwork for the encoder and one for the decoder, or one for both, which then
+            numbers the decoder's layers after the encoder's.
+        generator: ``hypernetwork``, or ``table``: every weight of every task is a parameter of its own (plain adapters
+            and LoRA, one set per task, nothing shared).
+        init: ``published`` (every weight normal with deviation 0.01) or ``scaled`` (a new model computes exactly what
+            its backbone does, and one learning rate fits all sizes; see ``hyperloader.nn.hypernetwork``).
+
+    Raises:
+        ValueError, TypeError: an invalid value, with the name of the argument.
+    """
+
+    tasks: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]] | None = None
+    task_embedding_dim: int = 64
+    condition_hidden_dim: int = 128
+    condition_dim: int = 64
+    adapter_sites: tuple[str, ...] = ("self_attention", "feed_forward")
+    lora_sites: tuple[str, ...] = LORA_SITES
+    reduction_factor: int = 32
+    bottleneck: int | None = None
+    rank: int = 8
+    lora_alpha: float = 8.0
+    activation: str = "gelu_new"
+    norm: str = "post"
+    norm_eps: float = 1e-5
+    condition_eps: float = 1e-6
+    train_norms: bool = True
+    hypernetwork_per_stack: bool = True
+    generator: str = "hypernetwork"
+    init: str = "published"
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", _names("tasks", self.tasks))
+        if not self.tasks:
+            raise ValueError("tasks must name at least one task, got none")
+        for site_argument, known in (("adapter_sites", ADAPTER_SITES), ("lora_sites", LORA_SITES)):
+            sites = _names(site_argument, getattr(self, site_argument))
+            for site in sites:
+                _check_choice(site_argument, site, known)
+            object.__setattr__(self, site_argument, tuple(sorted(sites, key=POSITIONS.get)))
+        for name in _SIZES:
+            _check_size(name, getattr(self, name))
+        if self.bottleneck is not None:
+            _check_size("bottleneck", self.bottleneck)
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, known in _CHOICES.items():
+            _check_choice(name, getattr(self, name), known)
+        for name in _POSITIVE:
+            _check_positive(name, getattr(self, name))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", _labels(self.labels, self.tasks))
+
+    @property
+    def scaling(self) -> float:
+        """What a LoRA update is multiplied by."""
+        return self.lora_alpha / self.rank
+
+    @property
+    def num_positions(self) -> int:
+        """Rows of a position embedding: all six, or the adapters' two in a model without LoRA."""
+        return len(POSITIONS) if self.lora_sites else len(ADAPTER_SITES)
+
+    def bottleneck_of(self, hidden: int) -> int:
+        """Units of an adapter's bottleneck in a backbone ``hidden`` wide."""
+        bottleneck = self.bottleneck or hidden // self.reduction_factor
+        if bottleneck < 1:
+            raise ValueError(
+                f"reduction_factor must be at most the backbone's hidden size {hidden}, got {self.reduction_factor}"
+            )
+        return bottleneck
+
+    def task_id(self, task: str) -> int:
+        """Index of ``task`` in ``tasks``."""
+        if task not in self.tasks:
+            raise ValueError(f"task must be one of {', '.join(self.tasks)}, got {task!r}{_nearest(task, self.tasks)}")
+        return self.tasks.index(task)
+
+    def to_dict(self) -> dict:
+        """Every field, as plain JSON types."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "HyperLoaderConfig":
+        """The configuration that ``to_dict`` wrote; raises ``ValueError`` for a key that is none of its fields."""
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ValueError(f"unknown key {key!r} in the HyperLoader config{_nearest(key, known)}")
+        if "tasks" not in values:
+            raise ValueError("tasks must be given in the HyperLoader config, got none")
+        return cls(**values)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write ``to_dict`` to ``path``."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "HyperLoaderConfig":
+        """Read what ``to_json`` wrote."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not a JSON file: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: must hold one JSON object, got {type(values).__name__}")
+        try:
+            return cls.from_dict(values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _nearest(name, known) -> str:
+    close = difflib.get_close_matches(str(name), [str(one) for one in known], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _names(argument: str, values) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{argument} must be a list of strings, got {values!r}")
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{argument} must be a list of strings, got {value!r} in it")
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{argument} must be distinct, got {value!r} {values.count(value)} times")
+    return tuple(values)
+
+
+def _check_choice(argument: str, value, known) -> None:
+    if value not in known:
+        raise ValueError(f"{argument} must be one of {', '.join(known)}, got {value!r}{_nearest(value, known)}")
+
+
+def _check_size(argument: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{argument} must be at least 1, got {value}")
+
+
+def _check_positive(argument: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{argument} must be positive and finite, got {value}")
+
+
+def _labels(labels, tasks) -> dict[str, tuple[str, ...]]:
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"labels must map every task to its labels, got {labels!r}")
+    for task in tasks:
+        if task not in labels:
+            raise ValueError(f"labels must hold every task, got none for {task!r}")
+    for task in labels:
+        if task not in tasks:
+            raise ValueError(f"labels must hold only the tasks, got {task!r}{_nearest(task, tasks)}")
+    named = {task: _names(f"labels[{task!r}]", labels[task]) for task in tasks}
+    for task, names in named.items():
+        if not names:
+            raise ValueError(f"labels[{task!r}] must hold at least one label, got none")
+    return named

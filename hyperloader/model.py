@@ -1,0 +1,268 @@
+"""A frozen backbone, and hypernetworks that generate its adapters, LoRA updates and their norms for every task."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hyperloader import checkpoint
+from hyperloader.attach import Attachment
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.heads import TaskHeads
+from hyperloader.nn.hypernetwork import Hypernetwork
+from hyperloader.nn.layout import Layout
+from hyperloader.nn.table import Table
+from hyperloader.nn.weights import ActiveWeights, Weights
+
+IGNORED = -100  # the label that counts for nothing
+
+
+class HyperLoaderModel(nn.Module):
+    """Fine-tunes one frozen ``backbone`` on many tasks (HyperLoader, arXiv 2407.01411).
+
+    Attaching wraps some of the backbone's ``nn.Linear`` layers in place and freezes it; nothing is moved or copied.
+    ``detach()`` gives it back as it was. Trained are the hypernetworks, the task embeddings, the backbone's own layer
+    norms (``config.train_norms``) and, with ``config.labels``, one token-classification head per task.
+
+    Args:
+        backbone: a transformers model of a family in ``hyperloader.backbones.FAMILIES``.
+        config: sizes and switches.
+
+    Raises:
+        ValueError: an unsupported backbone, one that is attached already, or sizes that do not fit it.
+    """
+
+    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
+        super().__init__()
+        self.config = config
+        self._active = ActiveWeights()
+        device = next(backbone.parameters()).device
+        self._attachment = Attachment(backbone, config, self._active)
+        layouts = self._attachment.layouts
+        self.backbone = backbone
+        if config.generator == "table":
+            self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
+        else:
+            self.task_embedding = nn.Embedding(len(config.tasks), config.task_embedding_dim)
+            self.generators = nn.ModuleDict(_hypernetworks(config, layouts))
+        self.heads = _task_heads(backbone, config) if config.labels is not None else None
+        for name, module in self.named_children():
+            if name != "backbone":
+                module.to(device)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        task: str | None = None,
+        task_ids: Tensor | None = None,
+        **backbone_arguments: Any,
+    ) -> Any:
+        """Run the backbone with the weights of ``task``, or of each sentence's own task.
+
+        Args:
+            input_ids: (batch, tokens) int64.
+            attention_mask: (batch, tokens).
+            labels: with ``config.labels`` (batch, tokens), indices into the labels of the sentence's own task, -100
+                where nothing is labelled; without them, what the backbone takes.
+            task: name of the task of the whole batch.
+            task_ids: (batch,) int64, the task of each sentence, an index into ``config.tasks``.
+            backbone_arguments: what else the backbone's ``forward`` takes.
+
+        Returns:
+            The backbone's own output or, with ``config.labels``, a ``TokenClassifierOutput`` whose ``loss`` is the mean
+            cross entropy over labelled tokens and whose ``logits`` are (batch, tokens, labels of the task); in a
+            mixed batch the columns beyond a task's own labels are -inf.
+
+        Raises:
+            ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
+        """
+        which = self._which(task, task_ids)
+        with self._active.use(self._generate_weights(which)):
+            if self.heads is None:
+                if labels is not None:
+                    backbone_arguments["labels"] = labels
+                return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
+            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
+        return self._classify(outputs, labels, which)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        task: str | None = None,
+        task_ids: Tensor | None = None,
+        **generate_arguments: Any,
+    ) -> Any:
+        """The backbone's ``generate`` with the weights of ``task`` or ``task_ids``, generated once for the whole call.
+
+        Takes every argument of transformers' ``generate``; raises ``TypeError`` for a backbone that cannot generate,
+        and what ``forward`` raises.
+        """
+        if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
+            raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
+        with self._active.use(self._generate_weights(self._which(task, task_ids))):
+            return self.backbone.generate(input_ids=input_ids, **generate_arguments)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping | None = None) -> None:
+        """Recompute the backbone's layers in the backward instead of keeping what is inside them."""
+        arguments = dict(gradient_checkpointing_kwargs or {})
+        if arguments.pop("use_reentrant", False):
+            raise ValueError(
+                "use_reentrant must be False: reentrant checkpointing cannot differentiate generated weights"
+            )
+        arguments |= {"use_reentrant": False, "context_fn": self._active.checkpoint_contexts}
+        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Undo ``gradient_checkpointing_enable``."""
+        self.backbone.gradient_checkpointing_disable()
+
+    def detach(self) -> nn.Module:
+        """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
+        backbone = self.backbone
+        self._attachment.undo(backbone)
+        for name in list(self._modules):
+            delattr(self, name)
+        return backbone
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """What is trained, by name: all that a checkpoint has to hold."""
+        trained = set(self._attachment.norm_names)
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("backbone.") or name.removeprefix("backbone.") in trained
+        }
+
+    def trainable_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def print_trainable_parameters(self) -> None:
+        """Print the number of trained parameters, of all parameters, and the share."""
+        trained, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
+        print(f"trainable parameters: {trained:,} | all parameters: {total:,} | trainable: {trained / total:.2%}")
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` (what is trained) and ``hyperloader.json`` (config, backbone) to ``folder``.
+
+        Both are written aside and then renamed: a failure leaves what was there.
+        """
+        checkpoint.save(folder, self.trainable_state(), self.config, self.backbone, self._attachment)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: nn.Module | None = None) -> "HyperLoaderModel":
+        """Load what ``save_pretrained`` wrote.
+
+        Args:
+            folder: a local folder.
+            backbone: the backbone that it was trained with; None loads the one named in the checkpoint.
+
+        Raises:
+            FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
+        """
+        stored = checkpoint.load(folder)
+        backbone = stored.load_backbone() if backbone is None else backbone
+        stored.check_backbone(backbone)
+        model = cls(backbone, stored.config)
+        try:
+            stored.check_tensors(model.trainable_state())
+        except ValueError:
+            model.detach()
+            raise
+        model.load_state_dict(stored.tensors, strict=False)
+        return model
+
+    def _which(self, task: str | None, task_ids: Tensor | None) -> int | Tensor:
+        """The task of the whole batch as an index, or that of each sentence."""
+        if (task is None) == (task_ids is None):
+            raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
+        if task is not None:
+            return self.config.task_id(task)
+        if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
+            what = f"{task_ids.dtype} {tuple(task_ids.shape)}" if isinstance(task_ids, Tensor) else repr(task_ids)
+            raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {what}")
+        if task_ids.device.type == "cpu" and task_ids.numel():
+            low, high = (int(bound) for bound in task_ids.aminmax())
+            count = len(self.config.tasks)
+            if low < 0 or high >= count:
+                raise IndexError(f"task_ids must be from 0 to {count - 1}, got {low if low < 0 else high}")
+            if low == high:
+                return low
+        return task_ids
+
+    def _generate_weights(self, which: int | Tensor) -> Weights:
+        """The weights of every site: of the one task, or of all tasks in the batch and who uses which."""
+        device = next(self.generators.parameters()).device
+        if isinstance(which, int):
+            tasks, group = torch.tensor([which], device=device), None
+        elif which.device.type == "cpu":
+            tasks, group = torch.unique(which, return_inverse=True)
+        else:  # to find out which tasks there are would wait for the device
+            tasks, group = torch.arange(len(self.config.tasks), device=device), which
+        with torch.autocast(device.type, enabled=False):
+            return Weights(self._weights_of(tasks, grouped=group is not None), group)
+
+    def _weights_of(self, tasks: Tensor, grouped: bool) -> dict:
+        dtype = self._attachment.dtype(self.backbone)
+        inputs = tasks if self.config.generator == "table" else self.task_embedding(tasks)
+        sites = {}
+        for name, generator in self.generators.items():
+            generated = generator(inputs, grouped=grouped, dtype=dtype)
+            sites |= {(name, layer, site): weights for (layer, site), weights in generated.items()}
+        return sites
+
+    def _classify(self, outputs: Any, labels: Tensor | None, which: int | Tensor) -> Any:
+        from transformers.modeling_outputs import TokenClassifierOutput
+
+        logits = self.heads(outputs.last_hidden_state, which)
+        loss = None
+        if labels is not None:
+            self._check_labels(labels, logits)
+            loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"))
+
+    @staticmethod
+    def _check_labels(labels: Tensor, logits: Tensor) -> None:
+        if labels.shape != logits.shape[:2]:
+            raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
+
+
+def _hypernetworks(config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Hypernetwork]:
+    """One hypernetwork per stack, or one that all stacks share and that numbers their layers one after the other."""
+    if config.hypernetwork_per_stack:
+        return {name: Hypernetwork(config, layout, layout.num_layers) for name, layout in layouts.items()}
+    num_layers = sum(layout.num_layers for layout in layouts.values())
+    shared, first_layer, networks = None, 0, {}
+    for name, layout in layouts.items():
+        networks[name] = Hypernetwork(config, layout, num_layers, first_layer)
+        first_layer += layout.num_layers
+        if shared is None:
+            shared = networks[name]
+        elif shared.layout.shapes != layout.shapes:
+            raise ValueError(
+                "hypernetwork_per_stack must be True for a backbone whose stacks differ in the shapes to generate"
+            )
+        networks[name].condition, networks[name].heads = shared.condition, shared.heads
+    return networks
+
+
+def _task_heads(backbone: nn.Module, config: HyperLoaderConfig) -> TaskHeads:
+    sizes = backbone.config
+    if getattr(backbone, "decoder", None) is not None or not hasattr(sizes, "hidden_size"):
+        raise ValueError(
+            f"labels must be None for {type(backbone).__name__}: token classification needs an encoder that returns "
+            "hidden states, such as BertModel or T5EncoderModel"
+        )
+    dropouts = (
+        getattr(sizes, name, None) for name in ("classifier_dropout", "hidden_dropout_prob", "dropout_rate", "dropout")
+    )
+    dropout = next((value for value in dropouts if value is not None), 0.0)
+    return TaskHeads(sizes.hidden_size, config.labels, dropout)

@@ -1,0 +1,1 @@
+"""The modules: what generates the weights, what hands them out, what applies them."""

@@ -1,0 +1,48 @@
+"""Token classification with one head per task."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class TaskHeads(nn.Module):
+    """``dropout`` and one ``nn.Linear`` per task, from the hidden size to the task's labels.
+
+    A mixed batch is one product with all heads, of which every sentence keeps the columns of its own task.
+    """
+
+    def __init__(self, hidden: int, labels: Mapping[str, Sequence[str]], dropout: float = 0.0):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList(nn.Linear(hidden, len(names)) for names in labels.values())
+        for head in self.heads:
+            nn.init.normal_(head.weight, 0, 0.02)
+            nn.init.zeros_(head.bias)
+        sizes = torch.tensor([len(names) for names in labels.values()])
+        self.register_buffer("sizes", sizes, persistent=False)
+        self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
+        self._widest = int(sizes.max())
+
+    def forward(self, hidden_states: Tensor, task_ids: int | Tensor) -> Tensor:
+        """Logits of ``hidden_states`` (batch, tokens, hidden).
+
+        Args:
+            task_ids: the task of the whole batch, or of each sentence (batch,).
+
+        Returns:
+            (batch, tokens, labels of that task); for a mixed batch (batch, tokens, most labels of any task), where the
+            columns beyond a sentence's own labels are -inf.
+        """
+        hidden_states = self.dropout(hidden_states)
+        if isinstance(task_ids, int):
+            return self.heads[task_ids](hidden_states)
+        weight = torch.cat([head.weight for head in self.heads])
+        bias = torch.cat([head.bias for head in self.heads])
+        logits = functional.linear(hidden_states, weight, bias)  # (batch, tokens, labels of all tasks)
+        columns = torch.arange(self._widest, device=logits.device)
+        own = columns < self.sizes[task_ids][:, None]  # (batch, widest)
+        index = (self.starts[task_ids][:, None] + columns).clamp(max=logits.shape[-1] - 1)
+        chosen = logits.gather(-1, index[:, None].expand(-1, logits.shape[1], -1))
+        return chosen.masked_fill(~own[:, None], -torch.inf)

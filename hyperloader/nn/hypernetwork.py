@@ -1,0 +1,137 @@
+"""The hypernetwork of one stack: from task, layer and position to every weight of every site."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hyperloader import ops
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.layout import Layout, SiteWeights, num_elements, take_apart
+
+_PUBLISHED_DEVIATION = 0.01
+_WITHOUT_BIAS = ("lora_A", "lora_B")
+
+
+class Condition(nn.Module):
+    """``LayerNorm(W2 · relu(W1 · [task ; layer ; position] + b1) + b2)`` for every layer, position and task at once."""
+
+    def __init__(self, config: HyperLoaderConfig, num_layers: int):
+        super().__init__()
+        size = config.task_embedding_dim
+        self.layer_embedding = nn.Embedding(num_layers, size)
+        self.position_embedding = nn.Embedding(config.num_positions, size)
+        self.first = nn.Linear(3 * size, config.condition_hidden_dim)
+        self.second = nn.Linear(config.condition_hidden_dim, config.condition_dim)
+        self.norm = nn.LayerNorm(config.condition_dim, eps=config.condition_eps)
+
+    def forward(self, task_embedding: Tensor, layers: Tensor, positions: Tensor) -> Tensor:
+        """Return (layers, positions, tasks, condition_dim) for ``task_embedding`` (tasks, task_embedding_dim)."""
+        layer = self.layer_embedding(layers)[:, None, None]
+        position = self.position_embedding(positions)[None, :, None]
+        task = task_embedding[None, None]
+        shape = (layers.numel(), positions.numel(), task_embedding.shape[0], -1)
+        inputs = torch.cat([task.expand(shape), layer.expand(shape), position.expand(shape)], -1)
+        return self.norm(self.second(functional.relu(self.first(inputs))))
+
+
+class Hypernetwork(nn.Module):
+    """Generates the weights of all sites of one stack (arXiv 2407.01411, section 3).
+
+    A head is a linear map from the condition to one weight tensor, shared by all layers and by all positions of a
+    kind: ``adapter`` heads (down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias) have a bias, ``lora_A``
+    and ``lora_B`` have none.
+
+    ``init="published"`` draws every linear weight from N(0, 0.01²), but ``lora_A``'s head kaiming-uniform (a = √5) and
+    ``lora_B``'s zero.
+
+    ``init="scaled"`` makes one learning rate fit every size. Under Adam each parameter moves by about the learning rate
+    lr a step, so a generated weight, the sum of condition_dim products, moves by lr · ‖condition‖₁, which is 51 lr for
+    the 64 numbers of a layer norm's output: the published model trains its adapters 51 times faster than its other
+    parameters. Here the heads read ``condition / ‖condition‖₁`` (the expectation of the norm, condition_dim · √(2/π)),
+    so that a generated weight moves by lr, as a weight trained directly would, whatever the sizes. The heads' own
+    weights are drawn so that what they generate has the deviation of a freshly initialised layer; those that end a
+    branch (``lora_B``, and the adapter's norm, or ``up_weight`` without a norm) start at zero: a new model computes
+    exactly what its backbone does.
+    """
+
+    def __init__(self, config: HyperLoaderConfig, layout: Layout, num_layers: int, first_layer: int = 0):
+        super().__init__()
+        self.layout = layout
+        self.condition = Condition(config, num_layers)
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Linear(config.condition_dim, num_elements(shape), bias=name not in _WITHOUT_BIAS)
+                for name, shape in layout.shapes.items()
+            }
+        )
+        self.condition_scale = 1.0
+        if config.init == "scaled":
+            self.condition_scale = 1 / (config.condition_dim * math.sqrt(2 / math.pi))
+            self._init_scaled(config)
+        else:
+            self._init_published()
+        self.register_buffer("_layers", torch.arange(first_layer, first_layer + layout.num_layers), persistent=False)
+        self.register_buffer("_positions", torch.tensor(layout.positions, dtype=torch.long), persistent=False)
+
+    def forward(
+        self, task_embedding: Tensor, *, grouped: bool, dtype: torch.dtype | None = None
+    ) -> dict[tuple[int, str], SiteWeights]:
+        """Generate for ``task_embedding`` (tasks, task_embedding_dim); returns the weights of every (layer, site).
+
+        ``grouped``: the weights carry a first dimension (tasks, ...); otherwise there is one task and they do not.
+        """
+        condition = self.condition(task_embedding, self._layers, self._positions) * self.condition_scale
+        layout = self.layout
+        adapters = len(layout.adapter_sites)
+        return {
+            **self._run(condition[:, :adapters], layout.adapter_shapes, layout.adapter_sites, grouped, dtype),
+            **self._run(condition[:, adapters:], layout.lora_shapes, layout.lora_sites, grouped, dtype),
+        }
+
+    def _run(self, condition, shapes, kinds, grouped, dtype):
+        if not kinds:
+            return {}
+        heads = [self.heads[name] for name in shapes]
+        generated = ops.generate(
+            condition.flatten(0, 2), [head.weight for head in heads], [head.bias for head in heads], dtype=dtype
+        )
+        return take_apart(generated, list(shapes.values()), self.layout.sites_of(kinds), grouped)
+
+    @torch.no_grad()
+    def _init_published(self):
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(0, _PUBLISHED_DEVIATION)
+                if module.bias is not None:
+                    module.bias.zero_()
+        if "lora_A" in self.heads:
+            nn.init.kaiming_uniform_(self.heads["lora_A"].weight, a=math.sqrt(5))
+            self.heads["lora_B"].weight.zero_()
+
+    @torch.no_grad()
+    def _init_scaled(self, config: HyperLoaderConfig):
+        for linear, gain in ((self.condition.first, 1.0), (self.condition.second, math.sqrt(2))):
+            linear.weight.normal_(0, gain / math.sqrt(linear.in_features))
+            linear.bias.zero_()
+        for name, head in self.heads.items():
+            head.weight.zero_()
+            if head.bias is not None:
+                head.bias.zero_()
+            deviation = initial_deviation(name, self.layout.shapes[name], config.norm)
+            if deviation:  # of the generated weight; the scaled condition's length is condition_scale · √condition_dim
+                head.weight.normal_(0, deviation / (self.condition_scale * math.sqrt(config.condition_dim)))
+        if "pre_norm_weight" in self.heads:
+            self.heads["pre_norm_weight"].bias.fill_(1)
+        if config.norm == "pre" and "norm_weight" in self.heads:
+            self.heads["norm_weight"].bias.fill_(1)
+
+
+def initial_deviation(name: str, shape: tuple[int, ...], norm: str) -> float:
+    """Deviation of a weight in a new model that computes what its backbone does: 0 where a branch ends."""
+    if name in ("down_weight", "lora_A"):
+        return 1 / math.sqrt(shape[-1])
+    if name == "up_weight" and norm in ("post", "both"):  # the norm behind it, which starts at zero, ends the branch
+        return 1 / math.sqrt(shape[-1])
+    return 0.0

@@ -1,0 +1,82 @@
+"""Which weight tensors one stack of a backbone needs, and of what shape."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hyperloader.config import POSITIONS, HyperLoaderConfig
+
+# In the order of ``ops.adapter``'s arguments: the weights of an adapter and of its norms.
+_ADAPTER = ("down_weight", "down_bias", "up_weight", "up_bias")
+_NORM = ("norm_weight", "norm_bias")
+_PRE_NORM = ("pre_norm_weight", "pre_norm_bias")
+
+SiteWeights = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sites of one stack and the shapes of what is generated for them.
+
+    ``adapter_sites`` and ``lora_sites`` stand in the order of their positions; every layer has all of them.
+    """
+
+    num_layers: int
+    adapter_sites: tuple[str, ...]
+    lora_sites: tuple[str, ...]
+    adapter_shapes: Mapping[str, tuple[int, ...]]  # head -> shape of the weight it generates
+    lora_shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def positions(self) -> list[int]:
+        """The positions that something is generated for, adapters first."""
+        return [POSITIONS[site] for site in self.adapter_sites + self.lora_sites]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every head's shape."""
+        return {**self.adapter_shapes, **self.lora_shapes}
+
+    def sites_of(self, kinds: Sequence[str]) -> list[tuple[int, str]]:
+        """(layer, site) of the rows of what is generated for ``kinds``, in their order."""
+        return [(layer, kind) for layer in range(self.num_layers) for kind in kinds]
+
+
+def layout_of(
+    config: HyperLoaderConfig, num_layers: int, available: Sequence[str], hidden: int, lora_in: int, lora_out: int
+) -> Layout:
+    """Plan a stack: ``available`` are the sites its layers have, ``hidden`` the width its adapters act on."""
+    adapter_sites = tuple(site for site in config.adapter_sites if site in available)
+    lora_sites = tuple(site for site in config.lora_sites if site in available)
+    adapter_shapes, lora_shapes = {}, {}
+    if adapter_sites:
+        bottleneck = config.bottleneck_of(hidden)
+        adapter_shapes = dict(
+            zip(_ADAPTER, [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,)], strict=True)
+        )
+        if config.norm != "none":
+            adapter_shapes |= dict.fromkeys(_NORM, (hidden,))
+        if config.norm == "both":
+            adapter_shapes |= dict.fromkeys(_PRE_NORM, (hidden,))
+    if lora_sites:
+        lora_shapes = {"lora_A": (config.rank, lora_in), "lora_B": (lora_out, config.rank)}
+    return Layout(num_layers, adapter_sites, lora_sites, adapter_shapes, lora_shapes)
+
+
+def num_elements(shape: tuple[int, ...]) -> int:
+    """Numbers in a tensor of ``shape``."""
+    return math.prod(shape)
+
+
+def take_apart(
+    generated: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], sites: Sequence[tuple[int, str]], grouped: bool
+) -> dict[tuple[int, str], SiteWeights]:
+    """Cut what the heads generated, (sites · groups, n) each, into one tuple of weights per site.
+
+    One ``unbind`` per head: its backward is one ``stack``, where slices would each fill a tensor of full size.
+    """
+    rows = (len(sites), -1) if grouped else (len(sites),)
+    by_head = [tensor.view(*rows, *shape).unbind(0) for tensor, shape in zip(generated, shapes, strict=True)]
+    return dict(zip(sites, zip(*by_head, strict=True), strict=True))

@@ -1,0 +1,18 @@
+"""The three operators that carry the whole cost, and the choice of what computes them."""
+
+from hyperloader.ops.adapter import adapter
+from hyperloader.ops.backend import BACKENDS, backend_in_use, use_backend, why_missing
+from hyperloader.ops.generate import generate
+from hyperloader.ops.lora import lora_linear
+from hyperloader.ops.native import build_info
+
+__all__ = [
+    "BACKENDS",
+    "adapter",
+    "backend_in_use",
+    "build_info",
+    "generate",
+    "lora_linear",
+    "use_backend",
+    "why_missing",
+]

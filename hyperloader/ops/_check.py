@@ -1,0 +1,146 @@
+"""Argument checks of the reference library. The native operators make the same checks, in the same words, in C++."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hyperloader.config import ACTIVATIONS, NORMS
+
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_HALVES = (torch.bfloat16, torch.float16)
+
+
+def generate(condition: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], dtype) -> None:
+    """Check the arguments of ``generate``."""
+    if condition.ndim != 2:
+        raise ValueError(f"condition must have 2 dimensions, got {condition.ndim}")
+    _check_float("condition", condition)
+    if dtype is not None and dtype not in _FLOATS:
+        raise TypeError(f"dtype must be a floating dtype, got {dtype}")
+    if len(biases) != len(weights):
+        raise ValueError(f"biases must have one entry per weight ({len(weights)}), got {len(biases)}")
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if weight.ndim != 2 or weight.shape[1] != condition.shape[1]:
+            raise ValueError(f"weights[{i}] must have shape (n, {condition.shape[1]}), got {tuple(weight.shape)}")
+        _check_dtype(f"weights[{i}]", weight, condition)
+        if bias is not None:
+            _check_tensor(f"biases[{i}]", bias, (weight.shape[0],), condition)
+
+
+def adapter(
+    x: Tensor,
+    down_weight: Tensor,
+    down_bias: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    pre_norm_weight: Tensor | None,
+    pre_norm_bias: Tensor | None,
+    group: Tensor | None,
+    norm: str,
+    activation: str,
+    eps: float,
+) -> None:
+    """Check the arguments of ``adapter``."""
+    _check_choice("norm", norm, NORMS)
+    _check_choice("activation", activation, ACTIVATIONS)
+    if not eps >= 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    _check_x(x, group)
+    groups = _groups("down_weight", down_weight, 2, group)
+    hidden, bottleneck = x.shape[-1], down_weight.shape[-2]
+    if bottleneck < 1:
+        raise ValueError("down_weight must have at least one bottleneck unit, got 0")
+    _check_tensor("down_weight", down_weight, (*groups, bottleneck, hidden), x)
+    _check_tensor("down_bias", down_bias, (*groups, bottleneck), x)
+    _check_tensor("up_weight", up_weight, (*groups, hidden, bottleneck), x)
+    _check_tensor("up_bias", up_bias, (*groups, hidden), x)
+    pairs = (
+        ("norm_weight", norm_weight, norm != "none"),
+        ("norm_bias", norm_bias, norm != "none"),
+        ("pre_norm_weight", pre_norm_weight, norm == "both"),
+        ("pre_norm_bias", pre_norm_bias, norm == "both"),
+    )
+    for name, tensor, wanted in pairs:
+        if (tensor is not None) != wanted:
+            state = "given" if wanted else "None"
+            raise ValueError(f"{name} must be {state} for norm {norm!r}, got {'None' if wanted else 'a tensor'}")
+        if tensor is not None:
+            _check_tensor(name, tensor, (*groups, hidden), x)
+    _check_group(group, groups, x)
+
+
+def lora_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, lora_A: Tensor, lora_B: Tensor, group: Tensor | None
+) -> None:
+    """Check the arguments of ``lora_linear``."""
+    _check_x(x, group)
+    if weight.ndim != 2 or weight.shape[1] != x.shape[-1]:
+        raise ValueError(f"weight must have shape (out_features, {x.shape[-1]}), got {tuple(weight.shape)}")
+    _check_dtype("weight", weight, x)
+    if bias is not None:
+        _check_tensor("bias", bias, (weight.shape[0],), x)
+    groups = _groups("lora_A", lora_A, 2, group)
+    rank = lora_A.shape[-2]
+    if rank < 1:
+        raise ValueError("lora_A must have at least rank 1, got rank 0")
+    _check_tensor("lora_A", lora_A, (*groups, rank, x.shape[-1]), x)
+    _check_tensor("lora_B", lora_B, (*groups, weight.shape[0], rank), x)
+    _check_group(group, groups, x)
+
+
+def _check_x(x: Tensor, group: Tensor | None) -> None:
+    least = 1 if group is None else 2
+    if x.ndim < least:
+        raise ValueError(f"x must have at least {least} dimensions, got {x.ndim}")
+    _check_float("x", x)
+
+
+def _groups(name: str, weight: Tensor, ndim: int, group: Tensor | None) -> tuple[int, ...]:
+    """The leading shape of every weight: () for one set, (groups,) for stacked ones."""
+    wanted = ndim if group is None else ndim + 1
+    if weight.ndim != wanted:
+        raise ValueError(f"{name} must have {wanted} dimensions, got {weight.ndim}")
+    return () if group is None else (weight.shape[0],)
+
+
+def _check_group(group: Tensor | None, groups: tuple[int, ...], x: Tensor) -> None:
+    if group is None:
+        return
+    if group.shape != x.shape[:1]:
+        raise ValueError(f"group must have shape ({x.shape[0]},), got {tuple(group.shape)}")
+    if group.dtype != torch.int64:
+        raise TypeError(f"group must be torch.int64, got {group.dtype}")
+    if group.device != x.device:
+        raise ValueError(f"group must be on {x.device}, got {group.device}")
+    if group.device.type == "cpu" and group.numel():
+        low, high = group.aminmax()
+        wrong = low if low < 0 else high
+        if not 0 <= wrong < groups[0]:
+            raise IndexError(f"group must be from 0 to {groups[0] - 1}, got {int(wrong)}")
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_float(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in _FLOATS:
+        raise TypeError(f"{name} must be a floating tensor, got {tensor.dtype}")
+
+
+def _check_dtype(name: str, tensor: Tensor, like: Tensor) -> None:
+    """``tensor`` has the dtype of ``like``, or is float32 beside a half-precision one."""
+    if tensor.dtype != like.dtype and not (tensor.dtype == torch.float32 and like.dtype in _HALVES):
+        raise TypeError(f"{name} must be {like.dtype}, got {tensor.dtype}")
+    if tensor.device != like.device:
+        raise ValueError(f"{name} must be on {like.device}, got {tensor.device}")
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+    _check_dtype(name, tensor, like)

@@ -1,0 +1,174 @@
+"""The operators' schemas, word for word those that csrc/ops.cpp registers, and a library of them in plain PyTorch.
+
+The reference library serves ``use_backend("reference")``. Where the extension is missing it also takes the place of
+the native operators, under their names.
+"""
+
+import torch
+
+from hyperloader.ops import _check
+from hyperloader.reference import adapter as adapter_reference
+from hyperloader.reference import adapter_low_rank, generate as generate_reference, lora as lora_reference
+
+_ADAPTER_WEIGHTS = (
+    "Tensor down_weight, Tensor down_bias, Tensor up_weight, Tensor up_bias, Tensor? norm_weight, Tensor? norm_bias, "
+    "Tensor? pre_norm_weight, Tensor? pre_norm_bias, Tensor? group, str norm, str activation, float eps"
+)
+SCHEMAS = {
+    "generate": "(Tensor condition, Tensor[] weights, Tensor?[] biases, ScalarType? dtype=None) -> Tensor[]",
+    "generate_backward": "(Tensor[] grads, Tensor condition, Tensor[] weights, bool[] has_bias) -> Tensor[]",
+    "adapter": f"(Tensor x, {_ADAPTER_WEIGHTS}) -> (Tensor, Tensor)",
+    "adapter_backward": f"(Tensor grad, Tensor x, Tensor pre, {_ADAPTER_WEIGHTS}) -> Tensor[]",
+    "lora_linear": (
+        "(Tensor x, Tensor weight, Tensor? bias, Tensor lora_A, Tensor lora_B, Tensor? group, float scaling) -> Tensor"
+    ),
+    "lora_linear_backward": (
+        "(Tensor grad, Tensor x, Tensor weight, Tensor lora_A, Tensor lora_B, Tensor? group, float scaling, "
+        "bool[] needed) -> Tensor[]"
+    ),
+}
+
+
+def _generate(condition, weights, biases, dtype=None):
+    _check.generate(condition, weights, biases, dtype)
+    return generate_reference.forward(condition, weights, biases, dtype)
+
+
+def _adapter(x, *arguments):
+    _check.adapter(x, *arguments)
+    *weights, group, norm, activation, eps = arguments
+    if norm == "post":
+        return adapter_low_rank.forward(x, *weights[:6], group, activation, eps)
+    return adapter_reference.forward(x, *arguments)
+
+
+def _adapter_backward(grad, x, pre, *arguments):
+    *weights, group, norm, activation, eps = arguments
+    if norm == "post":
+        return adapter_low_rank.backward(grad, x, pre, *weights[:6], group, activation, eps)
+    return adapter_reference.backward(grad, x, pre, *arguments)
+
+
+def _lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
+    _check.lora_linear(x, weight, bias, lora_A, lora_B, group)
+    return lora_reference.forward(x, weight, bias, lora_A, lora_B, group, scaling)
+
+
+_KERNELS = {
+    "generate": _generate,
+    "generate_backward": generate_reference.backward,
+    "adapter": _adapter,
+    "adapter_backward": _adapter_backward,
+    "lora_linear": _lora_linear,
+    "lora_linear_backward": lora_reference.backward,
+}
+
+
+def define(namespace: str) -> None:
+    """Register every operator under ``namespace``, computed by the reference, with autograd."""
+    for name, schema in SCHEMAS.items():
+        torch.library.define(f"{namespace}::{name}", schema)
+        torch.library.impl(f"{namespace}::{name}", "CompositeExplicitAutograd", _KERNELS[name])
+    operators = getattr(torch.ops, namespace)
+    _register_generate(operators)
+    _register_adapter(operators)
+    _register_lora_linear(operators)
+
+
+def register_fakes(namespace: str) -> None:
+    """Tell the tracer the shapes and dtypes that every operator of ``namespace`` returns."""
+    for name in SCHEMAS:
+        torch.library.register_fake(f"{namespace}::{name}", _FAKES[name])
+
+
+def _register_generate(operators):
+    def setup(ctx, inputs, output):
+        condition, weights, biases, _ = inputs
+        ctx.has_bias = [bias is not None for bias in biases]
+        ctx.save_for_backward(condition, *weights)
+
+    def backward(ctx, grads):
+        condition, *weights = ctx.saved_tensors
+        results = operators.generate_backward(grads, condition, weights, ctx.has_bias)
+        grad_condition, grad_weights = results[0], results[1 : 1 + len(weights)]
+        grad_biases = iter(results[1 + len(weights) :])
+        return grad_condition, grad_weights, [next(grad_biases) if has else None for has in ctx.has_bias], None
+
+    torch.library.register_autograd(operators.generate.default, backward, setup_context=setup)
+
+
+def _register_adapter(operators):
+    def setup(ctx, inputs, output):
+        x, *weights, ctx.group, ctx.norm, ctx.activation, ctx.eps = inputs
+        ctx.present = [weight is not None for weight in weights]
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, output[1], *(weight for weight in weights if weight is not None))
+
+    def backward(ctx, grad, _):
+        x, pre, *present = ctx.saved_tensors
+        weights = iter(present)
+        arguments = [next(weights) if has else None for has in ctx.present]
+        arguments += [ctx.group, ctx.norm, ctx.activation, ctx.eps]
+        grad_x, *grads = operators.adapter_backward(grad, x, pre, *arguments)
+        grads = iter(grads)
+        return grad_x, *(next(grads) if has else None for has in ctx.present), None, None, None, None
+
+    torch.library.register_autograd(operators.adapter.default, backward, setup_context=setup)
+
+
+def _register_lora_linear(operators):
+    def setup(ctx, inputs, output):
+        x, weight, _, lora_A, lora_B, ctx.group, ctx.scaling = inputs
+        ctx.save_for_backward(x, weight, lora_A, lora_B)
+
+    def backward(ctx, grad):
+        needed = list(ctx.needs_input_grad[:5])
+        grads = iter(operators.lora_linear_backward(grad, *ctx.saved_tensors, ctx.group, ctx.scaling, needed))
+        return *(next(grads) if needs else None for needs in needed), None, None
+
+    torch.library.register_autograd(operators.lora_linear.default, backward, setup_context=setup)
+
+
+def _fake_adapter(x, down_weight, *_):
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(
+        *x.shape[:-1], down_weight.shape[-2], dtype=wide
+    )
+
+
+def _fake_adapter_backward(grad, x, pre, *arguments):
+    weights = [weight for weight in arguments[:8] if weight is not None]
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, *weights)]
+
+
+def _fake_generate(condition, weights, biases, dtype=None):
+    dtype = condition.dtype if dtype is None else dtype
+    return [condition.new_empty(condition.shape[0], weight.shape[0], dtype=dtype) for weight in weights]
+
+
+def _fake_generate_backward(grads, condition, weights, has_bias):
+    biases = [weight.new_empty(weight.shape[0]) for weight, has in zip(weights, has_bias, strict=True) if has]
+    return [torch.empty_like(condition), *(torch.empty_like(weight) for weight in weights), *biases]
+
+
+def _fake_lora_linear(x, weight, *_):
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _fake_lora_linear_backward(grad, x, weight, lora_A, lora_B, group, scaling, needed):
+    like = [x, weight, weight[:, 0], lora_A, lora_B]
+    return [
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for tensor, needs in zip(like, needed, strict=True)
+        if needs
+    ]
+
+
+_FAKES = {
+    "generate": _fake_generate,
+    "generate_backward": _fake_generate_backward,
+    "adapter": _fake_adapter,
+    "adapter_backward": _fake_adapter_backward,
+    "lora_linear": _fake_lora_linear,
+    "lora_linear_backward": _fake_lora_linear_backward,
+}

@@ -1,0 +1,87 @@
+"""Which implementation the operators run on: chosen when it is set, not in every call."""
+
+import os
+
+import torch
+
+from hyperloader.ops import _schema, native
+
+BACKENDS = ("auto", "native", "triton", "reference")
+ENVIRONMENT_VARIABLE = "HYPERLOADER_BACKEND"
+OPERATORS = ("generate", "adapter", "lora_linear")
+
+_REFERENCE = "hyperloader_reference"
+_schema.define(_REFERENCE)
+_schema.register_fakes(_REFERENCE)
+if not native.available:
+    _schema.define("hyperloader")
+_schema.register_fakes("hyperloader")
+
+_chosen: str = "auto"
+_operators: dict = {}  # operator -> what computes it
+
+
+class BackendChoice:
+    """What ``use_backend`` returns: as a context manager it brings the previous choice back at the end of the block."""
+
+    def __init__(self, previous: str):
+        self._previous = previous
+
+    def __enter__(self) -> "BackendChoice":
+        return self
+
+    def __exit__(self, *_) -> None:
+        _set(self._previous)
+
+
+def use_backend(name: str) -> BackendChoice:
+    """Compute every operator from now on with backend ``name``.
+
+    ``native`` is the compiled extension, ``triton`` the Triton kernels, ``reference`` plain PyTorch; ``auto`` takes
+    the best there is and never fails. ``with use_backend(name): ...`` limits the choice to a block. The choice holds
+    for the whole process; the environment variable HYPERLOADER_BACKEND makes it at import.
+
+    Raises:
+        ValueError: ``name`` is no backend.
+        RuntimeError: the backend cannot run here, and why.
+    """
+    choice = BackendChoice(_chosen)
+    _set(name)
+    return choice
+
+
+def backend_in_use() -> str:
+    """The backend that computes now: ``native``, ``triton`` or ``reference``."""
+    if _chosen != "auto":
+        return _chosen
+    return "native" if native.available else "reference"
+
+
+def why_missing(name: str) -> str | None:
+    """Why backend ``name`` cannot run here, or None where it can."""
+    if name == "native" and not native.available:
+        return native.reason
+    if name == "triton":
+        return "this version has no Triton kernels"
+    return None
+
+
+def operator(name: str):
+    """The callable behind operator ``name``."""
+    return _operators[name]
+
+
+def _set(name: str) -> None:
+    global _chosen
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    reason = why_missing(name)
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} cannot run here: {reason}")
+    namespace = getattr(torch.ops, _REFERENCE if name == "reference" else "hyperloader")
+    for operator_name in OPERATORS:
+        _operators[operator_name] = getattr(namespace, operator_name).default
+    _chosen = name
+
+
+_set(os.environ.get(ENVIRONMENT_VARIABLE, "auto"))

@@ -1,0 +1,40 @@
+"""A frozen linear layer with a LoRA update."""
+
+from torch import Tensor
+
+from hyperloader.ops.backend import operator
+
+
+def lora_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    lora_A: Tensor,
+    lora_B: Tensor,
+    *,
+    group: Tensor | None = None,
+    scaling: float = 1.0,
+) -> Tensor:
+    """``y = x · weightᵀ + bias + scaling · (x · lora_Aᵀ) · lora_Bᵀ``, differentiable in every tensor but ``group``.
+
+    Args:
+        x: (..., in_features); float32, bfloat16, float16 or float64.
+        weight: (out_features, in_features), usually frozen.
+        bias: (out_features,) or None.
+        lora_A: (rank, in_features).
+        lora_B: (out_features, rank).
+        group: (batch,) int64, the index of each sentence's update: then ``x`` is (batch, ..., in_features) and
+            ``lora_A`` and ``lora_B`` carry a first dimension (groups, ...).
+        scaling: factor of the update.
+
+    The weights have the dtype of ``x``, or float32 beside a half-precision ``x``.
+
+    Returns:
+        ``y`` (..., out_features) in the dtype of ``x``.
+
+    Raises:
+        ValueError, TypeError, IndexError: a shape, a dtype or device, a group index; the message names the argument.
+
+    Source: arXiv 2106.09685 (LoRA).
+    """
+    return operator("lora_linear")(x, weight, bias, lora_A, lora_B, group, scaling)

@@ -1,0 +1,1 @@
+"""The mathematics in plain PyTorch: the standard that every kernel is judged by, and a backend of its own."""

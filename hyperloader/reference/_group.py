@@ -1,0 +1,32 @@
+"""What the operators share: the accumulation dtype, and one layout for a single set of weights and for a group of sets."""
+
+import torch
+from torch import Tensor
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def as_batches(x: Tensor, group: Tensor | None) -> Tensor:
+    """View ``x`` (..., hidden) as (batches, tokens, hidden): one batch without groups, one a sentence with them."""
+    wide = x.to(accumulation_dtype(x.dtype))
+    if group is None:
+        return wide.reshape(1, -1, x.shape[-1])
+    return wide.reshape(x.shape[0], x.shape[1:-1].numel(), x.shape[-1])
+
+
+def of_batches(weight: Tensor | None, group: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The weight of every batch of ``as_batches``, (batches, ...)."""
+    if weight is None:
+        return None
+    return weight.to(dtype).unsqueeze(0) if group is None else weight[group].to(dtype)
+
+
+def to_groups(grad: Tensor, weight: Tensor, group: Tensor | None) -> Tensor:
+    """Turn the gradient of ``of_batches(weight, group)`` into that of ``weight``: the sum over a group's batches."""
+    if group is None:
+        return grad.sum(0).to(weight.dtype)
+    total = grad.new_zeros(weight.shape)
+    return total.index_add_(0, group, grad).to(weight.dtype)
