@@ -1,4 +1,4 @@
-"""How generated weights reach the sites: set for the time of one forward, per thread, and again for its recomputation."""
+"""How generated weights reach the sites: set for one forward, per thread, and again when it is recomputed."""
 
 import threading
 from collections.abc import Iterator

@@ -11,21 +11,24 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _HALVES = (torch.bfloat16, torch.float16)
 
 
-def generate(condition: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], dtype) -> None:
+def generate(
+    condition: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], has_bias: Sequence[bool], dtype
+) -> None:
     """Check the arguments of ``generate``."""
     if condition.ndim != 2:
         raise ValueError(f"condition must have 2 dimensions, got {condition.ndim}")
     _check_float("condition", condition)
     if dtype is not None and dtype not in _FLOATS:
         raise TypeError(f"dtype must be a floating dtype, got {dtype}")
-    if len(biases) != len(weights):
-        raise ValueError(f"biases must have one entry per weight ({len(weights)}), got {len(biases)}")
-    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+    if len(has_bias) != len(weights):
+        raise ValueError(f"biases must have one entry per weight ({len(weights)}), got {len(has_bias)}")
+    present = iter(biases)
+    for i, (weight, has) in enumerate(zip(weights, has_bias, strict=True)):
         if weight.ndim != 2 or weight.shape[1] != condition.shape[1]:
             raise ValueError(f"weights[{i}] must have shape (n, {condition.shape[1]}), got {tuple(weight.shape)}")
         _check_dtype(f"weights[{i}]", weight, condition)
-        if bias is not None:
-            _check_tensor(f"biases[{i}]", bias, (weight.shape[0],), condition)
+        if has:
+            _check_tensor(f"biases[{i}]", next(present), (weight.shape[0],), condition)
 
 
 def adapter(

@@ -4,18 +4,24 @@ The reference library serves ``use_backend("reference")``. Where the extension i
 the native operators, under their names.
 """
 
+import functools
+
 import torch
 
 from hyperloader.ops import _check
 from hyperloader.reference import adapter as adapter_reference
-from hyperloader.reference import adapter_low_rank, generate as generate_reference, lora as lora_reference
+from hyperloader.reference import adapter_low_rank
+from hyperloader.reference import generate as generate_reference
+from hyperloader.reference import lora as lora_reference
 
 _ADAPTER_WEIGHTS = (
     "Tensor down_weight, Tensor down_bias, Tensor up_weight, Tensor up_bias, Tensor? norm_weight, Tensor? norm_bias, "
     "Tensor? pre_norm_weight, Tensor? pre_norm_bias, Tensor? group, str norm, str activation, float eps"
 )
 SCHEMAS = {
-    "generate": "(Tensor condition, Tensor[] weights, Tensor?[] biases, ScalarType? dtype=None) -> Tensor[]",
+    "generate": (
+        "(Tensor condition, Tensor[] weights, Tensor[] biases, bool[] has_bias, ScalarType? dtype=None) -> Tensor[]"
+    ),
     "generate_backward": "(Tensor[] grads, Tensor condition, Tensor[] weights, bool[] has_bias) -> Tensor[]",
     "adapter": f"(Tensor x, {_ADAPTER_WEIGHTS}) -> (Tensor, Tensor)",
     "adapter_backward": f"(Tensor grad, Tensor x, Tensor pre, {_ADAPTER_WEIGHTS}) -> Tensor[]",
@@ -29,9 +35,10 @@ SCHEMAS = {
 }
 
 
-def _generate(condition, weights, biases, dtype=None):
-    _check.generate(condition, weights, biases, dtype)
-    return generate_reference.forward(condition, weights, biases, dtype)
+def _generate(condition, weights, biases, has_bias, dtype=None):
+    _check.generate(condition, weights, biases, has_bias, dtype)
+    present = iter(biases)
+    return generate_reference.forward(condition, weights, [next(present) if has else None for has in has_bias], dtype)
 
 
 def _adapter(x, *arguments):
@@ -68,11 +75,23 @@ def define(namespace: str) -> None:
     """Register every operator under ``namespace``, computed by the reference, with autograd."""
     for name, schema in SCHEMAS.items():
         torch.library.define(f"{namespace}::{name}", schema)
-        torch.library.impl(f"{namespace}::{name}", "CompositeExplicitAutograd", _KERNELS[name])
+        torch.library.impl(f"{namespace}::{name}", "CompositeExplicitAutograd", _without_autocast(_KERNELS[name]))
     operators = getattr(torch.ops, namespace)
     _register_generate(operators)
     _register_adapter(operators)
     _register_lora_linear(operators)
+
+
+def _without_autocast(kernel):
+    """The operators choose their dtypes themselves: autocast must not reach the products inside."""
+
+    @functools.wraps(kernel)
+    def run(first, *arguments):
+        tensor = first if isinstance(first, torch.Tensor) else first[0]
+        with torch.autocast(tensor.device.type, enabled=False):
+            return kernel(first, *arguments)
+
+    return run
 
 
 def register_fakes(namespace: str) -> None:
@@ -83,16 +102,13 @@ def register_fakes(namespace: str) -> None:
 
 def _register_generate(operators):
     def setup(ctx, inputs, output):
-        condition, weights, biases, _ = inputs
-        ctx.has_bias = [bias is not None for bias in biases]
+        condition, weights, _, ctx.has_bias, _ = inputs
         ctx.save_for_backward(condition, *weights)
 
     def backward(ctx, grads):
         condition, *weights = ctx.saved_tensors
         results = operators.generate_backward(grads, condition, weights, ctx.has_bias)
-        grad_condition, grad_weights = results[0], results[1 : 1 + len(weights)]
-        grad_biases = iter(results[1 + len(weights) :])
-        return grad_condition, grad_weights, [next(grad_biases) if has else None for has in ctx.has_bias], None
+        return results[0], results[1 : 1 + len(weights)], results[1 + len(weights) :], None, None
 
     torch.library.register_autograd(operators.generate.default, backward, setup_context=setup)
 
@@ -141,7 +157,7 @@ def _fake_adapter_backward(grad, x, pre, *arguments):
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, *weights)]
 
 
-def _fake_generate(condition, weights, biases, dtype=None):
+def _fake_generate(condition, weights, biases, has_bias, dtype=None):
     dtype = condition.dtype if dtype is None else dtype
     return [condition.new_empty(condition.shape[0], weight.shape[0], dtype=dtype) for weight in weights]
 

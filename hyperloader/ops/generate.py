@@ -31,4 +31,5 @@ def generate(
 
     Source: arXiv 2407.01411, section 3.
     """
-    return operator("generate")(condition, weights, biases, dtype)
+    present = [bias for bias in biases if bias is not None]  # a list with gaps cannot be differentiated
+    return operator("generate")(condition, weights, present, [bias is not None for bias in biases], dtype)

@@ -1,4 +1,4 @@
-"""What the operators share: the accumulation dtype, and one layout for a single set of weights and for a group of sets."""
+"""What the operators share: the accumulation dtype, one layout for one set of weights and for a group of sets."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Weight generation: every head is a linear map of the same conditions, ``out[i] = condition · weights[i]ᵀ + biases[i]``."""
+"""Weight generation: every head maps the same conditions, ``out[i] = condition · weights[i]ᵀ + biases[i]``."""
 
 from collections.abc import Sequence
 
