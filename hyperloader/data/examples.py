@@ -1,0 +1,121 @@
+"""What both formulations share: an encoded window, what encoding counted, batches, and how windows find together
+again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .windows import join
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One window of one sentence, encoded.
+
+    task_id: the task's position in the formulation's list of tasks; sentence_id: the sentence's position in its split.
+    window, windows: which window of how many of that sentence.
+    input_ids, labels: token ids, and the target's (text-to-text) or one label an input token, -100 where none counts.
+    word_count: words of the window. first_subwords: position of every word's first token in input_ids, -1 for a word
+    without tokens; empty for text-to-text.
+    """
+
+    task_id: int
+    sentence_id: int
+    window: int
+    windows: int
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    word_count: int
+    first_subwords: tuple[int, ...] = ()
+
+
+@dataclass
+class EncodingReport:
+    """What encoding met, summed over the sentences encoded so far.
+
+    sentences, words, windows: how many there were. over_words, over_tokens: sentences with more words, or more tokens,
+    than fit in one window (both can hold). split_sentences: those encoded in more than one window. cut_spans: spans
+    that a window's border cuts.
+    cut_words: words with more tokens than a window, of which the first ones are kept. no_subwords: words for which the
+    tokenizer has no token. long_targets: windows whose target is over the limit.
+    """
+
+    sentences: int = 0
+    words: int = 0
+    windows: int = 0
+    over_words: int = 0
+    over_tokens: int = 0
+    split_sentences: int = 0
+    cut_spans: int = 0
+    cut_words: int = 0
+    no_subwords: int = 0
+    long_targets: int = 0
+
+
+def check_task_names(tasks: Sequence[str]) -> list[str]:
+    """The task names as a list. Raises ValueError for none or a repeated one, TypeError for one that is no text."""
+    names = list(tasks)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"tasks must be text, got {name!r}")
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"tasks must be at least one name, each once, got {names}")
+    return names
+
+
+def unknown_task(name: str, tasks: Sequence[str]) -> ValueError:
+    return ValueError(f"task must be one of {', '.join(map(repr, tasks))}, got {name!r}")
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of ids as one int64 tensor (rows, longest), filled on the right."""
+    longest = max(map(len, rows))
+    return torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows], dtype=torch.long)
+
+
+def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, Tensor]:
+    """A batch: int64 tensors `input_ids`, `attention_mask` (batch, tokens), `labels` (batch, tokens or target tokens;
+    -100 is padding), `task_ids` (batch,). The tasks may differ. Raises ValueError for an empty batch.
+    """
+    if not examples:
+        raise ValueError("examples must hold at least one example, got none")
+    input_ids = pad([example.input_ids for example in examples], pad_token_id)
+    lengths = torch.tensor([len(example.input_ids) for example in examples])
+    return {
+        "input_ids": input_ids,
+        "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
+        "labels": pad([example.labels for example in examples], IGNORED),
+        "task_ids": torch.tensor([example.task_id for example in examples]),
+    }
+
+
+def join_windows(examples: Sequence[Example], parts: Sequence[list[str]]) -> list[list[str]]:
+    """One list a sentence from one list a window; sentences in the order in which they first appear in `examples`.
+
+    Raises:
+        ValueError: not one part an example, a window that is missing or comes twice.
+    """
+    if len(examples) != len(parts):
+        raise ValueError(f"predictions must be one row an example ({len(examples)}), got {len(parts)}")
+    sentences: dict[tuple[int, int], dict[int, list[str]]] = {}
+    for example, part in zip(examples, parts, strict=True):
+        windows = sentences.setdefault((example.task_id, example.sentence_id), {})
+        if example.window in windows:
+            raise ValueError(
+                f"examples must hold every window once, got window {example.window} of sentence "
+                f"{example.sentence_id} of task {example.task_id} twice"
+            )
+        windows[example.window] = part
+    for example in examples:
+        got = sentences[example.task_id, example.sentence_id]
+        if len(got) != example.windows:
+            raise ValueError(
+                f"examples must hold all {example.windows} windows of sentence {example.sentence_id} of task "
+                f"{example.task_id}, got {len(got)}"
+            )
+    return [join([windows[number] for number in sorted(windows)]) for windows in sentences.values()]

@@ -1,0 +1,122 @@
+"""Multi-task batches drawn by temperature sampling."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+_BLOCK = 256  # steps whose tasks are drawn together
+
+
+class MultiTaskBatches:
+    """Batches of (task_id, index): tasks drawn with p(t) ∝ size(t)^(1/temperature), sentences of a task in shuffled
+    epochs.
+
+    Batch k depends on `seed` and k alone: a run resumed with `start_step=k`, or parted over any number of processes,
+    sees the very batches of the one that was not. A sentence comes again only when all others of its task have come.
+
+    Args:
+        sizes: examples of every task, at least 1.
+        batch_size: examples of one step over all processes.
+        steps: steps of the whole run.
+        temperature: above 0; 1 is proportional to size, infinity uniform.
+        mode: `mixed` draws a task for every example, `single` one for the whole batch.
+        seed: a whole number from 0.
+        start_step: the first step, for resuming.
+        process_index, num_processes: this process gets the examples [i·b, (i+1)·b) of every batch, b = batch_size /
+            num_processes.
+
+    `iter()` gives the batches from `start_step` to `steps`, `batch(k)` the one of step k, `len()` how many `iter()`
+    gives.
+
+    Raises:
+        ValueError: a value outside its range, or a batch size that the number of processes does not divide.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        steps: int,
+        *,
+        temperature: float = 10.0,
+        mode: str = "mixed",
+        seed: int = 0,
+        start_step: int = 0,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ):
+        self.sizes = [_whole(f"sizes[{task}]", size, 1) for task, size in enumerate(sizes)]
+        if not self.sizes:
+            raise ValueError("sizes must name at least one task, got none")
+        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.steps = _whole("steps", steps, 0)
+        self.seed = _whole("seed", seed, 0)
+        self.start_step = _whole("start_step", start_step, 0, self.steps)
+        self.num_processes = _whole("num_processes", num_processes, 1)
+        self.process_index = _whole("process_index", process_index, 0, self.num_processes - 1)
+        if not isinstance(temperature, (int, float)) or not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        if mode not in ("mixed", "single"):
+            raise ValueError(f"mode must be 'mixed' or 'single', got {mode!r}")
+        if self.batch_size % self.num_processes:
+            raise ValueError(
+                f"batch_size must be divisible by num_processes ({self.num_processes}), got {self.batch_size}"
+            )
+        self.temperature, self.mode = temperature, mode
+        logs = np.log(np.asarray(self.sizes, dtype=np.float64)) / temperature
+        weights = np.exp(logs - logs.max())
+        self.probabilities = weights / weights.sum()
+        self._starts = [np.zeros(len(self.sizes), dtype=np.int64)]  # draws of every task before each block
+        self._block: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return self.steps - self.start_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return (self.batch(step) for step in range(self.start_step, self.steps))
+
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """This process's part of the batch of one step. Raises ValueError for a step outside the run."""
+        _whole("step", step, 0, self.steps - 1)
+        number, row = divmod(step, _BLOCK)
+        if self._block is None or self._block[0] != number:
+            self._block = (number, *self._draw(number))
+        part = self.batch_size // self.num_processes
+        mine = slice(self.process_index * part, (self.process_index + 1) * part)
+        tasks, turns = (values[row, mine].tolist() for values in self._block[1:])
+        return [(task, self._sentence(task, turn)) for task, turn in zip(tasks, turns, strict=True)]
+
+    def _tasks(self, number: int) -> np.ndarray:
+        """The task of every example of a block of steps, (_BLOCK, batch_size)."""
+        columns = self.batch_size if self.mode == "mixed" else 1
+        draws = np.random.default_rng([self.seed, 0, number]).random((_BLOCK, columns))
+        tasks = np.searchsorted(np.cumsum(self.probabilities)[:-1], draws, side="right")
+        return np.broadcast_to(tasks, (_BLOCK, self.batch_size))
+
+    def _draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tasks of a block, and which of its task's draws (from 0, over the whole run) each one is."""
+        while len(self._starts) <= number:
+            drawn = np.bincount(self._tasks(len(self._starts) - 1).reshape(-1), minlength=len(self.sizes))
+            self._starts.append(self._starts[-1] + drawn)
+        tasks = self._tasks(number)
+        turns = np.empty(tasks.shape, dtype=np.int64)
+        for task, start in enumerate(self._starts[number]):
+            where = tasks == task
+            turns[where] = start + np.arange(where.sum())
+        return tasks, turns
+
+    def _sentence(self, task: int, turn: int) -> int:
+        epoch, position = divmod(turn, self.sizes[task])
+        if self._orders.get(task, (None,))[0] != epoch:
+            draws = np.random.default_rng([self.seed, 1, task, epoch]).random(self.sizes[task])
+            self._orders[task] = (epoch, np.argsort(draws, kind="stable"))
+        return int(self._orders[task][1][position])
+
+
+def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+    return int(value)

@@ -1,0 +1,77 @@
+"""A labelled sentence, and the error that every fault in a user's data raises."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .bio import check_bio
+
+
+class DataError(ValueError):
+    """A fault in a user's data or task file; the message reads `FILE:LINE: what is wrong; what to do`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence: `tokens` (words) and as many BIO `tags`.
+
+    Raises ValueError when the two differ in length.
+    """
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    def __post_init__(self):
+        if len(self.tokens) != len(self.tags):
+            raise ValueError(f"tags must be as many as tokens, got {len(self.tags)} tags for {len(self.tokens)} tokens")
+
+
+@lru_cache(maxsize=1 << 17)
+def _token_fault(token: str) -> str | None:
+    if not token:
+        return "is empty; remove it together with its tag"
+    if token.split() != [token]:
+        return f"{token!r} holds white space; split it into several tokens with a tag each"
+    if any("\ud800" <= character <= "\udfff" for character in token):
+        return f"{token!r} holds half of a surrogate pair, which is no text; repair it"
+    return None
+
+
+def make_sentence(tokens: Sequence[str], tags: Sequence[str] | None, where: str) -> Sentence:
+    """A checked sentence.
+
+    Args:
+        tokens: the words: text, none empty or with white space.
+        tags: one strict BIO tag a word (`O`, `B-<type>`, `I-<type>`); None for a sentence without tags, which gets `O`.
+        where: the start of every error message, as `FILE:LINE`.
+
+    Raises:
+        DataError: no words, unequal lengths, a token or tag that is no text, an empty token or one with white space,
+            tags that are no BIO.
+    """
+    for name, values in (("tokens", tokens), ("tags", tags)):
+        if values is None and name == "tags":
+            continue
+        if not isinstance(values, (list, tuple)):
+            raise DataError(f"{where}: {name} must be a list of text, got {type(values).__name__}")
+        for position, value in enumerate(values, 1):
+            if not isinstance(value, str):
+                raise DataError(f"{where}: {name} must be a list of text, got {value!r} at position {position}")
+    if not tokens:
+        raise DataError(f"{where}: the sentence is empty; remove it or give it tokens")
+    if tags is None:
+        tags = ("O",) * len(tokens)
+    if len(tokens) != len(tags):
+        raise DataError(
+            f"{where}: tokens and tags must be equally many, got {len(tokens)} tokens and {len(tags)} tags; "
+            "give every token one tag"
+        )
+    for position, token in enumerate(tokens, 1):
+        fault = _token_fault(token)
+        if fault:
+            raise DataError(f"{where}: token {position} {fault}")
+    try:
+        check_bio(tags)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+    return Sentence(tuple(tokens), tuple(tags))

@@ -1,0 +1,120 @@
+"""The task file: which tasks there are and where their sentences lie; subsets for low-resource runs."""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .bio import label_list
+from .hub import read_hub
+from .readers import READERS, read_split
+from .sentence import DataError, Sentence
+from .task_file import TaskEntry, read_task_file
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Task:
+    """One task: its sentences by split, its labels (`O` first, from all splits), and what a user should know about
+    it.
+    """
+
+    name: str
+    train: list[Sentence]
+    validation: list[Sentence]
+    test: list[Sentence]
+    labels: list[str]
+    warnings: list[str] = field(default_factory=list)
+
+
+def load_tasks(task_file: str | Path) -> list[Task]:
+    """All tasks of a task file, in its order, read and checked.
+
+    The file is YAML::
+
+        tasks:
+          - name: atis
+            path: ${HYPERLOADER_DATA}/atis        # a folder with train, validation, test as .jsonl, .conll or .csv
+          - name: news
+            dataset: conll2003                    # a Hugging Face data set: name or path
+            config: default                       # optional
+            columns: {tokens: tokens, tags: ner_tags}   # optional
+
+    Relative paths start at the file's folder; `~` and environment variables are expanded. Labels are collected from all
+    splits: a type that training never shows is kept, and named in the task's `warnings`.
+
+    Raises:
+        DataError: anything wrong with the file or with what it names; the message names file and line.
+    """
+    return [load_task(entry) for entry in read_task_file(Path(task_file))]
+
+
+def load_task(entry: TaskEntry) -> Task:
+    """The task that one entry of a task file names. Raises DataError as `load_tasks` does."""
+    if entry.path is not None:
+        splits = _read_folder(entry)
+    else:
+        splits = {split: read_hub(entry.dataset, entry.config, split, entry.columns) for split in SPLITS}
+    labels = label_list(sentence for sentences in splits.values() for sentence in sentences)
+    return Task(entry.name, **splits, labels=labels, warnings=_unseen_types(entry.name, splits))
+
+
+def _read_folder(entry: TaskEntry) -> dict[str, list[Sentence]]:
+    folder = entry.path
+    if not folder.is_dir():
+        wrong = "is no folder" if folder.exists() else "does not exist"
+        raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {wrong}; correct path")
+    files = {}
+    for split in SPLITS:
+        found = [folder / f"{split}{suffix}" for suffix in READERS if (folder / f"{split}{suffix}").exists()]
+        if len(found) != 1:
+            names = " and ".join(file.name for file in found) or f"no {split}{'|'.join(READERS)}"
+            raise DataError(
+                f"{entry.where}: the folder {folder} of task {entry.name!r} has {names}; give it exactly one"
+            )
+        files[split] = found[0]
+    return {split: read_split(file) for split, file in files.items()}
+
+
+def _unseen_types(name: str, splits: dict[str, list[Sentence]]) -> list[str]:
+    starts = {split: [tag[2:] for s in splits[split] for tag in s.tags if tag[0] == "B"] for split in SPLITS}
+    warnings = []
+    for split in SPLITS[1:]:
+        unseen = sorted(set(starts[split]) - set(starts["train"]))
+        if unseen:
+            listed = ", ".join(f"{kind} ({starts[split].count(kind)})" for kind in unseen)
+            warnings.append(
+                f"{name}: {split} has types that train never shows (spans): {listed}; "
+                "they stay labels, and each such span counts as an error of the model"
+            )
+    return warnings
+
+
+def subset(sentences: list[Sentence], fraction: float, seed: int, task_name: str) -> list[Sentence]:
+    """A fixed random part of `sentences`, in their order: the same for the same arguments on every machine and version.
+
+    Sentences are ranked by SHA-256 of seed, task name and position, and the first round(fraction · n) are taken, so
+    that a smaller fraction is contained in every larger one.
+
+    Args:
+        fraction: above 0, at most 1.
+        seed: any whole number.
+
+    Raises:
+        ValueError: `fraction` lies outside. DataError: nothing is left.
+    """
+    if not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0 and at most 1, got {fraction!r}")
+    count = math.floor(fraction * len(sentences) + 0.5)
+    if count == 0:
+        raise DataError(
+            f"task {task_name!r}: fraction {fraction} of {len(sentences)} sentences leaves nothing; raise the fraction"
+        )
+    if count == len(sentences):
+        return list(sentences)
+
+    def rank(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}\0{task_name}\0{index}".encode()).digest()
+
+    return [sentences[index] for index in sorted(sorted(range(len(sentences)), key=rank)[:count])]

@@ -1,0 +1,173 @@
+"""Sequence labelling as token classification: the label of a word stands at its first subword."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .bio import repair_bio, spans
+from .examples import IGNORED, EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from .sentence import Sentence
+from .windows import split_windows
+
+_BATCH = 2000
+
+
+class TokenClassification:
+    """Encodes sentences for a token classifier with one head per task, and decodes what it predicts.
+
+    Args:
+        tokenizer: any fast tokenizer of transformers (BERT, RoBERTa, SentencePiece, …). A byte-level one must be loaded
+            with `add_prefix_space=True`.
+        labels: the labels of every task, `O` among them; their order gives the label ids, the mapping's order the task
+            ids.
+        max_length: tokens a window holds at most, special tokens included.
+
+    `report` maps every task to the EncodingReport of what was encoded so far.
+
+    Raises:
+        ValueError: the tokenizer is not fast, lacks a padding token or needs `add_prefix_space=True`; no task or a
+            repeated label; `max_length` leaves no room for a word.
+    """
+
+    def __init__(self, tokenizer, labels: Mapping[str, Sequence[str]], max_length: int = 128):
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(f"tokenizer must be a fast tokenizer, got {type(tokenizer).__name__}")
+        if tokenizer.pad_token_id is None:
+            raise ValueError(f"tokenizer must have a padding token, got {type(tokenizer).__name__} without one")
+        self.tokenizer = tokenizer
+        self.tasks = check_task_names(labels)
+        self.labels = {task: list(labels[task]) for task in self.tasks}
+        for task, names in self.labels.items():
+            if len(set(names)) != len(names) or "O" not in names:
+                raise ValueError(f"labels of task {task!r} must hold 'O' and no label twice, got {names}")
+        self.max_length = max_length
+        self.room = max_length - tokenizer.num_special_tokens_to_add()
+        if self.room < 1:
+            raise ValueError(f"max_length must be at least {max_length - self.room + 1}, got {max_length}")
+        self.report = {task: EncodingReport() for task in self.tasks}
+        self._label_ids = [{name: number for number, name in enumerate(names)} for names in self.labels.values()]
+        self._tokenize([["a"]])
+
+    def encode(self, task_index: int, sentence: Sentence, sentence_id: int) -> list[Example]:
+        """The windows of one sentence. Raises ValueError for a tag that is no label of the task, IndexError for an
+        unknown task.
+        """
+        return self._encode(task_index, [sentence], sentence_id)
+
+    def encode_all(self, tasks_sentences: Mapping[str, Sequence[Sentence]]) -> dict[str, list[Example]]:
+        """The windows of all sentences of every task, in order; `sentence_id` is a sentence's position in its list.
+
+        Raises:
+            ValueError: an unknown task, or a tag that is no label of its task.
+        """
+        encoded = {}
+        for name, sentences in tasks_sentences.items():
+            if name not in self.labels:
+                raise unknown_task(name, self.tasks)
+            task_id, encoded[name] = self.tasks.index(name), []
+            for start in range(0, len(sentences), _BATCH):
+                encoded[name] += self._encode(task_id, sentences[start : start + _BATCH], start)
+        return encoded
+
+    def _tokenize(self, words: list[list[str]]):
+        try:
+            return self.tokenizer(words, is_split_into_words=True, verbose=False).encodings
+        except AssertionError as error:  # transformers asserts that byte-level tokenizers add the space between words
+            raise ValueError(f"tokenizer must be loaded with add_prefix_space=True ({error})") from None
+
+    def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int) -> list[Example]:
+        examples, report = [], self.report[self.tasks[task_id]]
+        encodings = self._tokenize([list(sentence.tokens) for sentence in sentences])
+        for sentence_id, (sentence, encoding) in enumerate(zip(sentences, encodings, strict=True), first_id):
+            ids, words = encoding.ids, encoding.word_ids
+            labels = self._sentence_labels(task_id, sentence)
+            report.sentences += 1
+            report.words += len(labels)
+            if len(ids) <= self.max_length:
+                report.windows += 1
+                examples.append(self._example(task_id, sentence_id, 0, 1, ids, words, labels))
+            else:
+                examples += self._encode_long(task_id, sentence_id, sentence, words, labels)
+        return examples
+
+    def _sentence_labels(self, task_id: int, sentence: Sentence) -> list[int]:
+        known = self._label_ids[task_id]
+        try:
+            return [known[tag] for tag in sentence.tags]
+        except KeyError as error:
+            raise ValueError(f"tags of task {self.tasks[task_id]!r} must be among its labels, got {error}") from None
+
+    def _encode_long(self, task_id, sentence_id, sentence, words, labels) -> list[Example]:
+        """Windows chosen by the words alone, so that nothing about the tags reaches the model."""
+        lengths = [0] * len(sentence.tokens)
+        for word in words:
+            if word is not None:
+                lengths[word] += 1
+        windows = split_windows(lengths, len(lengths), self.room)
+        report, examples = self.report[self.tasks[task_id]], []
+        borders = {window.start for window in windows[1:]}
+        report.windows += len(windows)
+        report.over_tokens += 1
+        report.split_sentences += len(windows) > 1
+        report.cut_words += sum(length > self.room for length in lengths)
+        report.cut_spans += sum(any(first < b < after for b in borders) for _, first, after in spans(sentence.tags))
+        encodings = self._tokenize([list(sentence.tokens[window]) for window in windows])
+        for number, (window, encoding) in enumerate(zip(windows, encodings, strict=True)):
+            ids, word_ids = encoding.ids, encoding.word_ids
+            excess = len(ids) - self.max_length
+            if excess > 0:  # one word longer than the window: its last tokens go, the special tokens stay
+                last = max(position for position, word in enumerate(word_ids) if word is not None) + 1
+                ids = ids[: last - excess] + ids[last:]
+                word_ids = word_ids[: last - excess] + word_ids[last:]
+            examples.append(self._example(task_id, sentence_id, number, len(windows), ids, word_ids, labels[window]))
+        return examples
+
+    def _example(self, task_id, sentence_id, window, windows, ids, word_ids, labels) -> Example:
+        first_subwords, token_labels, previous = [-1] * len(labels), [IGNORED] * len(ids), None
+        for position, word in enumerate(word_ids):
+            if word is not None and word != previous:
+                first_subwords[word] = position
+                token_labels[position] = labels[word]
+            previous = word
+        self.report[self.tasks[task_id]].no_subwords += first_subwords.count(-1)
+        return Example(
+            task_id, sentence_id, window, windows, tuple(ids), tuple(token_labels), len(labels), tuple(first_subwords)
+        )
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """A batch of int64 tensors: `input_ids`, `attention_mask`, `labels` (batch, tokens), `task_ids` (batch,)."""
+        return collate(examples, self.tokenizer.pad_token_id)
+
+    def decode(self, examples: Sequence[Example], predictions: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
+        """Tags per sentence, strict BIO, windows joined.
+
+        Args:
+            examples: all windows of some sentences.
+            predictions: one row an example: the label id (of the example's own task) at every input token, padding
+                allowed.
+
+        Returns:
+            One list of tags a sentence, in the order in which the sentences first appear. A word without tokens is `O`;
+            an `I-X` that continues nothing becomes `B-X`.
+
+        Raises:
+            ValueError: a window is missing, a row is too short, or an id is no label of the task.
+        """
+        rows = predictions.tolist() if isinstance(predictions, torch.Tensor) else predictions
+        if len(rows) != len(examples):
+            raise ValueError(f"predictions must be one row an example ({len(examples)}), got {len(rows)}")
+        parts = [self._tags(example, row) for example, row in zip(examples, rows, strict=True)]
+        return [repair_bio(tags) for tags in join_windows(examples, parts)]
+
+    def _tags(self, example: Example, row: Sequence[int]) -> list[str]:
+        names = self.labels[self.tasks[example.task_id]]
+        if len(row) < len(example.input_ids):
+            raise ValueError(f"a prediction must cover the example's {len(example.input_ids)} tokens, got {len(row)}")
+        tags = []
+        for position in example.first_subwords:
+            label = names.index("O") if position < 0 else int(row[position])
+            if not 0 <= label < len(names):
+                raise ValueError(f"a predicted label id must be from 0 to {len(names) - 1}, got {label}")
+            tags.append(names[label])
+        return tags
