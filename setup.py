@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CHOICE = os.environ.get("HYPERLOADER_NATIVE")
-FLAGS = ["-O3", *(["-fopenmp"] if sys.platform == "linux" else [])]  # at::parallel_for is serial without OpenMP
+FLAGS = ["-O3", "-g0", *(["-fopenmp"] if sys.platform == "linux" else [])]  # at::parallel_for is serial without OpenMP
 
 
 def without_extension(reason):
@@ -22,7 +22,7 @@ def without_extension(reason):
 
 
 def extension_and_command():
-    """Return the arguments of ``setup`` that build csrc/, none where torch is missing or the extension is not wanted."""
+    """Return the arguments of ``setup`` that build csrc/: none without torch, or with HYPERLOADER_NATIVE=none."""
     if CHOICE not in (None, "cpu", "cuda", "none"):
         raise SystemExit(f"HYPERLOADER_NATIVE must be cpu, cuda or none, got {CHOICE!r}")
     if CHOICE == "none":
@@ -46,11 +46,13 @@ def extension_and_command():
     target = CHOICE or ("cuda" if torch.version.cuda and CUDA_HOME and cuda_sources else "cpu")
     sources = [str(path) for folder in ("csrc", "csrc/cpu") for path in sorted(Path(folder).glob("*.cpp"))]
     kind = CUDAExtension if target == "cuda" else CppExtension
+    macros = [("HYPERLOADER_FLAGS", f'"{" ".join(FLAGS)}"')]
+    macros += [("HYPERLOADER_CUDA", f'"{torch.version.cuda}"')] if target == "cuda" else []
     extension = kind(
         "hyperloader._C",
         sources + (cuda_sources if target == "cuda" else []),
         include_dirs=[str(Path("csrc").resolve())],
-        define_macros=[("HYPERLOADER_FLAGS", f'"{" ".join(FLAGS)}"')],
+        define_macros=macros,
         extra_compile_args={"cxx": FLAGS, "nvcc": ["-O3"]},
         extra_link_args=[flag for flag in FLAGS if flag == "-fopenmp"],
     )

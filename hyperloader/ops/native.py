@@ -1,14 +1,14 @@
 """The compiled extension ``hyperloader._C``: loads it, or knows why not.
 
-Loading it registers the operators ``hyperloader::*``. An extension compiled against another release of torch may crash
-instead of failing to load, so the release is read from its file first.
+Loading it registers the operators ``hyperloader::*``. With HYPERLOADER_NATIVE=none it is left alone. An extension
+compiled against another release of torch may crash instead of failing to load, so the release is read from its file
+first.
 """
 
 import importlib
-import importlib.machinery
 import importlib.metadata
+import importlib.util
 import json
-import mmap
 import os
 import shlex
 import sys
@@ -47,27 +47,20 @@ def _source() -> str:
     return json.loads(record)["url"] if record else "hyperloader"
 
 
-def _find() -> Path | None:
-    names = (f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
-    return next((_PACKAGE / name for name in names if (_PACKAGE / name).exists()), None)
-
-
 def _torch_release(path: Path) -> str | None:
     """Return the release of torch that the extension was compiled against, None where its file does not say."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.find(_MARK)
-        if start < 0:
-            return None
-        start += len(_MARK)
-        return content[start : content.find(b"\0", start)].decode()
+    _, mark, rest = path.read_bytes().partition(_MARK)
+    return rest[: rest.index(b"\0")].decode() if mark else None
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
     """Return the extension and None, or None and the reason why there is none."""
-    path = _find()
-    if path is None:
+    if os.environ.get("HYPERLOADER_NATIVE") == "none":
+        return None, "HYPERLOADER_NATIVE=none is set"
+    spec = importlib.util.find_spec("hyperloader._C")
+    if spec is None:
         return None, "it was not built"
-    release, current = _torch_release(path), torch.__version__.partition("+")[0]
+    release, current = _torch_release(Path(spec.origin)), torch.__version__.partition("+")[0]
     if release != current:
         return None, f"it was built against torch {release}, and this is torch {current}"
     try:

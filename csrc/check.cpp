@@ -1,0 +1,234 @@
+// Checks of the operators' arguments; hyperloader/ops/_check.py says the same for the operators in plain PyTorch.
+#include <c10/core/ScalarType.h>
+
+#include <algorithm>
+#include <ostream>
+
+#include "ops.h"
+
+namespace hyperloader {
+namespace {
+
+// The name of an argument, or of one element of a list.
+struct Name {
+  const char* text;
+  int64_t index = -1;
+};
+
+std::ostream& operator<<(std::ostream& out, const Name& name) {
+  out << name.text;
+  return name.index < 0 ? out : out << '[' << name.index << ']';
+}
+
+// A shape as Python writes it: (4, 16), (4,), ().
+struct Shape {
+  at::IntArrayRef sizes;
+};
+
+std::ostream& operator<<(std::ostream& out, const Shape& shape) {
+  out << '(';
+  for (size_t i = 0; i < shape.sizes.size(); ++i) out << (i == 0 ? "" : ", ") << shape.sizes[i];
+  return out << (shape.sizes.size() == 1 ? ",)" : ")");
+}
+
+std::string dtype_name(at::ScalarType dtype) { return "torch." + std::string(c10::getDtypeNames(dtype).first); }
+
+bool is_half(at::ScalarType dtype) { return dtype == at::kBFloat16 || dtype == at::kHalf; }
+bool is_float(at::ScalarType dtype) { return is_half(dtype) || dtype == at::kFloat || dtype == at::kDouble; }
+
+void check_float(const char* name, const Tensor& tensor) {
+  TORCH_CHECK_TYPE(
+      is_float(tensor.scalar_type()), name, " must be a floating tensor, got ", dtype_name(tensor.scalar_type()));
+}
+
+// The dtype of `like`, or float32 beside a half-precision one; and its device.
+void check_dtype(Name name, const Tensor& tensor, const Tensor& like) {
+  const at::ScalarType dtype = tensor.scalar_type(), wanted = like.scalar_type();
+  TORCH_CHECK_TYPE(
+      dtype == wanted || (dtype == at::kFloat && is_half(wanted)), name, " must be ", dtype_name(wanted), ", got ",
+      dtype_name(dtype));
+  TORCH_CHECK_VALUE(
+      tensor.device() == like.device(), name, " must be on ", like.device().str(), ", got ", tensor.device().str());
+}
+
+// `groups` is the size of a first dimension before `shape`, negative where there is none.
+void check_tensor(
+    Name name, const Tensor& tensor, std::initializer_list<int64_t> shape, const Tensor& like, int64_t groups = -1) {
+  c10::SmallVector<int64_t, 3> sizes;
+  if (groups >= 0) sizes.push_back(groups);
+  sizes.append(shape.begin(), shape.end());
+  TORCH_CHECK_VALUE(
+      tensor.sizes() == at::IntArrayRef(sizes), name, " must have shape ", Shape{sizes}, ", got ",
+      Shape{tensor.sizes()});
+  check_dtype(name, tensor, like);
+}
+
+template <typename Choice>
+Choice choose(const char* name, std::string_view value, std::initializer_list<std::pair<const char*, Choice>> choices) {
+  for (const auto& [text, choice] : choices) {
+    if (value == text) return choice;
+  }
+  std::string names;
+  for (const auto& [text, choice] : choices) names += (names.empty() ? "" : ", ") + std::string(text);
+  TORCH_CHECK_VALUE(false, name, " must be one of ", names, ", got '", value, "'");
+}
+
+void check_x(const Tensor& x, const std::optional<Tensor>& group) {
+  const int64_t least = group ? 2 : 1;
+  TORCH_CHECK_VALUE(x.dim() >= least, "x must have at least ", least, " dimensions, got ", x.dim());
+  check_float("x", x);
+}
+
+// The number of stacked sets of weights, -1 where there is one set without a first dimension.
+int64_t check_groups(const char* name, const Tensor& weight, const std::optional<Tensor>& group) {
+  const int64_t wanted = group ? 3 : 2;
+  TORCH_CHECK_VALUE(weight.dim() == wanted, name, " must have ", wanted, " dimensions, got ", weight.dim());
+  return group ? weight.size(0) : -1;
+}
+
+void check_group(const std::optional<Tensor>& group, int64_t groups, const Tensor& x) {
+  if (!group) return;
+  TORCH_CHECK_VALUE(
+      group->dim() == 1 && group->size(0) == x.size(0), "group must have shape (", x.size(0), ",), got ",
+      Shape{group->sizes()});
+  TORCH_CHECK_TYPE(group->scalar_type() == at::kLong, "group must be torch.int64, got ", dtype_name(group->scalar_type()));
+  TORCH_CHECK_VALUE(
+      group->device() == x.device(), "group must be on ", x.device().str(), ", got ", group->device().str());
+  if (!group->is_cpu()) return;
+  const int64_t* index = group->const_data_ptr<int64_t>();
+  for (int64_t i = 0, stride = group->stride(0); i < group->size(0); ++i) {
+    const int64_t value = index[i * stride];
+    TORCH_CHECK_INDEX(value >= 0 && value < groups, "group must be from 0 to ", groups - 1, ", got ", value);
+  }
+}
+
+void check_present(const char* name, const Tensor& tensor, bool wanted, std::string_view norm) {
+  TORCH_CHECK_VALUE(
+      tensor.defined() == wanted, name, " must be ", wanted ? "given" : "None", " for norm '", norm, "', got ",
+      wanted ? "None" : "a tensor");
+}
+
+}  // namespace
+
+void check_generate(
+    const Tensor& condition, at::TensorList weights, const c10::List<std::optional<Tensor>>& biases,
+    std::optional<at::ScalarType> dtype) {
+  TORCH_CHECK_VALUE(condition.dim() == 2, "condition must have 2 dimensions, got ", condition.dim());
+  check_float("condition", condition);
+  TORCH_CHECK_TYPE(!dtype || is_float(*dtype), "dtype must be a floating dtype, got ", dtype_name(*dtype));
+  const auto count = static_cast<int64_t>(weights.size());
+  TORCH_CHECK_VALUE(
+      static_cast<int64_t>(biases.size()) == count, "biases must have one entry per weight (", count, "), got ",
+      biases.size());
+  for (int64_t i = 0; i < count; ++i) {
+    const Tensor& weight = weights[i];
+    TORCH_CHECK_VALUE(
+        weight.dim() == 2 && weight.size(1) == condition.size(1), "weights[", i, "] must have shape (n, ",
+        condition.size(1), "), got ", Shape{weight.sizes()});
+    check_dtype({"weights", i}, weight, condition);
+    const std::optional<Tensor> bias = biases.get(i);
+    if (bias) check_tensor({"biases", i}, *bias, {weight.size(0)}, condition);
+  }
+}
+
+void check_generate_backward(
+    at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
+  const auto count = static_cast<int64_t>(weights.size());
+  TORCH_CHECK_VALUE(
+      static_cast<int64_t>(grads.size()) == count, "grads must have one entry per weight (", count, "), got ",
+      grads.size());
+  TORCH_CHECK_VALUE(
+      static_cast<int64_t>(has_bias.size()) == count, "has_bias must have one entry per weight (", count, "), got ",
+      has_bias.size());
+  c10::List<std::optional<Tensor>> no_biases;
+  no_biases.resize(count);
+  check_generate(condition, weights, no_biases, std::nullopt);
+  for (int64_t i = 0; i < count; ++i) {
+    const std::array<int64_t, 2> sizes{condition.size(0), weights[i].size(0)};
+    TORCH_CHECK_VALUE(
+        grads[i].sizes() == at::IntArrayRef(sizes), "grads[", i, "] must have shape ", Shape{sizes}, ", got ",
+        Shape{grads[i].sizes()});
+  }
+}
+
+AdapterOptions check_adapter(
+    const Tensor& x, const AdapterWeights& weights, const std::optional<Tensor>& group, std::string_view norm,
+    std::string_view activation, double eps) {
+  AdapterOptions options{};
+  options.norm = choose<Norm>(
+      "norm", norm, {{"post", Norm::kPost}, {"pre", Norm::kPre}, {"both", Norm::kBoth}, {"none", Norm::kNone}});
+  options.activation = choose<Activation>(
+      "activation", activation,
+      {{"gelu_new", Activation::kGeluNew},
+       {"gelu", Activation::kGelu},
+       {"relu", Activation::kRelu},
+       {"silu", Activation::kSilu}});
+  TORCH_CHECK_VALUE(eps >= 0, "eps must be at least 0, got ", eps);
+  check_x(x, group);
+  const int64_t groups = check_groups("down_weight", weights.down_weight, group);
+  const int64_t hidden = x.size(-1), bottleneck = weights.down_weight.size(-2);
+  TORCH_CHECK_VALUE(bottleneck >= 1, "down_weight must have at least one bottleneck unit, got 0");
+  check_tensor({"down_weight"}, weights.down_weight, {bottleneck, hidden}, x, groups);
+  check_tensor({"down_bias"}, weights.down_bias, {bottleneck}, x, groups);
+  check_tensor({"up_weight"}, weights.up_weight, {hidden, bottleneck}, x, groups);
+  check_tensor({"up_bias"}, weights.up_bias, {hidden}, x, groups);
+  const bool one = options.norm != Norm::kNone, two = options.norm == Norm::kBoth;
+  const std::tuple<const char*, const Tensor&, bool> norms[] = {
+      {"norm_weight", weights.norm_weight, one},
+      {"norm_bias", weights.norm_bias, one},
+      {"pre_norm_weight", weights.pre_norm_weight, two},
+      {"pre_norm_bias", weights.pre_norm_bias, two},
+  };
+  for (const auto& [name, tensor, wanted] : norms) {
+    check_present(name, tensor, wanted, norm);
+    if (wanted) check_tensor({name}, tensor, {hidden}, x, groups);
+  }
+  check_group(group, groups, x);
+  options.hidden = hidden;
+  options.bottleneck = bottleneck;
+  options.groups = std::max<int64_t>(groups, group ? 0 : 1);
+  return options;
+}
+
+void check_adapter_backward(const Tensor& grad, const Tensor& x, const Tensor& pre, const AdapterOptions& options) {
+  TORCH_CHECK_VALUE(
+      grad.sizes() == x.sizes(), "grad must have shape ", Shape{x.sizes()}, ", got ", Shape{grad.sizes()});
+  auto sizes = x.sizes().vec();
+  sizes.back() = options.bottleneck;
+  TORCH_CHECK_VALUE(
+      pre.sizes() == at::IntArrayRef(sizes), "pre must have shape ", Shape{sizes}, ", got ", Shape{pre.sizes()});
+  const at::ScalarType wanted = accumulation_dtype(x.scalar_type());
+  TORCH_CHECK_TYPE(
+      pre.scalar_type() == wanted, "pre must be ", dtype_name(wanted), ", got ", dtype_name(pre.scalar_type()));
+}
+
+int64_t check_lora_linear(
+    const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& lora_A,
+    const Tensor& lora_B, const std::optional<Tensor>& group) {
+  check_x(x, group);
+  const int64_t in_features = x.size(-1);
+  TORCH_CHECK_VALUE(
+      weight.dim() == 2 && weight.size(1) == in_features, "weight must have shape (out_features, ", in_features,
+      "), got ", Shape{weight.sizes()});
+  check_dtype({"weight"}, weight, x);
+  const int64_t out_features = weight.size(0);
+  if (bias) check_tensor({"bias"}, *bias, {out_features}, x);
+  const int64_t groups = check_groups("lora_A", lora_A, group);
+  const int64_t rank = lora_A.size(-2);
+  TORCH_CHECK_VALUE(rank >= 1, "lora_A must have at least rank 1, got rank 0");
+  check_tensor({"lora_A"}, lora_A, {rank, in_features}, x, groups);
+  check_tensor({"lora_B"}, lora_B, {out_features, rank}, x, groups);
+  check_group(group, groups, x);
+  return std::max<int64_t>(groups, group ? 0 : 1);
+}
+
+void check_lora_linear_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& weight, const c10::List<bool>& needed) {
+  auto sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  TORCH_CHECK_VALUE(
+      grad.sizes() == at::IntArrayRef(sizes), "grad must have shape ", Shape{sizes}, ", got ", Shape{grad.sizes()});
+  TORCH_CHECK_VALUE(needed.size() == 5, "needed must have 5 entries, got ", needed.size());
+}
+
+}  // namespace hyperloader

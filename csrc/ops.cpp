@@ -1,0 +1,255 @@
+// The operators: schemas and autograd. Each device registers its kernels in csrc/<device>/<operator>.
+#include "ops.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/library.h>
+
+#include <string>
+#include <tuple>
+
+namespace hyperloader {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::compute_requires_grad;
+using torch::autograd::variable_list;
+using Optional = std::optional<Tensor>;
+
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+// ---- calls through the dispatcher, to the kernel of the tensors' device
+
+std::vector<Tensor> call_generate(
+    const Tensor& condition, at::TensorList weights, const c10::List<Optional>& biases,
+    std::optional<at::ScalarType> dtype) {
+  static const auto op = find<decltype(call_generate)>("hyperloader::generate");
+  return op.call(condition, weights, biases, dtype);
+}
+
+std::vector<Tensor> call_generate_backward(
+    at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
+  static const auto op = find<decltype(call_generate_backward)>("hyperloader::generate_backward");
+  return op.call(grads, condition, weights, has_bias);
+}
+
+std::tuple<Tensor, Tensor> call_adapter(
+    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight,
+    const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
+    const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
+    double eps) {
+  static const auto op = find<decltype(call_adapter)>("hyperloader::adapter");
+  return op.call(
+      x, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias, group,
+      norm, activation, eps);
+}
+
+std::vector<Tensor> call_adapter_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& pre, const Tensor& down_weight, const Tensor& down_bias,
+    const Tensor& up_weight, const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias,
+    const Optional& pre_norm_weight, const Optional& pre_norm_bias, const Optional& group, std::string_view norm,
+    std::string_view activation, double eps) {
+  static const auto op = find<decltype(call_adapter_backward)>("hyperloader::adapter_backward");
+  return op.call(
+      grad, x, pre, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias,
+      group, norm, activation, eps);
+}
+
+Tensor call_lora_linear(
+    const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
+    const Optional& group, double scaling) {
+  static const auto op = find<decltype(call_lora_linear)>("hyperloader::lora_linear");
+  return op.call(x, weight, bias, lora_A, lora_B, group, scaling);
+}
+
+std::vector<Tensor> call_lora_linear_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B,
+    const Optional& group, double scaling, const c10::List<bool>& needed) {
+  static const auto op = find<decltype(call_lora_linear_backward)>("hyperloader::lora_linear_backward");
+  return op.call(grad, x, weight, lora_A, lora_B, group, scaling, needed);
+}
+
+// ---- autograd: a gradient for every argument of `forward`, undefined where it has none
+
+struct Generate : torch::autograd::Function<Generate> {
+  // `biases` holds those that are there; `all_biases` also says where there is none.
+  static variable_list forward(
+      AutogradContext* context, const Tensor& condition, at::TensorList weights, at::TensorList biases,
+      const c10::List<Optional>& all_biases, std::optional<at::ScalarType> dtype) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    variable_list saved{condition};
+    saved.insert(saved.end(), weights.begin(), weights.end());
+    context->save_for_backward(std::move(saved));
+    c10::List<bool> has_bias;
+    for (const Optional& bias : all_biases) has_bias.push_back(bias.has_value());
+    context->saved_data["has_bias"] = has_bias;
+    context->saved_data["num_biases"] = static_cast<int64_t>(biases.size());
+    return call_generate(condition, weights, all_biases, dtype);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    variable_list results = call_generate_backward(
+        grads, saved[0], at::TensorList(saved).slice(1), context->saved_data["has_bias"].toBoolList());
+    results.resize(results.size() + 2);  // all_biases, dtype
+    return results;
+  }
+};
+
+struct Adapter : torch::autograd::Function<Adapter> {
+  static variable_list forward(
+      AutogradContext* context, const Tensor& x, const Tensor& down_weight, const Tensor& down_bias,
+      const Tensor& up_weight, const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias,
+      const Optional& pre_norm_weight, const Optional& pre_norm_bias, const Optional& group, std::string_view norm,
+      std::string_view activation, double eps) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    auto [y, pre] = call_adapter(
+        x, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias, group,
+        norm, activation, eps);
+    context->save_for_backward(
+        {x, pre, down_weight, down_bias, up_weight, up_bias, or_undefined(norm_weight), or_undefined(norm_bias),
+         or_undefined(pre_norm_weight), or_undefined(pre_norm_bias), or_undefined(group)});
+    context->saved_data["norm"] = std::string(norm);
+    context->saved_data["activation"] = std::string(activation);
+    context->saved_data["eps"] = eps;
+    context->mark_non_differentiable({pre});
+    context->set_materialize_grads(false);
+    return {y, pre};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    constexpr size_t kArguments = 13, kFirstNorm = 6, kGroup = 10;  // positions in `saved`
+    variable_list results(kArguments);
+    if (!grads[0].defined()) return results;
+    const variable_list s = context->get_saved_variables();
+    const std::string& norm = context->saved_data["norm"].toStringRef();
+    const std::string& activation = context->saved_data["activation"].toStringRef();
+    const variable_list present = call_adapter_backward(
+        grads[0], s[0], s[1], s[2], s[3], s[4], s[5], or_none(s[6]), or_none(s[7]), or_none(s[8]), or_none(s[9]),
+        or_none(s[kGroup]), norm, activation, context->saved_data["eps"].toDouble());
+    size_t next = 0;
+    for (size_t i = 0; i < 5; ++i) results[i] = present[next++];  // x, down, up
+    for (size_t i = kFirstNorm; i < kGroup; ++i) {
+      if (s[i].defined()) results[i - 1] = present[next++];
+    }
+    return results;
+  }
+};
+
+struct LoraLinear : torch::autograd::Function<LoraLinear> {
+  static Tensor forward(
+      AutogradContext* context, const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A,
+      const Tensor& lora_B, const Optional& group, double scaling) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    context->save_for_backward({x, weight, lora_A, lora_B, or_undefined(group)});
+    context->saved_data["has_bias"] = bias.has_value();
+    context->saved_data["scaling"] = scaling;
+    context->set_materialize_grads(false);
+    return call_lora_linear(x, weight, bias, lora_A, lora_B, group, scaling);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    variable_list results(7);
+    if (!grads[0].defined()) return results;
+    const variable_list saved = context->get_saved_variables();
+    const size_t biases = context->saved_data["has_bias"].toBool() ? 1 : 0;
+    const c10::List<bool> needed(
+        {context->needs_input_grad(0), context->needs_input_grad(1), biases == 1 && context->needs_input_grad(2),
+         context->needs_input_grad(2 + biases), context->needs_input_grad(3 + biases)});
+    const variable_list present = call_lora_linear_backward(
+        grads[0], saved[0], saved[1], saved[2], saved[3], or_none(saved[4]), context->saved_data["scaling"].toDouble(),
+        needed);
+    for (size_t i = 0, next = 0; i < needed.size(); ++i) {
+      if (needed.get(i)) results[i] = present[next++];
+    }
+    return results;
+  }
+};
+
+// ---- the kernels of the key Autograd: straight on where no gradient is wanted
+
+std::vector<Tensor> generate(
+    const Tensor& condition, at::TensorList weights, const c10::List<Optional>& biases,
+    std::optional<at::ScalarType> dtype) {
+  variable_list present;
+  for (const Optional& bias : biases) {
+    if (bias) present.push_back(*bias);
+  }
+  if (compute_requires_grad(condition, weights, at::TensorList(present))) {
+    return Generate::apply(condition, weights, at::TensorList(present), biases, dtype);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return call_generate(condition, weights, biases, dtype);
+}
+
+std::tuple<Tensor, Tensor> adapter(
+    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight,
+    const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
+    const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
+    double eps) {
+  if (compute_requires_grad(
+          x, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias)) {
+    const variable_list results = Adapter::apply(
+        x, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias, group,
+        norm, activation, eps);
+    return {results[0], results[1]};
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return call_adapter(
+      x, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias, group,
+      norm, activation, eps);
+}
+
+Tensor lora_linear(
+    const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
+    const Optional& group, double scaling) {
+  if (compute_requires_grad(x, weight, bias, lora_A, lora_B)) {
+    return LoraLinear::apply(x, weight, bias, lora_A, lora_B, group, scaling);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return call_lora_linear(x, weight, bias, lora_A, lora_B, group, scaling);
+}
+
+}  // namespace
+
+TORCH_LIBRARY(hyperloader, m) {
+  const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
+  m.def("generate(Tensor condition, Tensor[] weights, Tensor?[] biases, ScalarType? dtype=None) -> Tensor[]", tags);
+  m.def(
+      "generate_backward(Tensor[] grads, Tensor condition, Tensor[] weights, bool[] has_bias) -> Tensor[]", tags);
+  m.def(
+      "adapter(Tensor x, Tensor down_weight, Tensor down_bias, Tensor up_weight, Tensor up_bias, "
+      "Tensor? norm_weight, Tensor? norm_bias, Tensor? pre_norm_weight, Tensor? pre_norm_bias, Tensor? group, "
+      "str norm, str activation, float eps) -> (Tensor, Tensor)",
+      tags);
+  m.def(
+      "adapter_backward(Tensor grad, Tensor x, Tensor pre, Tensor down_weight, Tensor down_bias, Tensor up_weight, "
+      "Tensor up_bias, Tensor? norm_weight, Tensor? norm_bias, Tensor? pre_norm_weight, Tensor? pre_norm_bias, "
+      "Tensor? group, str norm, str activation, float eps) -> Tensor[]",
+      tags);
+  m.def(
+      "lora_linear(Tensor x, Tensor weight, Tensor? bias, Tensor lora_A, Tensor lora_B, Tensor? group, "
+      "float scaling) -> Tensor",
+      tags);
+  m.def(
+      "lora_linear_backward(Tensor grad, Tensor x, Tensor weight, Tensor lora_A, Tensor lora_B, Tensor? group, "
+      "float scaling, bool[] needed) -> Tensor[]",
+      tags);
+}
+
+TORCH_LIBRARY_IMPL(hyperloader, Autograd, m) {
+  m.impl("generate", &generate);
+  m.impl("adapter", &adapter);
+  m.impl("lora_linear", &lora_linear);
+  // Differentiable once: a second derivative raises instead of being silently zero.
+  for (const char* name : {"generate_backward", "adapter_backward", "lora_linear_backward"}) {
+    m.impl(name, torch::autograd::autogradNotImplementedFallback());
+  }
+}
+
+}  // namespace hyperloader
