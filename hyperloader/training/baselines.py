@@ -1,0 +1,76 @@
+"""The models HyperLoader is compared with, in the shape its trainer expects."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import TokenClassifierOutput
+
+from hyperloader.nn.heads import TaskHeads
+from hyperloader.training.loss import sequence_loss
+from hyperloader.training.weights import save_trained
+
+
+class TokenClassifier(nn.Module):
+    """An encoder with one classification head per task.
+
+    Args:
+        backbone: an encoder of transformers, or a PEFT model around one.
+        labels: BIO labels of every task, in the order of the task ids.
+        hidden: width of the encoder's hidden states.
+        dropout: before the heads.
+    """
+
+    def __init__(self, backbone: nn.Module, labels: dict[str, list[str]], hidden: int, dropout: float = 0.0):
+        super().__init__()
+        self.backbone = backbone
+        self.heads = TaskHeads(hidden, labels, dropout)
+
+    def forward(self, input_ids, attention_mask=None, labels=None, task_ids=None) -> TokenClassifierOutput:
+        """Logits (batch, tokens, labels) and, given ``labels`` (batch, tokens), the mean loss over those not -100."""
+        hidden_states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits = self.heads(hidden_states, task_ids)
+        loss = None if labels is None else sequence_loss(logits, labels)
+        return TokenClassifierOutput(loss=loss, logits=logits)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the backbone's activations in the backward pass."""
+        enable_checkpointing(self.backbone)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write what is trained."""
+        save_trained(self, Path(folder))
+
+
+class SequenceToSequence(nn.Module):
+    """A sequence-to-sequence backbone as it is: the task shows in the text alone, ``task_ids`` are ignored."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, input_ids, attention_mask=None, labels=None, task_ids=None):
+        """The backbone's output; its loss is the mean over the labels that are not -100."""
+        return self.backbone(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+
+    @torch.no_grad()
+    def generate(self, input_ids, attention_mask=None, task_ids=None, **generate_kwargs) -> torch.Tensor:
+        """The backbone's ``generate``."""
+        return self.backbone.generate(input_ids=input_ids, attention_mask=attention_mask, **generate_kwargs)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the backbone's activations in the backward pass."""
+        enable_checkpointing(self.backbone)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write what is trained."""
+        save_trained(self, Path(folder))
+
+
+def enable_checkpointing(backbone: nn.Module) -> None:
+    """Switch on gradient checkpointing, under the name that the installed transformers has for it."""
+    options = {"use_reentrant": False}
+    if hasattr(backbone, "activation_checkpointing_enable"):
+        backbone.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)

@@ -1,0 +1,102 @@
+"""The methods that can be trained and compared: the same data, steps and scoring for all."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.training.presets import check_key
+
+_CONFIG_KEYS = tuple(
+    field.name for field in dataclasses.fields(HyperLoaderConfig) if field.name not in ("tasks", "labels")
+)
+
+# What the `model:` section of a run may hold, for each method.
+METHODS = {
+    "hyperloader": _CONFIG_KEYS,
+    "hyperformer++": tuple(key for key in _CONFIG_KEYS if key not in ("lora_sites", "rank", "lora_alpha")),
+    "adapter": tuple(key for key in _CONFIG_KEYS if key not in ("lora_sites", "rank", "lora_alpha", "generator")),
+    "lora": ("rank", "lora_alpha"),
+    "full": (),
+}
+_LORA_TARGETS = {"distilbert": ["q_lin", "v_lin"]}  # query and value, where PEFT has no names of its own
+_FIXED = {
+    "hyperloader": {},
+    "hyperformer++": {"lora_sites": ()},
+    "adapter": {"lora_sites": (), "generator": "table"},
+}
+
+
+def check_model_options(method: str, options: Mapping) -> None:
+    """Raise ``ValueError`` unless ``method`` exists and takes these options."""
+    check_key("method", method, METHODS)
+    for key in options:
+        if key in _CONFIG_KEYS and key not in METHODS[method]:
+            raise ValueError(f"model.{key} must not be given for the method {method}, got {options[key]!r}")
+        check_key("model option", key, METHODS[method] or ("none",))
+
+
+def build_model(
+    method: str,
+    backbone: nn.Module,
+    tasks: Sequence[str],
+    labels: Mapping[str, Sequence[str]] | None = None,
+    options: Mapping | None = None,
+) -> nn.Module:
+    """A model to train. All have ``forward(input_ids, attention_mask, labels, task_ids)`` and, without labels,
+    ``generate``; the parameters with ``requires_grad`` are the trained ones.
+
+    Args:
+        method: ``hyperloader``; ``hyperformer++`` (no LoRA); ``adapter`` (adapters of its own for every task, no
+            hypernetwork); ``lora`` (PEFT's LoRA on query and value, shared by all tasks); ``full`` (every weight).
+        backbone: from ``load_backbone``.
+        tasks: names of the tasks, in the order of their ids.
+        labels: BIO labels of every task, for token classification; ``None`` for text-to-text.
+        options: keys of ``HyperLoaderConfig``; for ``lora``, ``rank`` and ``lora_alpha`` alone.
+    """
+    options = dict(options or {})
+    check_model_options(method, options)
+    if method in _FIXED:
+        from hyperloader.model import HyperLoaderModel
+
+        values = {"tasks": list(tasks), **options, **_FIXED[method]}
+        if labels is not None:
+            values["labels"] = {task: list(labels[task]) for task in tasks}
+        return HyperLoaderModel(backbone, HyperLoaderConfig.from_dict(values))
+
+    from hyperloader.training.baselines import SequenceToSequence, TokenClassifier
+
+    sizes = backbone.config
+    if method == "full":
+        backbone.requires_grad_(True)
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler.requires_grad_(False)  # tagging does not read the pooled sentence
+    else:
+        backbone = _with_lora(backbone, options)
+    if labels is None:
+        return SequenceToSequence(backbone)
+    return TokenClassifier(
+        backbone, {task: list(labels[task]) for task in tasks}, sizes.hidden_size, _head_dropout(sizes)
+    )
+
+
+def _with_lora(backbone: nn.Module, options: Mapping) -> nn.Module:
+    """``backbone`` frozen, with PEFT's LoRA on the projections it names for this architecture: query and value."""
+    from peft import LoraConfig, get_peft_model
+
+    defaults = {field.name: field.default for field in dataclasses.fields(HyperLoaderConfig)}
+    return get_peft_model(
+        backbone,
+        LoraConfig(
+            r=options.get("rank", defaults["rank"]),
+            lora_alpha=options.get("lora_alpha", defaults["lora_alpha"]),
+            target_modules=_LORA_TARGETS.get(backbone.config.model_type),
+        ),
+    )
+
+
+def _head_dropout(sizes) -> float:
+    """Dropout before the task heads: that of the backbone, as in ``HyperLoaderModel``."""
+    names = ("classifier_dropout", "hidden_dropout_prob", "dropout_rate", "dropout")
+    return next((value for name in names if (value := getattr(sizes, name, None)) is not None), 0.0)

@@ -1,0 +1,117 @@
+"""The two figures a run leaves behind: its learning curve and its scores by task.
+
+matplotlib is imported when a figure is made, and draws without a display. Scores come as numbers from 0 to 1 and are
+shown in per cent, as the literature does. The colours are of Okabe and Ito's set, which colour-blind readers can tell
+apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73")
+MEAN_COLOUR = "#000000"
+
+
+def learning_curve(
+    curve: Sequence[Mapping[str, float | None]], path: str | Path | None = None, *, title: str = "Learning curve"
+) -> Figure:
+    """Training loss above, mean validation F1 below, over the same axis of steps; the best step is marked.
+
+    Args:
+        curve: one `{"step", "train_loss", "mean_f1"}` per evaluation, in the order of the steps, as a run's
+            `metrics.json` has it under `learning_curve`. A loss that is None or not finite is left out.
+        path: a PNG is written there if given.
+        title: stands over the figure.
+
+    Raises:
+        ValueError: if the curve is empty.
+        ImportError: without matplotlib.
+    """
+    if not curve:
+        raise ValueError("curve must hold at least one evaluation, got none")
+    figure = _figure(7.0, 5.2)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    figure.suptitle(title)
+    losses = [(point["step"], point["train_loss"]) for point in curve if _is_number(point["train_loss"])]
+    upper.plot(*_columns(losses), color=COLOURS[1], marker="s", markersize=4)
+    upper.set_ylabel("training loss")
+    scores = [(point["step"], 100 * point["mean_f1"]) for point in curve]
+    lower.plot(*_columns(scores), color=COLOURS[0], marker="o", markersize=4)
+    best_step, best = max(scores, key=lambda point: (point[1], -point[0]))
+    lower.plot([best_step], [best], color=COLOURS[2], marker="*", markersize=14, linestyle="none")
+    lower.annotate(
+        f"best: {best:.1f} at step {best_step:,}",
+        (best_step, best),
+        xytext=(0, -12 if best > 20 else 12),
+        textcoords="offset points",
+        ha="right" if best_step > (scores[0][0] + scores[-1][0]) / 2 else "left",
+        va="top" if best > 20 else "bottom",
+    )
+    lower.set_ylim(0, 105)
+    lower.set_yticks(range(0, 101, 20))
+    lower.set_ylabel("mean validation F1 (%)")
+    lower.set_xlabel("training step")
+    return _finish(figure, path, upper, lower)
+
+
+def per_task_bars(scores: Mapping[str, float], path: str | Path | None = None, *, title: str = "F1 by task") -> Figure:
+    """One bar a task with its number at the end; below them, with more than one task, their mean.
+
+    Args:
+        scores: task → micro-F1 over spans, from 0 to 1; at least one task.
+        path: a PNG is written there if given.
+        title: stands over the figure.
+
+    Raises:
+        ValueError: if there are no scores.
+        ImportError: without matplotlib.
+    """
+    if not scores:
+        raise ValueError("scores must hold at least one task, got none")
+    rows = [(task, 100 * score, COLOURS[0]) for task, score in scores.items()]
+    if len(rows) > 1:
+        rows.append(("mean", sum(value for _, value, _ in rows) / len(rows), MEAN_COLOUR))
+    figure = _figure(7.0, 1.5 + 0.4 * len(rows))
+    axes = figure.subplots()
+    axes.set_title(title)
+    places = range(len(rows))
+    bars = axes.barh(places, [value for _, value, _ in rows], color=[colour for *_, colour in rows], height=0.65)
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_yticks(places, [name for name, *_ in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 108)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("micro-F1 over spans (%)")
+    axes.set_ylabel("task")
+    return _finish(figure, path, axes, grid="x")
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _columns(points: Sequence[tuple]) -> tuple[list, list]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _finish(figure: Figure, path: str | Path | None, *all_axes, grid: str = "both") -> Figure:
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis=grid, color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+    if path is not None:
+        figure.savefig(path, format="png", dpi=150)
+    return figure

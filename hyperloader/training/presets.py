@@ -1,0 +1,154 @@
+"""How a model is trained: every number in one place."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SCHEDULES = ("linear", "cosine", "constant")
+LOSSES = ("mean", "sum")
+SAMPLING = ("mixed", "single")
+REPORTS = ("auto", "tensorboard", "none")
+_CHOICES = {"schedule": SCHEDULES, "loss": LOSSES, "sampling": SAMPLING, "report_to": REPORTS}
+_AT_LEAST_ONE = (
+    "steps",
+    "batch_size",
+    "gradient_accumulation",
+    "eval_steps",
+    "eval_batch_size",
+    "save_steps",
+    "log_steps",
+    "keep_checkpoints",
+    "max_length",
+)
+_NOT_NEGATIVE = ("warmup", "weight_decay", "max_grad_norm", "patience", "label_smoothing")
+_POSITIVE = ("learning_rate", "temperature")
+
+
+def _typed(field: dataclasses.Field, value):
+    """``value`` in the field's type. A float may also be an int or, as YAML reads ``1e-3``, a string."""
+    wanted = field.type
+    if wanted is float and not isinstance(value, bool) and isinstance(value, int | float | str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
+        return value
+    kind = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[wanted]
+    raise ValueError(f"{field.name} must be {kind}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """One run's training. A step is one update of the weights.
+
+    Args:
+        steps: updates in all.
+        batch_size: sentences in a batch, on each process.
+        gradient_accumulation: batches whose gradients make one update.
+        learning_rate: peak learning rate.
+        warmup: updates of linear warm-up; below 1, a share of ``steps``.
+        schedule: after the warm-up, ``linear`` or ``cosine`` decay to zero, or ``constant``.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
+        label_smoothing: share of the uniform distribution in the target.
+        loss: ``mean`` over the labelled tokens of an update; ``sum`` over those of a batch, and then the mean of the
+            batches of an update (which makes clipping act in every update).
+        sampling: ``mixed``: every sentence of a batch may belong to another task; ``single``: one task a batch.
+        temperature: a task is drawn with probability proportional to size^(1/temperature).
+        max_length: subword tokens of a source or target; longer sentences are split into windows.
+        eval_steps, eval_batch_size: how often the validation sets are scored, and sentences at a time.
+        save_steps, keep_checkpoints: how often a checkpoint is written, and how many are kept.
+        log_steps: how often the loss is logged.
+        patience: stop after this many evaluations in a row without a better mean F1; 0 for never.
+        bf16: compute in bfloat16, with weights in float32.
+        gradient_checkpointing: recompute activations in the backward pass.
+        report_to: ``auto``: TensorBoard logs where it is installed; ``tensorboard``; ``none``.
+    """
+
+    steps: int = 3000
+    batch_size: int = 32
+    gradient_accumulation: int = 1
+    learning_rate: float = 1e-3
+    warmup: float = 0.06
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    loss: str = "mean"
+    sampling: str = "mixed"
+    temperature: float = 2.0
+    max_length: int = 128
+    eval_steps: int = 250
+    eval_batch_size: int = 64
+    save_steps: int = 250
+    keep_checkpoints: int = 1
+    log_steps: int = 25
+    patience: int = 0
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    report_to: str = "auto"
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for names, holds, requirement in (
+            (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+            (_NOT_NEGATIVE, lambda value: value >= 0, "at least 0"),
+            (_POSITIVE, lambda value: value > 0, "above 0"),
+        ):
+            for name in names:
+                if not (math.isfinite(getattr(self, name)) and holds(getattr(self, name))):
+                    raise ValueError(f"{name} must be {requirement}, got {getattr(self, name)}")
+        if self.label_smoothing >= 1:
+            raise ValueError(f"label_smoothing must be below 1, got {self.label_smoothing}")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates of warm-up."""
+        return int(self.warmup) if self.warmup >= 1 else int(self.warmup * self.steps)
+
+
+PRESETS = {
+    "default": TrainingOptions(),
+    "published": TrainingOptions(  # arXiv 2407.01411
+        steps=65536,
+        gradient_accumulation=4,
+        learning_rate=3e-4,
+        warmup=500,
+        label_smoothing=0.1,
+        loss="sum",
+        sampling="single",
+        temperature=10.0,
+        eval_steps=1000,
+        save_steps=1000,
+    ),
+}
+
+# Peak learning rates of the default preset where a method needs another one than TrainingOptions has.
+LEARNING_RATES = {"full": 1e-4}
+
+
+def training_options(preset: str, method: str, overrides: Mapping | None = None) -> TrainingOptions:
+    """The options of ``preset`` for ``method``, with ``overrides``; an unknown name is a ``ValueError``."""
+    check_key("preset", preset, PRESETS)
+    values = dict(overrides or {})
+    for key in values:
+        check_key("training option", key, [field.name for field in dataclasses.fields(TrainingOptions)])
+    if preset == "default" and method in LEARNING_RATES:
+        values.setdefault("learning_rate", LEARNING_RATES[method])
+    return dataclasses.replace(PRESETS[preset], **values)
+
+
+def check_key(what: str, key, known) -> None:
+    """Raise ``ValueError`` naming the nearest of ``known`` unless ``key`` is one of them."""
+    if key in known:
+        return
+    close = difflib.get_close_matches(str(key), [str(one) for one in known], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(str(one) for one in known)}"
+    raise ValueError(f"unknown {what} {key!r}; {hint}")

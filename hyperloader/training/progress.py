@@ -1,0 +1,109 @@
+"""What a run knows about itself while it trains: scores, the best step, times. It survives a restart."""
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
+
+PROGRESS = "progress.json"
+
+
+@dataclass
+class Progress:
+    """State beside the weights that an exact resume needs, and the learning curve.
+
+    Args:
+        curve: one ``{"step", "train_loss", "mean_f1"}`` per evaluation; the loss is the mean since the one before.
+        best_f1, best_step: the best evaluation; -1 before the first.
+        without_improvement: evaluations since the best one.
+        loss_sum, loss_steps: the loss since the last evaluation.
+        seconds_per_step: median over the steps so far.
+        finished: training is over: all steps are done or patience has run out.
+    """
+
+    curve: list[dict] = field(default_factory=list)
+    best_f1: float = -1.0
+    best_step: int = -1
+    without_improvement: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    seconds_per_step: float | None = None
+    finished: bool = False
+
+    def evaluated(self, step: int, mean_f1: float) -> bool:
+        """Take an evaluation down; whether it is the best so far."""
+        train_loss = self.loss_sum / self.loss_steps if self.loss_steps else None
+        self.curve.append({"step": step, "train_loss": train_loss, "mean_f1": mean_f1})
+        self.loss_sum, self.loss_steps = 0.0, 0
+        if mean_f1 > self.best_f1:
+            self.best_f1, self.best_step, self.without_improvement = mean_f1, step, 0
+            return True
+        self.without_improvement += 1
+        return False
+
+    def save(self, folder: Path) -> None:
+        """Write to ``folder/progress.json``."""
+        (folder / PROGRESS).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Progress":
+        """Read what ``save`` wrote."""
+        path = Path(folder) / PROGRESS
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{path}: cannot be read ({error}); remove this checkpoint and resume") from error
+
+
+class StepTimes(TrainerCallback):
+    """Times steps, with their data and without evaluation and saving. On a GPU ten steps at a time, so that measuring
+    does not wait for the device in every step."""
+
+    def __init__(self, cuda: bool):
+        self.cuda = cuda
+        self.window = 10 if cuda else 1
+        self.times: list[float] = []
+
+    def median(self) -> float | None:
+        """Seconds per step so far."""
+        return statistics.median(self.times) if self.times else None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._restart()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._restart()
+
+    def on_save(self, args, state, control, **kwargs):
+        self._restart()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._count += 1
+        if self._count < self.window:
+            return
+        if self.cuda:
+            torch.cuda.synchronize()
+        self.times.append((time.perf_counter() - self._start) / self._count)
+        self._restart()
+
+    def _restart(self):
+        self._start, self._count = time.perf_counter(), 0
+
+
+class Bar(ProgressCallback):
+    """Trainer's progress bar, with the numbers beside it and not below it."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.training_bar is None:
+            return
+        shown = {"loss": "loss", "eval_mean_f1": "f1"}
+        self._numbers = {
+            **getattr(self, "_numbers", {}),
+            **{shown[key]: f"{logs[key]:.4g}" for key in shown if key in (logs or {})},
+        }
+        self.training_bar.set_postfix(self._numbers, refresh=False)

@@ -1,0 +1,225 @@
+"""Trains a run, scores it, loads it again, predicts with it."""
+
+import itertools
+import json
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from hyperloader.data.sentence import Sentence
+from hyperloader.data.tasks import SPLITS, Task, subset
+from hyperloader.training.backbone import load_backbone
+from hyperloader.training.evaluation import Scorer, predict_examples
+from hyperloader.training.folders import checkpoints, recover, write_text
+from hyperloader.training.methods import build_model
+from hyperloader.training.presets import check_key
+from hyperloader.training.progress import Progress
+from hyperloader.training.run_config import RunConfig
+from hyperloader.training.trainer import MultiTaskTrainer
+from hyperloader.training.versions import versions
+from hyperloader.training.weights import load_weights
+
+__all__ = ["Run", "RunConfig", "evaluate", "load_run", "predict", "train"]
+
+CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
+
+
+@dataclass
+class Run:
+    """A model and what is needed to use it; ``labels`` are the BIO labels of every task, in the order of the ids."""
+
+    config: RunConfig
+    model: nn.Module
+    tokenizer: object
+    formulation: object
+    labels: dict[str, list[str]]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in the order of their ids."""
+        return list(self.labels)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes text, and does not label tokens."""
+        return self.config.head == "text-to-text"
+
+
+def train(config: RunConfig, resume: bool = False, progress: bool = True) -> dict:
+    """Train, keep the best weights on validation, score them on validation and test.
+
+    Args:
+        config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``checkpoint-N``, ``best`` and, at the
+            end, ``metrics.json``.
+        resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
+            to the bit as without the interruption. A finished run gives its metrics at once.
+        progress: show a progress bar.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        ValueError: ``output`` holds another run, or a run and ``resume`` is False; bad data; a bad config.
+        NonFiniteLossError, CheckpointError: training stopped; the last good checkpoint is kept.
+    """
+    output = Path(config.output)
+    finished = _prepare_output(config, output, resume)
+    if finished is not None:
+        return finished
+    tasks = config.load_tasks()
+    run = _build(config, {task.name: task.labels for task in tasks})
+    options = config.options
+    if options.gradient_checkpointing:
+        run.model.gradient_checkpointing_enable()
+    part = {task.name: subset(task.train, config.fraction, config.data_seed, task.name) for task in tasks}
+    examples = run.formulation.encode_all(part)
+    validate = _scorer(run, tasks, "validation")
+    trainer = MultiTaskTrainer(
+        run.model,
+        options,
+        output,
+        [examples[task] for task in run.tasks],
+        run.formulation.collate,
+        validate,
+        seed=config.seed,
+        data_seed=config.data_seed,
+        progress=progress,
+    )
+    if trainer.args.should_save:
+        output.mkdir(parents=True, exist_ok=True)
+        config.to_yaml(output / CONFIG)
+        write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
+    last = checkpoints(output)[-1] if checkpoints(output) else None
+    if last and Progress.load(last).finished:
+        trainer.progress = Progress.load(last)
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    load_weights(run.model, output / BEST)
+    metrics = _metrics(config, run, trainer, validate(run.model), _scorer(run, tasks, "test")(run.model))
+    if trainer.args.should_save:
+        write_text(output / METRICS, json.dumps(metrics, ensure_ascii=False, indent=1))
+    return metrics
+
+
+def load_run(folder: str | Path) -> Run:
+    """The run in ``folder`` with its best weights. Its data are not needed.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no run, or one whose weights are missing or damaged.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, LABELS, BEST):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
+    config = RunConfig.from_yaml(folder / CONFIG)
+    try:
+        labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / LABELS}: no JSON: {error}") from error
+    run = _build(config, labels)
+    load_weights(run.model, folder / BEST)
+    run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return run
+
+
+def evaluate(folder: str | Path, split: str = "test") -> dict:
+    """Score the run in ``folder`` on a split of its tasks: ``{"tasks": {task: scores}, "mean_f1": number}``.
+
+    ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it.
+    """
+    check_key("split", split, SPLITS)
+    run = load_run(folder)
+    return _scorer(run, run.config.load_tasks(), split)(run.model)
+
+
+def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[list[str]]:
+    """BIO tags of ``sentences`` (each a list of words), one list each, in their order.
+
+    Sentences are taken ``batch_size`` at a time, so that endless input works; ``task`` is checked before the first.
+    """
+    check_key("task", task, run.tasks)
+    return _predict(run, iter(sentences), run.tasks.index(task), batch_size)
+
+
+def _predict(run: Run, sentences: Iterator, task_id: int, batch_size: int) -> Iterator[list[str]]:
+    device = next(run.model.parameters()).device
+    while batch := list(itertools.islice(sentences, batch_size)):
+        examples = []
+        for number, words in enumerate(batch):
+            sentence = Sentence(tuple(words), ("O",) * len(words))
+            examples += run.formulation.encode(task_id, sentence, number)
+        rows = predict_examples(run.model, run.formulation, examples, batch_size, generate=run.generates, device=device)
+        yield from run.formulation.decode(examples, rows)
+
+
+def _prepare_output(config: RunConfig, output: Path, resume: bool) -> dict | None:
+    """Check that ``output`` is free or holds this run; the metrics if it is finished."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output must be a folder, got the file {output}")
+    if not (output / CONFIG).is_file():
+        if checkpoints(output) or (output / BEST).exists():
+            raise ValueError(f"{output}: holds checkpoints but no {CONFIG}; choose another output")
+        return None
+    if not resume:
+        raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
+    recover(output)
+    before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
+    now = config.to_dict()
+    changed = [f"{key} ({before[key]!r} there, {now[key]!r} here)" for key in now if now[key] != before[key]]
+    if changed:
+        raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")
+    metrics = output / METRICS
+    return json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
+
+
+def _build(config: RunConfig, labels: dict[str, list[str]]) -> Run:
+    backbone, tokenizer = load_backbone(config.backbone, config.head)
+    set_seed(config.seed)
+    tagging = config.head == "token-classification"
+    model = build_model(config.method, backbone, list(labels), labels if tagging else None, config.model)
+    length = config.options.max_length
+    if tagging:
+        from hyperloader.data.token_classification import TokenClassification
+
+        formulation = TokenClassification(tokenizer, labels, max_length=length)
+    else:
+        from hyperloader.data.text_to_text import TextToText
+
+        formulation = TextToText(tokenizer, list(labels), max_length=length)
+    return Run(config, model, tokenizer, formulation, labels)
+
+
+def _scorer(run: Run, tasks: list[Task], split: str) -> Scorer:
+    config = run.config
+    sentences = {task.name: getattr(task, split) for task in tasks}
+    if split != "test":
+        sentences = {task: subset(some, config.fraction, config.data_seed, task) for task, some in sentences.items()}
+    return Scorer(run.formulation, sentences, config.options.eval_batch_size, generate=run.generates)
+
+
+def _metrics(config: RunConfig, run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict) -> dict:
+    progress, parameters = trainer.progress, list(run.model.parameters())
+    cuda = trainer.args.device.type == "cuda"
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {
+        "method": config.method,
+        "test": test,
+        "validation": validation,
+        "trainable_parameters": sum(one.numel() for one in parameters if one.requires_grad),
+        "parameters": sum(one.numel() for one in parameters),
+        "steps": progress.curve[-1]["step"],
+        "best_step": progress.best_step,
+        "seconds_per_step": trainer.step_times.median() or progress.seconds_per_step,
+        "peak_memory_bytes": peak,
+        "learning_curve": progress.curve,
+        "encoding": {task: vars(report) for task, report in run.formulation.report.items()},
+        "config": config.to_dict() | {"training": vars(config.options)},
+        "versions": versions(trainer.args.device),
+    }

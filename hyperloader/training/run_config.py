@@ -1,0 +1,152 @@
+"""A run: what is trained on what, how, and where it goes. YAML in and out."""
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from hyperloader.data.sentence import DataError
+from hyperloader.data.tasks import Task, load_tasks
+from hyperloader.training.backbone import HEADS
+from hyperloader.training.methods import check_model_options
+from hyperloader.training.presets import TrainingOptions, check_key, training_options
+
+_INLINE = "tasks.yaml"  # the name of the task file that inline tasks are written to
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Args:
+        backbone: a folder, a model of the Hugging Face Hub, or ``minilm``.
+        tasks: a task file, or the list of tasks that would stand in one.
+        output: the folder for checkpoints, metrics and plots.
+        head: ``token-classification`` or ``text-to-text``.
+        method: ``hyperloader``, ``hyperformer++``, ``adapter``, ``lora`` or ``full``.
+        preset: ``default`` or ``published``.
+        model: keys of ``HyperLoaderConfig`` other than tasks and labels.
+        training: ``TrainingOptions`` that differ from the preset.
+        fraction: share of the training and validation sentences that is used; the test sets are always used in full.
+        data_seed: which sentences those are, and the order they are visited in.
+        seed: of the new weights and of dropout.
+    """
+
+    backbone: str
+    tasks: str | list
+    output: str
+    head: str = "token-classification"
+    method: str = "hyperloader"
+    preset: str = "default"
+    model: Mapping = field(default_factory=dict)
+    training: Mapping = field(default_factory=dict)
+    fraction: float = 1.0
+    data_seed: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("backbone", "output", "head", "method", "preset"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"{name} must be a string, got {getattr(self, name)!r}")
+        for name in ("model", "training"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, {} if value is None else value)
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} must be a mapping, got {value!r}")
+        for name in ("data_seed", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be a whole number, at least 0, got {value!r}")
+        if isinstance(self.fraction, bool) or not isinstance(self.fraction, int | float) or not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction!r}")
+        if not isinstance(self.tasks, str | list) or not self.tasks:
+            raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r}")
+        check_key("head", self.head, HEADS)
+        check_model_options(self.method, self.model)
+        training_options(self.preset, self.method, self.training)
+
+    @property
+    def options(self) -> TrainingOptions:
+        """The preset with this run's changes."""
+        return training_options(self.preset, self.method, self.training)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "RunConfig":
+        """Read a YAML file; task paths in it are relative to its folder, ``output`` to the working directory.
+
+        Raises:
+            ValueError: with the file's name; an unknown key comes with the nearest valid one.
+            FileNotFoundError: no such file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; give the YAML file of a run")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark else ""
+            raise ValueError(f"{path}{line}: no YAML: {getattr(error, 'problem', None) or error}") from error
+        return cls.from_dict(values, source=str(path), folder=path.parent)
+
+    @classmethod
+    def from_dict(cls, values: Mapping, source: str = "config", folder: str | Path = ".") -> "RunConfig":
+        """The run that ``values`` describe; messages start with ``source``, task paths are relative to ``folder``."""
+        try:
+            if not isinstance(values, Mapping):
+                raise ValueError(f"must hold a mapping, got {values!r}")
+            known = [one.name for one in dataclasses.fields(cls)]
+            for key in values:
+                check_key("key", key, known)
+            for key in ("backbone", "tasks", "output"):
+                if key not in values:
+                    raise ValueError(f"{key} must be given, got none")
+            return cls(**{**values, "tasks": _absolute(values["tasks"], Path(folder))})
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+
+    def to_dict(self) -> dict:
+        """Every field, as plain types."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write ``to_dict``; ``from_yaml`` reads it, from any folder."""
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def load_tasks(self) -> list[Task]:
+        """All sentences of all tasks, checked."""
+        if isinstance(self.tasks, str):
+            return load_tasks(Path(self.tasks))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _INLINE
+            lines = [yaml.safe_dump(task, default_flow_style=True, width=1 << 30).strip() for task in self.tasks]
+            path.write_text("tasks:\n" + "".join(f"- {line}\n" for line in lines), encoding="utf-8")
+            try:
+                return load_tasks(path)
+            except DataError as error:
+                message = re.sub(
+                    re.escape(str(path)) + r"(?::(\d+))?",
+                    lambda found: f"tasks[{max(int(found[1]) - 2, 0)}]" if found[1] else "tasks",
+                    str(error),
+                )
+                raise DataError(message) from error
+
+
+def _absolute(tasks, folder: Path):
+    """Task paths that do not depend on ``folder``; paths that start with an environment variable stay as they are."""
+    if isinstance(tasks, str):
+        return str((folder / Path(tasks).expanduser()).resolve())
+    if not isinstance(tasks, list):
+        return tasks
+
+    def resolved(task):
+        path = task.get("path") if isinstance(task, Mapping) else None
+        if not isinstance(path, str) or path.startswith(("$", "~")):
+            return task
+        return {**task, "path": str((folder / path).resolve())}
+
+    return [resolved(task) for task in tasks]

@@ -1,0 +1,74 @@
+"""Reads and writes the trained parameters of a model, and nothing else of it."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hyperloader import HyperLoaderModel, checkpoint
+
+WEIGHTS = "trained.safetensors"
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name; a shared one has one name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_trained(model: nn.Module, folder: Path) -> None:
+    """Write ``trained_parameters`` to ``folder/trained.safetensors``."""
+    tensors = {name: parameter.detach().contiguous() for name, parameter in trained_parameters(model).items()}
+    save_file(tensors, folder / WEIGHTS)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Copy what ``model.save_pretrained`` wrote into ``model``; nothing is copied unless every name and shape agrees.
+
+    Raises:
+        FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
+    """
+    if isinstance(model, HyperLoaderModel):
+        stored = checkpoint.load(folder)
+        stored.check_backbone(model.backbone)
+        stored.check_tensors(model.trainable_state())
+        model.load_state_dict(stored.tensors, strict=False)
+    else:
+        _load_trained(model, Path(folder) / WEIGHTS)
+
+
+def _load_trained(model: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the folder must be a checkpoint of a run")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: truncated or no safetensors file ({error}); use another checkpoint") from error
+    parameters = trained_parameters(model)
+    missing, foreign = parameters.keys() - tensors.keys(), tensors.keys() - parameters.keys()
+    if missing or foreign:
+        raise ValueError(
+            f"{path}: holds another model's weights: {len(missing)} of {len(parameters)} are missing"
+            f"{_example(missing)} and {len(foreign)} are foreign{_example(foreign)}"
+        )
+    for name, parameter in parameters.items():
+        if tensors[name].shape != parameter.shape:
+            raise ValueError(
+                f"{path}: {name} must have the shape {tuple(parameter.shape)}, got {tuple(tensors[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def broken_weights(model: nn.Module) -> str | None:
+    """The name of a trained parameter that holds NaN or infinity, or ``None``."""
+    for name, parameter in trained_parameters(model).items():
+        if not torch.isfinite(parameter.detach()).all():
+            return name
+    return None
+
+
+def _example(names) -> str:
+    return f" (such as {min(names)})" if names else ""
