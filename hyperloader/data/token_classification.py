@@ -49,14 +49,21 @@ class TokenClassification:
         self._label_ids = [{name: number for number, name in enumerate(names)} for names in self.labels.values()]
         self._tokenize([["a"]])
 
-    def encode(self, task_index: int, sentence: Sentence, sentence_id: int) -> list[Example]:
+    def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
         """The windows of one sentence. Raises ValueError for a tag that is no label of the task, IndexError for an
         unknown task.
         """
         return self._encode(task_index, [sentence], sentence_id)
 
-    def encode_all(self, tasks_sentences: Mapping[str, Sequence[Sentence]]) -> dict[str, list[Example]]:
+    def encode_all(
+        self, tasks_sentences: Mapping[str, Sequence[Sentence]], *, use_tags: bool = True
+    ) -> dict[str, list[Example]]:
         """The windows of all sentences of every task, in order; `sentence_id` is a sentence's position in its list.
+
+        Args:
+            tasks_sentences: sentences by task name.
+            use_tags: without effect, for the same interface as TextToText: windows always depend on the words alone (a
+                label may continue a span of the window before), so that nothing about the tags reaches the model.
 
         Raises:
             ValueError: an unknown task, or a tag that is no label of its task.
@@ -99,7 +106,6 @@ class TokenClassification:
             raise ValueError(f"tags of task {self.tasks[task_id]!r} must be among its labels, got {error}") from None
 
     def _encode_long(self, task_id, sentence_id, sentence, words, labels) -> list[Example]:
-        """Windows chosen by the words alone, so that nothing about the tags reaches the model."""
         lengths = [0] * len(sentence.tokens)
         for word in words:
             if word is not None:

@@ -1,0 +1,231 @@
+"""Sequence labelling as text-to-text: sentinels before the words, simplified BIO as the target."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .bio import restore, simplify, spans
+from .examples import IGNORED, EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from .sentence import Sentence
+from .windows import split_windows
+
+_SENTINEL = re.compile(r"<extra_id_([0-9]{1,6})>")
+
+
+def parse_target(text: str, length: int) -> list[str]:
+    """The simplified tags of `length` words from a decoded target, whatever it holds.
+
+    The tag of word i is the first word between `<extra_id_i>` and the next sentinel; where a sentinel comes twice, its
+    first place counts, and a missing one gives `O`. Everything after `</s>`, and every `<pad>`, is left out.
+    """
+    pieces = _SENTINEL.split(text.split("</s>")[0].replace("<pad>", " "))
+    tags: list[str | None] = [None] * length
+    for number, tag in zip(map(int, pieces[1::2]), pieces[2::2], strict=True):
+        if number < length and tags[number] is None:
+            words = tag.split()
+            tags[number] = words[0] if words else "O"
+    return ["O" if tag is None else tag for tag in tags]
+
+
+class TextToText:
+    """Encodes sentences for a text-to-text model (T5 and its kin), and decodes what it generates.
+
+    The source is `<extra_id_0> show <extra_id_1> flights <extra_id_2> </s>`: a sentinel before every word and one after
+    the last, so that 100 sentinels hold 99 words. The target is the same with simplified tags in the place of words:
+    `<extra_id_0> O <extra_id_1> O <extra_id_2> </s>`. Words and tags are tokenized each on its own, as after a space; a
+    word that is spelled like a special token becomes the unknown token.
+
+    Longer sentences become several windows, each numbered from `<extra_id_0>`. Within a window that begins inside a
+    span the rest of the span is `I`, as it would be without the border: the windows' tags one after the other are the
+    sentence's tags, so that gold tags come back exactly wherever the borders lie. A window read on its own must start
+    its span anew, with `O` for that `I`.
+
+    Args:
+        tokenizer: a tokenizer with the sentinels `<extra_id_0>`, `<extra_id_1>`, …
+        tasks: the task names; their order gives the task ids.
+        max_length: tokens that source and target hold at most.
+
+    `report` maps every task to the EncodingReport of what was encoded so far.
+
+    Raises:
+        ValueError: the tokenizer has fewer than two sentinels or no end or padding token; no task or one twice;
+            `max_length` leaves no room for a word.
+    """
+
+    def __init__(self, tokenizer, tasks: Sequence[str], max_length: int = 128):
+        self.tokenizer = tokenizer
+        self.tasks = check_task_names(tasks)
+        self.sentinels = _sentinel_ids(tokenizer)
+        for name in ("eos_token_id", "pad_token_id"):
+            if getattr(tokenizer, name) is None:
+                raise ValueError(f"tokenizer must have {name}, got {type(tokenizer).__name__} without")
+        if max_length < 4:  # sentinel, a word's token, sentinel, end
+            raise ValueError(f"max_length must be at least 4, got {max_length}")
+        self.max_length = max_length
+        self.max_words = len(self.sentinels) - 1
+        self.report = {task: EncodingReport() for task in self.tasks}
+        self._special = {*tokenizer.all_special_ids, *self.sentinels}
+        self._words: dict[str, tuple[int, ...]] = {}
+        self._tags: dict[str, tuple[int, ...]] = {}
+
+    def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
+        """The windows of one sentence; arguments and errors as in `encode_all`."""
+        return self._encode(task_index, [sentence], sentence_id, use_tags)
+
+    def encode_all(
+        self, tasks_sentences: Mapping[str, Sequence[Sentence]], *, use_tags: bool = True
+    ) -> dict[str, list[Example]]:
+        """The windows of all sentences of every task, in order; `sentence_id` is a sentence's position in its list.
+
+        Args:
+            tasks_sentences: sentences by task name.
+            use_tags: True, for training: the target keeps to `max_length` too, and no border cuts a span that is
+                shorter than a window. False, for evaluation and prediction: windows depend on the words alone, so that
+                nothing about the tags reaches the model; a target may then be longer than `max_length` (`long_targets`
+                in the report).
+
+        Raises:
+            ValueError: an unknown task; a type that simplified BIO or the tokenizer cannot spell; a tag longer than
+                `max_length`.
+        """
+        encoded = {}
+        for name, sentences in tasks_sentences.items():
+            if name not in self.tasks:
+                raise unknown_task(name, self.tasks)
+            encoded[name] = self._encode(self.tasks.index(name), sentences, 0, use_tags)
+        return encoded
+
+    def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int, use_tags: bool) -> list[Example]:
+        simple_tags = []
+        for number, sentence in enumerate(sentences, first_id):
+            try:
+                simple_tags.append(simplify(sentence.tags))
+            except ValueError as error:
+                raise ValueError(f"task {self.tasks[task_id]!r}, sentence {number + 1}: {error}") from None
+        self._learn_words(word for sentence in sentences for word in sentence.tokens)
+        self._learn_tags(tag for tags in simple_tags for tag in tags)
+        examples = []
+        for number, (sentence, tags) in enumerate(zip(sentences, simple_tags, strict=True), first_id):
+            examples += self._windows(task_id, number, sentence, tags, use_tags)
+        return examples
+
+    def _windows(
+        self, task_id: int, sentence_id: int, sentence: Sentence, tags: list[str], use_tags: bool
+    ) -> list[Example]:
+        report = self.report[self.tasks[task_id]]
+        room = self.max_length - 2  # the closing sentinel and the end token
+        words = [self._words[word] for word in sentence.tokens]
+        targets = [self._tags[tag] for tag in tags]
+        lengths, target_lengths = [1 + len(ids) for ids in words], [1 + len(ids) for ids in targets]
+        over_words = len(words) > self.max_words
+        over_tokens = sum(lengths) > room or (use_tags and sum(target_lengths) > room)
+        windows = [slice(0, len(words))]
+        if over_words or over_tokens:
+            whole = spans(sentence.tags)
+            if use_tags:
+                if max(target_lengths) > room:
+                    raise ValueError(
+                        f"max_length must be at least {max(target_lengths) + 2} for the tags of task "
+                        f"{self.tasks[task_id]!r}, got {self.max_length}"
+                    )
+                keep = [(first, after) for _, first, after in whole]
+                windows = split_windows(lengths, self.max_words, room, target_lengths=target_lengths, keep=keep)
+            else:
+                windows = split_windows(lengths, self.max_words, room)
+            borders = {window.start for window in windows[1:]}
+            report.cut_spans += sum(any(first < b < after for b in borders) for _, first, after in whole)
+            report.cut_words += sum(length > room for length in lengths)
+            words = [ids[: room - 1] for ids in words]
+        examples = [
+            Example(
+                task_id,
+                sentence_id,
+                number,
+                len(windows),
+                self._with_sentinels(words[window]),
+                self._with_sentinels(targets[window]),
+                window.stop - window.start,
+            )
+            for number, window in enumerate(windows)
+        ]
+        report.sentences += 1
+        report.words += len(words)
+        report.windows += len(windows)
+        report.over_words += over_words
+        report.over_tokens += over_tokens
+        report.split_sentences += len(windows) > 1
+        report.no_subwords += lengths.count(1)
+        report.long_targets += sum(len(example.labels) > self.max_length for example in examples)
+        return examples
+
+    def _with_sentinels(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        ids = []
+        for sentinel, part in zip(self.sentinels, parts, strict=False):
+            ids.append(sentinel)
+            ids += part
+        return (*ids, self.sentinels[len(parts)], self.tokenizer.eos_token_id)
+
+    def _learn_words(self, words: Iterable[str]) -> None:
+        new = list({word: None for word in words if word not in self._words})
+        if not new:
+            return
+        unknown = self.tokenizer.unk_token_id
+        for word, ids in zip(new, self._tokenize(new), strict=True):
+            ids = (unknown if number in self._special else number for number in ids)
+            self._words[word] = tuple(number for number in ids if number is not None)
+
+    def _learn_tags(self, tags: Iterable[str]) -> None:
+        new = list({tag: None for tag in tags if tag not in self._tags})
+        if not new:
+            return
+        rows = self._tokenize(new)
+        for tag, text in zip(new, self._text([self._with_sentinels([row]) for row in rows]), strict=True):
+            if parse_target(text, 1) != [tag]:
+                raise ValueError(f"the type {tag!r} cannot be spelled by the tokenizer, it becomes {text!r}; rename it")
+        self._tags.update(zip(new, map(tuple, rows), strict=True))
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _text(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """A batch of int64 tensors: `input_ids`, `attention_mask` (batch, tokens), `labels` (batch, target tokens; -100
+        is padding), `task_ids` (batch,). The tasks may differ. Raises ValueError for an empty batch.
+        """
+        return collate(examples, self.tokenizer.pad_token_id)
+
+    def decode(self, examples: Sequence[Example], generated: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
+        """Tags per sentence, strict BIO, windows joined.
+
+        Args:
+            examples: all windows of some sentences.
+            generated: one row of token ids an example, as `generate` returns them: anything may stand there; padding
+                with the padding token or -100.
+
+        Returns:
+            One list of tags a sentence, as many as it has words, in the order in which the sentences first appear.
+
+        Raises:
+            ValueError: a window is missing, or there is not one row an example.
+        """
+        rows = generated.tolist() if isinstance(generated, torch.Tensor) else generated
+        if len(rows) != len(examples):
+            raise ValueError(f"generated must be one row an example ({len(examples)}), got {len(rows)}")
+        pad = self.tokenizer.pad_token_id
+        texts = self._text([[pad if number == IGNORED else number for number in row] for row in rows])
+        parts = [parse_target(text, example.word_count) for text, example in zip(texts, examples, strict=True)]
+        return [restore(tags, len(tags)) for tags in join_windows(examples, parts)]
+
+
+def _sentinel_ids(tokenizer) -> list[int]:
+    """The ids of `<extra_id_0>`, `<extra_id_1>`, … as far as the tokenizer has them."""
+    vocabulary, sentinels = tokenizer.get_vocab(), []
+    while f"<extra_id_{len(sentinels)}>" in vocabulary:
+        sentinels.append(vocabulary[f"<extra_id_{len(sentinels)}>"])
+    if len(sentinels) < 2:
+        raise ValueError(f"tokenizer must have sentinels from <extra_id_0> on, got {len(sentinels)} of them")
+    return sentinels
