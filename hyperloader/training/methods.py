@@ -1,6 +1,7 @@
 """The methods that can be trained and compared: the same data, steps and scoring for all."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -83,17 +84,20 @@ def build_model(
 
 def _with_lora(backbone: nn.Module, options: Mapping) -> nn.Module:
     """``backbone`` frozen, with PEFT's LoRA on the projections it names for this architecture: query and value."""
-    from peft import LoraConfig, get_peft_model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("the method lora needs PEFT, which is not installed; run: pip install peft") from error
 
     defaults = {field.name: field.default for field in dataclasses.fields(HyperLoaderConfig)}
-    return get_peft_model(
-        backbone,
-        LoraConfig(
-            r=options.get("rank", defaults["rank"]),
-            lora_alpha=options.get("lora_alpha", defaults["lora_alpha"]),
-            target_modules=_LORA_TARGETS.get(backbone.config.model_type),
-        ),
+    config = LoraConfig(
+        r=options.get("rank", defaults["rank"]),
+        lora_alpha=options.get("lora_alpha", defaults["lora_alpha"]),
+        target_modules=_LORA_TARGETS.get(backbone.config.model_type),
     )
+    with warnings.catch_warnings():  # PEFT still asks for a property that transformers has renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(backbone, config)
 
 
 def _head_dropout(sizes) -> float:

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from seqeval.metrics import f1_score, precision_score, recall_score
-from seqeval.metrics.sequence_labeling import get_entities
+from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
 
 def span_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float | int]:
@@ -26,11 +25,12 @@ def span_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
     for number, (expected, got) in enumerate(zip(gold, predicted, strict=True)):
         if len(expected) != len(got):
             raise ValueError(f"predicted[{number}] must hold {len(expected)} tags, as gold does, got {len(got)}")
+    precision, recall, f1, spans = precision_recall_fscore_support(gold, predicted, average="micro", zero_division=0)
     return {
-        "f1": float(f1_score(gold, predicted, zero_division=0)),
-        "precision": float(precision_score(gold, predicted, zero_division=0)),
-        "recall": float(recall_score(gold, predicted, zero_division=0)),
-        "spans": len(get_entities(gold)),
+        "f1": float(f1),
+        "precision": float(precision),
+        "recall": float(recall),
+        "spans": int(spans),
         "sentences": len(gold),
     }
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -93,7 +94,7 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True) -> dic
     )
     if trainer.args.should_save:
         output.mkdir(parents=True, exist_ok=True)
-        config.to_yaml(output / CONFIG)
+        write_text(output / CONFIG, config.to_yaml())
         write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
     last = checkpoints(output)[-1] if checkpoints(output) else None
     if last and Progress.load(last).finished:
@@ -149,11 +150,12 @@ def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size:
 
 def _predict(run: Run, sentences: Iterator, task_id: int, batch_size: int) -> Iterator[list[str]]:
     device = next(run.model.parameters()).device
+    blind = {"use_tags": False} if run.generates else {}
     while batch := list(itertools.islice(sentences, batch_size)):
         examples = []
         for number, words in enumerate(batch):
             sentence = Sentence(tuple(words), ("O",) * len(words))
-            examples += run.formulation.encode(task_id, sentence, number)
+            examples += run.formulation.encode(task_id, sentence, number, **blind)
         rows = predict_examples(run.model, run.formulation, examples, batch_size, generate=run.generates, device=device)
         yield from run.formulation.decode(examples, rows)
 
@@ -168,7 +170,8 @@ def _prepare_output(config: RunConfig, output: Path, resume: bool) -> dict | Non
         return None
     if not resume:
         raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
-    recover(output)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one; the others are not reading yet
+        recover(output)
     before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
     now = config.to_dict()
     changed = [f"{key} ({before[key]!r} there, {now[key]!r} here)" for key in now if now[key] != before[key]]

@@ -113,9 +113,9 @@ class RunConfig:
         """Every field, as plain types."""
         return dataclasses.asdict(self)
 
-    def to_yaml(self, path: str | Path) -> None:
-        """Write ``to_dict``; ``from_yaml`` reads it, from any folder."""
-        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    def to_yaml(self) -> str:
+        """``to_dict`` as text that ``from_yaml`` reads, in any folder."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     def load_tasks(self) -> list[Task]:
         """All sentences of all tasks, checked."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
+from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hyperloader.data.sampler import MultiTaskBatches
@@ -93,6 +94,10 @@ class MultiTaskTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         if progress:
             self.add_callback(Bar())
+        if wants_tensorboard(options.report_to):
+            board = TensorBoardCallback()
+            board.logging_dir = str(Path(output) / "tensorboard")
+            self.add_callback(board)
         self._loss_sum = torch.zeros((), device=args.device)
         self._bad_step = torch.full((), -1, device=args.device)
 
@@ -172,8 +177,7 @@ class MultiTaskTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Score the validation sets; keep the weights in ``best`` if they are the best so far."""
         self._check_loss()
-        with self.accelerator.autocast():
-            scores = self.validate(self.task_model)
+        scores = self._validated()
         progress, step = self.progress, self.state.global_step
         self._drain_loss()
         if progress.evaluated(step, scores["mean_f1"]):
@@ -187,6 +191,10 @@ class MultiTaskTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _validated(self) -> dict:
+        with self.accelerator.autocast():
+            return self.validate(self.task_model)
 
     def log(self, logs, start_time=None) -> None:
         """Trainer's logging, after making sure that the numbers are any."""
@@ -237,6 +245,15 @@ class MultiTaskTrainer(Trainer):
         self.progress = Progress.load(Path(resume_from_checkpoint))
 
 
+def wants_tensorboard(report_to: str) -> bool:
+    """Whether TensorBoard logs are to be written; raises ``ImportError`` where they are asked for and cannot be."""
+    if report_to == "tensorboard" and not is_tensorboard_available():
+        raise ImportError(
+            "report_to: tensorboard needs TensorBoard, which is not installed; run: pip install tensorboard"
+        )
+    return report_to != "none" and is_tensorboard_available()
+
+
 def _arguments(options: TrainingOptions, output: Path, seed: int, progress: bool) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(output),
@@ -248,6 +265,7 @@ def _arguments(options: TrainingOptions, output: Path, seed: int, progress: bool
         lr_scheduler_type="constant_with_warmup" if options.schedule == "constant" else options.schedule,
         max_grad_norm=options.max_grad_norm,
         bf16=options.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # without this, Trainer refuses bf16 on a CPU
         seed=seed,
         logging_steps=options.log_steps,
         logging_nan_inf_filter=False,

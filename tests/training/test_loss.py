@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from hyperloader.training.loss import sequence_loss
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, 7, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 7, (3, 5))
+    labels[0, 2:] = -100
+    return logits, labels
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_agrees_with_pytorch(batch, reduction, label_smoothing):
+    logits, labels = batch
+    expected = functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction=reduction, label_smoothing=label_smoothing
+    )
+    found = sequence_loss(logits, labels, reduction, label_smoothing)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    (expected_grad,) = torch.autograd.grad(expected, logits)
+    (grad,) = torch.autograd.grad(found, logits)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_classes_at_minus_infinity_do_not_exist(batch, label_smoothing):
+    logits, labels = batch
+    wider = torch.cat([logits, torch.full((3, 5, 2), -torch.inf, dtype=torch.float64)], dim=-1)
+    expected = sequence_loss(logits, labels, "sum", label_smoothing)
+    found = sequence_loss(wider, labels, "sum", label_smoothing)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    (expected_grad,) = torch.autograd.grad(expected, logits)
+    (grad,) = torch.autograd.grad(found, logits)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-15)
+
+
+def test_a_batch_without_labels_gives_zero_and_no_gradient(batch):
+    logits, labels = batch
+    loss = sequence_loss(logits, torch.full_like(labels, -100), "mean", 0.1)
+    assert loss == 0
+    assert torch.autograd.grad(loss, logits)[0].abs().max() == 0
+
+
+def test_half_precision_is_summed_in_float32(batch):
+    logits, labels = batch
+    loss = sequence_loss(logits.bfloat16(), labels, "sum")
+    assert loss.dtype == torch.float32
+    expected = sequence_loss(logits.bfloat16().double(), labels, "sum")
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("reduction", "smoothing"), [("none", 0.0), ("sum", 1.0), ("sum", -0.1)])
+def test_bad_arguments_are_refused(batch, reduction, smoothing):
+    with pytest.raises(ValueError, match="must be"):
+        sequence_loss(*batch, reduction, smoothing)

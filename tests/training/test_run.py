@@ -1,0 +1,229 @@
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hyperloader.training.methods import METHODS
+from hyperloader.training.run import RunConfig, evaluate, load_run, predict, train
+from hyperloader.training.trainer import NonFiniteLossError
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_scores_the_same_when_it_is_loaded(settings, method):
+    config = settings(method=method)
+    metrics = train(config, progress=False)
+    names = {path.name for path in Path(config.output).iterdir()}
+    assert names == {"config.yaml", "labels.json", "metrics.json", "best", "checkpoint-6"}
+    assert json.loads((Path(config.output) / "metrics.json").read_text()) == metrics
+    assert evaluate(config.output, "test") == metrics["test"]
+    assert evaluate(config.output, "validation") == metrics["validation"]
+    parameters = list(load_run(config.output).model.parameters())
+    assert metrics["trainable_parameters"] == sum(one.numel() for one in parameters if one.requires_grad)
+    assert metrics["parameters"] == sum(one.numel() for one in parameters)
+    assert [point["step"] for point in metrics["learning_curve"]] == [3, 6]
+    assert metrics["steps"] == 6
+    assert metrics["seconds_per_step"] > 0
+    assert metrics["peak_memory_bytes"] > 1e6
+    assert metrics["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("method", ["hyperloader", "lora"])
+def test_text_to_text_trains_and_generates(settings, t5, method):
+    config = settings(backbone=str(t5), head="text-to-text", method=method, training={"max_length": 24})
+    metrics = train(config, progress=False)
+    run = load_run(config.output)
+    assert evaluate(config.output, "test") == metrics["test"]
+    (tags,) = predict(run, [["show", "red", "to", "rome"]], "places")
+    assert len(tags) == 4
+
+
+def test_learns_two_tasks_that_label_the_same_words_differently(settings):
+    config = settings(method="full", training={"steps": 60, "eval_steps": 30, "learning_rate": 5e-3})
+    metrics = train(config, progress=False)
+    assert metrics["test"]["mean_f1"] > 0.95
+    run = load_run(config.output)
+    words = ["show", "dark", "red", "to", "new", "york"]
+    assert list(predict(run, [words], "colours")) == [["O", "B-colour", "I-colour", "O", "O", "O"]]
+    assert list(predict(run, [words], "places")) == [["O", "O", "O", "O", "B-place", "I-place"]]
+
+
+def test_predictions_stream(settings):
+    config = settings(method="full")
+    train(config, progress=False)
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        for length in itertools.cycle([3, 1, 2]):
+            taken += 1
+            yield ["red"] * length
+
+    found = predict(load_run(config.output), endless(), "colours", batch_size=4)
+    assert taken == 0
+    assert [len(tags) for tags in itertools.islice(found, 5)] == [3, 1, 2, 3, 1]
+    assert taken == 8
+
+
+def test_an_unknown_task_or_split_names_the_nearest(settings):
+    config = settings(method="full")
+    train(config, progress=False)
+    with pytest.raises(ValueError, match="unknown task 'colors'; did you mean 'colours'"):
+        predict(load_run(config.output), [["red"]], "colors")
+    with pytest.raises(ValueError, match="unknown split 'tests'; did you mean 'test'"):
+        evaluate(config.output, "tests")
+
+
+def test_the_fraction_takes_train_and_validation_and_leaves_test(settings):
+    metrics = train(settings(method="full", fraction=0.5), progress=False)
+    assert metrics["validation"]["tasks"]["colours"]["sentences"] == 6
+    assert metrics["test"]["tasks"]["colours"]["sentences"] == 20
+    assert metrics["encoding"]["places"]["sentences"] == 20 + 6 + 20
+
+
+def test_a_label_that_training_never_shows_counts_as_an_error(settings, data, tmp_path):
+    folder = tmp_path / "places"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text((data / "places" / f"{split}.jsonl").read_text())
+    with (folder / "test.jsonl").open("a") as file:
+        file.write('{"tokens": ["show"], "tags": ["B-unseen"]}\n')
+    metrics = train(settings(method="full", tasks=[{"name": "places", "path": str(folder)}]), progress=False)
+    assert metrics["test"]["tasks"]["places"]["spans"] == 21
+
+
+def test_a_finished_run_is_given_back_and_not_trained_again(settings, monkeypatch):
+    config = settings(method="full")
+    metrics = train(config, progress=False)
+    monkeypatch.setattr("hyperloader.training.run.MultiTaskTrainer", None)
+    assert train(config, resume=True, progress=False) == metrics
+
+
+def test_output_with_a_run_is_neither_overwritten_nor_resumed_as_another(settings):
+    train(settings(method="full"), progress=False)
+    with pytest.raises(ValueError, match="holds a run already; resume it"):
+        train(settings(method="full"), progress=False)
+    with pytest.raises(ValueError, match=r"holds another run, which differs in seed \(0 there, 1 here\)"):
+        train(settings(method="full", seed=1), resume=True, progress=False)
+
+
+def test_output_must_be_a_folder_of_its_own(settings, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="output must be a folder, got the file"):
+        train(settings(output=str(tmp_path / "file")), progress=False)
+    (tmp_path / "foreign" / "checkpoint-5").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"holds checkpoints but no config\.yaml"):
+        train(settings(output=str(tmp_path / "foreign")), resume=True, progress=False)
+
+
+def test_load_run_says_what_is_missing_or_damaged(settings, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml: no such file or folder.*must be the output of a run"):
+        load_run(tmp_path)
+    config = settings(method="full")
+    train(config, progress=False)
+    weights = Path(config.output) / "best" / "trained.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"trained\.safetensors: truncated or no safetensors file"):
+        load_run(config.output)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"trained\.safetensors: no such file"):
+        load_run(config.output)
+
+
+def test_weights_of_another_method_are_refused(settings, tmp_path):
+    full, lora = settings(method="full"), settings(method="lora", output=str(tmp_path / "lora"))
+    train(full, progress=False)
+    train(lora, progress=False)
+    foreign = Path(full.output) / "best" / "trained.safetensors"
+    (Path(lora.output) / "best" / "trained.safetensors").write_bytes(foreign.read_bytes())
+    with pytest.raises(ValueError, match="holds another model's weights"):
+        load_run(lora.output)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(settings, monkeypatch):
+    from hyperloader.training import trainer
+
+    honest, calls = trainer.SummedLoss.forward, []
+
+    def poisoned(self, **inputs):
+        calls.append(1)
+        return honest(self, **inputs) * (float("nan") if len(calls) == 5 else 1)
+
+    monkeypatch.setattr(trainer.SummedLoss, "forward", poisoned)
+    config = settings(method="full", training={"save_steps": 2, "eval_steps": 2})
+    with pytest.raises(NonFiniteLossError, match=r"got NaN or infinity at step 5; .*checkpoint is .*checkpoint-4"):
+        train(config, progress=False)
+    assert (Path(config.output) / "checkpoint-4" / "trained.safetensors").is_file()
+    monkeypatch.undo()
+    assert train(config, resume=True, progress=False)["steps"] == 6
+
+
+def test_weights_that_are_not_finite_are_never_saved(settings):
+    config = settings(method="full", training={"learning_rate": 1e38, "warmup": 0, "max_grad_norm": 0, "save_steps": 1})
+    with pytest.raises(NonFiniteLossError, match=r"must be finite, got NaN or infinity .*at step"):
+        train(config, progress=False)
+    for folder in Path(config.output).glob("checkpoint-*"):
+        assert not folder.name.endswith(".tmp")
+
+
+def test_training_ends_when_patience_does(settings):
+    training = {"steps": 40, "eval_steps": 2, "save_steps": 10, "patience": 2, "learning_rate": 1e-12}
+    config = settings(method="full", training=training)
+    metrics = train(config, progress=False)
+    assert metrics["steps"] == 6
+    assert metrics["best_step"] == 2
+    assert (Path(config.output) / "checkpoint-6").is_dir()
+    (Path(config.output) / "metrics.json").unlink()
+    again = train(config, resume=True, progress=False)
+    assert again["steps"] == 6
+    assert again["test"] == metrics["test"]
+
+
+def test_best_is_the_best_and_not_the_last(settings, monkeypatch):
+    from hyperloader.training import trainer
+
+    scores = iter([0.1, 0.9, 0.2])
+    monkeypatch.setattr(
+        trainer.MultiTaskTrainer,
+        "_validated",
+        lambda self: {"tasks": {}, "mean_f1": next(scores)},
+    )
+    config = settings(method="full", training={"eval_steps": 2, "save_steps": 2, "keep_checkpoints": 3})
+    metrics = train(config, progress=False)
+    assert metrics["best_step"] == 4
+    weights = [Path(config.output) / name / "trained.safetensors" for name in ("best", "checkpoint-4", "checkpoint-6")]
+    best, fourth, last = (path.read_bytes() for path in weights)
+    assert best == fourth != last
+
+
+def test_tensorboard_logs_are_written_where_it_is_installed(settings):
+    pytest.importorskip("tensorboard")
+    config = settings(training={"report_to": "tensorboard"})
+    train(config, progress=False)
+    assert list((Path(config.output) / "tensorboard").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("option", ["bf16", "gradient_checkpointing"])
+@pytest.mark.parametrize("method", ["hyperloader", "lora", "full"])
+def test_options_that_change_only_the_arithmetic(settings, tmp_path, method, option):
+    training = {"learning_rate": 1e-3}
+    plain = train(settings(method=method, training=training), progress=False)
+    changed = settings(method=method, output=str(tmp_path / "changed"), training=training | {option: True})
+    losses = [point["train_loss"] for point in plain["learning_curve"]]
+    found = [point["train_loss"] for point in train(changed, progress=False)["learning_curve"]]
+    assert found == pytest.approx(losses, rel=0.05 if option == "bf16" else 1e-6)
+
+
+def test_a_run_is_the_same_twice(settings, tmp_path):
+    runs = [settings(output=str(tmp_path / name)) for name in ("one", "two")]
+    for config in runs:
+        train(config, progress=False)
+    weights = [(Path(config.output) / "checkpoint-6" / "model.safetensors").read_bytes() for config in runs]
+    assert weights[0] == weights[1]
+
+
+def test_output_holds_a_config_that_can_be_read(settings):
+    config = settings(method="full")
+    train(config, progress=False)
+    assert RunConfig.from_yaml(Path(config.output) / "config.yaml") == config
