@@ -1,6 +1,6 @@
 """A frozen backbone, and hypernetworks that generate its adapters, LoRA updates and their norms for every task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,22 @@ class HyperLoaderModel(nn.Module):
         self._active = ActiveWeights()
         device = next(backbone.parameters()).device
         self._attachment = Attachment(backbone, config, self._active)
-        layouts = self._attachment.layouts
+        try:
+            self._build(self._attachment.layouts, backbone)
+        except ValueError:
+            self._attachment.undo(backbone)
+            raise
+        self.to(device)
         self.backbone = backbone
+
+    def _build(self, layouts: Mapping[str, Layout], backbone: nn.Module) -> None:
+        config = self.config
         if config.generator == "table":
             self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
         else:
             self.task_embedding = nn.Embedding(len(config.tasks), config.task_embedding_dim)
             self.generators = nn.ModuleDict(_hypernetworks(config, layouts))
         self.heads = _task_heads(backbone, config) if config.labels is not None else None
-        for name, module in self.named_children():
-            if name != "backbone":
-                module.to(device)
 
     def forward(
         self,
@@ -82,7 +87,7 @@ class HyperLoaderModel(nn.Module):
         Raises:
             ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
         """
-        which = self._which(task, task_ids)
+        which = self._which(task, task_ids, input_ids)
         with self._active.use(self._generate_weights(which)):
             if self.heads is None:
                 if labels is not None:
@@ -107,7 +112,7 @@ class HyperLoaderModel(nn.Module):
         """
         if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
             raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
-        with self._active.use(self._generate_weights(self._which(task, task_ids))):
+        with self._active.use(self._generate_weights(self._which(task, task_ids, input_ids))):
             return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping | None = None) -> None:
@@ -118,11 +123,11 @@ class HyperLoaderModel(nn.Module):
                 "use_reentrant must be False: reentrant checkpointing cannot differentiate generated weights"
             )
         arguments |= {"use_reentrant": False, "context_fn": self._active.checkpoint_contexts}
-        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
+        _checkpointing(self.backbone, "enable")(arguments)
 
     def gradient_checkpointing_disable(self) -> None:
         """Undo ``gradient_checkpointing_enable``."""
-        self.backbone.gradient_checkpointing_disable()
+        _checkpointing(self.backbone, "disable")()
 
     def detach(self) -> nn.Module:
         """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
@@ -180,7 +185,7 @@ class HyperLoaderModel(nn.Module):
         model.load_state_dict(stored.tensors, strict=False)
         return model
 
-    def _which(self, task: str | None, task_ids: Tensor | None) -> int | Tensor:
+    def _which(self, task: str | None, task_ids: Tensor | None, input_ids: Tensor | None) -> int | Tensor:
         """The task of the whole batch as an index, or that of each sentence."""
         if (task is None) == (task_ids is None):
             raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
@@ -189,7 +194,11 @@ class HyperLoaderModel(nn.Module):
         if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
             what = f"{task_ids.dtype} {tuple(task_ids.shape)}" if isinstance(task_ids, Tensor) else repr(task_ids)
             raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {what}")
-        if task_ids.device.type == "cpu" and task_ids.numel():
+        if input_ids is not None and task_ids.shape[0] != input_ids.shape[0]:
+            raise ValueError(
+                f"task_ids must have one entry per sentence, got {task_ids.shape[0]} for {input_ids.shape[0]} sentences"
+            )
+        if _may_look_at(task_ids) and task_ids.numel():
             low, high = (int(bound) for bound in task_ids.aminmax())
             count = len(self.config.tasks)
             if low < 0 or high >= count:
@@ -203,9 +212,9 @@ class HyperLoaderModel(nn.Module):
         device = next(self.generators.parameters()).device
         if isinstance(which, int):
             tasks, group = torch.tensor([which], device=device), None
-        elif which.device.type == "cpu":
+        elif _may_look_at(which):
             tasks, group = torch.unique(which, return_inverse=True)
-        else:  # to find out which tasks there are would wait for the device
+        else:
             tasks, group = torch.arange(len(self.config.tasks), device=device), which
         with torch.autocast(device.type, enabled=False):
             return Weights(self._weights_of(tasks, grouped=group is not None), group)
@@ -223,16 +232,34 @@ class HyperLoaderModel(nn.Module):
         from transformers.modeling_outputs import TokenClassifierOutput
 
         logits = self.heads(outputs.last_hidden_state, which)
+        if labels is not None and labels.shape != logits.shape[:2]:
+            raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
         loss = None
         if labels is not None:
-            self._check_labels(labels, logits)
+            self._check_labels(labels, which)
             loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
         return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"))
 
-    @staticmethod
-    def _check_labels(labels: Tensor, logits: Tensor) -> None:
-        if labels.shape != logits.shape[:2]:
-            raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
+    def _check_labels(self, labels: Tensor, which: int | Tensor) -> None:
+        if not _may_look_at(labels):
+            return
+        sizes = self.heads.sizes[which]
+        wrong = (labels >= sizes.view(-1, 1)) | ((labels < 0) & (labels != IGNORED))
+        if wrong.any():
+            raise ValueError(
+                f"labels must be below the number of the task's labels or {IGNORED}, got {int(labels[wrong][0])}"
+            )
+
+
+def _may_look_at(tensor: Tensor) -> bool:
+    """Whether the values of ``tensor`` are at hand: on a device a look would wait, in a trace there are none."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _checkpointing(backbone: nn.Module, verb: str) -> Callable:
+    """The backbone's method, under the name it has had in newer releases of transformers, or the older one."""
+    method = getattr(backbone, f"activation_checkpointing_{verb}", None)
+    return method or getattr(backbone, f"gradient_checkpointing_{verb}")
 
 
 def _hypernetworks(config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Hypernetwork]:

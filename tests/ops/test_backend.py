@@ -1,0 +1,58 @@
+"""use_backend: an explicit choice that cannot run raises and says why, `auto` never fails."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hyperloader import ops, use_backend
+from hyperloader.ops import _schema, native
+
+
+def test_choice_is_brought_back():
+    before = ops.backend_in_use()
+    with use_backend("reference"):
+        assert ops.backend_in_use() == "reference"
+    assert ops.backend_in_use() == before
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="backend must be one of auto, native, triton, reference, got 'cuda'"):
+        use_backend("cuda")
+
+
+def test_missing_backend_says_why_and_changes_nothing():
+    missing = [name for name in ops.BACKENDS if ops.why_missing(name) is not None]
+    before = ops.backend_in_use()
+    for name in missing:
+        with pytest.raises(RuntimeError, match=f"backend '{name}' cannot run here: "):
+            use_backend(name)
+        assert ops.backend_in_use() == before
+
+
+@pytest.mark.parametrize(("name", "expected"), [("reference", "reference"), ("auto", None)])
+def test_environment_variable(name, expected):
+    code = "from hyperloader import ops; print(ops.backend_in_use())"
+    environment = os.environ | {"HYPERLOADER_BACKEND": name}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == (expected or ("native" if native.available else "reference"))
+
+
+def test_environment_variable_with_a_wrong_name_fails_at_import():
+    environment = os.environ | {"HYPERLOADER_BACKEND": "fast"}
+    result = subprocess.run(
+        [sys.executable, "-c", "import hyperloader"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    assert "backend must be one of auto, native, triton, reference, got 'fast'" in result.stderr
+
+
+@pytest.mark.skipif(not native.available, reason="the extension is not built")
+@pytest.mark.parametrize("name", _schema.SCHEMAS)
+def test_native_and_reference_have_one_schema(name):
+    import torch
+
+    compiled = str(getattr(torch.ops.hyperloader, name).default._schema)
+    plain = str(getattr(torch.ops.hyperloader_reference, name).default._schema)
+    assert compiled.removeprefix("hyperloader::") == plain.removeprefix("hyperloader_reference::")

@@ -1,0 +1,25 @@
+"""The reference LoRA layer's hand-written backward against autograd of the formula in float64."""
+
+import pytest
+import torch
+from ops.cases import lora_inputs, plain_lora_linear
+
+from hyperloader.reference import lora
+
+
+@pytest.mark.parametrize("groups", [None, 3])
+@pytest.mark.parametrize("needed", [(True,) * 5, (True, False, False, True, True), (False, True, False, True, False)])
+def test_gradients(groups, needed):
+    inputs = lora_inputs(4, 5, 7, 6, 2, groups, torch.float64)
+    group = inputs.pop("group", None)
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs.values()]
+    y = plain_lora_linear(*leaves, group=group, scaling=0.7)
+    grad = torch.randn_like(y)
+    expected = torch.autograd.grad(y, [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs], grad)
+
+    x, weight, bias, lora_A, lora_B = inputs.values()
+    torch.testing.assert_close(lora.forward(x, weight, bias, lora_A, lora_B, group, 0.7), y.detach())
+    actual = lora.backward(grad, x, weight, lora_A, lora_B, group, 0.7, needed)
+    assert len(actual) == sum(needed)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

@@ -1,0 +1,69 @@
+"""Small random backbones for tests."""
+
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5EncoderModel,
+    T5ForConditionalGeneration,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+VOCABULARY = 50
+
+
+def _t5(kind, config_kind=T5Config, **options):
+    sizes = {"d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 32, "num_layers": 3, "num_decoder_layers": 2}
+    sizes |= {"vocab_size": VOCABULARY, "decoder_start_token_id": 0, "dropout_rate": 0.0}
+    return kind(config_kind(**sizes | options))
+
+
+def _bert(kind, config_kind):
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 2}
+    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "vocab_size": VOCABULARY}
+    if config_kind is ElectraConfig:
+        sizes["embedding_size"] = 16
+    return kind(config_kind(**sizes))
+
+
+def _distilbert():
+    sizes = {"dim": 16, "n_heads": 2, "hidden_dim": 32, "n_layers": 2, "vocab_size": VOCABULARY}
+    return DistilBertModel(DistilBertConfig(**sizes, dropout=0.0, attention_dropout=0.0))
+
+
+BACKBONES = {
+    "t5": lambda: _t5(T5ForConditionalGeneration),
+    "t5-gated": lambda: _t5(T5ForConditionalGeneration, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "t5-narrow-heads": lambda: _t5(T5ForConditionalGeneration, d_kv=3),
+    "t5-encoder": lambda: _t5(T5EncoderModel),
+    "mt5": lambda: _t5(MT5ForConditionalGeneration, MT5Config),
+    "bert": lambda: _bert(BertModel, BertConfig),
+    "roberta": lambda: _bert(RobertaModel, RobertaConfig),
+    "xlm-roberta": lambda: _bert(XLMRobertaModel, XLMRobertaConfig),
+    "electra": lambda: _bert(ElectraModel, ElectraConfig),
+    "distilbert": _distilbert,
+}
+SEQUENCE_TO_SEQUENCE = ("t5", "t5-gated", "t5-narrow-heads", "mt5")
+
+
+def make(name: str, dtype: torch.dtype = torch.float32):
+    """A backbone of ``BACKBONES`` with the same weights every time."""
+    torch.manual_seed(1)
+    return BACKBONES[name]().to(dtype).eval()
+
+
+def randomise(model, deviation: float = 0.3) -> None:
+    """Give every trained parameter a random value, so that no part of the model is at a special point."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, 0, deviation)
