@@ -108,42 +108,44 @@ void check_present(const char* name, const Tensor& tensor, bool wanted, std::str
       wanted ? "None" : "a tensor");
 }
 
+void check_heads(const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
+  TORCH_CHECK_VALUE(condition.dim() == 2, "condition must have 2 dimensions, got ", condition.dim());
+  check_float("condition", condition);
+  TORCH_CHECK_VALUE(
+      has_bias.size() == weights.size(), "biases must have one entry per weight (", weights.size(), "), got ",
+      has_bias.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    TORCH_CHECK_VALUE(
+        weights[i].dim() == 2 && weights[i].size(1) == condition.size(1), "weights[", i, "] must have shape (n, ",
+        condition.size(1), "), got ", Shape{weights[i].sizes()});
+    check_dtype({"weights", static_cast<int64_t>(i)}, weights[i], condition);
+  }
+}
+
 }  // namespace
 
 void check_generate(
-    const Tensor& condition, at::TensorList weights, const c10::List<std::optional<Tensor>>& biases,
+    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype) {
-  TORCH_CHECK_VALUE(condition.dim() == 2, "condition must have 2 dimensions, got ", condition.dim());
-  check_float("condition", condition);
+  check_heads(condition, weights, has_bias);
   TORCH_CHECK_TYPE(!dtype || is_float(*dtype), "dtype must be a floating dtype, got ", dtype_name(*dtype));
-  const auto count = static_cast<int64_t>(weights.size());
+  const auto present = static_cast<size_t>(std::count(has_bias.begin(), has_bias.end(), true));
   TORCH_CHECK_VALUE(
-      static_cast<int64_t>(biases.size()) == count, "biases must have one entry per weight (", count, "), got ",
-      biases.size());
-  for (int64_t i = 0; i < count; ++i) {
-    const Tensor& weight = weights[i];
-    TORCH_CHECK_VALUE(
-        weight.dim() == 2 && weight.size(1) == condition.size(1), "weights[", i, "] must have shape (n, ",
-        condition.size(1), "), got ", Shape{weight.sizes()});
-    check_dtype({"weights", i}, weight, condition);
-    const std::optional<Tensor> bias = biases.get(i);
-    if (bias) check_tensor({"biases", i}, *bias, {weight.size(0)}, condition);
+      biases.size() == present, "biases must have one entry per true has_bias (", present, "), got ", biases.size());
+  for (size_t i = 0, next = 0; i < weights.size(); ++i) {
+    if (has_bias.get(i)) {
+      check_tensor({"biases", static_cast<int64_t>(i)}, biases[next++], {weights[i].size(0)}, condition);
+    }
   }
 }
 
 void check_generate_backward(
     at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
-  const auto count = static_cast<int64_t>(weights.size());
+  check_heads(condition, weights, has_bias);
   TORCH_CHECK_VALUE(
-      static_cast<int64_t>(grads.size()) == count, "grads must have one entry per weight (", count, "), got ",
+      grads.size() == weights.size(), "grads must have one entry per weight (", weights.size(), "), got ",
       grads.size());
-  TORCH_CHECK_VALUE(
-      static_cast<int64_t>(has_bias.size()) == count, "has_bias must have one entry per weight (", count, "), got ",
-      has_bias.size());
-  c10::List<std::optional<Tensor>> no_biases;
-  no_biases.resize(count);
-  check_generate(condition, weights, no_biases, std::nullopt);
-  for (int64_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < weights.size(); ++i) {
     const std::array<int64_t, 2> sizes{condition.size(0), weights[i].size(0)};
     TORCH_CHECK_VALUE(
         grads[i].sizes() == at::IntArrayRef(sizes), "grads[", i, "] must have shape ", Shape{sizes}, ", got ",

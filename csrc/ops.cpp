@@ -23,13 +23,13 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-// ---- calls through the dispatcher, to the kernel of the tensors' device
+// Calls through the dispatcher, to the kernel of the tensors' device.
 
 std::vector<Tensor> call_generate(
-    const Tensor& condition, at::TensorList weights, const c10::List<Optional>& biases,
+    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype) {
   static const auto op = find<decltype(call_generate)>("hyperloader::generate");
-  return op.call(condition, weights, biases, dtype);
+  return op.call(condition, weights, biases, has_bias, dtype);
 }
 
 std::vector<Tensor> call_generate_backward(
@@ -74,29 +74,25 @@ std::vector<Tensor> call_lora_linear_backward(
   return op.call(grad, x, weight, lora_A, lora_B, group, scaling, needed);
 }
 
-// ---- autograd: a gradient for every argument of `forward`, undefined where it has none
+// Autograd: a gradient for every argument of `forward`, undefined where it has none.
 
 struct Generate : torch::autograd::Function<Generate> {
-  // `biases` holds those that are there; `all_biases` also says where there is none.
   static variable_list forward(
       AutogradContext* context, const Tensor& condition, at::TensorList weights, at::TensorList biases,
-      const c10::List<Optional>& all_biases, std::optional<at::ScalarType> dtype) {
+      const c10::List<bool>& has_bias, std::optional<at::ScalarType> dtype) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     variable_list saved{condition};
     saved.insert(saved.end(), weights.begin(), weights.end());
     context->save_for_backward(std::move(saved));
-    c10::List<bool> has_bias;
-    for (const Optional& bias : all_biases) has_bias.push_back(bias.has_value());
     context->saved_data["has_bias"] = has_bias;
-    context->saved_data["num_biases"] = static_cast<int64_t>(biases.size());
-    return call_generate(condition, weights, all_biases, dtype);
+    return call_generate(condition, weights, biases, has_bias, dtype);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     variable_list results = call_generate_backward(
         grads, saved[0], at::TensorList(saved).slice(1), context->saved_data["has_bias"].toBoolList());
-    results.resize(results.size() + 2);  // all_biases, dtype
+    results.resize(results.size() + 2);  // has_bias, dtype
     return results;
   }
 };
@@ -171,20 +167,16 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
   }
 };
 
-// ---- the kernels of the key Autograd: straight on where no gradient is wanted
+// The kernels of the key Autograd: straight on where no gradient is wanted.
 
 std::vector<Tensor> generate(
-    const Tensor& condition, at::TensorList weights, const c10::List<Optional>& biases,
+    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype) {
-  variable_list present;
-  for (const Optional& bias : biases) {
-    if (bias) present.push_back(*bias);
-  }
-  if (compute_requires_grad(condition, weights, at::TensorList(present))) {
-    return Generate::apply(condition, weights, at::TensorList(present), biases, dtype);
+  if (compute_requires_grad(condition, weights, biases)) {
+    return Generate::apply(condition, weights, biases, has_bias, dtype);
   }
   at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return call_generate(condition, weights, biases, dtype);
+  return call_generate(condition, weights, biases, has_bias, dtype);
 }
 
 std::tuple<Tensor, Tensor> adapter(
@@ -219,7 +211,10 @@ Tensor lora_linear(
 
 TORCH_LIBRARY(hyperloader, m) {
   const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
-  m.def("generate(Tensor condition, Tensor[] weights, Tensor?[] biases, ScalarType? dtype=None) -> Tensor[]", tags);
+  m.def(
+      "generate(Tensor condition, Tensor[] weights, Tensor[] biases, bool[] has_bias, ScalarType? dtype) "
+      "-> Tensor[]",
+      tags);
   m.def(
       "generate_backward(Tensor[] grads, Tensor condition, Tensor[] weights, bool[] has_bias) -> Tensor[]", tags);
   m.def(

@@ -4,6 +4,8 @@
 #include <ATen/core/List.h>
 #include <ATen/core/Tensor.h>
 
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -66,7 +68,7 @@ struct AdapterOptions {
 // Each raises ValueError, TypeError or IndexError with "<argument> must <requirement>, got <value>". A kernel calls its
 // check first, once, and trusts it from then on. Group indices are looked at where they lie on the CPU.
 void check_generate(
-    const Tensor& condition, at::TensorList weights, const c10::List<std::optional<Tensor>>& biases,
+    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype);
 void check_generate_backward(
     at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias);
@@ -82,5 +84,10 @@ void check_lora_linear_backward(
 
 // Sums are taken in float64 for float64, else in float32.
 inline at::ScalarType accumulation_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+
+// The operators choose their dtypes themselves: while this lives, autocast does not reach the products inside.
+struct WithoutAutocast {
+  c10::impl::ExcludeDispatchKeyGuard guard{c10::autocast_dispatch_keyset};
+};
 
 }  // namespace hyperloader

@@ -154,6 +154,7 @@ std::tuple<Tensor, Tensor> adapter(
       down_weight, down_bias, up_weight, up_bias, or_undefined(norm_weight), or_undefined(norm_bias),
       or_undefined(pre_norm_weight), or_undefined(pre_norm_bias)};
   const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
+  const WithoutAutocast dtypes_as_given;
 
   auto sizes = x.sizes().vec();
   Tensor y = at::empty(sizes, x.options());
@@ -178,6 +179,7 @@ std::vector<Tensor> adapter_backward(
       or_undefined(pre_norm_weight), or_undefined(pre_norm_bias)};
   const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
   check_adapter_backward(grad, x, pre, options);
+  const WithoutAutocast dtypes_as_given;
 
   Tensor grad_x = at::empty(x.sizes(), x.options());
   AdapterWeights grads = weights.map([](const Tensor& weight) { return at::zeros(weight.sizes(), weight.options()); });

@@ -10,18 +10,19 @@ namespace hyperloader::cpu {
 namespace {
 
 std::vector<Tensor> generate(
-    const Tensor& condition, at::TensorList weights, const c10::List<std::optional<Tensor>>& biases,
+    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype) {
-  check_generate(condition, weights, biases, dtype);
+  check_generate(condition, weights, biases, has_bias, dtype);
+  const WithoutAutocast dtypes_as_given;
   const at::ScalarType wide = accumulation_dtype(condition.scalar_type());
   const at::ScalarType wanted = dtype.value_or(condition.scalar_type());
   const Tensor rows = condition.to(wide);
   std::vector<Tensor> results;
   results.reserve(weights.size());
-  for (size_t i = 0; i < weights.size(); ++i) {
+  for (size_t i = 0, next = 0; i < weights.size(); ++i) {
     const Tensor head = weights[i].to(wide).t();
-    const std::optional<Tensor> bias = biases.get(i);
-    results.push_back((bias ? at::addmm(bias->to(wide), rows, head) : at::mm(rows, head)).to(wanted));
+    const Tensor result = has_bias.get(i) ? at::addmm(biases[next++].to(wide), rows, head) : at::mm(rows, head);
+    results.push_back(result.to(wanted));
   }
   return results;
 }
@@ -29,6 +30,7 @@ std::vector<Tensor> generate(
 std::vector<Tensor> generate_backward(
     at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
   check_generate_backward(grads, condition, weights, has_bias);
+  const WithoutAutocast dtypes_as_given;
   const at::ScalarType wide = accumulation_dtype(condition.scalar_type());
   const Tensor rows = condition.to(wide);
   Tensor grad_condition = at::zeros_like(rows);

@@ -20,6 +20,7 @@ Tensor lora_linear(
     const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
     const Optional& group, double scaling) {
   const int64_t groups = check_lora_linear(x, weight, bias, lora_A, lora_B, group);
+  const WithoutAutocast dtypes_as_given;
   const at::ScalarType dtype = product_dtype(x, weight), wide = accumulation_dtype(x.scalar_type());
   const Tensor frozen = at::linear(x.to(dtype), weight, bias ? Optional(bias->to(dtype)) : std::nullopt);
   const auto found = parts(group, groups);
@@ -39,6 +40,7 @@ std::vector<Tensor> lora_linear_backward(
     const Optional& group, double scaling, const c10::List<bool>& needed) {
   const int64_t groups = check_lora_linear(x, weight, std::nullopt, lora_A, lora_B, group);
   check_lora_linear_backward(grad, x, weight, needed);
+  const WithoutAutocast dtypes_as_given;
   const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
   const at::ScalarType dtype = product_dtype(x, weight);
   const Part whole{-1, Tensor()};

@@ -1,0 +1,41 @@
+"""Fixtures shared by every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated, so before any is imported
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would download is a mistake
+
+
+def pytest_collection_modifyitems(items):
+    if DEVICE == "cuda":
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+@pytest.fixture(autouse=True)
+def reproducible():
+    """Fix the seed, and have PyTorch fill fresh memory with NaN so that a kernel that forgets an element is seen."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Return the folder of the real data sets and the T5 tokenizer, named by HYPERLOADER_DATA."""
+    folder = os.environ.get("HYPERLOADER_DATA")
+    if not folder:
+        pytest.skip("HYPERLOADER_DATA does not name the folder of the real data sets")
+    if not Path(folder).is_dir():
+        pytest.fail(f"HYPERLOADER_DATA must name a folder, got {folder!r}")
+    return Path(folder)

@@ -1,0 +1,181 @@
+"""The extension: its operators at every combination of options, and what only C++ can get wrong.
+
+The plain formulas, differentiated by PyTorch, are the measure. tests/ops/test_<operator>.py runs every backend.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from ops.cases import ACTIVATIONS, NORMS, WEIGHTS, adapter_inputs, lora_inputs, plain_adapter, plain_lora_linear
+from oracle import assert_as_accurate, value_and_gradients
+from torch.nn import functional
+
+from hyperloader import ops
+from hyperloader.ops import native
+
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native extension: {native.reason}")
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+SIZES = [(3, 16, 64, 8), (5, 7, 50, 3), (1, 1, 7, 1), (2, 0, 16, 4)]  # batch, tokens, hidden, bottleneck
+
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+each_groups = pytest.mark.parametrize("groups", [None, 3], ids=["single", "mixed"])
+each_size = pytest.mark.parametrize("size", SIZES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def native_backend():
+    with ops.use_backend("native"):
+        yield
+
+
+def compare(tested, plain, inputs, names):
+    """Compare values and gradients: ``tested`` and ``plain`` in the inputs' dtypes, ``plain`` in float64."""
+    grad = torch.randn_like(plain(*inputs).detach())
+    actual = value_and_gradients(tested, inputs, grad)
+    eager = value_and_gradients(plain, inputs, grad)
+    oracle = value_and_gradients(plain, [tensor.double() for tensor in inputs], grad)
+    for name, *triple in zip(("value", *names), actual, eager, oracle, strict=True):
+        assert_as_accurate(*triple, name)
+
+
+def adapter_pair(inputs, **options):
+    """The operator and the formula as functions of the tensors that have gradients, and those tensors' names."""
+    names = [name for name in inputs if name != "group"]
+    options["group"] = inputs.get("group")
+
+    def tested(*tensors):
+        return ops.adapter(**dict(zip(names, tensors, strict=True)), **options)
+
+    def plain(*tensors):
+        # PyTorch's own in the dtype of x, whatever the dtype of the weights
+        by_name = {name: tensor.to(tensors[0].dtype) for name, tensor in zip(names, tensors, strict=True)}
+        weights = [by_name.get(name) for name in WEIGHTS]
+        return plain_adapter(by_name["x"], *weights, **options)
+
+    return tested, plain, [inputs[name] for name in names], names
+
+
+@each_size
+@each_groups
+@each_dtype
+@pytest.mark.parametrize("norm", NORMS)
+def test_adapter(size, groups, dtype, norm):
+    compare(*adapter_pair(adapter_inputs(*size, groups, norm, dtype), norm=norm))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_adapter_activations(norm, activation):
+    inputs = adapter_inputs(4, 6, 24, 5, 2, norm, torch.float64)
+    compare(*adapter_pair(inputs, norm=norm, activation=activation))
+
+
+def test_adapter_of_a_group_without_sentences():
+    """Its gradient is zero, not whatever the memory held."""
+    inputs = adapter_inputs(4, 3, 10, 2, 5, "post", torch.float64)
+    inputs["group"] = torch.tensor([3, 0, 3, 0])
+    weight = inputs["up_weight"].requires_grad_()
+    ops.adapter(**inputs).sum().backward()
+    assert (weight.grad[[1, 2, 4]] == 0).all()
+    assert (weight.grad[[0, 3]] != 0).any()
+
+
+def lora_pair(inputs, scaling):
+    names = [name for name in inputs if name != "group"]
+    group = inputs.get("group")
+
+    def tested(*tensors):
+        by_name = dict(zip(names, tensors, strict=True))
+        return ops.lora_linear(**{"bias": None, **by_name}, group=group, scaling=scaling)
+
+    def plain(*tensors):
+        by_name = {name: tensor.to(tensors[0].dtype) for name, tensor in zip(names, tensors, strict=True)}
+        return plain_lora_linear(**{"bias": None, **by_name}, group=group, scaling=scaling)
+
+    return tested, plain, [inputs[name] for name in names], names
+
+
+@pytest.mark.parametrize("size", [(3, 16, 64, 48, 8), (5, 7, 50, 33, 3), (1, 1, 7, 5, 1), (2, 0, 16, 12, 4)], ids=str)
+@each_groups
+@each_dtype
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_lora_linear(size, groups, dtype, bias):
+    inputs = lora_inputs(*size, groups, dtype)
+    if not bias:
+        del inputs["bias"]
+    compare(*lora_pair(inputs, 0.5))
+
+
+@each_groups
+@pytest.mark.parametrize("half", [("x",), ("x", "weight", "bias"), ("x", "lora_A", "lora_B")], ids=str)
+def test_lora_linear_with_float32_weights_beside_bfloat16(groups, half):
+    inputs = lora_inputs(3, 9, 40, 24, 4, groups, torch.float32)
+    inputs |= {name: inputs[name].bfloat16() for name in half}
+    compare(*lora_pair(inputs, 2.0))
+
+
+def test_lora_linear_computes_only_the_gradients_that_are_wanted():
+    inputs = lora_inputs(2, 3, 8, 6, 2, None, torch.float32)
+    inputs["lora_B"].requires_grad_()
+    inputs["bias"].requires_grad_()
+    ops.lora_linear(**inputs).sum().backward()
+    assert inputs["lora_B"].grad.shape == (6, 2)
+    torch.testing.assert_close(inputs["bias"].grad, torch.full((6,), 6.0))
+    needed = [False, False, False, True, False]
+    tensors = [inputs[name].detach() for name in ("x", "weight", "lora_A", "lora_B")]
+    found = torch.ops.hyperloader.lora_linear_backward(torch.randn(2, 3, 6), *tensors, None, 1.0, needed)
+    assert [tuple(tensor.shape) for tensor in found] == [(2, 8)]
+
+
+@each_dtype
+def test_generate(dtype):
+    rows, condition_dim, sizes = 6, 16, (40, 7, 1)
+    condition = torch.randn(rows, condition_dim).to(dtype)
+    weights = [(torch.randn(size, condition_dim) / 4).to(dtype) for size in sizes]
+    biases = [torch.randn(size).to(dtype) for size in (sizes[0], sizes[2])]
+
+    def tested(condition, *heads):
+        results = ops.generate(condition, heads[:3], [heads[3], None, heads[4]])
+        return torch.cat(results, 1)
+
+    def plain(condition, *heads):
+        results = [functional.linear(condition, *pair) for pair in zip(heads, (heads[3], None, heads[4]), strict=False)]
+        return torch.cat(results, 1)
+
+    names = ["condition", *(f"weights[{i}]" for i in range(3)), "biases[0]", "biases[2]"]
+    compare(tested, plain, [condition, *weights, *biases], names)
+
+
+def test_a_second_derivative_is_refused():
+    inputs = adapter_inputs(2, 3, 8, 2, None, "post", torch.float64)
+    x = inputs["x"].requires_grad_()
+    (grad,) = torch.autograd.grad(ops.adapter(**inputs).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="derivative for hyperloader::adapter_backward is not implemented"):
+        grad.sum().backward()
+
+
+def test_an_unused_output_costs_no_gradient():
+    inputs = adapter_inputs(2, 3, 8, 2, None, "post", torch.float32)
+    x = inputs["x"].requires_grad_()
+    (x.sum() + ops.adapter(**inputs).detach().sum()).backward()
+    torch.testing.assert_close(x.grad, torch.ones_like(x))
+
+
+def test_threads_at_once():
+    """Several Python threads compute at once, each its own result, and the GIL is free meanwhile."""
+    inputs = [adapter_inputs(4, 8, 32, 4, 3, "post", torch.float32) for _ in range(8)]
+    expected = [ops.adapter(**each) for each in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = pool.map(lambda each: ops.adapter(**each), inputs)
+            assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_build_info():
+    info = native.build_info()
+    assert set(info) == {"compiler", "flags", "cxx_standard", "torch", "instruction_sets", "cuda"}
+    assert info["torch"] == torch.__version__.partition("+")[0]
+    assert info["cxx_standard"] >= 17
+    assert info["instruction_sets"]
