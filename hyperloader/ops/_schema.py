@@ -20,7 +20,7 @@ _ADAPTER_WEIGHTS = (
 )
 SCHEMAS = {
     "generate": (
-        "(Tensor condition, Tensor[] weights, Tensor[] biases, bool[] has_bias, ScalarType? dtype=None) -> Tensor[]"
+        "(Tensor condition, Tensor[] weights, Tensor[] biases, bool[] has_bias, ScalarType? dtype) -> Tensor[]"
     ),
     "generate_backward": "(Tensor[] grads, Tensor condition, Tensor[] weights, bool[] has_bias) -> Tensor[]",
     "adapter": f"(Tensor x, {_ADAPTER_WEIGHTS}) -> (Tensor, Tensor)",
@@ -35,7 +35,7 @@ SCHEMAS = {
 }
 
 
-def _generate(condition, weights, biases, has_bias, dtype=None):
+def _generate(condition, weights, biases, has_bias, dtype):
     _check.generate(condition, weights, biases, has_bias, dtype)
     present = iter(biases)
     return generate_reference.forward(condition, weights, [next(present) if has else None for has in has_bias], dtype)
@@ -157,7 +157,7 @@ def _fake_adapter_backward(grad, x, pre, *arguments):
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, *weights)]
 
 
-def _fake_generate(condition, weights, biases, has_bias, dtype=None):
+def _fake_generate(condition, weights, biases, has_bias, dtype):
     dtype = condition.dtype if dtype is None else dtype
     return [condition.new_empty(condition.shape[0], weight.shape[0], dtype=dtype) for weight in weights]
 

@@ -62,7 +62,7 @@ def test_opcheck(backend):
     namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
     condition, weights, biases = make_inputs(3)
     tensors = [tensor.requires_grad_() for tensor in (condition, *weights, *biases)]
-    arguments = (tensors[0], tensors[1:4], tensors[4:], list(BIASED))
+    arguments = (tensors[0], tensors[1:4], tensors[4:], list(BIASED), None)
     torch.library.opcheck(namespace.generate.default, arguments)
 
 
