@@ -49,7 +49,7 @@ def load_backbone(name: str, head: str):
         backbone = auto.from_pretrained(path, config=config, use_safetensors=True, dtype="float32")
         words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"backbone {name}: {error}") from error
     finally:
         if bar:

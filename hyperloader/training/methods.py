@@ -36,6 +36,10 @@ def check_model_options(method: str, options: Mapping) -> None:
         if key in _CONFIG_KEYS and key not in METHODS[method]:
             raise ValueError(f"model.{key} must not be given for the method {method}, got {options[key]!r}")
         check_key("model option", key, METHODS[method] or ("none",))
+    try:
+        HyperLoaderConfig(tasks=("any",), **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model: {error}") from error
 
 
 def build_model(

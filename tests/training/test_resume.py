@@ -1,0 +1,203 @@
+"""A run that is killed at any moment and resumed ends with the same weights, bit for bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperloader.training.folders import CheckpointError
+from hyperloader.training.run import train
+
+# Imports once, then trains once per scenario in a fork that kills itself with SIGKILL in the given place.
+KILLER = textwrap.dedent(
+    """
+    import json, os, shutil, signal, sys
+    from pathlib import Path
+
+    import torch
+
+    torch.set_num_threads(1)
+    from hyperloader.training import run
+    from hyperloader.training.trainer import MultiTaskTrainer
+
+
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+    def at_step(self, *arguments, **options):
+        if self.state.global_step == 6:
+            die()
+        return honest_step(self, *arguments, **options)
+
+
+    def while_saving(self, folder):
+        if self.state.global_step == 8:
+            die()
+        return honest_save(self, folder)
+
+
+    def at_rename(name):
+        honest = Path.rename
+
+        def rename(self, target):
+            if self.name == name:
+                die()
+            return honest(self, target)
+
+        Path.rename = rename
+
+
+    def at_removal(folder, **options):
+        if folder.name == "checkpoint-4.tmp" and folder.exists():
+            (folder / "optimizer.pt").unlink()
+            die()
+        return honest_removal(folder, **options)
+
+
+    honest_removal = shutil.rmtree
+    honest_step, honest_save = MultiTaskTrainer.training_step, MultiTaskTrainer._save_rng_state
+    for scenario, config in json.loads(sys.stdin.read()).items():
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            print(scenario, os.WTERMSIG(status), flush=True)
+            continue
+        if scenario == "before the first checkpoint":
+            MultiTaskTrainer._save_checkpoint = die
+        elif scenario == "in a step":
+            MultiTaskTrainer.training_step = at_step
+        elif scenario == "while a checkpoint is written":
+            MultiTaskTrainer._save_rng_state = while_saving
+        elif scenario == "before a checkpoint gets its name":
+            at_rename("checkpoint-8.tmp")
+        elif scenario == "before the best gets its name":
+            at_rename("best.tmp")
+        elif scenario == "while an old checkpoint is removed":
+            shutil.rmtree = at_removal
+        elif scenario == "before the metrics":
+            run._metrics = die
+        run.train(run.RunConfig.from_dict(config), progress=False)
+        os._exit(1)
+    """
+)
+SCENARIOS = [
+    "before the first checkpoint",
+    "in a step",
+    "while a checkpoint is written",
+    "before a checkpoint gets its name",
+    "before the best gets its name",
+    "while an old checkpoint is removed",
+    "before the metrics",
+]
+TRAINING = {"steps": 10, "eval_steps": 2, "save_steps": 4, "gradient_accumulation": 2, "learning_rate": 3e-3}
+MEASURED = ("seconds_per_step", "peak_memory_bytes", "config", "encoding")
+
+
+def environment() -> dict:
+    root = Path(__file__).parents[2]
+    return os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def outcome(output: Path) -> dict:
+    """Everything that an interruption must not change."""
+    metrics = json.loads((output / "metrics.json").read_text())
+    for name in MEASURED:
+        del metrics[name]
+    return {
+        "metrics": metrics,
+        "names": sorted(path.name for path in output.iterdir()),
+        "last": (output / "checkpoint-10" / "model.safetensors").read_bytes(),
+        "best": (output / "best" / "model.safetensors").read_bytes(),
+        "optimizer": (output / "checkpoint-10" / "optimizer.pt").read_bytes(),
+    }
+
+
+@pytest.fixture
+def uninterrupted(settings, tmp_path):
+    config = settings(training=TRAINING, output=str(tmp_path / "uninterrupted"))
+    train(config, progress=False)
+    return outcome(Path(config.output))
+
+
+def test_killed_anywhere_and_resumed(settings, tmp_path, uninterrupted):
+    configs = {name: settings(training=TRAINING, output=str(tmp_path / name)) for name in SCENARIOS}
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLER],
+        input=json.dumps({name: config.to_dict() for name, config in configs.items()}),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=300,
+    )
+    assert ran.stdout.splitlines() == [f"{name} {signal.SIGKILL.value}" for name in SCENARIOS], ran.stderr
+    for name, config in configs.items():
+        train(config, resume=True, progress=False)
+        found = outcome(Path(config.output))
+        for what, expected in uninterrupted.items():
+            assert found[what] == expected, f"{what}, killed {name}"
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_at_random_moments(settings, tmp_path, uninterrupted):
+    config = settings(training=TRAINING, output=str(tmp_path / "again"))
+    script = (
+        "import json, sys, torch; torch.set_num_threads(1)\n"
+        "from hyperloader.training.run import RunConfig, train\n"
+        "config = RunConfig.from_dict(json.loads(sys.argv[1])); print('go', flush=True)\n"
+        "train(config, resume=True, progress=False)"
+    )
+    draw, killed = random.Random(0), 0
+    for _ in range(60):
+        command = [sys.executable, "-c", script, json.dumps(config.to_dict())]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
+            process.stdout.readline()
+            time.sleep(draw.uniform(0.1, 2.5))
+            process.kill()
+        killed += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:
+            break
+    assert killed > 0
+    train(config, resume=True, progress=False)
+    assert outcome(Path(config.output)) == uninterrupted
+
+
+def test_a_full_disk_stops_with_the_old_checkpoint_intact(settings, monkeypatch, tmp_path, uninterrupted):
+    from hyperloader.training.trainer import MultiTaskTrainer
+
+    config = settings(training=TRAINING)
+    honest = MultiTaskTrainer._save_optimizer_and_scheduler
+
+    def full(self, folder):
+        honest(self, folder)
+        if self.state.global_step == 8:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MultiTaskTrainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(CheckpointError, match=r"checkpoint-8: cannot be written \(.*No space left on device\)"):
+        train(config, progress=False)
+    names = {path.name for path in Path(config.output).glob("checkpoint*")}
+    assert names == {"checkpoint-4"}
+    monkeypatch.undo()
+    train(config, resume=True, progress=False)
+    assert outcome(Path(config.output)) == uninterrupted
+
+
+def test_a_damaged_checkpoint_is_named(settings, monkeypatch):
+    from hyperloader.training import run
+
+    config = settings(method="full")
+    monkeypatch.setattr(run, "_metrics", lambda *_: {})
+    train(config, progress=False)
+    (Path(config.output) / "metrics.json").unlink()
+    progress = Path(config.output) / "checkpoint-6" / "progress.json"
+    progress.write_text("{")
+    with pytest.raises(ValueError, match=r"checkpoint-6/progress\.json: cannot be read .*remove this checkpoint"):
+        train(config, resume=True, progress=False)
