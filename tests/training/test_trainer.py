@@ -1,0 +1,185 @@
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers.modeling_outputs import TokenClassifierOutput
+
+from hyperloader.training.loss import sequence_loss
+from hyperloader.training.presets import TrainingOptions
+from hyperloader.training.trainer import MultiTaskTrainer
+
+
+class Tagger(nn.Module):
+    """The smallest model that the trainer takes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(10, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, input_ids, attention_mask=None, labels=None, task_ids=None):
+        logits = self.head(self.embedding(input_ids))
+        return TokenClassifierOutput(loss=sequence_loss(logits, labels), logits=logits)
+
+    def save_pretrained(self, folder):
+        (Path(folder) / "empty").write_text("")
+
+
+def collate(examples):
+    """Rows of another number of labels each."""
+    ids = torch.tensor([[number % 10, number % 7, number % 3] for number in examples])
+    labels = torch.tensor([[number % 4, -100 if number % 2 else 1, -100] for number in examples])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "task_ids": ids[:, 0] * 0}
+
+
+@pytest.fixture
+def build(tmp_path):
+    def trainer(model=None, **options):
+        defaults = {"steps": 1, "batch_size": 4, "warmup": 0, "schedule": "constant", "max_grad_norm": 0}
+        return MultiTaskTrainer(
+            model or Tagger(),
+            TrainingOptions(**defaults | {"report_to": "none"} | options),
+            tmp_path / "run",
+            [list(range(20)), list(range(100, 130))],
+            collate,
+            lambda model: {"tasks": {}, "mean_f1": 0.5},
+            progress=False,
+        )
+
+    return trainer
+
+
+def first_gradients(trainer) -> tuple[dict, list]:
+    """The gradients at the first update, and its batches."""
+    found, batches, honest = {}, [], trainer.training_step
+
+    def step(model, inputs, num_items_in_batch=None):
+        batches.append(inputs)
+        return honest(model, inputs, num_items_in_batch)
+
+    def keep(*_, **__):
+        found.update({name: one.grad.clone() for name, one in trainer.task_model.named_parameters()})
+
+    trainer.training_step = step
+    trainer.create_optimizer().register_step_pre_hook(keep)
+    trainer.train()
+    return found, batches
+
+
+def expected_gradients(batches, reduce) -> dict:
+    model = Tagger()
+    reduce(model, batches).backward()
+    return {name: one.grad for name, one in model.named_parameters()}
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_mean_is_over_all_labels_of_an_update(build, accumulation):
+    found, batches = first_gradients(build(gradient_accumulation=accumulation))
+    assert len(batches) == accumulation
+
+    def mean(model, batches):
+        whole = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        return model(**whole).loss
+
+    torch.testing.assert_close(found, expected_gradients(batches, mean), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_sum_is_over_the_labels_of_a_batch_and_a_mean_over_batches(build, label_smoothing):
+    trainer = build(gradient_accumulation=3, loss="sum", label_smoothing=label_smoothing)
+    found, batches = first_gradients(trainer)
+
+    def summed(model, batches):
+        losses = [sequence_loss(model(**one).logits, one["labels"], "sum", label_smoothing) for one in batches]
+        return sum(losses) / 3
+
+    torch.testing.assert_close(found, expected_gradients(batches, summed), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_clipped(build):
+    found, _ = first_gradients(build(loss="sum", max_grad_norm=0.01))
+    assert math.sqrt(sum(float(one.square().sum()) for one in found.values())) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_single_batches_hold_one_task_and_mixed_ones_several(build):
+    def kinds(mode):
+        batches = build(sampling=mode, steps=40).get_train_dataloader().batches()
+        return [len({task for task, _ in batch}) for batch in batches]
+
+    assert set(kinds("single")) == {1}
+    assert 2 in kinds("mixed")
+
+
+def test_warmup_then_linear_decay_to_zero(build):
+    trainer = build(steps=10, warmup=4, schedule="linear", learning_rate=1.0)
+    trainer.create_optimizer_and_scheduler(10)
+    rates = []
+    for _ in range(11):
+        rates.append(trainer.lr_scheduler.get_last_lr()[0])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+
+
+def test_the_models_own_groups_are_used(build):
+    class Grouped(Tagger):
+        def parameter_groups(self, learning_rate, weight_decay):
+            return [
+                {"params": list(self.head.parameters()), "lr": learning_rate / 10, "weight_decay": weight_decay},
+                {"params": list(self.embedding.parameters())},
+            ]
+
+    groups = build(Grouped(), learning_rate=1.0, weight_decay=0.1).create_optimizer().param_groups
+    assert [group["lr"] for group in groups] == [0.1, 1.0]
+
+
+def test_vectors_do_not_decay_where_the_model_has_no_groups(build):
+    groups = build(weight_decay=0.1).create_optimizer().param_groups
+    assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.1, 2), (0.0, 1)]
+
+
+def test_frozen_parameters_are_not_given_to_the_optimizer(build):
+    model = Tagger()
+    model.embedding.requires_grad_(False)
+    assert sum(len(group["params"]) for group in build(model).create_optimizer().param_groups) == 2
+
+
+def test_tensorboard_that_is_asked_for_and_missing_is_an_error(build, monkeypatch):
+    monkeypatch.setattr("hyperloader.training.trainer.is_tensorboard_available", lambda: False)
+    build(report_to="auto")
+    with pytest.raises(ImportError, match="run: pip install tensorboard"):
+        build(report_to="tensorboard")
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_with_twice_the_batch(settings, tmp_path):
+    import json
+
+    script = (
+        "import json, sys, torch; torch.set_num_threads(1)\n"
+        "from hyperloader.training.run import RunConfig, train\n"
+        "train(RunConfig.from_dict(json.loads(sys.argv[1])), progress=False)"
+    )
+    (tmp_path / "main.py").write_text(script)
+    dry = {"learning_rate": 1e-3}
+    one = settings(method="adapter", output=str(tmp_path / "one"), training=dry | {"batch_size": 8})
+    two = settings(method="adapter", output=str(tmp_path / "two"), training=dry | {"batch_size": 4})
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    for config, processes in ((one, 1), (two, 2)):
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *launch, str(tmp_path / "main.py"), json.dumps(config.to_dict())]
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert ran.returncode == 0, ran.stderr
+    losses = []
+    for config in (one, two):
+        metrics = json.loads((Path(config.output) / "metrics.json").read_text())
+        losses.append([point["train_loss"] for point in metrics["learning_curve"]])
+        assert metrics["test"]["tasks"]["colours"]["sentences"] == 20
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # dropout differs
