@@ -49,11 +49,10 @@ class Stored:
             )
         found = fingerprint(backbone, set(self.backbone["trained"]))
         stored = self.backbone["fingerprint"]
-        for name in sorted(stored.keys() | found.keys()):
-            if name not in found or name not in stored:
-                holder = "the checkpoint's backbone" if name in stored else "this backbone"
-                raise ValueError(f"{self.folder}: wrong backbone: only {holder} has the tensor {name}")
-            shape, samples = stored[name]
+        for name in sorted(stored.keys() ^ found.keys()):
+            holder = "the checkpoint's backbone" if name in stored else "this backbone"
+            raise ValueError(f"{self.folder}: wrong backbone: only {holder} has the tensor {name}")
+        for name, (shape, samples) in stored.items():
             if shape != found[name][0]:
                 raise ValueError(f"{self.folder}: wrong backbone: {name} must have shape {shape}, got {found[name][0]}")
             expected, actual = torch.tensor(samples), torch.tensor(found[name][1])

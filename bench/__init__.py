@@ -1,0 +1,1 @@
+"""What runs faster, and what learns better: benchmarks and studies, run from a checkout."""

@@ -1,0 +1,125 @@
+"""python -m bench.study.step PLAN.yaml: seconds and memory of a training step of every method, side by side.
+
+Times: all methods in one process, the same batches, in turn, the median over rounds. Memory: one process per method,
+which trains a few steps; what it needed at most beyond what loading the libraries, the data and the backbone took.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from bench.study import report
+from bench.study.plan import Plan
+from hyperloader.data import MultiTaskBatches, TokenClassification, subset
+from hyperloader.training.backbone import load_backbone
+from hyperloader.training.methods import build_model
+from hyperloader.training.versions import versions
+
+_ROUNDS, _WARM_UP, _MEMORY_STEPS = 40, 4, 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.study.step", description=__doc__)
+    parser.add_argument("plan", help="YAML file of a study")
+    parser.add_argument("--memory", metavar="METHOD", help="print the peak memory of this method's steps, in bytes")
+    arguments = parser.parse_args()
+    plan = Plan.from_yaml(arguments.plan)
+    if arguments.memory:
+        print(peak_memory(plan, arguments.memory))
+        return
+    methods = sorted({method for stage in plan.stages for method in stage.methods}, key=report.ORDER.index)
+    seconds = step_seconds(plan, methods)
+    memory = {method: _in_fresh_process(arguments.plan, method) for method in methods}
+    result = {
+        "rounds": _ROUNDS,
+        "seconds": seconds,
+        "peak_memory_bytes": memory,
+        "versions": versions(torch.device("cpu")),
+    }
+    plan.results.mkdir(parents=True, exist_ok=True)
+    (plan.results / "step.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def step_seconds(plan: Plan, methods: list[str]) -> dict[str, dict[str, float]]:
+    """Median and 10th and 90th percentile of a step, by method."""
+    batches = _batches(plan, _ROUNDS + _WARM_UP)
+    trainers = {method: _Stepper(plan, method) for method in methods}
+    samples = {method: [] for method in methods}
+    for number, batch in enumerate(batches):
+        turn = methods[number % len(methods) :] + methods[: number % len(methods)]
+        for method in turn:
+            began = time.perf_counter()
+            trainers[method].step(batch)
+            if number >= _WARM_UP:
+                samples[method].append(time.perf_counter() - began)
+    found = {}
+    for method, values in samples.items():
+        tenths = statistics.quantiles(values, n=10)
+        found[method] = {"median": statistics.median(values), "p10": tenths[0], "p90": tenths[-1]}
+    return found
+
+
+def peak_memory(plan: Plan, method: str) -> int:
+    """Bytes that training steps of ``method`` need beyond what stood in memory before the first one's model."""
+    batches = _batches(plan, _MEMORY_STEPS)
+    load_backbone(plan.recipe.backbone, plan.recipe.head)
+    before = _peak()
+    stepper = _Stepper(plan, method)
+    for batch in batches:
+        stepper.step(batch)
+    return _peak() - before
+
+
+class _Stepper:
+    """A model of one method and the step that its training repeats."""
+
+    def __init__(self, plan: Plan, method: str):
+        backbone, _ = load_backbone(plan.recipe.backbone, plan.recipe.head)
+        labels = {task.name: task.labels for task in plan.recipe.load_tasks()}
+        options = plan.models.get(method, plan.recipe.model)
+        self.model = build_model(method, backbone, list(labels), labels, options).train()
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-6, fused=True)
+
+    def step(self, batch) -> None:
+        self.model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _batches(plan: Plan, count: int) -> list:
+    """The first ``count`` batches of the plan's runs."""
+    options, stage = plan.recipe.options, plan.stages[0]
+    tasks = plan.recipe.load_tasks()
+    _, tokenizer = load_backbone(plan.recipe.backbone, plan.recipe.head)
+    formulation = TokenClassification(tokenizer, {task.name: task.labels for task in tasks}, options.max_length)
+    part = {task.name: subset(task.train, stage.fraction, 0, task.name) for task in tasks}
+    examples = list(formulation.encode_all(part).values())
+    batches = MultiTaskBatches(
+        [len(task) for task in examples],
+        options.batch_size,
+        count,
+        temperature=options.temperature,
+        mode=options.sampling,
+    )
+    return [formulation.collate([examples[task][index] for task, index in batch]) for batch in batches]
+
+
+def _in_fresh_process(plan_path: str, method: str) -> int:
+    command = [sys.executable, "-m", "bench.study.step", plan_path, "--memory", method]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""save_pretrained and from_pretrained: only what is trained, checked on the way in, and never half-written."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from test_model import LABELS, TASKS, make_batch, make_model
+
+from hyperloader import HyperLoaderConfig, HyperLoaderModel, checkpoint
+
+each_name = pytest.mark.parametrize("name", ["t5", "bert"])
+
+
+def logits(model, name="t5"):
+    with torch.no_grad():
+        return model.eval()(input_ids=make_batch(name)["input_ids"], task=TASKS[2], **_decoder(name)).logits
+
+
+def _decoder(name):
+    return {"decoder_input_ids": make_batch(name)["labels"]} if name == "t5" else {}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = make_model(dtype=torch.float32)
+    model.save_pretrained(tmp_path / "saved")
+    return model, tmp_path / "saved"
+
+
+@each_name
+@pytest.mark.parametrize("generator", ["hypernetwork", "table"])
+def test_round_trip(tmp_path, name, generator):
+    model = make_model(name, torch.float32, generator=generator)
+    model.save_pretrained(tmp_path)
+    loaded = HyperLoaderModel.from_pretrained(tmp_path, tiny.make(name))
+    assert loaded.config == model.config
+    assert torch.equal(logits(loaded, name), logits(model, name))
+
+
+def test_holds_only_what_is_trained(saved):
+    model, folder = saved
+    tensors = load_file(folder / "model.safetensors")
+    assert sum(tensor.numel() for tensor in tensors.values()) == model.trainable_parameters()
+    assert sorted(path.name for path in folder.iterdir()) == ["hyperloader.json", "model.safetensors"]
+
+
+def test_loads_the_backbone_that_it_names(tmp_path):
+    tiny.make("bert").save_pretrained(tmp_path / "backbone")
+    from transformers import BertModel
+
+    backbone = BertModel.from_pretrained(tmp_path / "backbone")
+    config = HyperLoaderConfig(tasks=TASKS, labels=LABELS, reduction_factor=4)
+    model = HyperLoaderModel(backbone, config)
+    tiny.randomise(model)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = HyperLoaderModel.from_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(loaded, "bert"), logits(model, "bert"))
+
+
+def test_a_backbone_in_another_precision_is_the_same_backbone(saved):
+    _, folder = saved
+    HyperLoaderModel.from_pretrained(folder, tiny.make("t5", torch.bfloat16))
+
+
+def test_other_trained_norms_are_no_other_backbone(saved):
+    _, folder = saved
+    backbone = tiny.make("t5")
+    torch.nn.init.normal_(backbone.encoder.final_layer_norm.weight)
+    HyperLoaderModel.from_pretrained(folder, backbone)
+
+
+def test_backbone_with_other_values_is_refused_and_left_alone(saved):
+    _, folder = saved
+    backbone = tiny.make("t5")
+    with torch.no_grad():
+        backbone.encoder.block[0].layer[0].SelfAttention.k.weight.mul_(1.5)
+    with pytest.raises(
+        ValueError, match="wrong backbone: the values of encoder.block.0.layer.0.SelfAttention.k.weight"
+    ):
+        HyperLoaderModel.from_pretrained(folder, backbone)
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bert", "backbone must be a T5ForConditionalGeneration, got BertModel"),
+        ("t5-gated", "wrong backbone: only the checkpoint's backbone has the tensor .*DenseReluDense.wi.weight"),
+        ("t5-narrow-heads", r"wrong backbone: .* must have shape \[16, 16\], got"),
+    ],
+)
+def test_backbone_of_another_kind_is_refused(saved, name, message):
+    with pytest.raises(ValueError, match=message):
+        HyperLoaderModel.from_pretrained(saved[1], tiny.make(name))
+
+
+def test_missing_files(tmp_path, saved):
+    with pytest.raises(FileNotFoundError, match="no such file; a checkpoint holds model.safetensors"):
+        HyperLoaderModel.from_pretrained(tmp_path / "nowhere", tiny.make("t5"))
+    (saved[1] / "hyperloader.json").unlink()
+    with pytest.raises(FileNotFoundError, match="hyperloader.json: no such file"):
+        HyperLoaderModel.from_pretrained(saved[1], tiny.make("t5"))
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, -1])
+def test_truncated_tensors(saved, size):
+    path = saved[1] / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"model.safetensors: truncated, changed, or not the file"):
+        HyperLoaderModel.from_pretrained(saved[1], tiny.make("t5"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{}", b'{"format": 1}', b'{"format": 2}'])
+def test_broken_description(saved, content):
+    (saved[1] / "hyperloader.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"hyperloader.json"):
+        HyperLoaderModel.from_pretrained(saved[1], tiny.make("t5"))
+
+
+def test_unknown_config_key_names_the_nearest(saved):
+    path = saved[1] / "hyperloader.json"
+    description = json.loads(path.read_text())
+    description["config"]["rnak"] = 3
+    path.write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"hyperloader.json: unknown key 'rnak' .* did you mean 'rank'"):
+        HyperLoaderModel.from_pretrained(saved[1], tiny.make("t5"))
+
+
+def test_foreign_tensors_are_listed(saved):
+    import hashlib
+
+    path = saved[1] / "model.safetensors"
+    tensors = load_file(path)
+    tensors["stranger"] = tensors.pop("task_embedding.weight")
+    save_file(tensors, path)
+    description = json.loads((saved[1] / "hyperloader.json").read_text())
+    description["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (saved[1] / "hyperloader.json").write_text(json.dumps(description))
+    backbone = tiny.make("t5")
+    with pytest.raises(ValueError, match="tensors missing: task_embedding.weight; extra: stranger"):
+        HyperLoaderModel.from_pretrained(saved[1], backbone)
+    assert all(parameter.requires_grad for parameter in backbone.parameters()), "the backbone is free again"
+
+
+def test_a_pickle_is_not_loaded(saved):
+    path = saved[1] / "model.safetensors"
+    torch.save({"x": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="not the file that hyperloader.json describes"):
+        HyperLoaderModel.from_pretrained(saved[1], tiny.make("t5"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "hyperloader.json"])
+def test_full_disk_leaves_the_old_checkpoint(saved, monkeypatch, file):
+    model, folder = saved
+    expected = logits(model)
+    with torch.no_grad():
+        model.task_embedding.weight.add_(1)
+
+    def full(self, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes" if file == "model.safetensors" else "write_text", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        model.save_pretrained(folder)
+    monkeypatch.undo()
+    assert sorted(path.name for path in folder.iterdir()) == ["hyperloader.json", "model.safetensors"]
+    assert torch.equal(logits(HyperLoaderModel.from_pretrained(folder, tiny.make("t5"))), expected)
+
+
+def test_saving_needs_no_room_of_an_older_one(saved, tmp_path):
+    model, folder = saved
+    shutil.copytree(folder, tmp_path / "older")
+    model.save_pretrained(folder)
+    for name in (checkpoint.TENSORS, checkpoint.DESCRIPTION):
+        assert (folder / name).read_bytes() == (tmp_path / "older" / name).read_bytes(), "saving is repeatable"
+    assert len(list(folder.iterdir())) == 2
