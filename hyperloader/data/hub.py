@@ -29,7 +29,7 @@ def read_hub(
     where = f"{dataset}[{split}]"
     try:
         rows = _load(datasets, str(dataset), config, split)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, ImportError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, DataError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -76,7 +76,10 @@ def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence
         if key not in record:
             has = ", ".join(map(repr, record)) or "nothing"
             raise DataError(f"{where}: the object has no {key!r}, it has {has}; rename or add the key")
-    return make_sentence(record["tokens"], record.get("tags"), where)
+    tags = record.get("tags")
+    if labelled and tags is None:
+        raise DataError(f"{where}: tags must be a list of text, got null; give every token one tag")
+    return make_sentence(record["tokens"], tags, where)
 
 
 def _read_jsonl(text: str, path: str) -> Iterator[Sentence]:

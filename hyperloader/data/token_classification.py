@@ -35,6 +35,8 @@ class TokenClassification:
             raise ValueError(f"tokenizer must be a fast tokenizer, got {type(tokenizer).__name__}")
         if tokenizer.pad_token_id is None:
             raise ValueError(f"tokenizer must have a padding token, got {type(tokenizer).__name__} without one")
+        if not _puts_spaces(tokenizer):
+            raise ValueError("tokenizer must be loaded with add_prefix_space=True, got False")
         self.tokenizer = tokenizer
         self.tasks = check_task_names(labels)
         self.labels = {task: list(labels[task]) for task in self.tasks}
@@ -47,7 +49,6 @@ class TokenClassification:
             raise ValueError(f"max_length must be at least {max_length - self.room + 1}, got {max_length}")
         self.report = {task: EncodingReport() for task in self.tasks}
         self._label_ids = [{name: number for number, name in enumerate(names)} for names in self.labels.values()]
-        self._tokenize([["a"]])
 
     def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
         """The windows of one sentence. Raises ValueError for a tag that is no label of the task, IndexError for an
@@ -78,10 +79,7 @@ class TokenClassification:
         return encoded
 
     def _tokenize(self, words: list[list[str]]):
-        try:
-            return self.tokenizer(words, is_split_into_words=True, verbose=False).encodings
-        except AssertionError as error:  # transformers asserts that byte-level tokenizers add the space between words
-            raise ValueError(f"tokenizer must be loaded with add_prefix_space=True ({error})") from None
+        return self.tokenizer(words, is_split_into_words=True, verbose=False).encodings
 
     def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int) -> list[Example]:
         examples, report = [], self.report[self.tasks[task_id]]
@@ -177,3 +175,10 @@ class TokenClassification:
                 raise ValueError(f"a predicted label id must be from 0 to {len(names) - 1}, got {label}")
             tags.append(names[label])
         return tags
+
+
+def _puts_spaces(tokenizer) -> bool:
+    """Whether words given one by one are tokenized as in running text; byte-level tokenizers may leave out the
+    space.
+    """
+    return tokenizer(["a", "a"], is_split_into_words=True)["input_ids"] == tokenizer("a a")["input_ids"]

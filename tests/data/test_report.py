@@ -1,0 +1,44 @@
+from hyperloader.data import Sentence, TextToText, report_rows
+from hyperloader.data.report import render, report
+from hyperloader.data.tasks import Task
+
+
+def task():
+    one, two = Sentence(("a", "b"), ("B-x", "I-x")), Sentence(("c",), ("O",))
+    long = Sentence(("d",) * 1200, ("B-x", "B-y") * 600)
+    return Task("t", [one, two, one], [two, Sentence(("c", "c"), ("O", "O"))], [long], ["O"], ["t: look here"])
+
+
+def test_rows_count_what_is_there():
+    train, validation, test = report_rows([task()])
+    assert train == {
+        "task": "t",
+        "split": "train",
+        "sentences": 3,
+        "words": 5,
+        "spans": 2,
+        "types": 1,
+        "longest": 2,
+        "mean": 1.7,
+        "repeats": 1,
+    }
+    assert (validation["spans"], validation["types"], validation["repeats"]) == (0, 0, 1)
+    assert (test["words"], test["spans"], test["types"], test["repeats"]) == (1200, 1200, 2, 0)
+
+
+def test_a_formulation_adds_what_encoding_meets(letters_tokenizer):
+    formulation = TextToText(letters_tokenizer, ["t"])
+    for _ in range(2):
+        train, _, test = report_rows([task()], formulation)
+        assert (train["windows"], train["split_sentences"]) == (3, 0)
+        assert (test["windows"], test["split_sentences"], test["over_words"], test["over_tokens"]) == (29, 1, 1, 1)
+
+
+def test_the_table_is_aligned_and_ends_with_the_warnings():
+    lines = report([task()]).splitlines()
+    assert lines[0].split() == list(report_rows([task()])[0])
+    assert lines[4].startswith("t     test")
+    assert "1,200" in lines[4]
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert lines[5:] == ["warning: t: look here"]
+    assert render([]) == ""

@@ -1,0 +1,119 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from hyperloader.data import MultiTaskBatches
+
+SIZES = [5, 100, 3000, 40]
+
+
+@pytest.mark.parametrize("mode", ["mixed", "single"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0, float("inf")])
+def test_tasks_are_drawn_with_their_probabilities(mode, temperature):
+    steps, batch_size = 4000, 8
+    sampler = MultiTaskBatches(SIZES, batch_size, steps, temperature=temperature, mode=mode)
+    drawn = np.zeros(len(SIZES))
+    for batch in sampler:
+        tasks = [task for task, _ in batch]
+        if mode == "single":
+            assert len(set(tasks)) == 1
+        drawn += np.bincount(tasks, minlength=len(SIZES))
+    expected = np.array(SIZES, dtype=float) ** (1 / temperature)
+    expected /= expected.sum()
+    draws = steps * (batch_size if mode == "mixed" else 1)
+    deviation = np.sqrt(expected * (1 - expected) / draws)
+    assert (abs(drawn / (steps * batch_size) - expected) < 5 * deviation).all()
+    assert np.allclose(sampler.probabilities, expected)
+
+
+def test_a_mixed_batch_mixes_and_draws_are_independent_of_their_place():
+    batches = list(MultiTaskBatches([100, 100], 16, 500))
+    assert all(len({task for task, _ in batch}) == 2 for batch in batches[:50])
+    first = sum(batch[0][0] for batch in batches)
+    assert 180 < first < 320
+
+
+@pytest.mark.parametrize("mode", ["mixed", "single"])
+def test_no_sentence_repeats_inside_an_epoch_and_epochs_differ(mode):
+    seen = [[] for _ in SIZES]
+    for batch in MultiTaskBatches(SIZES, 7, 1500, mode=mode, seed=3):
+        for task, index in batch:
+            seen[task].append(index)
+    for size, indices in zip(SIZES, seen, strict=True):
+        for start in range(0, len(indices), size):
+            epoch = indices[start : start + size]
+            assert len(set(epoch)) == len(epoch)
+            if len(epoch) == size:
+                assert sorted(epoch) == list(range(size))
+        if len(indices) >= 2 * size and size > 5:
+            assert indices[:size] != indices[size : 2 * size]
+            assert indices[:size] != sorted(indices[:size])
+
+
+@pytest.mark.parametrize("mode", ["mixed", "single"])
+@pytest.mark.parametrize("start", [0, 1, 255, 256, 257, 700, 1023])
+def test_a_resumed_run_goes_on_with_the_same_batches(mode, start):
+    whole = list(MultiTaskBatches(SIZES, 6, 1024, mode=mode, seed=11))
+    resumed = MultiTaskBatches(SIZES, 6, 1024, mode=mode, seed=11, start_step=start)
+    assert len(resumed) == 1024 - start
+    assert list(resumed) == whole[start:]
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    whole = list(MultiTaskBatches(SIZES, 6, 600, seed=1))
+    sampler = MultiTaskBatches(SIZES, 6, 10_000, seed=1)
+    assert [sampler.batch(step) for step in (599, 0, 300, 3)] == [whole[step] for step in (599, 0, 300, 3)]
+    assert list(MultiTaskBatches(SIZES, 6, 600, seed=2)) != whole
+    assert list(sampler)[:600] == list(sampler)[:600] == whole
+
+
+@pytest.mark.parametrize("mode", ["mixed", "single"])
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_processes_part_the_batch_of_one(mode, processes):
+    whole = list(MultiTaskBatches(SIZES, 12, 300, mode=mode))
+    parts = [
+        list(MultiTaskBatches(SIZES, 12, 300, mode=mode, process_index=index, num_processes=processes))
+        for index in range(processes)
+    ]
+    for step, batch in enumerate(whole):
+        assert {len(part[step]) for part in parts} == {12 // processes}
+        assert [pair for part in parts for pair in part[step]] == batch
+        large = Counter(pair for part in parts for pair in part[step] if pair[0] == 2)
+        assert max(large.values(), default=1) == 1
+
+
+def test_the_batches_never_change_between_versions():
+    assert MultiTaskBatches([3, 50], 4, 1000, seed=5).batch(700) == [(1, 32), (1, 49), (1, 21), (0, 0)]
+
+
+def test_a_run_without_steps():
+    assert list(MultiTaskBatches([3], 2, 0)) == []
+    assert list(MultiTaskBatches([3], 2, 5, start_step=5)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": []}, "sizes must name at least one task, got none"),
+        ({"sizes": [3, 0]}, r"sizes\[1\] must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.0}, "batch_size must be a whole number"),
+        ({"steps": -1}, "steps must be a whole number of at least 0, got -1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"temperature": 0}, "temperature must be above 0, got 0"),
+        ({"temperature": float("nan")}, "temperature must be above 0, got nan"),
+        ({"mode": "both"}, "mode must be 'mixed' or 'single', got 'both'"),
+        ({"start_step": 11}, "start_step must be at most 10, got 11"),
+        ({"process_index": 2, "num_processes": 2}, "process_index must be at most 1, got 2"),
+        ({"num_processes": 3}, r"batch_size must be divisible by num_processes \(3\), got 4"),
+    ],
+)
+def test_bad_arguments_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MultiTaskBatches(**({"sizes": [3, 4], "batch_size": 4, "steps": 10} | changes))
+
+
+def test_a_step_outside_the_run_is_refused():
+    with pytest.raises(ValueError, match="step must be at most 9, got 10"):
+        MultiTaskBatches([3], 2, 10).batch(10)
