@@ -52,9 +52,10 @@ class Stored:
         for name in sorted(stored.keys() ^ found.keys()):
             holder = "the checkpoint's backbone" if name in stored else "this backbone"
             raise ValueError(f"{self.folder}: wrong backbone: only {holder} has the tensor {name}")
-        for name, (shape, samples) in stored.items():
+        for name, (shape, _) in stored.items():
             if shape != found[name][0]:
                 raise ValueError(f"{self.folder}: wrong backbone: {name} must have shape {shape}, got {found[name][0]}")
+        for name, (_, samples) in stored.items():
             expected, actual = torch.tensor(samples), torch.tensor(found[name][1])
             if not torch.allclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
                 raise ValueError(
