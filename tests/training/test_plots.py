@@ -1,0 +1,66 @@
+"""The figures of a run: real PNG files whose axes say what they show."""
+
+import struct
+
+import pytest
+
+from hyperloader.training.plots import learning_curve, per_task_bars
+
+CURVE = [
+    {"step": 50, "train_loss": 2.0, "mean_f1": 0.25},
+    {"step": 100, "train_loss": None, "mean_f1": 0.75},
+    {"step": 150, "train_loss": float("nan"), "mean_f1": 0.5},
+]
+
+
+def size_of_png(path) -> tuple[int, int]:
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert data[-8:-4] == b"IEND"
+    return struct.unpack(">II", data[16:24])
+
+
+def test_learning_curve(tmp_path):
+    figure = learning_curve(CURVE, tmp_path / "curve.png", title="Learning curve: test")
+    width, height = size_of_png(tmp_path / "curve.png")
+    assert min(width, height) > 500
+    upper, lower = figure.axes
+    assert figure.get_suptitle() == "Learning curve: test"
+    assert upper.get_ylabel() == "training loss"
+    assert lower.get_ylabel() == "mean validation F1 (%)"
+    assert lower.get_xlabel() == "training step"
+    assert upper.lines[0].get_xydata().tolist() == [[50, 2]]
+    assert lower.lines[0].get_xydata().tolist() == [[50, 25], [100, 75], [150, 50]]
+    assert [text.get_text() for text in lower.texts] == ["best: 75.0 at step 100"]
+
+
+def test_per_task_bars(tmp_path):
+    figure = per_task_bars({"music": 0.5, "mean": 1.0}, tmp_path / "bars.png", title="Test F1")
+    size_of_png(tmp_path / "bars.png")
+    (axes,) = figure.axes
+    assert axes.get_title() == "Test F1"
+    assert axes.get_xlabel() == "micro-F1 over spans (%)"
+    assert axes.get_ylabel() == "task"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["music", "mean", "mean"]
+    assert [bar.get_width() for bar in axes.patches] == [50, 100, 75]
+    assert [text.get_text() for text in axes.texts] == ["50.0", "100.0", "75.0"]
+    low, high = axes.get_xlim()
+    assert low == 0
+    assert high > 100
+
+
+def test_one_task_has_no_mean(tmp_path):
+    (axes,) = per_task_bars({"music": 0.5}).axes
+    assert len(axes.patches) == 1
+
+
+def test_nothing_to_draw_is_an_error():
+    with pytest.raises(ValueError, match="at least one evaluation"):
+        learning_curve([])
+    with pytest.raises(ValueError, match="at least one task"):
+        per_task_bars({})
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        per_task_bars({"a": 1.0}, tmp_path / "none" / "x.png")
