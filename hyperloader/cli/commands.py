@@ -1,0 +1,49 @@
+"""All commands. A new one is a file with a function, and one line in the table."""
+
+from typing import Annotated
+
+import typer
+
+import hyperloader
+from hyperloader.cli.data import check
+from hyperloader.cli.demo import demo
+from hyperloader.cli.env import env
+from hyperloader.cli.errors import OneLineErrors
+from hyperloader.cli.evaluate import evaluate
+from hyperloader.cli.predict import predict
+from hyperloader.cli.train import train
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "demo": demo,
+    "env": env,
+    "data check": check,
+}
+GROUPS = {"data": "Look at data sets."}
+
+app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
+groups = {"": app, **{name: typer.Typer(help=text) for name, text in GROUPS.items()}}
+for name, group in groups.items():
+    if name:
+        app.add_typer(group, name=name)
+for words, function in COMMANDS.items():
+    group_name, _, command_name = words.rpartition(" ")
+    groups[group_name].command(command_name)(function)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"hyperloader {hyperloader.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hyperloader_command(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """One frozen transformer, many sequence-labelling tasks."""

@@ -1,0 +1,73 @@
+"""Every error becomes one line on stderr and an exit status."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import typer
+from typer.core import TyperGroup
+
+from hyperloader.cli import missing_package
+
+BAD_INPUT, BAD_USAGE, UNEXPECTED, INTERRUPTED = 1, 2, 70, 130
+_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose errors are one line on stderr: exit status 1 for bad input, 2 for a bad command line, 70 for what
+    nobody expected, 130 after Ctrl-C. `--debug`, before or after the command, lets the traceback through."""
+
+    def main(self, args=None, prog_name=None, standalone_mode=True, **extra):
+        args = list(sys.argv[1:] if args is None else args) or ["--help"]
+        debug = "--debug" in args
+        args = [word for word in args if word != "--debug"]
+        try:
+            status = super().main(args, prog_name, standalone_mode=False, **extra)
+        except Exception as error:
+            if debug:
+                raise
+            line, status = describe(error)
+            print(line, file=sys.stderr)
+        if standalone_mode:
+            sys.exit(status)
+        return status
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            hint = f"; {interrupt}" if str(interrupt) else ""
+            print(f"\ninterrupted{hint}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains while it closes stdout
+            raise typer.Exit(BAD_INPUT) from None
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    """The line that stands for an error, and the exit status."""
+    if hasattr(error, "format_message"):  # typer's own, about the command line
+        context = getattr(error, "ctx", None)
+        see = f" (see: {context.command_path} --help)" if context else ""
+        return _line(f"error: {error.format_message()}{see}"), BAD_USAGE
+    if isinstance(error, typer.Abort):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, ModuleNotFoundError):
+        return missing_package(error), BAD_INPUT
+    if isinstance(error, OSError) and error.strerror:
+        names = " and ".join(str(name) for name in (error.filename, error.filename2) if name)
+        return _line(f"error: {names + ': ' if names else ''}{error.strerror}"), BAD_INPUT
+    if isinstance(error, OSError) or (isinstance(error, ValueError | TypeError | RuntimeError) and _ours(error)):
+        return _line(f"error: {error}"), BAD_INPUT
+    return _line(f"unexpected {type(error).__name__}: {error}; run with --debug for the traceback"), UNEXPECTED
+
+
+def _ours(error: Exception) -> bool:
+    """Whether this package raised the error, and not something below it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and str(Path(frames[-1].filename).resolve()).startswith(_PACKAGE)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

