@@ -37,7 +37,7 @@ class HyperLoaderModel(nn.Module):
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         super().__init__()
-        self.config = config
+        self.hyperloader_config = config
         self._active = ActiveWeights()
         device = next(backbone.parameters()).device
         self._attachment = Attachment(backbone, config, self._active)
@@ -50,13 +50,18 @@ class HyperLoaderModel(nn.Module):
         self.backbone = backbone
 
     def _build(self, layouts: Mapping[str, Layout], backbone: nn.Module) -> None:
-        config = self.config
+        config = self.hyperloader_config
         if config.generator == "table":
             self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
         else:
             self.task_embedding = nn.Embedding(len(config.tasks), config.task_embedding_dim)
             self.generators = nn.ModuleDict(_hypernetworks(config, layouts))
         self.heads = _task_heads(backbone, config) if config.labels is not None else None
+
+    @property
+    def config(self) -> Any:
+        """The backbone's transformers config, which Trainer and its kin look at; ours is ``hyperloader_config``."""
+        return self.backbone.config
 
     def forward(
         self,
@@ -76,7 +81,7 @@ class HyperLoaderModel(nn.Module):
             labels: with ``config.labels`` (batch, tokens), indices into the labels of the sentence's own task, -100
                 where nothing is labelled; without them, what the backbone takes.
             task: name of the task of the whole batch.
-            task_ids: (batch,) int64, the task of each sentence, an index into ``config.tasks``.
+            task_ids: (batch,) int64, the task of each sentence, an index into the config's tasks.
             backbone_arguments: what else the backbone's ``forward`` takes.
 
         Returns:
@@ -115,15 +120,20 @@ class HyperLoaderModel(nn.Module):
         with self._active.use(self._generate_weights(self._which(task, task_ids, input_ids))):
             return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping | None = None) -> None:
-        """Recompute the backbone's layers in the backward instead of keeping what is inside them."""
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping | None = None, **backbone_arguments: Any
+    ) -> None:
+        """Recompute the backbone's layers in the backward instead of keeping what is inside them.
+
+        Takes what the backbone's own method takes; raises ``ValueError`` for reentrant checkpointing.
+        """
         arguments = dict(gradient_checkpointing_kwargs or {})
         if arguments.pop("use_reentrant", False):
             raise ValueError(
                 "use_reentrant must be False: reentrant checkpointing cannot differentiate generated weights"
             )
         arguments |= {"use_reentrant": False, "context_fn": self._active.checkpoint_contexts}
-        _checkpointing(self.backbone, "enable")(arguments)
+        _checkpointing(self.backbone, "enable")(arguments, **backbone_arguments)
 
     def gradient_checkpointing_disable(self) -> None:
         """Undo ``gradient_checkpointing_enable``."""
@@ -160,7 +170,7 @@ class HyperLoaderModel(nn.Module):
 
         Both are written aside and then renamed: a failure leaves what was there.
         """
-        checkpoint.save(folder, self.trainable_state(), self.config, self.backbone, self._attachment)
+        checkpoint.save(folder, self.trainable_state(), self.hyperloader_config, self.backbone, self._attachment)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: nn.Module | None = None) -> "HyperLoaderModel":
@@ -190,7 +200,7 @@ class HyperLoaderModel(nn.Module):
         if (task is None) == (task_ids is None):
             raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
         if task is not None:
-            return self.config.task_id(task)
+            return self.hyperloader_config.task_id(task)
         if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
             what = f"{task_ids.dtype} {tuple(task_ids.shape)}" if isinstance(task_ids, Tensor) else repr(task_ids)
             raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {what}")
@@ -200,7 +210,7 @@ class HyperLoaderModel(nn.Module):
             )
         if _may_look_at(task_ids) and task_ids.numel():
             low, high = (int(bound) for bound in task_ids.aminmax())
-            count = len(self.config.tasks)
+            count = len(self.hyperloader_config.tasks)
             if low < 0 or high >= count:
                 raise IndexError(f"task_ids must be from 0 to {count - 1}, got {low if low < 0 else high}")
             if low == high:
@@ -215,13 +225,13 @@ class HyperLoaderModel(nn.Module):
         elif _may_look_at(which):
             tasks, group = torch.unique(which, return_inverse=True)
         else:
-            tasks, group = torch.arange(len(self.config.tasks), device=device), which
+            tasks, group = torch.arange(len(self.hyperloader_config.tasks), device=device), which
         with torch.autocast(device.type, enabled=False):
             return Weights(self._weights_of(tasks, grouped=group is not None), group)
 
     def _weights_of(self, tasks: Tensor, grouped: bool) -> dict:
         dtype = self._attachment.dtype(self.backbone)
-        inputs = tasks if self.config.generator == "table" else self.task_embedding(tasks)
+        inputs = tasks if self.hyperloader_config.generator == "table" else self.task_embedding(tasks)
         sites = {}
         for name, generator in self.generators.items():
             generated = generator(inputs, grouped=grouped, dtype=dtype)

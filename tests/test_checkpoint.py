@@ -38,7 +38,7 @@ def test_round_trip(tmp_path, name, generator):
     model = make_model(name, torch.float32, generator=generator)
     model.save_pretrained(tmp_path)
     loaded = HyperLoaderModel.from_pretrained(tmp_path, tiny.make(name))
-    assert loaded.config == model.config
+    assert loaded.hyperloader_config == model.hyperloader_config
     assert torch.equal(logits(loaded, name), logits(model, name))
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import tiny
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration, Trainer, TrainingArguments
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 
@@ -348,7 +348,7 @@ def test_unsupported_backbone_lists_what_is_supported():
 def test_backbone_that_is_attached_already():
     model = make_model()
     with pytest.raises(ValueError, match="attached already: call detach"):
-        HyperLoaderModel(model.backbone, model.config)
+        HyperLoaderModel(model.backbone, model.hyperloader_config)
 
 
 def test_calling_the_attached_backbone_directly_says_what_to_do():
@@ -370,3 +370,25 @@ def test_a_failed_construction_leaves_the_backbone_as_it_was():
     assert list(backbone.state_dict()) == list(before)
     assert all(parameter.requires_grad for parameter in backbone.parameters())
     HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, reduction_factor=4))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_trains_with_a_plain_trainer(tmp_path, checkpointing):
+    model = make_model("bert", torch.float32)
+    rows = [
+        {key: tensor[i] for key, tensor in make_batch("bert").items()} | {"task_ids": TASK_IDS[i]} for i in range(5)
+    ]
+    before = model.task_embedding.weight.detach().clone()
+    arguments = TrainingArguments(
+        tmp_path,
+        max_steps=2,
+        per_device_train_batch_size=5,
+        learning_rate=0.1,
+        gradient_checkpointing=checkpointing,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    Trainer(model, arguments, train_dataset=rows).train()
+    assert not torch.equal(model.task_embedding.weight, before)

@@ -82,8 +82,8 @@ class _Stepper:
     def __init__(self, plan: Plan, method: str):
         backbone, _ = load_backbone(plan.recipe.backbone, plan.recipe.head)
         labels = {task.name: task.labels for task in plan.recipe.load_tasks()}
-        options = plan.models.get(method, plan.recipe.model)
-        self.model = build_model(method, backbone, list(labels), labels, options).train()
+        run = plan.config(method, fraction=1.0, steps=1, seed=0, rate=1e-6, folder=method)
+        self.model = build_model(method, backbone, list(labels), labels, run.model_options).train()
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-6, fused=True)
 

@@ -130,6 +130,9 @@ PRESETS = {
     ),
 }
 
+# What a preset says about the model; a run's `model` section comes on top.
+MODELS = {"default": {"init": "scaled"}, "published": {"init": "published"}}
+
 # Peak learning rates of the default preset where a method needs another one than TrainingOptions has.
 LEARNING_RATES = {"full": 1e-4}
 

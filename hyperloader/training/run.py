@@ -185,7 +185,7 @@ def _build(config: RunConfig, labels: dict[str, list[str]]) -> Run:
     backbone, tokenizer = load_backbone(config.backbone, config.head)
     set_seed(config.seed)
     tagging = config.head == "token-classification"
-    model = build_model(config.method, backbone, list(labels), labels if tagging else None, config.model)
+    model = build_model(config.method, backbone, list(labels), labels if tagging else None, config.model_options)
     length = config.options.max_length
     if tagging:
         from hyperloader.data.token_classification import TokenClassification

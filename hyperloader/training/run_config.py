@@ -12,8 +12,8 @@ import yaml
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task, load_tasks
 from hyperloader.training.backbone import HEADS
-from hyperloader.training.methods import check_model_options
-from hyperloader.training.presets import TrainingOptions, check_key, training_options
+from hyperloader.training.methods import METHODS, check_model_options
+from hyperloader.training.presets import MODELS, TrainingOptions, check_key, training_options
 
 _INLINE = "tasks.yaml"  # the name of the task file that inline tasks are written to
 
@@ -73,6 +73,12 @@ class RunConfig:
     def options(self) -> TrainingOptions:
         """The preset with this run's changes."""
         return training_options(self.preset, self.method, self.training)
+
+    @property
+    def model_options(self) -> dict:
+        """What the preset says about the model, as far as the method takes it, with this run's changes."""
+        preset = {key: value for key, value in MODELS[self.preset].items() if key in METHODS[self.method]}
+        return preset | dict(self.model)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "RunConfig":

@@ -126,17 +126,14 @@ class MultiTaskTrainer(Trainer):
     # Optimisation
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """AdamW over what is trained, in the model's own groups where it has some."""
+        """AdamW over what is trained; biases and norms do not decay."""
         if self.optimizer is None:
             rate, decay = self.options.learning_rate, self.options.weight_decay
-            if hasattr(self.task_model, "parameter_groups"):
-                groups = self.task_model.parameter_groups(rate, decay)
-            else:
-                trained = trained_parameters(self.task_model).values()
-                groups = [
-                    {"params": [one for one in trained if one.ndim > 1], "weight_decay": decay},
-                    {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
-                ]
+            trained = trained_parameters(self.task_model).values()
+            groups = [
+                {"params": [one for one in trained if one.ndim > 1], "weight_decay": decay},
+                {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+            ]
             groups = [group for group in groups if group["params"]]
             self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
         return self.optimizer
