@@ -34,6 +34,15 @@ def test_a_formulation_adds_what_encoding_meets(letters_tokenizer):
         assert (test["windows"], test["split_sentences"], test["over_words"], test["over_tokens"]) == (29, 1, 1, 1)
 
 
+def test_train_is_encoded_for_training_and_the_rest_for_evaluation(letters_tokenizer):
+    long_target = [Sentence(("a",) * 4, ("B-" + "x" * 10,) * 4)]
+    rows = report_rows(
+        [Task("t", long_target, long_target, long_target, ["O"])], TextToText(letters_tokenizer, ["t"], 30)
+    )
+    assert [row["windows"] for row in rows] == [2, 1, 1]
+    assert [row["long_targets"] for row in rows] == [0, 1, 1]
+
+
 def test_the_table_is_aligned_and_ends_with_the_warnings():
     lines = report([task()]).splitlines()
     assert lines[0].split() == list(report_rows([task()])[0])

@@ -54,6 +54,7 @@ def test_windows_are_as_few_as_possible(lengths, max_words, max_tokens):
 def test_windows_are_even():
     assert split_windows([1] * 12, 99, 10) == [slice(0, 6), slice(6, 12)]
     assert split_windows([1] * 12, 99, 10, keep=[(5, 8)]) == [slice(0, 5), slice(5, 12)]
+    assert split_windows([1] * 12, 99, 10, keep=[(0, 9)]) == [slice(0, 9), slice(9, 12)]
 
 
 def test_a_long_word_stands_alone():
