@@ -1,7 +1,7 @@
 # One verb a chore; each sets up $(VENV) itself. `make <verb> VENV=folder` uses another environment.
 VENV ?= .venv
 PYTHON ?= python3
-RECIPE ?= recipes/seven-tasks-minilm.yaml
+STUDY ?= recipes/seven-tasks-study.yaml
 
 bin := $(VENV)/bin
 installed := $(VENV)/.hyperloader-installed
@@ -46,7 +46,7 @@ lint: $(dependencies)
 	$(bin)/ruff format --check .
 
 study: $(installed) $(minilm)
-	$(bin)/python -m bench.study $(RECIPE)
+	$(bin)/python -m bench.study $(STUDY)
 
 bench: $(installed) $(minilm)
 	$(bin)/python -m bench

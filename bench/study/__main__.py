@@ -1,13 +1,15 @@
-"""python -m bench.study PLAN.yaml [--report]
+"""python -m bench.study PLAN.yaml [--jobs N] [--report]
 
 Trains what the plan names and writes one JSON a run; a run whose JSON is there is not trained again, an interrupted one
-goes on where it stopped. Then measures all methods side by side, and puts table and chart into the README.
+goes on where it stopped. Then measures all methods side by side, and puts tables and charts into the README.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.study import report
@@ -23,41 +25,66 @@ _KEPT = (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.study", description=__doc__)
     parser.add_argument("plan", help="YAML file of a study")
-    parser.add_argument("--report", action="store_true", help="train nothing: make table and chart from what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; each gets its share of the cores")
+    parser.add_argument("--report", action="store_true", help="train nothing: make tables and charts from what is there")
+    parser.add_argument("--run", metavar="NAME", help="train this run alone")
     arguments = parser.parse_args()
     plan = Plan.from_yaml(arguments.plan)
+    if arguments.run:
+        run_one(plan, arguments.run, {**searches(plan), **trainings(plan)}[arguments.run])
+        return
     if not arguments.report:
-        run_all(plan)
+        run_all(arguments.plan, plan, searches(plan), arguments.jobs)
+        run_all(arguments.plan, plan, trainings(plan), arguments.jobs)
         measure(arguments.plan, plan)
     report.write(plan)
 
 
-def run_all(plan: Plan) -> None:
-    """Every run of the plan that has no JSON yet."""
-    for name, _, _, config in plan.searches():
-        run_one(plan, name, config)
+def searches(plan: Plan) -> dict[str, RunConfig]:
+    """The runs that choose learning rates, by name."""
+    return {name: config for name, _, _, config in plan.searches()}
+
+
+def trainings(plan: Plan) -> dict[str, RunConfig]:
+    """The runs that are compared, by name; empty as long as a learning rate is not chosen."""
     rates = report.chosen_rates(plan)
+    runs = {}
     for stage in plan.stages:
         for seed in stage.seeds:
             for method in stage.methods:
-                name = f"{stage.name}-{method}-{seed}"
-                sizes = {"fraction": stage.fraction, "steps": stage.steps, "seed": seed}
-                run_one(plan, name, plan.config(method, **sizes, rate=rates[method], folder=name))
+                if method in rates:
+                    name = f"{stage.name}-{method}-{seed}"
+                    sizes = {"fraction": stage.fraction, "steps": stage.steps, "seed": seed}
+                    runs[name] = plan.config(method, **sizes, rate=rates[method], folder=name)
+    return runs
+
+
+def run_all(plan_path: str, plan: Plan, runs: dict[str, RunConfig], jobs: int) -> None:
+    """Train every run that has no JSON yet, ``jobs`` at a time, each in a process of its own."""
+    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    waiting = [name for name in runs if not (plan.results / f"{name}.json").is_file()]
+
+    def start(name: str) -> None:
+        command = [sys.executable, "-m", "bench.study", plan_path, "--run", name]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(start, waiting):
+            pass
 
 
 def run_one(plan: Plan, name: str, config: RunConfig) -> None:
-    """Train ``config`` unless its JSON is there."""
+    """Train ``config`` and write its JSON; a search is scored on validation alone."""
     path = plan.results / f"{name}.json"
-    if path.is_file():
-        return
+    split = "validation" if name in searches(plan) else "test"
     print(f"{name}: {config.training['steps']} steps at {config.training['learning_rate']:g}", flush=True)
-    metrics = train(config, resume=Path(config.output).exists(), progress=sys.stderr.isatty())
+    metrics = train(config, resume=Path(config.output).exists(), progress=False, test=split == "test")
     kept = {key: metrics[key] for key in _KEPT}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
     aside.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
     aside.replace(path)
-    print(f"{name}: test F1 {100 * metrics['test']['mean_f1']:.2f}", flush=True)
+    print(f"{name}: {split} F1 {100 * metrics[split]['mean_f1']:.2f}", flush=True)
 
 
 def measure(plan_path: str, plan: Plan) -> None:

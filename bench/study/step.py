@@ -108,6 +108,8 @@ def _batches(plan: Plan, count: int) -> list:
         count,
         temperature=options.temperature,
         mode=options.sampling,
+        lengths=[[len(example.input_ids) for example in task] for task in examples],
+        bucket=options.bucket,
     )
     return [formulation.collate([examples[task][index] for task, index in batch]) for batch in batches]
 

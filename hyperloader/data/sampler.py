@@ -24,6 +24,9 @@ class MultiTaskBatches:
         start_step: the first step, for resuming.
         process_index, num_processes: this process gets the examples [i·b, (i+1)·b) of every batch, b = batch_size /
             num_processes.
+        lengths: tokens of every example of every task. With them, `mixed` batches are drawn `bucket` at a time and cut
+            from the examples sorted by length, so that little of a batch is padding.
+        bucket: batches that are sorted together; a divisor of 256, 1 for none.
 
     `iter()` gives the batches from `start_step` to `steps`, `batch(k)` the one of step k, `len()` how many `iter()`
     gives.
@@ -44,6 +47,8 @@ class MultiTaskBatches:
         start_step: int = 0,
         process_index: int = 0,
         num_processes: int = 1,
+        lengths: Sequence[Sequence[int]] | None = None,
+        bucket: int = 8,
     ):
         self.sizes = [_whole(f"sizes[{task}]", size, 1) for task, size in enumerate(sizes)]
         if not self.sizes:
@@ -63,11 +68,18 @@ class MultiTaskBatches:
                 f"batch_size must be divisible by num_processes ({self.num_processes}), got {self.batch_size}"
             )
         self.temperature, self.mode = temperature, mode
+        if _BLOCK % _whole("bucket", bucket, 1):
+            raise ValueError(f"bucket must be a divisor of {_BLOCK}, got {bucket}")
+        if lengths is not None and [len(task) for task in lengths] != self.sizes:
+            raise ValueError(f"lengths must have {self.sizes} entries by task, got {[len(task) for task in lengths]}")
+        self.lengths = lengths
+        self.bucket = 1 if lengths is None or mode == "single" else bucket
         logs = np.log(np.asarray(self.sizes, dtype=np.float64)) / temperature
         weights = np.exp(logs - logs.max())
         self.probabilities = weights / weights.sum()
         self._starts = [np.zeros(len(self.sizes), dtype=np.int64)]  # draws of every task before each block
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._filled: tuple[int, list[list[tuple[int, int]]]] | None = None
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -79,13 +91,25 @@ class MultiTaskBatches:
     def batch(self, step: int) -> list[tuple[int, int]]:
         """This process's part of the batch of one step. Raises ValueError for a step outside the run."""
         _whole("step", step, 0, self.steps - 1)
-        number, row = divmod(step, _BLOCK)
-        if self._block is None or self._block[0] != number:
-            self._block = (number, *self._draw(number))
+        number, place = divmod(step, self.bucket)
+        if self._filled is None or self._filled[0] != number:
+            self._filled = (number, self._fill(number))
         part = self.batch_size // self.num_processes
-        mine = slice(self.process_index * part, (self.process_index + 1) * part)
-        tasks, turns = (values[row, mine].tolist() for values in self._block[1:])
-        return [(task, self._sentence(task, turn)) for task, turn in zip(tasks, turns, strict=True)]
+        return self._filled[1][place][self.process_index * part : (self.process_index + 1) * part]
+
+    def _fill(self, number: int) -> list[list[tuple[int, int]]]:
+        """The whole batches of a bucket: in the order drawn, or cut from its examples sorted by length, and shuffled."""
+        block, row = divmod(number * self.bucket, _BLOCK)
+        if self._block is None or self._block[0] != block:
+            self._block = (block, *self._draw(block))
+        tasks, turns = (values[row : row + self.bucket].reshape(-1).tolist() for values in self._block[1:])
+        examples = [(task, self._sentence(task, turn)) for task, turn in zip(tasks, turns, strict=True)]
+        if self.bucket == 1:
+            return [examples]
+        examples.sort(key=lambda example: self.lengths[example[0]][example[1]])
+        batches = [examples[start : start + self.batch_size] for start in range(0, len(examples), self.batch_size)]
+        order = np.random.default_rng([self.seed, 2, number]).permutation(self.bucket)
+        return [batches[place] for place in order]
 
     def _tasks(self, number: int) -> np.ndarray:
         """The task of every example of a block of steps, (_BLOCK, batch_size)."""

@@ -14,6 +14,7 @@ _CHOICES = {"schedule": SCHEDULES, "loss": LOSSES, "sampling": SAMPLING, "report
 _AT_LEAST_ONE = (
     "steps",
     "batch_size",
+    "bucket",
     "gradient_accumulation",
     "eval_steps",
     "eval_batch_size",
@@ -58,6 +59,7 @@ class TrainingOptions:
             batches of an update (which makes clipping act in every update).
         sampling: ``mixed``: every sentence of a batch may belong to another task; ``single``: one task a batch.
         temperature: a task is drawn with probability proportional to size^(1/temperature).
+        bucket: mixed batches are drawn this many at a time and cut by length, which saves padding; 1 for none.
         max_length: subword tokens of a source or target; longer sentences are split into windows.
         eval_steps, eval_batch_size: how often the validation sets are scored, and sentences at a time.
         save_steps, keep_checkpoints: how often a checkpoint is written, and how many are kept.
@@ -80,6 +82,7 @@ class TrainingOptions:
     loss: str = "mean"
     sampling: str = "mixed"
     temperature: float = 2.0
+    bucket: int = 8
     max_length: int = 128
     eval_steps: int = 250
     eval_batch_size: int = 64

@@ -52,7 +52,7 @@ class Run:
         return self.config.head == "text-to-text"
 
 
-def train(config: RunConfig, resume: bool = False, progress: bool = True) -> dict:
+def train(config: RunConfig, resume: bool = False, progress: bool = True, test: bool = True) -> dict:
     """Train, keep the best weights on validation, score them on validation and test.
 
     Args:
@@ -61,6 +61,7 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True) -> dic
         resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
             to the bit as without the interruption. A finished run gives its metrics at once.
         progress: show a progress bar.
+        test: score the test sets; without, for a search, ``test`` in the metrics is None.
 
     Returns:
         What ``metrics.json`` holds.
@@ -102,7 +103,8 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True) -> dic
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     load_weights(run.model, output / BEST)
-    metrics = _metrics(config, run, trainer, validate(run.model), _scorer(run, tasks, "test")(run.model))
+    scores = _scorer(run, tasks, "test")(run.model) if test else None
+    metrics = _metrics(config, run, trainer, validate(run.model), scores)
     if trainer.args.should_save:
         write_text(output / METRICS, json.dumps(metrics, ensure_ascii=False, indent=1))
     return metrics
@@ -206,7 +208,7 @@ def _scorer(run: Run, tasks: list[Task], split: str) -> Scorer:
     return Scorer(run.formulation, sentences, config.options.eval_batch_size, generate=run.generates)
 
 
-def _metrics(config: RunConfig, run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict) -> dict:
+def _metrics(config: RunConfig, run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict | None) -> dict:
     progress, parameters = trainer.progress, list(run.model.parameters())
     cuda = trainer.args.device.type == "cuda"
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere

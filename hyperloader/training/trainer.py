@@ -107,6 +107,7 @@ class MultiTaskTrainer(Trainer):
         """Batches from the current step on: each is a function of its number alone, so nothing has to be skipped."""
         options, args = self.options, self.args
         accumulation = options.gradient_accumulation
+        lengths = [[len(example.input_ids) for example in task] for task in self.examples]
 
         def batches():
             return MultiTaskBatches(
@@ -119,6 +120,8 @@ class MultiTaskTrainer(Trainer):
                 start_step=self.state.global_step * accumulation,
                 process_index=args.process_index,
                 num_processes=args.world_size,
+                lengths=lengths,
+                bucket=options.bucket,
             )
 
         return TrainBatches(self.examples, self.data_collator, batches)

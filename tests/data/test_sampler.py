@@ -117,3 +117,56 @@ def test_bad_arguments_are_refused(changes, message):
 def test_a_step_outside_the_run_is_refused():
     with pytest.raises(ValueError, match="step must be at most 9, got 10"):
         MultiTaskBatches([3], 2, 10).batch(10)
+
+
+LENGTHS = [[(7 * i + task) % (10 + 30 * task) + 1 for i in range(size)] for task, size in enumerate([50, 80, 30])]
+
+
+def bucketed(**options):
+    arguments = {"temperature": 2.0, "seed": 3, "lengths": LENGTHS} | options
+    return MultiTaskBatches([50, 80, 30], 8, 64, **arguments)
+
+
+def test_buckets_hold_the_examples_that_were_drawn():
+    plain, sorted_by_length = bucketed(lengths=None), bucketed(bucket=16)
+    for start in range(0, 64, 16):
+        steps = range(start, start + 16)
+        drawn = sorted(example for step in steps for example in plain.batch(step))
+        assert sorted(example for step in steps for example in sorted_by_length.batch(step)) == drawn
+
+
+def test_buckets_leave_little_padding():
+    def padding(batches):
+        lengths = [[LENGTHS[task][index] for task, index in batch] for batch in batches]
+        return 1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths)
+
+    assert padding(bucketed(bucket=16)) < 0.1 < 0.4 < padding(bucketed(lengths=None))
+
+
+def test_buckets_come_in_no_order_of_length():
+    longest = [max(LENGTHS[task][index] for task, index in batch) for batch in bucketed(bucket=64)]
+    assert longest not in (sorted(longest), sorted(longest, reverse=True))
+
+
+def test_buckets_resume_and_part_like_plain_batches():
+    whole = list(bucketed())
+    assert list(bucketed(start_step=13)) == whole[13:]
+    parts = [list(bucketed(process_index=i, num_processes=2)) for i in range(2)]
+    assert [one + other for one, other in zip(*parts, strict=True)] == whole
+
+
+def test_single_task_batches_are_not_sorted():
+    assert list(bucketed(mode="single")) == list(bucketed(mode="single", lengths=None))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bucket": 3}, "bucket must be a divisor of 256, got 3"),
+        ({"bucket": 0}, "bucket must be a whole number of at least 1, got 0"),
+        ({"lengths": [[1]]}, r"lengths must have \[50, 80, 30\] entries by task, got \[1\]"),
+    ],
+)
+def test_rejects_wrong_buckets(options, message):
+    with pytest.raises(ValueError, match=message):
+        bucketed(**options)
