@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.study", description=__doc__)
     parser.add_argument("plan", help="YAML file of a study")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; each gets its share of the cores")
-    parser.add_argument("--report", action="store_true", help="train nothing: make tables and charts from what is there")
+    parser.add_argument("--report", action="store_true", help="train nothing, only make tables and charts")
     parser.add_argument("--run", metavar="NAME", help="train this run alone")
     arguments = parser.parse_args()
     plan = Plan.from_yaml(arguments.plan)
