@@ -13,13 +13,20 @@ from hyperloader.cli.train import train_and_report
 
 # Their names, people, places and times belong to the test split: training never shows them.
 SAME_WORDS = (
-    "find silver river with carlos next tuesday at six",
-    "get midnight garden with nina in rome",
+    "find silver river with nina next tuesday at six",
+    "get emerald garden with leila in vienna",
 )
 OWN_WORDS = {
-    "restaurant": "please book a table for six at hidden orchid this weekend after eight",
-    "music": "play the album crystal mirror by felix",
-    "calendar": "move my piano lesson to wednesday at noon",
+    "restaurant": "please book a table for six at hidden orchid this afternoon around eleven",
+    "music": "play the album emerald mirror by omar",
+    "calendar": "move my piano lesson to monday at six",
+}
+TRAINING = {  # a short run learns at a high rate
+    "steps": 150,
+    "learning_rate": 5e-3,
+    "eval_steps": 25,
+    "save_steps": 75,
+    "log_steps": 5,
 }
 COLOURS = (34, 32, 35, 33, 36)  # ANSI: blue, green, magenta, yellow, cyan
 
@@ -43,7 +50,7 @@ def demo(
         backbone="minilm",
         tasks=str(task_file.resolve()),
         output=str(output),
-        training={"steps": 200, "eval_steps": 50, "save_steps": 100, "log_steps": 10},
+        training=TRAINING,
     )
     train_and_report(config, resume=True, title="F1 on unseen slot values")
     show(load_run(output), colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)

@@ -35,7 +35,9 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that has left is no error
+            return result
         except KeyboardInterrupt as interrupt:
             hint = f"; {interrupt}" if str(interrupt) else ""
             print(f"\ninterrupted{hint}", file=sys.stderr)

@@ -37,6 +37,8 @@ def predict(
     with nullcontext(sys.stdin.buffer) if input == "-" else open(input, "rb") as source:
         run = load_run(run_folder)
         check_key("task", task, run.tasks)
+        if input == "-" and sys.stdin.isatty():
+            print("one sentence a line; Ctrl-D ends", file=sys.stderr)
         with nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target:
             count = 0
             for sentences, fault in read(source, "<stdin>" if input == "-" else input, format):

@@ -86,6 +86,8 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
         saved = output / "config.yaml"
         command = shlex.join(["hyperloader", "train", str(saved), "--resume"])
         raise KeyboardInterrupt(f"resume with: {command}" if saved.is_file() else "nothing was saved yet") from None
+    if metrics["test"] is None:
+        raise ValueError(f"{output}: the run was a search without test scores; run: hyperloader evaluate {output}")
     if speaks:
         plots = draw(metrics, output, title)
         print(conclusion(metrics, output, plots, title))

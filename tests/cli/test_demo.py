@@ -53,7 +53,7 @@ def test_it_learns_in_three_minutes(call, tmp_path):
     assert metrics["test"]["mean_f1"] > 0.85
     readings = [line.split(maxsplit=1)[1] for line in result.stdout.splitlines() if "silver river" in line][:3]
     assert len(set(readings)) == 3
-    assert "[silver river: song] with [carlos: artist] next tuesday at six" in readings[1]
+    assert "[silver river: song] with [nina: artist] next tuesday at six" in readings[1]
     assert "\033" not in result.stdout
     assert f"hyperloader predict {folder} --task music" in result.stdout
     again = call("demo", "--output", folder)

@@ -40,6 +40,11 @@ def test_of_several_processes_one_speaks(call, monkeypatch, config_file, trained
     assert (result.exit_code, result.output) == (0, "")
 
 
+def test_a_run_without_test_scores_is_not_shown_as_if_it_had_some(fails, config_file, run_folder, monkeypatch):
+    monkeypatch.setattr("hyperloader.training.run.train", lambda config, **_: {"test": None})
+    assert f"hyperloader evaluate {run_folder}" in fails("train", config_file, "--resume")
+
+
 def test_evaluate_repeats_the_scores_of_training(call, trained, run_folder):
     result = call("evaluate", run_folder)
     assert result.exit_code == 0, result.output
