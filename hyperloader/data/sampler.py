@@ -98,7 +98,7 @@ class MultiTaskBatches:
         return self._filled[1][place][self.process_index * part : (self.process_index + 1) * part]
 
     def _fill(self, number: int) -> list[list[tuple[int, int]]]:
-        """The whole batches of a bucket: in the order drawn, or cut from its examples sorted by length, and shuffled."""
+        """The whole batches of a bucket: in the order drawn, or cut from its examples sorted by length, shuffled."""
         block, row = divmod(number * self.bucket, _BLOCK)
         if self._block is None or self._block[0] != block:
             self._block = (block, *self._draw(block))
