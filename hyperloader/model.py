@@ -12,7 +12,7 @@ from hyperloader import checkpoint
 from hyperloader.attach import Attachment
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.nn.hypernetwork import Hypernetwork
+from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
 from hyperloader.nn.weights import ActiveWeights, Weights
@@ -55,7 +55,7 @@ class HyperLoaderModel(nn.Module):
             self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
         else:
             self.task_embedding = nn.Embedding(len(config.tasks), config.task_embedding_dim)
-            self.generators = nn.ModuleDict(_hypernetworks(config, layouts))
+            self.generators = nn.ModuleDict(hypernetworks(config, layouts))
         self.heads = _task_heads(backbone, config) if config.labels is not None else None
 
     @property
@@ -270,25 +270,6 @@ def _checkpointing(backbone: nn.Module, verb: str) -> Callable:
     """The backbone's method, under the name it has had in newer releases of transformers, or the older one."""
     method = getattr(backbone, f"activation_checkpointing_{verb}", None)
     return method or getattr(backbone, f"gradient_checkpointing_{verb}")
-
-
-def _hypernetworks(config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Hypernetwork]:
-    """One hypernetwork per stack, or one that all stacks share and that numbers their layers one after the other."""
-    if config.hypernetwork_per_stack:
-        return {name: Hypernetwork(config, layout, layout.num_layers) for name, layout in layouts.items()}
-    num_layers = sum(layout.num_layers for layout in layouts.values())
-    shared, first_layer, networks = None, 0, {}
-    for name, layout in layouts.items():
-        networks[name] = Hypernetwork(config, layout, num_layers, first_layer)
-        first_layer += layout.num_layers
-        if shared is None:
-            shared = networks[name]
-        elif shared.layout.shapes != layout.shapes:
-            raise ValueError(
-                "hypernetwork_per_stack must be True for a backbone whose stacks differ in the shapes to generate"
-            )
-        networks[name].condition, networks[name].heads = shared.condition, shared.heads
-    return networks
 
 
 def _task_heads(backbone: nn.Module, config: HyperLoaderConfig) -> TaskHeads:

@@ -1,6 +1,7 @@
 """The hypernetwork of one stack: from task, layer and position to every weight of every site."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,25 @@ class Hypernetwork(nn.Module):
             self.heads["pre_norm_weight"].bias.fill_(1)
         if config.norm == "pre" and "norm_weight" in self.heads:
             self.heads["norm_weight"].bias.fill_(1)
+
+
+def hypernetworks(config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Hypernetwork]:
+    """One hypernetwork per stack, or one that all stacks share and that numbers their layers one after the other."""
+    if config.hypernetwork_per_stack:
+        return {name: Hypernetwork(config, layout, layout.num_layers) for name, layout in layouts.items()}
+    num_layers = sum(layout.num_layers for layout in layouts.values())
+    shared, first_layer, networks = None, 0, {}
+    for name, layout in layouts.items():
+        networks[name] = Hypernetwork(config, layout, num_layers, first_layer)
+        first_layer += layout.num_layers
+        if shared is None:
+            shared = networks[name]
+        elif shared.layout.shapes != layout.shapes:
+            raise ValueError(
+                "hypernetwork_per_stack must be True for a backbone whose stacks differ in the shapes to generate"
+            )
+        networks[name].condition, networks[name].heads = shared.condition, shared.heads
+    return networks
 
 
 def initial_deviation(name: str, shape: tuple[int, ...], norm: str) -> float:

@@ -43,7 +43,7 @@ def centre(up: Tensor, up_bias: Tensor) -> Centred:
 
 def _rstd(a: Tensor, centred: Centred, eps: float) -> Tensor:
     variance = (a * (a @ centred.gram)).sum(-1, keepdim=True) + 2 * a @ centred.cross + centred.square
-    return torch.rsqrt(variance + eps)  # (batches, tokens, 1)
+    return torch.rsqrt(variance.clamp_min(0) + eps)  # (batches, tokens, 1); rounding may take a variance of 0 below it
 
 
 def forward(
