@@ -12,11 +12,18 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteWeights, num_elements, take_apart
 
 _PUBLISHED_DEVIATION = 0.01
+_MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # of the absolute value of a standard normal number
+_MEAN_OF_RELU = math.sqrt(1 / (2 * math.pi))
+_CENTRING_TASKS = 64  # random tasks that stand for those to come when conditions are centred
 _WITHOUT_BIAS = ("lora_A", "lora_B")
 
 
 class Condition(nn.Module):
-    """``LayerNorm(W2 · relu(W1 · [task ; layer ; position] + b1) + b2)`` for every layer, position and task at once."""
+    """``LayerNorm(W2 · relu(W1 · [task ; layer ; position] + b1) + b2)`` for every layer, position and task at once.
+
+    With the ``scaled`` initialisation each linear layer reads its input divided by the input's expected length in the
+    1-norm, as the heads do.
+    """
 
     def __init__(self, config: HyperLoaderConfig, num_layers: int):
         super().__init__()
@@ -26,15 +33,35 @@ class Condition(nn.Module):
         self.first = nn.Linear(3 * size, config.condition_hidden_dim)
         self.second = nn.Linear(config.condition_hidden_dim, config.condition_dim)
         self.norm = nn.LayerNorm(config.condition_dim, eps=config.condition_eps)
+        self.scales = (1.0, 1.0)  # of what the two layers read
+        if config.init == "scaled":
+            self._init_scaled()
 
     def forward(self, task_embedding: Tensor, layers: Tensor, positions: Tensor) -> Tensor:
         """Return (layers, positions, tasks, condition_dim) for ``task_embedding`` (tasks, task_embedding_dim)."""
+        return self.norm(self._before_norm(task_embedding, layers, positions))
+
+    def _before_norm(self, task_embedding: Tensor, layers: Tensor, positions: Tensor) -> Tensor:
         layer = self.layer_embedding(layers)[:, None, None]
         position = self.position_embedding(positions)[None, :, None]
         task = task_embedding[None, None]
         shape = (layers.numel(), positions.numel(), task_embedding.shape[0], -1)
         inputs = torch.cat([task.expand(shape), layer.expand(shape), position.expand(shape)], -1)
-        return self.norm(self.second(functional.relu(self.first(inputs))))
+        hidden = functional.relu(self.first(inputs * self.scales[0]))
+        return self.second(hidden * self.scales[1])
+
+    @torch.no_grad()
+    def _init_scaled(self) -> None:
+        first, second = self.first, self.second
+        self.scales = (1 / (first.in_features * _MEAN_OF_NORMAL), 1 / (second.in_features * _MEAN_OF_RELU))
+        first.weight.normal_(0, 1 / (self.scales[0] * math.sqrt(first.in_features)))
+        second.weight.normal_(0, 1 / (self.scales[1] * math.sqrt(second.in_features / 2)))
+        first.bias.zero_()
+        second.bias.zero_()
+        # What all conditions of a relu network have in common, most of them, is the business of the heads' biases.
+        tasks = torch.randn(_CENTRING_TASKS, self.layer_embedding.embedding_dim)
+        rows = (torch.arange(self.layer_embedding.num_embeddings), torch.arange(self.position_embedding.num_embeddings))
+        second.bias.copy_(-self._before_norm(tasks, *rows).mean((0, 1, 2)))
 
 
 class Hypernetwork(nn.Module):
@@ -52,7 +79,8 @@ class Hypernetwork(nn.Module):
     the 64 numbers of a layer norm's output: the published model trains its adapters 51 times faster than its other
     parameters. Here the heads read ``condition / ‖condition‖₁`` (the expectation of the norm, condition_dim · √(2/π)),
     so that a generated weight moves by lr, as a weight trained directly would, whatever the sizes. The heads' own
-    weights are drawn so that what they generate has the deviation of a freshly initialised layer; those that end a
+    weights are drawn so that what they generate has the deviation of a freshly initialised layer; the condition network
+    is scaled the same way, and its conditions are centred, so that they differ from the start; heads that end a
     branch (``lora_B``, and the adapter's norm, or ``up_weight`` without a norm) start at zero: a new model computes
     exactly what its backbone does.
     """
@@ -69,7 +97,7 @@ class Hypernetwork(nn.Module):
         )
         self.condition_scale = 1.0
         if config.init == "scaled":
-            self.condition_scale = 1 / (config.condition_dim * math.sqrt(2 / math.pi))
+            self.condition_scale = 1 / (config.condition_dim * _MEAN_OF_NORMAL)
             self._init_scaled(config)
         else:
             self._init_published()
@@ -113,9 +141,6 @@ class Hypernetwork(nn.Module):
 
     @torch.no_grad()
     def _init_scaled(self, config: HyperLoaderConfig):
-        for linear, gain in ((self.condition.first, 1.0), (self.condition.second, math.sqrt(2))):
-            linear.weight.normal_(0, gain / math.sqrt(linear.in_features))
-            linear.bias.zero_()
         for name, head in self.heads.items():
             head.weight.zero_()
             if head.bias is not None:

@@ -26,9 +26,13 @@ def expected_weight(network, head, task_embedding, layer, site):
     inputs = torch.cat(
         [task_embedding, parts.layer_embedding.weight[layer], parts.position_embedding.weight[POSITIONS[site]]]
     )
-    hidden = functional.relu(parts.first.weight @ inputs + parts.first.bias)
+    hidden = functional.relu(parts.first.weight @ inputs * parts.scales[0] + parts.first.bias)
     condition = functional.layer_norm(
-        parts.second.weight @ hidden + parts.second.bias, (64,), parts.norm.weight, parts.norm.bias, 1e-6
+        parts.second.weight @ hidden * parts.scales[1] + parts.second.bias,
+        (64,),
+        parts.norm.weight,
+        parts.norm.bias,
+        1e-6,
     )
     condition = condition * network.condition_scale
     linear = network.heads[head]
@@ -106,6 +110,22 @@ def test_one_adam_step_moves_a_scaled_generated_weight_by_the_learning_rate(size
     after = network(task, grouped=False)[0, "feed_forward"]
     moved = torch.cat([(one - other).abs().flatten() for one, other in zip(after, before, strict=True)])
     assert 1.5e-3 < moved.mean().item() < 2.5e-3, "the head's weight moves it by lr, its bias by lr again"
+
+
+def test_scaled_conditions_are_centred_and_move_by_the_learning_rate():
+    """Before its layer norm: whatever the sizes, one step of Adam changes a condition of unit deviation by some lr."""
+    for sizes in ({}, {"task_embedding_dim": 16}, {"condition_hidden_dim": 1024}):
+        condition = make(num_layers=6, init="scaled", **sizes).condition
+        rows = torch.arange(6), torch.arange(6)
+        tasks = torch.randn(7, sizes.get("task_embedding_dim", 64))
+        before = condition._before_norm(tasks, *rows)
+        assert 0.5 < before.std().item() < 1.5
+        assert before.mean((0, 1, 2)).norm().item() < 0.5 * before.norm(dim=-1).mean().item()
+        optimizer = torch.optim.Adam(condition.parameters(), lr=1e-3)
+        before.square().sum().backward()
+        optimizer.step()
+        moved = (condition._before_norm(tasks, *rows) - before).abs().mean().item()
+        assert moved < 20e-3, moved
 
 
 class CountOperators(TorchDispatchMode):
