@@ -135,7 +135,8 @@ def fingerprint(backbone: nn.Module, without: set[str]) -> dict[str, list]:
         if name in without:
             continue
         flat = tensor.detach().flatten()
-        places = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLES, flat.numel())).long().to(flat.device)
+        count = min(_SAMPLES, flat.numel())
+        places = torch.linspace(0, max(flat.numel() - 1, 0), count, dtype=torch.float64).long().to(flat.device)
         marks[name] = [list(tensor.shape), flat[places].float().tolist()]
     return marks
 

@@ -151,8 +151,8 @@ class HyperLoaderModel(nn.Module):
         """What is trained, by name: all that a checkpoint has to hold."""
         trained = set(self._attachment.norm_names)
         return {
-            name: tensor
-            for name, tensor in self.state_dict().items()
+            name: parameter.detach()
+            for name, parameter in self.named_parameters()  # which names what two stacks share once
             if not name.startswith("backbone.") or name.removeprefix("backbone.") in trained
         }
 

@@ -42,6 +42,23 @@ def test_round_trip(tmp_path, name, generator):
     assert torch.equal(logits(loaded, name), logits(model, name))
 
 
+def test_round_trip_with_one_hypernetwork_for_both_stacks(tmp_path):
+    model = make_model(dtype=torch.float32, hypernetwork_per_stack=False)
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert sum(tensor.numel() for tensor in tensors.values()) == model.trainable_parameters()
+    assert torch.equal(logits(HyperLoaderModel.from_pretrained(tmp_path, tiny.make("t5"))), logits(model))
+
+
+def test_fingerprint_of_a_large_tensor_stays_inside_it():
+    """Beyond 2**24 numbers float32 cannot count places any more."""
+    backbone = torch.nn.Linear(4099, 4099, bias=False, device="meta").to_empty(device="cpu")
+    torch.nn.init.zeros_(backbone.weight)
+    with torch.no_grad():
+        backbone.weight[-1, -1] = 7
+    assert checkpoint.fingerprint(backbone, set())["weight"][1][-1] == 7
+
+
 def test_holds_only_what_is_trained(saved):
     model, folder = saved
     tensors = load_file(folder / "model.safetensors")
