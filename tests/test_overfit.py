@@ -14,12 +14,11 @@ TASKS, SENTENCES, STEPS = ["atis", "mit_restaurant"], 16, 400
 
 @pytest.mark.parametrize("mode", ["single", "mixed"])
 def test_t5_overfits_real_sentences_through_generate(data_folder, mode):
-    torch.use_deterministic_algorithms(False)  # its NaN filling costs a third of the time here
     tokenizer = AutoTokenizer.from_pretrained(data_folder / "t5_tokenizer")
     formulation = TextToText(tokenizer, TASKS)
     sentences = {}
     for task in TASKS:
-        short = [one for one in read_split(data_folder / task / "train.jsonl") if 4 <= len(one.tokens) <= 9]
+        short = [one for one in read_split(data_folder / task / "train.jsonl") if 3 <= len(one.tokens) <= 6]
         sentences[task] = [one for one in short if any(tag != "O" for tag in one.tags)][:SENTENCES]
     examples = formulation.encode_all(sentences)
     sizes = {"d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 128, "num_layers": 2, "dropout_rate": 0.0}
@@ -28,17 +27,19 @@ def test_t5_overfits_real_sentences_through_generate(data_folder, mode):
     )
     model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, reduction_factor=4, init="scaled"))
     backbone.requires_grad_(True)  # its random weights know nothing yet
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
     batches = [[*examples[TASKS[0]], *examples[TASKS[1]]]] if mode == "mixed" else list(examples.values())
+    batches = [formulation.collate(batch) for batch in batches]
     score = Scorer(formulation, sentences, batch_size=2 * SENTENCES, generate=True)
 
+    scores = None
     for step in range(STEPS):
-        loss = model(**formulation.collate(batches[step % len(batches)])).loss
+        loss = model(**batches[step % len(batches)]).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if loss < 0.01 and step % 10 < len(batches):
+        if loss < 0.05 and step % 20 == 0:
             model.eval()
             if (scores := score(model))["mean_f1"] == 1:
                 break
