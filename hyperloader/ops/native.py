@@ -7,12 +7,12 @@ first.
 
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shlex
 import sys
 import warnings
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -57,7 +57,8 @@ def _load() -> tuple[ModuleType | None, str | None]:
     """Return the extension and None, or None and the reason why there is none."""
     if os.environ.get("HYPERLOADER_NATIVE") == "none":
         return None, "HYPERLOADER_NATIVE=none is set"
-    spec = importlib.util.find_spec("hyperloader._C")
+    # In this package's own folders: an editable install of it elsewhere would answer for any copy.
+    spec = PathFinder.find_spec("hyperloader._C", sys.modules["hyperloader"].__path__)
     if spec is None:
         return None, "it was not built"
     release, current = _torch_release(Path(spec.origin)), torch.__version__.partition("+")[0]
