@@ -23,7 +23,6 @@ OWN_WORDS = {
 }
 TRAINING = {  # a short run learns at a high rate
     "steps": 150,
-    "learning_rate": 5e-3,
     "eval_steps": 25,
     "save_steps": 75,
     "log_steps": 5,
