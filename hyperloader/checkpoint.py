@@ -1,10 +1,8 @@
 """Checkpoints: what is trained as safetensors, the rest as JSON with a fingerprint of the backbone."""
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,9 +101,7 @@ def save(
         },
     }
     text = json.dumps(description, ensure_ascii=False, indent=1)
-    with written_aside(folder / TENSORS) as aside_tensors, written_aside(folder / DESCRIPTION) as aside_description:
-        aside_tensors.write_bytes(content)
-        aside_description.write_text(text, encoding="utf-8")
+    replace_files({folder / TENSORS: content, folder / DESCRIPTION: text.encode()})
 
 
 def load(folder: str | Path) -> Stored:
@@ -141,17 +137,20 @@ def fingerprint(backbone: nn.Module, without: set[str]) -> dict[str, list]:
     return marks
 
 
-@contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to; it takes the place of ``path`` when the block ends without an error."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def replace_files(contents: dict[Path, bytes]) -> None:
+    """Write all files aside, down to the disk, and only then let them take their places."""
+    asides = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in contents}
     try:
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
+        for path, content in contents.items():
+            with asides[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, aside in asides.items():
+            aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
 
 
 def _read_description(path: Path) -> dict:

@@ -1,6 +1,6 @@
 """A frozen backbone, and hypernetworks that generate its adapters, LoRA updates and their norms for every task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from hyperloader import checkpoint
 from hyperloader.attach import Attachment
+from hyperloader.backbones import checkpointing
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.heads import TaskHeads
+from hyperloader.nn.heads import task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
@@ -35,19 +36,21 @@ class HyperLoaderModel(nn.Module):
         ValueError: an unsupported backbone, one that is attached already, or sizes that do not fit it.
     """
 
+    accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
+
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         super().__init__()
         self.hyperloader_config = config
         self._active = ActiveWeights()
-        device = next(backbone.parameters()).device
         self._attachment = Attachment(backbone, config, self._active)
         try:
             self._build(self._attachment.layouts, backbone)
-        except ValueError:
+            self.to(next(backbone.parameters()).device)
+        except BaseException:  # whatever it is, memory or Ctrl-C: the backbone is given back
             self._attachment.undo(backbone)
             raise
-        self.to(device)
         self.backbone = backbone
+        self.train(backbone.training)
 
     def _build(self, layouts: Mapping[str, Layout], backbone: nn.Module) -> None:
         config = self.hyperloader_config
@@ -56,7 +59,7 @@ class HyperLoaderModel(nn.Module):
         else:
             self.task_embedding = nn.Embedding(len(config.tasks), config.task_embedding_dim)
             self.generators = nn.ModuleDict(hypernetworks(config, layouts))
-        self.heads = _task_heads(backbone, config) if config.labels is not None else None
+        self.heads = task_heads(backbone, config.labels) if config.labels is not None else None
 
     @property
     def config(self) -> Any:
@@ -86,20 +89,21 @@ class HyperLoaderModel(nn.Module):
 
         Returns:
             The backbone's own output or, with ``config.labels``, a ``TokenClassifierOutput`` whose ``loss`` is the mean
-            cross entropy over labelled tokens and whose ``logits`` are (batch, tokens, labels of the task); in a
-            mixed batch the columns beyond a task's own labels are -inf.
+            cross entropy over labelled tokens (0 without any) and whose ``logits`` are (batch, tokens, labels of
+            ``task``); with ``task_ids`` (batch, tokens, most labels of any task), where the columns beyond the labels
+            of a sentence's own task are -inf.
 
         Raises:
             ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
         """
-        which = self._which(task, task_ids, input_ids)
+        which = self._which(task, task_ids, _rows(input_ids, backbone_arguments))
         with self._active.use(self._generate_weights(which)):
             if self.heads is None:
                 if labels is not None:
                     backbone_arguments["labels"] = labels
                 return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
             outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
-        return self._classify(outputs, labels, which)
+        return self._classify(outputs, labels, which, widest=task is None)
 
     @torch.no_grad()
     def generate(
@@ -115,9 +119,11 @@ class HyperLoaderModel(nn.Module):
         Takes every argument of transformers' ``generate``; raises ``TypeError`` for a backbone that cannot generate,
         and what ``forward`` raises.
         """
+        self._check_attached()
         if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
             raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
-        with self._active.use(self._generate_weights(self._which(task, task_ids, input_ids))):
+        which = self._which(task, task_ids, _rows(input_ids, generate_arguments))
+        with self._active.use(self._generate_weights(which)):
             return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def gradient_checkpointing_enable(
@@ -133,14 +139,15 @@ class HyperLoaderModel(nn.Module):
                 "use_reentrant must be False: reentrant checkpointing cannot differentiate generated weights"
             )
         arguments |= {"use_reentrant": False, "context_fn": self._active.checkpoint_contexts}
-        _checkpointing(self.backbone, "enable")(arguments, **backbone_arguments)
+        checkpointing(self.backbone, "enable")(arguments, **backbone_arguments)
 
     def gradient_checkpointing_disable(self) -> None:
         """Undo ``gradient_checkpointing_enable``."""
-        _checkpointing(self.backbone, "disable")()
+        checkpointing(self.backbone, "disable")()
 
     def detach(self) -> nn.Module:
         """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
+        self._check_attached()
         backbone = self.backbone
         self._attachment.undo(backbone)
         for name in list(self._modules):
@@ -170,6 +177,7 @@ class HyperLoaderModel(nn.Module):
 
         Both are written aside and then renamed: a failure leaves what was there.
         """
+        self._check_attached()
         checkpoint.save(folder, self.trainable_state(), self.hyperloader_config, self.backbone, self._attachment)
 
     @classmethod
@@ -179,6 +187,9 @@ class HyperLoaderModel(nn.Module):
         Args:
             folder: a local folder.
             backbone: the backbone that it was trained with; None loads the one named in the checkpoint.
+
+        Returns:
+            The model, in evaluation mode.
 
         Raises:
             FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
@@ -193,10 +204,15 @@ class HyperLoaderModel(nn.Module):
             model.detach()
             raise
         model.load_state_dict(stored.tensors, strict=False)
-        return model
+        return model.eval()
 
-    def _which(self, task: str | None, task_ids: Tensor | None, input_ids: Tensor | None) -> int | Tensor:
-        """The task of the whole batch as an index, or that of each sentence."""
+    def _check_attached(self) -> None:
+        if "backbone" not in self._modules:
+            raise RuntimeError("this model has no backbone since detach(); attach a new HyperLoaderModel to it")
+
+    def _which(self, task: str | None, task_ids: Tensor | None, rows: int | None) -> int | Tensor:
+        """The task of the whole batch of ``rows`` sentences as an index, or that of each sentence."""
+        self._check_attached()
         if (task is None) == (task_ids is None):
             raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
         if task is not None:
@@ -204,10 +220,8 @@ class HyperLoaderModel(nn.Module):
         if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
             what = f"{task_ids.dtype} {tuple(task_ids.shape)}" if isinstance(task_ids, Tensor) else repr(task_ids)
             raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {what}")
-        if input_ids is not None and task_ids.shape[0] != input_ids.shape[0]:
-            raise ValueError(
-                f"task_ids must have one entry per sentence, got {task_ids.shape[0]} for {input_ids.shape[0]} sentences"
-            )
+        if rows is not None and task_ids.shape[0] != rows:
+            raise ValueError(f"task_ids must have one entry per sentence, got {task_ids.shape[0]} for {rows} sentences")
         if _may_look_at(task_ids) and task_ids.numel():
             low, high = (int(bound) for bound in task_ids.aminmax())
             count = len(self.hyperloader_config.tasks)
@@ -223,7 +237,7 @@ class HyperLoaderModel(nn.Module):
         if isinstance(which, int):
             tasks, group = torch.tensor([which], device=device), None
         elif _may_look_at(which):
-            tasks, group = torch.unique(which, return_inverse=True)
+            tasks, group = (tensor.to(device) for tensor in torch.unique(which, return_inverse=True))
         else:
             tasks, group = torch.arange(len(self.hyperloader_config.tasks), device=device), which
         with torch.autocast(device.type, enabled=False):
@@ -238,16 +252,20 @@ class HyperLoaderModel(nn.Module):
             sites |= {(name, layer, site): weights for (layer, site), weights in generated.items()}
         return sites
 
-    def _classify(self, outputs: Any, labels: Tensor | None, which: int | Tensor) -> Any:
+    def _classify(self, outputs: Any, labels: Tensor | None, which: int | Tensor, widest: bool) -> Any:
         from transformers.modeling_outputs import TokenClassifierOutput
 
-        logits = self.heads(outputs.last_hidden_state, which)
+        logits = self.heads(outputs.last_hidden_state, which, widest)
         if labels is not None and labels.shape != logits.shape[:2]:
             raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
         loss = None
         if labels is not None:
             self._check_labels(labels, which)
-            loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+            wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+            total = functional.cross_entropy(
+                wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            )
+            loss = total / labels.ne(IGNORED).sum().clamp_min(1)
         return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"))
 
     def _check_labels(self, labels: Tensor, which: int | Tensor) -> None:
@@ -261,26 +279,17 @@ class HyperLoaderModel(nn.Module):
             )
 
 
+def _rows(input_ids: Tensor | None, arguments: Mapping) -> int | None:
+    """Sentences of the batch, as far as the arguments say."""
+    if input_ids is not None:
+        return input_ids.shape[0]
+    for name in ("inputs", "inputs_embeds", "encoder_outputs"):
+        given = arguments.get(name)
+        if given is not None:
+            return (given if isinstance(given, Tensor) else given[0]).shape[0]
+    return None
+
+
 def _may_look_at(tensor: Tensor) -> bool:
     """Whether the values of ``tensor`` are at hand: on a device a look would wait, in a trace there are none."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _checkpointing(backbone: nn.Module, verb: str) -> Callable:
-    """The backbone's method, under the name it has had in newer releases of transformers, or the older one."""
-    method = getattr(backbone, f"activation_checkpointing_{verb}", None)
-    return method or getattr(backbone, f"gradient_checkpointing_{verb}")
-
-
-def _task_heads(backbone: nn.Module, config: HyperLoaderConfig) -> TaskHeads:
-    sizes = backbone.config
-    if getattr(backbone, "decoder", None) is not None or not hasattr(sizes, "hidden_size"):
-        raise ValueError(
-            f"labels must be None for {type(backbone).__name__}: token classification needs an encoder that returns "
-            "hidden states, such as BertModel or T5EncoderModel"
-        )
-    dropouts = (
-        getattr(sizes, name, None) for name in ("classifier_dropout", "hidden_dropout_prob", "dropout_rate", "dropout")
-    )
-    dropout = next((value for value in dropouts if value is not None), 0.0)
-    return TaskHeads(sizes.hidden_size, config.labels, dropout)

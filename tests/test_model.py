@@ -135,6 +135,7 @@ def test_mixed_batch_is_the_sentences_one_by_one(name, generator):
     model = make_model(name, generator=generator)
     batch = make_batch(name)
     together = model(**batch, task_ids=TASK_IDS)
+    assert together.loss.dtype == torch.float64
     together.loss.backward()
     expected = gradients(model)
     model.zero_grad()
@@ -372,23 +373,122 @@ def test_a_failed_construction_leaves_the_backbone_as_it_was():
     HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, reduction_factor=4))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_trains_with_a_plain_trainer(tmp_path, checkpointing):
-    model = make_model("bert", torch.float32)
+def train_plainly(model, folder, **options):
     rows = [
-        {key: tensor[i] for key, tensor in make_batch("bert").items()} | {"task_ids": TASK_IDS[i]} for i in range(5)
+        {key: tensor[i] for key, tensor in make_batch("bert").items()} | {"task_ids": TASK_IDS[i]} for i in range(4)
     ]
-    before = model.task_embedding.weight.detach().clone()
     arguments = TrainingArguments(
-        tmp_path,
-        max_steps=2,
-        per_device_train_batch_size=5,
-        learning_rate=0.1,
-        gradient_checkpointing=checkpointing,
-        remove_unused_columns=False,
+        folder,
+        max_steps=1,
+        lr_scheduler_type="constant",
+        save_strategy="no",
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
+        **options,
     )
-    Trainer(model, arguments, train_dataset=rows).train()
+    trainer = Trainer(model, arguments, train_dataset=rows)
+    trainer.train()
+    return trainer, rows
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_trains_and_predicts_with_a_plain_trainer(tmp_path, checkpointing):
+    model = make_model("bert", torch.float32)
+    before = model.task_embedding.weight.detach().clone()
+    options = {"per_device_train_batch_size": 4, "learning_rate": 0.1, "gradient_checkpointing": checkpointing}
+    trainer, rows = train_plainly(model, tmp_path, **options)
     assert not torch.equal(model.task_embedding.weight, before)
+    trainer.args.per_device_eval_batch_size = 1  # batches of one task each
+    assert trainer.predict(rows).predictions.shape == (4, 7, max(map(len, LABELS.values())))
+
+
+def test_accumulated_batches_of_a_plain_trainer_are_one_batch(tmp_path):
+    moved = []
+    for size, accumulation in ((4, 1), (1, 4)):
+        model = make_model("bert", torch.float32)
+        before = model.task_embedding.weight.detach().clone()
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        train_plainly(model, tmp_path, **options, optim="sgd", learning_rate=0.1, max_grad_norm=0)
+        moved.append(model.task_embedding.weight.detach() - before)
+    torch.testing.assert_close(*moved, rtol=1e-4, atol=1e-7)
+
+
+def test_width_of_logits_does_not_depend_on_the_batch():
+    model, batch = make_model("bert"), make_batch("bert")
+    same = model(batch["input_ids"], task_ids=torch.zeros(5, dtype=torch.int64)).logits
+    alone = model(batch["input_ids"], task=TASKS[0]).logits
+    assert same.shape[-1] == 5
+    assert torch.equal(same[..., :3], alone)
+    assert (same[..., 3:] == -torch.inf).all()
+
+
+def test_nothing_labelled_costs_nothing():
+    model, batch = make_model("bert"), make_batch("bert")
+    loss = model(**batch | {"labels": torch.full((5, 7), -100)}, task_ids=TASK_IDS).loss
+    loss.backward()
+    assert loss == 0
+    assert not model.task_embedding.weight.grad.any()
+
+
+def test_mode_follows_the_backbone():
+    for training in (False, True):
+        model = HyperLoaderModel(tiny.make("bert").train(training), HyperLoaderConfig(tasks=TASKS, reduction_factor=4))
+        assert model.training is training
+        assert model.generators.training is training
+
+
+def test_checkpointed_graph_can_be_used_twice():
+    model = make_model("bert").train()
+    model.gradient_checkpointing_enable()
+    loss = model(**make_batch("bert"), task_ids=TASK_IDS).loss
+    first, second = (torch.autograd.grad(loss, model.task_embedding.weight, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_task_ids_are_held_against_whatever_holds_the_sentences():
+    model = make_model()
+    encoder_outputs = model.backbone.encoder.get_input_embeddings()(make_batch()["input_ids"])
+    for name in ("inputs_embeds", "encoder_outputs"):
+        given = encoder_outputs if name == "inputs_embeds" else (encoder_outputs,)
+        with pytest.raises(ValueError, match="task_ids must have one entry per sentence, got 2 for 5 sentences"):
+            model.generate(**{name: given}, task_ids=torch.tensor([0, 1]), max_new_tokens=2)
+
+
+@pytest.mark.parametrize("kind", ["subclass", "hook"])
+def test_layers_that_do_more_than_a_linear_are_refused(kind):
+    backbone = tiny.make("bert")
+    query = backbone.encoder.layer[1].attention.self.query
+    if kind == "subclass":
+        query.__class__ = type("Quantised", (torch.nn.Linear,), {})
+    else:
+        query.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="must have a plain nn.Linear at encoder.layer.1.attention.self.query"):
+        HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, reduction_factor=4))
+
+
+def test_any_failure_gives_the_backbone_back(monkeypatch):
+    backbone = tiny.make("t5")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HyperLoaderModel, "_build", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, reduction_factor=4))
+    monkeypatch.undo()
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, reduction_factor=4))
+
+
+def test_a_detached_model_says_so(tmp_path):
+    model = make_model()
+    model.detach()
+    for call in (
+        lambda: model(**make_batch(), task="a"),
+        lambda: model.generate(input_ids=make_batch()["input_ids"], task="a"),
+        lambda: model.save_pretrained(tmp_path),
+        model.detach,
+    ):
+        with pytest.raises(RuntimeError, match=r"no backbone since detach\(\)"):
+            call()

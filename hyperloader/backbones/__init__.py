@@ -4,12 +4,14 @@ To add one: a file with ``stacks(backbone) -> list[Stack]`` naming the ``nn.Line
 ``FAMILIES`` under the ``model_type`` of its transformers config, and a test with a tiny random model.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from hyperloader.backbones import bert, distilbert, t5
 from hyperloader.backbones.family import Stack
 
-__all__ = ["FAMILIES", "Stack", "find_norms", "find_stacks"]
+__all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks"]
 
 FAMILIES = {
     "bert": bert.stacks,
@@ -36,11 +38,17 @@ def find_stacks(backbone: nn.Module) -> list[Stack]:
         for layer in stack.layers:
             for site, path in layer.items():
                 module = backbone.get_submodule(path)
-                if not isinstance(module, nn.Linear):
-                    raise ValueError(
-                        f"backbone must have a plain nn.Linear at {path} ({site}), got {type(module).__name__}"
-                    )
+                hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+                if type(module) is not nn.Linear or hooked:
+                    found = f"{type(module).__name__}{' with hooks' if hooked else ''}"
+                    raise ValueError(f"backbone must have a plain nn.Linear at {path} ({site}), got {found}")
     return stacks
+
+
+def checkpointing(backbone: nn.Module, verb: str) -> Callable:
+    """The method that does ``verb`` (enable or disable), under the name that the installed transformers has for it."""
+    newer = getattr(backbone, f"activation_checkpointing_{verb}", None)
+    return newer or getattr(backbone, f"gradient_checkpointing_{verb}")
 
 
 def find_norms(backbone: nn.Module) -> list[str]:

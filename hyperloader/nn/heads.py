@@ -25,19 +25,22 @@ class TaskHeads(nn.Module):
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
         self._widest = int(sizes.max())
 
-    def forward(self, hidden_states: Tensor, task_ids: int | Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, task_ids: int | Tensor, widest: bool = False) -> Tensor:
         """Logits of ``hidden_states`` (batch, tokens, hidden).
 
         Args:
             task_ids: the task of the whole batch, or of each sentence (batch,).
+            widest: give as many columns for one task as for a mixed batch.
 
         Returns:
-            (batch, tokens, labels of that task); for a mixed batch (batch, tokens, most labels of any task), where the
-            columns beyond a sentence's own labels are -inf.
+            (batch, tokens, labels of that task); for a mixed batch or ``widest`` (batch, tokens, most labels of any
+            task), where the columns beyond a sentence's own labels are -inf.
         """
         hidden_states = self.dropout(hidden_states)
         if isinstance(task_ids, int):
-            return self.heads[task_ids](hidden_states)
+            logits = self.heads[task_ids](hidden_states)
+            missing = self._widest - logits.shape[-1] if widest else 0
+            return functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
         weight = torch.cat([head.weight for head in self.heads])
         bias = torch.cat([head.bias for head in self.heads])
         logits = functional.linear(hidden_states, weight, bias)  # (batch, tokens, labels of all tasks)
@@ -46,3 +49,20 @@ class TaskHeads(nn.Module):
         index = (self.starts[task_ids][:, None] + columns).clamp(max=logits.shape[-1] - 1)
         chosen = logits.gather(-1, index[:, None].expand(-1, logits.shape[1], -1))
         return chosen.masked_fill(~own[:, None], -torch.inf)
+
+
+def head_dropout(sizes) -> float:
+    """Dropout before the task heads: what the backbone's config says about classifiers, or about itself."""
+    names = ("classifier_dropout", "hidden_dropout_prob", "dropout_rate", "dropout")
+    return next((value for name in names if (value := getattr(sizes, name, None)) is not None), 0.0)
+
+
+def task_heads(backbone: nn.Module, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
+    """Heads for an encoder; raises ``ValueError`` for a backbone that returns no hidden states."""
+    sizes = backbone.config
+    if getattr(backbone, "decoder", None) is not None or not hasattr(sizes, "hidden_size"):
+        raise ValueError(
+            f"labels must be None for {type(backbone).__name__}: token classification needs an encoder that returns "
+            "hidden states, such as BertModel or T5EncoderModel"
+        )
+    return TaskHeads(sizes.hidden_size, labels, head_dropout(sizes))

@@ -1,8 +1,7 @@
 """How generated weights reach the sites: set for one forward, per thread, and again when it is recomputed."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -52,16 +51,26 @@ class ActiveWeights(threading.local):
             )
         return self.current
 
-    @contextmanager
-    def use(self, weights: Weights | None) -> Iterator[None]:
+    def use(self, weights: Weights | None) -> "Use":
         """Apply ``weights`` inside the block."""
-        previous, self.current = self.current, weights
-        try:
-            yield
-        finally:
-            self.current = previous
+        return Use(self, weights)
 
     def checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """``context_fn`` of ``torch.utils.checkpoint``: recomputation in the backward sees the weights of its forward,
         though another forward may have run in between."""
         return nullcontext(), self.use(self.current)
+
+
+class Use:
+    """A block in which ``weights`` are applied. It can be entered again: a graph that is kept is recomputed twice."""
+
+    def __init__(self, active: ActiveWeights, weights: Weights | None):
+        self._active, self._weights = active, weights
+        self._previous: list[Weights | None] = []
+
+    def __enter__(self) -> None:
+        self._previous.append(self._active.current)
+        self._active.current = self._weights
+
+    def __exit__(self, *_) -> None:
+        self._active.current = self._previous.pop()

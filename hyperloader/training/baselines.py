@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import TokenClassifierOutput
 
+from hyperloader.backbones import checkpointing
 from hyperloader.nn.heads import TaskHeads
 from hyperloader.training.loss import sequence_loss
 from hyperloader.training.weights import save_trained
@@ -35,7 +36,7 @@ class TokenClassifier(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the backbone's activations in the backward pass."""
-        enable_checkpointing(self.backbone)
+        checkpointing(self.backbone, "enable")({"use_reentrant": False})
 
     def save_pretrained(self, folder: Path) -> None:
         """Write what is trained."""
@@ -60,17 +61,8 @@ class SequenceToSequence(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the backbone's activations in the backward pass."""
-        enable_checkpointing(self.backbone)
+        checkpointing(self.backbone, "enable")({"use_reentrant": False})
 
     def save_pretrained(self, folder: Path) -> None:
         """Write what is trained."""
         save_trained(self, Path(folder))
-
-
-def enable_checkpointing(backbone: nn.Module) -> None:
-    """Switch on gradient checkpointing, under the name that the installed transformers has for it."""
-    options = {"use_reentrant": False}
-    if hasattr(backbone, "activation_checkpointing_enable"):
-        backbone.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)

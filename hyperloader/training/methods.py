@@ -70,6 +70,7 @@ def build_model(
             values["labels"] = {task: list(labels[task]) for task in tasks}
         return HyperLoaderModel(backbone, HyperLoaderConfig.from_dict(values))
 
+    from hyperloader.nn.heads import head_dropout
     from hyperloader.training.baselines import SequenceToSequence, TokenClassifier
 
     sizes = backbone.config
@@ -82,7 +83,7 @@ def build_model(
     if labels is None:
         return SequenceToSequence(backbone)
     return TokenClassifier(
-        backbone, {task: list(labels[task]) for task in tasks}, sizes.hidden_size, _head_dropout(sizes)
+        backbone, {task: list(labels[task]) for task in tasks}, sizes.hidden_size, head_dropout(sizes)
     )
 
 
@@ -102,9 +103,3 @@ def _with_lora(backbone: nn.Module, options: Mapping) -> nn.Module:
     with warnings.catch_warnings():  # PEFT still asks for a property that transformers has renamed
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         return get_peft_model(backbone, config)
-
-
-def _head_dropout(sizes) -> float:
-    """Dropout before the task heads: that of the backbone, as in ``HyperLoaderModel``."""
-    names = ("classifier_dropout", "hidden_dropout_prob", "dropout_rate", "dropout")
-    return next((value for name in names if (value := getattr(sizes, name, None)) is not None), 0.0)
