@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint study bench clean
+.PHONY: help install demo test test-all lint study clean
 help:
-	@echo "make demo | test | test-all | lint | study | bench | clean"
+	@echo "make demo | test | test-all | lint | study | clean"
 
 install: $(installed)
 
@@ -47,9 +47,6 @@ lint: $(dependencies)
 
 study: $(installed) $(minilm)
 	$(bin)/python -m bench.study $(STUDY)
-
-bench: $(installed) $(minilm)
-	$(bin)/python -m bench
 
 clean:
 	rm -rf build dist *.egg-info hyperloader/_C*.so .pytest_cache .ruff_cache .hypothesis

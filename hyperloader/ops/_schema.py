@@ -75,11 +75,17 @@ def define(namespace: str) -> None:
     """Register every operator under ``namespace``, computed by the reference, with autograd."""
     for name, schema in SCHEMAS.items():
         torch.library.define(f"{namespace}::{name}", schema)
-        torch.library.impl(f"{namespace}::{name}", "CompositeExplicitAutograd", _without_autocast(_KERNELS[name]))
+    fill(namespace)
     operators = getattr(torch.ops, namespace)
     _register_generate(operators)
     _register_adapter(operators)
     _register_lora_linear(operators)
+
+
+def fill(namespace: str) -> None:
+    """Let the reference compute the operators of ``namespace`` on every device that has no kernels of its own."""
+    for name, kernel in _KERNELS.items():
+        torch.library.impl(f"{namespace}::{name}", "CompositeExplicitAutograd", _without_autocast(kernel))
 
 
 def _without_autocast(kernel):

@@ -13,7 +13,9 @@ OPERATORS = ("generate", "adapter", "lora_linear")
 _REFERENCE = "hyperloader_reference"
 _schema.define(_REFERENCE)
 _schema.register_fakes(_REFERENCE)
-if not native.available:
+if native.available:
+    _schema.fill("hyperloader")
+else:
     _schema.define("hyperloader")
 _schema.register_fakes("hyperloader")
 

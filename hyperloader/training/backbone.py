@@ -28,6 +28,7 @@ def load_backbone(name: str, head: str):
         FileNotFoundError: MiniLM's package is not installed, or the folder does not exist.
         ValueError: the head is unknown, the weights have another hash, or are no safetensors.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, T5EncoderModel
     from transformers.utils import logging
 
@@ -49,8 +50,11 @@ def load_backbone(name: str, head: str):
         backbone = auto.from_pretrained(path, config=config, use_safetensors=True, dtype="float32")
         words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"backbone {name}: {error}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if reason.startswith("Unrecognized configuration class"):
+            reason = f"transformers has no model of type {config.model_type} for the head {head}"
+        raise ValueError(f"backbone {name}: {reason}") from error
     finally:
         if bar:
             logging.enable_progress_bar()

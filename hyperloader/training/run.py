@@ -125,6 +125,8 @@ def load_run(folder: str | Path) -> Run:
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{folder / LABELS}: no JSON: {error}") from error
+    if not isinstance(labels, dict) or not labels:
+        raise ValueError(f"{folder / LABELS}: must map every task to its labels, got {labels!r:.60}")
     run = _build(config, labels)
     load_weights(run.model, folder / BEST)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -1,6 +1,7 @@
 """A run: what is trained on what, how, and where it goes. YAML in and out."""
 
 import dataclasses
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -129,7 +130,8 @@ class RunConfig:
             return load_tasks(Path(self.tasks))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / _INLINE
-            lines = [yaml.safe_dump(task, default_flow_style=True, width=1 << 30).strip() for task in self.tasks]
+            tasks = [_expanded(task) for task in self.tasks]
+            lines = [yaml.safe_dump(task, default_flow_style=True, width=1 << 30).strip() for task in tasks]
             path.write_text("tasks:\n" + "".join(f"- {line}\n" for line in lines), encoding="utf-8")
             try:
                 return load_tasks(path)
@@ -150,9 +152,23 @@ def _absolute(tasks, folder: Path):
         return tasks
 
     def resolved(task):
-        path = task.get("path") if isinstance(task, Mapping) else None
-        if not isinstance(path, str) or path.startswith(("$", "~")):
+        if not isinstance(task, Mapping):
             return task
-        return {**task, "path": str((folder / path).resolve())}
+        path, dataset = task.get("path"), task.get("dataset")
+        if isinstance(path, str) and not path.startswith(("$", "~")):
+            return {**task, "path": str((folder / path).resolve())}
+        if isinstance(dataset, str) and dataset.startswith("."):
+            return {**task, "dataset": str((folder / dataset).resolve())}
+        return task
 
     return [resolved(task) for task in tasks]
+
+
+def _expanded(task):
+    """``task`` with the variables of its path filled in; a variable's own relative path starts at the working
+    directory. One that is not set is left for the reader of the task file, which says so."""
+    path = task.get("path") if isinstance(task, Mapping) else None
+    if not isinstance(path, str) or not path.startswith(("$", "~")):
+        return task
+    filled = os.path.expandvars(os.path.expanduser(path))
+    return task if "$" in filled else {**task, "path": os.path.abspath(filled)}

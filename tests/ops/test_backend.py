@@ -56,3 +56,20 @@ def test_native_and_reference_have_one_schema(name):
     compiled = str(getattr(torch.ops.hyperloader, name).default._schema)
     plain = str(getattr(torch.ops.hyperloader_reference, name).default._schema)
     assert compiled.removeprefix("hyperloader::") == plain.removeprefix("hyperloader_reference::")
+
+
+@pytest.mark.parametrize("name", _schema.SCHEMAS)
+@pytest.mark.parametrize("key", ["CPU", "CUDA", "XPU"])
+def test_every_device_has_kernels(name, key):
+    """With the extension too: where it has none of its own, the reference computes."""
+    import torch
+
+    assert torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"hyperloader::{name}", key)
+
+
+@pytest.mark.skipif(not native.available, reason="the extension is not built")
+@pytest.mark.parametrize("name", _schema.SCHEMAS)
+def test_the_extension_computes_on_the_cpu(name):
+    import torch
+
+    assert "cpu/" in torch._C._dispatch_dump_table(f"hyperloader::{name}").split("CPU: ")[1].split("\n")[0]
