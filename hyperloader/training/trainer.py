@@ -107,7 +107,9 @@ class MultiTaskTrainer(Trainer):
         """Batches from the current step on: each is a function of its number alone, so nothing has to be skipped."""
         options, args = self.options, self.args
         accumulation = options.gradient_accumulation
-        lengths = [[len(example.input_ids) for example in task] for task in self.examples]
+        lengths = None
+        if options.bucket > 1:
+            lengths = [[len(example.input_ids) for example in task] for task in self.examples]
 
         def batches():
             return MultiTaskBatches(

@@ -90,10 +90,10 @@ def test_full_trains_everything_but_the_unused_pooler():
 
 
 def test_hyperformer_and_adapter_are_without_lora():
-    assert build("hyperformer++").config.lora_sites == ()
-    adapter = build("adapter").config
+    assert build("hyperformer++").hyperloader_config.lora_sites == ()
+    adapter = build("adapter").hyperloader_config
     assert (adapter.lora_sites, adapter.generator) == ((), "table")
-    assert build("hyperloader").config.lora_sites
+    assert build("hyperloader").hyperloader_config.lora_sites
 
 
 def test_text_to_text_baselines_ignore_the_task():
