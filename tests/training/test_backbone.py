@@ -1,4 +1,5 @@
 import importlib.util
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,3 +65,18 @@ def test_pickled_weights_are_never_loaded(bert, tmp_path):
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="safetensors"):
         load_backbone(str(tmp_path), "token-classification")
+
+
+def test_truncated_weights_are_named(bert, tmp_path):
+    folder = tmp_path / "truncated"
+    shutil.copytree(bert, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"backbone {folder}: "):
+        load_backbone(str(folder), "token-classification")
+
+
+def test_a_head_that_the_backbone_cannot_have_is_one_line(bert):
+    with pytest.raises(ValueError, match="no model of type bert for the head text-to-text") as error:
+        load_backbone(str(bert), "text-to-text")
+    assert "\n" not in str(error.value)

@@ -31,6 +31,7 @@ def test_yaml_and_back(tmp_path):
         ({"preset": "publish"}, "unknown preset 'publish'; did you mean 'published'"),
         ({"training": {"step": 3}}, "unknown training option 'step'; did you mean 'steps'"),
         ({"training": {"steps": 0}}, "steps must be at least 1, got 0"),
+        ({"training": {"bucket": 3}}, "bucket must be a divisor of 256, got 3"),
         ({"training": [3]}, "training must be a mapping"),
         ({"model": {"rnk": 3}}, "unknown model option 'rnk'; did you mean 'rank'"),
         ({"method": "full", "model": {"rank": 3}}, "model.rank must not be given for the method full, got 3"),
@@ -83,3 +84,29 @@ def test_errors_in_inline_tasks_name_the_task(data):
     config = RunConfig.from_dict(BASE | {"tasks": tasks}, folder=data)
     with pytest.raises(DataError, match=r"^tasks\[1\]: unknown key 'pth'; did you mean 'path'"):
         config.load_tasks()
+
+
+def test_a_variable_with_a_relative_path_starts_at_the_working_directory(data, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setenv("SOME_DATA", data.name)
+    config = RunConfig.from_dict(BASE | {"tasks": [{"name": "colours", "path": "${SOME_DATA}/colours"}]}, folder="/")
+    assert [task.name for task in config.load_tasks()] == ["colours"]
+    monkeypatch.delenv("SOME_DATA")
+    with pytest.raises(DataError, match="environment variable 'SOME_DATA' is not set"):
+        config.load_tasks()
+
+
+def test_a_local_data_set_is_relative_to_the_file(tmp_path):
+    tasks = [{"name": "saved", "dataset": "./saved"}, {"name": "hub", "dataset": "conll2003"}]
+    config = RunConfig.from_dict(BASE | {"tasks": tasks}, folder=tmp_path)
+    assert [task["dataset"] for task in config.tasks] == [str(tmp_path / "saved"), "conll2003"]
+
+
+def test_presets_choose_the_model_where_the_run_does_not():
+    def options(**changes):
+        return RunConfig.from_dict(BASE | changes).model_options
+
+    assert options() == {"init": "scaled", "norm": "none", "reduction_factor": 8}
+    assert options(model={"norm": "pre"})["norm"] == "pre"
+    assert options(preset="published")["init"] == "published"
+    assert options(method="full") == options(method="lora") == {}
