@@ -16,8 +16,9 @@ _COLOURS = {
 
 def write(plan: Plan) -> None:
     """Put the tables into the README, between its two marks, and draw one chart per stage."""
-    text = "\n\n".join([_search_table(plan), *(_stage_table(plan, stage) for stage in plan.stages)])
-    for stage in plan.stages:
+    stages = [stage for stage in plan.stages if results(plan, stage)]  # a study may be reported before its end
+    text = "\n\n".join([_search_table(plan), *(_stage_table(plan, stage) for stage in stages)])
+    for stage in stages:
         draw(plan, stage)
     readme = README.read_text(encoding="utf-8")
     if BEGIN not in readme or END not in readme:
@@ -85,13 +86,12 @@ def _stage_table(plan: Plan, stage: Stage) -> str:
     runs = results(plan, stage)
     step = json.loads(path.read_text()) if (path := plan.results / "step.json").is_file() else None
     tasks = list(next(iter(runs.values()))[0]["test"]["tasks"])
-    seeds = f"{len(stage.seeds)} seed{'s' if len(stage.seeds) > 1 else ''}"
+    columns = [*(task.replace("_", " ") for task in tasks), "mean", "seeds", "trained", "s / step", "memory"]
     lines = [
-        f"**{stage.title}** ({stage.steps:,} steps of {plan.recipe.options.batch_size} sentences, {seeds}; "
-        "test micro-F1):",
+        f"**{stage.title}** ({stage.steps:,} steps of {plan.recipe.options.batch_size} sentences; test micro-F1):",
         "",
-        f"| method | {' | '.join(task.replace('_', ' ') for task in tasks)} | mean | trained | s / step | memory |",
-        f"|---|{'---:|' * (len(tasks) + 4)}",
+        f"| method | {' | '.join(columns)} |",
+        f"|---|{'---:|' * len(columns)}",
     ]
     for method, found in runs.items():
         by_task = [statistics.mean(100 * run["test"]["tasks"][task]["f1"] for run in found) for task in tasks]
@@ -99,7 +99,8 @@ def _stage_table(plan: Plan, stage: Stage) -> str:
         mean = f"**{statistics.mean(means):.1f}**" + (
             f" ({min(means):.1f} to {max(means):.1f})" if len(means) > 1 else ""
         )
-        cells = [f"{score:.1f}" for score in by_task] + [mean, f"{found[0]['trainable_parameters'] / 1e6:.2f} M"]
+        cells = [f"{score:.1f}" for score in by_task]
+        cells += [mean, str(len(found)), f"{found[0]['trainable_parameters'] / 1e6:.2f} M"]
         if step:
             cells += [
                 f"{step['seconds'][method]['median']:.3f}",
