@@ -1,4 +1,4 @@
-"""Small random backbones for tests."""
+"""Small random backbones and models for tests, and batches for them."""
 
 import torch
 from transformers import (
@@ -19,7 +19,12 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from hyperloader import HyperLoaderConfig, HyperLoaderModel
+
 VOCABULARY = 50
+TASKS = ["a", "b c", "ü.weight"]
+LABELS = {"a": ["O", "B-x", "I-x"], "b c": ["O"], "ü.weight": ["O", "B-y", "I-y", "B-z", "I-z"]}
+TASK_IDS = torch.tensor([0, 2, 1, 0, 2])  # of the sentences of make_batch
 
 
 def _t5(kind, config_kind=T5Config, **options):
@@ -67,3 +72,24 @@ def randomise(model, deviation: float = 0.3) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, 0, deviation)
+
+
+def make_model(name="t5", dtype=torch.float64, randomised=True, **options):
+    if name not in SEQUENCE_TO_SEQUENCE:
+        options.setdefault("labels", LABELS)
+    config = HyperLoaderConfig(tasks=TASKS, **{"reduction_factor": 4, "rank": 2} | options)
+    model = HyperLoaderModel(make(name, dtype), config).to(dtype).eval()
+    if randomised:
+        randomise(model)
+    return model
+
+
+def make_batch(name="t5"):
+    torch.manual_seed(2)
+    batch = {"input_ids": torch.randint(2, VOCABULARY, (5, 7)), "attention_mask": torch.ones(5, 7).long()}
+    if name in SEQUENCE_TO_SEQUENCE:
+        batch["labels"] = torch.randint(2, VOCABULARY, (5, 6))
+    else:
+        sizes = torch.tensor([len(LABELS[task]) for task in TASKS])[TASK_IDS]
+        batch["labels"] = torch.randint(10**6, (5, 7)) % sizes[:, None]
+    return batch

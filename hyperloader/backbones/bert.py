@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hyperloader.backbones.family import Stack, child_path, joined
+from hyperloader.backbones.family import Stack, encoder_stack
 
 _SITES = {
     "feed_forward": "output.dense",
@@ -14,11 +14,4 @@ _SITES = {
 
 def stacks(backbone: nn.Module) -> list[Stack]:
     """The encoder."""
-    base = child_path(backbone, backbone.base_model)
-    layers = range(len(backbone.base_model.encoder.layer))
-    return [
-        Stack(
-            "encoder",
-            [{site: joined(base, f"encoder.layer.{i}", path) for site, path in _SITES.items()} for i in layers],
-        )
-    ]
+    return [encoder_stack(backbone, "encoder.layer", _SITES)]

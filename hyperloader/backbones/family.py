@@ -1,6 +1,6 @@
 """What a family of backbones has to name: which ``nn.Linear`` is which site."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -18,11 +18,13 @@ class Stack:
     layers: Sequence[dict[str, str]]
 
 
-def child_path(parent: nn.Module, child: nn.Module) -> str:
-    """Path of ``child`` inside ``parent``, "" for itself."""
-    return next(name for name, module in parent.named_modules() if module is child)
+def encoder_stack(backbone: nn.Module, layers: str, sites: Mapping[str, str]) -> Stack:
+    """The encoder of a BERT-like backbone, with or without a head around it.
 
-
-def joined(*parts: str) -> str:
-    """Dotted path of the parts that are not empty."""
-    return ".".join(part for part in parts if part)
+    ``layers`` is the path of its list of layers inside the base model, ``sites`` the path of each site inside a layer.
+    """
+    base = backbone.base_model
+    prefix = next(name for name, module in backbone.named_modules() if module is base)  # "" for the base model itself
+    path = f"{prefix}.{layers}" if prefix else layers
+    count = len(base.get_submodule(layers))
+    return Stack("encoder", [{site: f"{path}.{i}.{name}" for site, name in sites.items()} for i in range(count)])
