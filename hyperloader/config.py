@@ -162,9 +162,15 @@ class HyperLoaderConfig:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _nearest(name, known) -> str:
+def did_you_mean(name, known) -> str | None:
+    """``did you mean 'x'?`` with the one of ``known`` that is spelled most like ``name``, None if none is."""
     close = difflib.get_close_matches(str(name), [str(one) for one in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def _nearest(name, known) -> str:
+    hint = did_you_mean(name, known)
+    return f"; {hint}" if hint else ""
 
 
 def _names(argument: str, values) -> tuple[str, ...]:

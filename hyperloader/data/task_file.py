@@ -1,12 +1,13 @@
 """Reading a task file: YAML to checked entries, every fault with its line."""
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from hyperloader.config import did_you_mean
 
 from .sentence import DataError
 
@@ -99,8 +100,7 @@ def _mapping(node, path: Path, known: tuple[str, ...]) -> dict:
     for key_node, value in node.value:
         key, line = str(key_node.value), _line(key_node)
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"the keys are {', '.join(known)}"
+            hint = did_you_mean(key, known) or f"the keys are {', '.join(known)}"
             raise DataError(f"{path}:{line}: unknown key {key!r}; {hint}")
         if key in fields:
             raise DataError(f"{path}:{line}: key {key!r} stands twice; remove one")

@@ -1,10 +1,11 @@
 """How a model is trained: every number in one place."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from hyperloader.config import did_you_mean
 
 SCHEDULES = ("linear", "cosine", "constant")
 LOSSES = ("mean", "sum")
@@ -163,6 +164,5 @@ def check_key(what: str, key, known) -> None:
     """Raise ``ValueError`` naming the nearest of ``known`` unless ``key`` is one of them."""
     if key in known:
         return
-    close = difflib.get_close_matches(str(key), [str(one) for one in known], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(str(one) for one in known)}"
+    hint = did_you_mean(key, known) or f"known are {', '.join(str(one) for one in known)}"
     raise ValueError(f"unknown {what} {key!r}; {hint}")
