@@ -1,16 +1,18 @@
 """python -m bench.study.step PLAN.yaml: seconds and memory of a training step of every method, side by side.
 
 Times: all methods in one process, the same batches, in turn, the median over rounds. Memory: one process per method,
-which trains a few steps; what it needed at most beyond what loading the libraries, the data and the backbone took.
+which reads a few ready batches and trains on them; what it needed at most beyond the libraries and the backbone.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -28,14 +30,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.study.step", description=__doc__)
     parser.add_argument("plan", help="YAML file of a study")
     parser.add_argument("--memory", metavar="METHOD", help="print the peak memory of this method's steps, in bytes")
+    parser.add_argument("--batches", metavar="FILE", help="labels and batches for --memory")
     arguments = parser.parse_args()
     plan = Plan.from_yaml(arguments.plan)
     if arguments.memory:
-        print(peak_memory(plan, arguments.memory))
+        print(peak_memory(plan, arguments.memory, **torch.load(arguments.batches, weights_only=True)))
         return
     methods = sorted({method for stage in plan.stages for method in stage.methods}, key=report.ORDER.index)
-    seconds = step_seconds(plan, methods)
-    memory = {method: _in_fresh_process(arguments.plan, method) for method in methods}
+    labels = {task.name: task.labels for task in plan.recipe.load_tasks()}
+    batches = _batches(plan, _ROUNDS + _WARM_UP)
+    seconds = step_seconds(plan, methods, labels, batches)
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "batches.pt")
+        torch.save({"labels": labels, "batches": batches[:_MEMORY_STEPS]}, file)
+        memory = {method: _in_fresh_process(arguments.plan, method, file) for method in methods}
     result = {
         "rounds": _ROUNDS,
         "seconds": seconds,
@@ -46,10 +54,9 @@ def main() -> None:
     (plan.results / "step.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
-def step_seconds(plan: Plan, methods: list[str]) -> dict[str, dict[str, float]]:
+def step_seconds(plan: Plan, methods: list[str], labels: dict, batches: list) -> dict[str, dict[str, float]]:
     """Median and 10th and 90th percentile of a step, by method."""
-    batches = _batches(plan, _ROUNDS + _WARM_UP)
-    trainers = {method: _Stepper(plan, method) for method in methods}
+    trainers = {method: _Stepper(plan, method, labels) for method in methods}
     samples = {method: [] for method in methods}
     for number, batch in enumerate(batches):
         turn = methods[number % len(methods) :] + methods[: number % len(methods)]
@@ -65,23 +72,21 @@ def step_seconds(plan: Plan, methods: list[str]) -> dict[str, dict[str, float]]:
     return found
 
 
-def peak_memory(plan: Plan, method: str) -> int:
-    """Bytes that training steps of ``method`` need beyond what stood in memory before the first one's model."""
-    batches = _batches(plan, _MEMORY_STEPS)
-    load_backbone(plan.recipe.backbone, plan.recipe.head)
-    before = _peak()
-    stepper = _Stepper(plan, method)
+def peak_memory(plan: Plan, method: str, labels: dict, batches: list) -> int:
+    """Bytes that training steps of ``method`` need beyond what stood in memory with the backbone alone."""
+    standing: list[int] = []
+    stepper = _Stepper(plan, method, labels, before=lambda: standing.append(_peak()))
     for batch in batches:
         stepper.step(batch)
-    return _peak() - before
+    return _peak() - standing[0]
 
 
 class _Stepper:
     """A model of one method and the step that its training repeats."""
 
-    def __init__(self, plan: Plan, method: str):
+    def __init__(self, plan: Plan, method: str, labels: dict, before: Callable[[], None] = lambda: None):
         backbone, _ = load_backbone(plan.recipe.backbone, plan.recipe.head)
-        labels = {task.name: task.labels for task in plan.recipe.load_tasks()}
+        before()
         run = plan.config(method, fraction=1.0, steps=1, seed=0, rate=1e-6, folder=method)
         self.model = build_model(method, backbone, list(labels), labels, run.model_options).train()
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -114,13 +119,15 @@ def _batches(plan: Plan, count: int) -> list:
     return [formulation.collate([examples[task][index] for task, index in batch]) for batch in batches]
 
 
-def _in_fresh_process(plan_path: str, method: str) -> int:
-    command = [sys.executable, "-m", "bench.study.step", plan_path, "--memory", method]
+def _in_fresh_process(plan_path: str, method: str, batches: str) -> int:
+    command = [sys.executable, "-m", "bench.study.step", plan_path, "--memory", method, "--batches", batches]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Peak resident bytes of this program alone; getrusage would count the parent's from before exec."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 if __name__ == "__main__":
