@@ -134,12 +134,14 @@ def draw(plan: Plan, stage: Stage) -> None:
         ]
         places = [place + (number - (len(runs) - 1) / 2) * width for place in range(len(columns))]
         axes.bar(places, heights, width, yerr=reach, label=method, color=_COLOURS[method], error_kw={"linewidth": 0.8})
-        axes.text(places[-1], heights[-1] + 1.5, f"{heights[-1]:.1f}", ha="center", fontsize=7)
+        axes.text(
+            places[-1], heights[-1] + 1.5, f"{heights[-1]:.1f}", ha="center", va="bottom", rotation=90, fontsize=7
+        )
     axes.set_xticks(range(len(tasks) + 1), [*(task.replace("_", "\n") for task in tasks), "mean"])
     axes.set_ylabel("test micro-F1 (%)")
     axes.set_ylim(0, 105)
     axes.set_title(f"{stage.title}: {stage.steps:,} steps of {plan.recipe.options.batch_size} sentences")
-    axes.legend(ncols=len(runs), loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
+    axes.legend(ncols=len(runs), loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(plan.results / f"{stage.name}.png", dpi=140)
     pyplot.close(figure)
