@@ -1,0 +1,65 @@
+"""Backbones of the sizes that are measured, with random weights, and one of our models around them."""
+
+import torch
+from torch import Tensor, nn
+
+from bench.case import Setting
+from hyperloader import HyperLoaderConfig, HyperLoaderModel
+
+VOCABULARY = 1000  # small, so that the embedding and the output layer do not hide the rest
+LABELS = 16  # per task
+_SEED = 0
+
+
+def _encoder(hidden: int, layers: int, heads: int) -> nn.Module:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=4 * hidden, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return BertModel(config, add_pooling_layer=False)
+
+
+def _t5(hidden: int, layers: int, heads: int) -> nn.Module:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=VOCABULARY, d_model=hidden, d_kv=hidden // heads, d_ff=4 * hidden, num_layers=layers,
+        num_heads=heads, dropout_rate=0.0, decoder_start_token_id=0,
+    )  # fmt: skip
+    return T5ForConditionalGeneration(config)
+
+
+BACKBONES = {
+    "MiniLM": lambda layers: _encoder(384, layers or 6, 12),
+    "T5-small": lambda layers: _t5(512, layers or 6, 8),
+    "T5-base": lambda layers: _t5(768, layers or 12, 12),
+    "tiny encoder": lambda layers: _encoder(64, layers or 2, 4),
+    "tiny T5": lambda layers: _t5(64, layers or 2, 4),
+}
+
+
+def make_model(name: str, setting: Setting, tasks: int = 1, layers: int | None = None) -> HyperLoaderModel:
+    """One of ours around backbone ``name``, in training mode, with the same weights every time.
+
+    Dropout is off, so that all providers compute the same; LoRA's B is random, not zero as in a new model.
+    """
+    torch.manual_seed(_SEED)
+    backbone = BACKBONES[name](layers)
+    names = [f"task {number}" for number in range(tasks)]
+    encoder = not backbone.can_generate()
+    labels = {task: [f"label {number}" for number in range(LABELS)] for task in names} if encoder else None
+    model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=names, labels=labels))
+    for generator in model.generators.values():
+        nn.init.normal_(generator.heads["lora_B"].weight, 0, 0.01)
+    return model.to(setting.device, setting.dtype).train()
+
+
+def make_batch(name: str, setting: Setting, sentences: int, tokens: int) -> dict[str, Tensor]:
+    """Random token ids and labels, the same every time."""
+    torch.manual_seed(_SEED)
+    most = VOCABULARY if "T5" in name else LABELS
+    input_ids = torch.randint(2, VOCABULARY, (sentences, tokens))
+    labels = torch.randint(0, most, (sentences, tokens))
+    return {"input_ids": input_ids.to(setting.device), "labels": labels.to(setting.device)}

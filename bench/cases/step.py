@@ -1,0 +1,97 @@
+"""A whole training step: forward, loss, backward, clipping, AdamW."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bench.backbones import make_batch, make_model
+from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
+from bench.baselines.peft import PeftModel
+from bench.case import Calls, Case, Pass, Point, Provider, Setting
+from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours
+from hyperloader import HyperLoaderModel
+
+FROZEN = "frozen backbone, norms trained"
+STEP = "training step"
+
+Loss = Callable[[], Tensor]
+
+
+def point(backbone: str, sentences: int, tokens: int, layers: int, sweep: str = "", headline: bool = False) -> Point:
+    """A batch of ``sentences`` of ``tokens`` tokens."""
+    sizes = {"backbone": backbone, "sentences": sentences, "tokens": tokens, "layers": layers}
+    deep = f", {layers} layers" if sweep == "layers" else ""
+    return Point(f"{backbone}{deep}, {sentences} × {tokens} tokens", sizes, sweep, headline)
+
+
+def passes(at: Point, setting: Setting) -> Iterator[Pass]:
+    """The step alone."""
+    backbone, sentences, tokens = (at.sizes[name] for name in ("backbone", "sentences", "tokens"))
+    batch = make_batch(backbone, setting, sentences, tokens)
+
+    def model() -> HyperLoaderModel:
+        return make_model(backbone, setting, layers=at.sizes["layers"])
+
+    def baseline(kind: type[BaselineModel], compiler: Callable = lambda module: module) -> Calls:
+        built = kind(model())
+        called = compiler(built)
+        return step_calls(lambda: called(**batch)[0], built.trained)
+
+    yield Pass(
+        STEP,
+        [
+            Provider(PLAIN, lambda: baseline(PlainModel)),
+            *(compiled(lambda compiler: baseline(PlainModel, compiler), setting) if at == _COMPILED else []),
+            Provider(PUBLISHED, lambda: baseline(PublishedModel)),
+            Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
+            Provider(PEFT, lambda: baseline(PeftModel), compared=False),
+            *ours(lambda: step_of(model(), batch)),
+        ],
+        as_reference(lambda: step_of(model().double(), batch)),
+        units=sentences * tokens,
+        unit="tokens",
+    )
+
+
+def step_of(model: HyperLoaderModel, batch: dict[str, Tensor], **which) -> Calls:
+    """A step of one of ours; ``which`` names the task or the tasks, the first task if nothing does."""
+    which = which or {"task": model.hyperloader_config.tasks[0]}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return step_calls(lambda: model(**batch, **which).loss, trained)
+
+
+def step_calls(loss: Loss, trained: dict[str, Tensor]) -> Calls:
+    """The step that ``loss`` and AdamW make; its results are the loss and the gradients, by name."""
+    parameters = [trained[name] for name in sorted(trained)]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+
+    def run() -> None:
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def results() -> list[Tensor]:
+        value = loss()
+        return [value, *torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)]
+
+    return Calls(run, results)
+
+
+_COMPILED = point("MiniLM", 32, 32, 6, headline=True)  # compiling a model takes a minute
+
+CASE = Case(
+    name="step",
+    title="Training step of a whole model",
+    points=[
+        _COMPILED,
+        point("MiniLM", 4, 32, 6, headline=True),
+        point("T5-small", 8, 32, 6, headline=True),
+        replace(point("T5-base", 32, 64, 12, headline=True), device="cuda"),
+        *(point("MiniLM", 4, 32, layers, "layers") for layers in (12, 24)),
+    ],
+    passes=passes,
+    gate=point("tiny encoder", 4, 8, 2),
+)

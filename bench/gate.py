@@ -1,0 +1,83 @@
+"""A gate that needs no quiet machine: dispatched operators and allocated bytes do not grow beyond recorded values.
+
+Counted with one thread in float32 on the CPU, at one small point of every case that has one, for our native and
+reference backends.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from bench.case import Case, Setting
+from bench.measure import count_memory, count_operators
+from bench.providers import ours_name
+
+RECORDED = Path(__file__).with_name("gate.json")
+COUNTED = (ours_name("native"), ours_name("reference"))
+_SLACK = {"operators": 1.0, "allocated_bytes": 1.02}  # an allocation more of some bytes is no growth
+
+
+def measure(cases: Mapping[str, Case]) -> dict:
+    """Counts by case, pass and provider, and the release of torch that they were made with."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        counts = {case.name: _of_case(case) for case in cases.values() if case.gate is not None}
+    finally:
+        torch.set_num_threads(threads)
+    return {"torch": _release(), "cases": counts}
+
+
+def _of_case(case: Case) -> dict[str, dict[str, int]]:
+    setting, found = Setting(compile=False), {}
+    for one in case.passes(case.gate, setting):
+        for provider in one.providers:
+            if provider.name in COUNTED:
+                run = provider.make().run
+                with provider.around():
+                    for _ in range(2):  # what is made once, as an optimizer's state, is made now
+                        run()
+                    counts = {
+                        "operators": count_operators(run),
+                        "allocated_bytes": count_memory(run, setting.device).allocated,
+                    }
+                found[f"{case.gate.name}, {one.name}, {provider.name}"] = counts
+    return found
+
+
+def grown(recorded: dict, measured: dict) -> list[str]:
+    """One line for every count that is larger than recorded, or that nothing is recorded for."""
+    lines = []
+    for case, counts in measured["cases"].items():
+        for what, values in counts.items():
+            before = recorded["cases"].get(case, {}).get(what)
+            if before is None:
+                lines.append(f"{case} ({what}): nothing recorded; run `python -m bench gate --record`")
+                continue
+            lines += [
+                f"{case} ({what}): {name.replace('_', ' ')} grew from {before[name]:,} to {value:,}"
+                for name, value in values.items()
+                if value > before[name] * _SLACK[name]
+            ]
+    return lines
+
+
+def comparable(recorded: dict) -> bool:
+    """Whether the counts were recorded with this release of torch: another one dispatches differently."""
+    return recorded["torch"] == _release()
+
+
+def read() -> dict:
+    """The recorded counts."""
+    return json.loads(RECORDED.read_text(encoding="utf-8"))
+
+
+def record(cases: Mapping[str, Case]) -> None:
+    """Measure and write the counts."""
+    RECORDED.write_text(json.dumps(measure(cases), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _release() -> str:
+    return ".".join(torch.__version__.split(".")[:2])

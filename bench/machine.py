@@ -1,0 +1,58 @@
+"""What a run was made with: versions, hardware, commit."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("hyperloader", "torch", "triton", "transformers", "peft")
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that matter; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    found["torch"] = torch.__version__
+    return found
+
+
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """Name of the device, the instruction sets that PyTorch uses, and how many processors there are."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": name,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "processors": os.cpu_count() or 1,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def commit() -> str:
+    """The commit of this checkout, with ``-dirty`` where files differ from it; empty outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def slug(device: torch.device) -> str:
+    """Name of the results' folder: ``cpu``, or the GPU's name."""
+    if device.type == "cpu":
+        return "cpu"
+    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
+
+
+def _processor() -> str:
+    """The CPU's model as Linux names it."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
