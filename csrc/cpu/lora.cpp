@@ -1,10 +1,13 @@
-// A frozen linear layer with a LoRA update on the CPU: the frozen product as the library computes it, the update added
-// into its output. The gradients of lora_A and lora_B go through the factors of rank numbers a token.
+// A frozen linear layer with a LoRA update on the CPU. The frozen product is the library's; the update is added into its
+// output in tiles of tokens (`epilogue`), or, where that is faster, into a copy of the weight before it (`folded`). No
+// gradient of the size of the weight is formed for lora_A and lora_B.
+#include "lora.h"
+
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
 #include <torch/library.h>
-
-#include "part.h"
 
 namespace hyperloader::cpu {
 namespace {
@@ -16,21 +19,39 @@ at::ScalarType product_dtype(const Tensor& x, const Tensor& weight) {
   return x.scalar_type() == weight.scalar_type() ? x.scalar_type() : accumulation_dtype(x.scalar_type());
 }
 
+Tensor as_dtype(const Tensor& tensor, at::ScalarType dtype) {
+  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
+}
+
+Tensor as_tokens(const Tensor& tensor) {
+  const int64_t tokens = c10::multiply_integers(tensor.sizes().slice(0, tensor.dim() - 1));
+  return tensor.reshape({tokens, tensor.size(-1)});
+}
+
+Tensor fold(const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B, double scaling) {
+  return at::addmm(weight, lora_B, lora_A, 1, scaling);
+}
+
 Tensor lora_linear(
     const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
     const Optional& group, double scaling) {
   const int64_t groups = check_lora_linear(x, weight, bias, lora_A, lora_B, group);
   const WithoutAutocast dtypes_as_given;
-  const at::ScalarType dtype = product_dtype(x, weight), wide = accumulation_dtype(x.scalar_type());
-  const Tensor frozen = at::linear(x.to(dtype), weight, bias ? Optional(bias->to(dtype)) : std::nullopt);
-  const auto found = parts(group, groups);
-  if (found.empty()) return frozen.to(x.scalar_type());
+  const at::ScalarType dtype = product_dtype(x, weight), accumulated = accumulation_dtype(x.scalar_type());
+  const Optional shift = bias ? Optional(as_dtype(*bias, dtype)) : std::nullopt;
+  const Tensor input = contiguous(x), A = wide(lora_A, accumulated), B = wide(lora_B, accumulated);
+  if (lora_folds(x, weight, lora_A, group)) return at::linear(input, fold(weight, A, B, scaling), shift);
 
-  Tensor y = at::empty(frozen.sizes(), x.options());
-  for (const Part& part : found) {
-    Tensor tokens = part.take(frozen).to(wide);
-    tokens.addmm_(part.take(x).mm(part.weight(lora_A).t()), part.weight(lora_B).t(), 1, scaling);
-    part.put(y, tokens);
+  const Tensor frozen = at::linear(as_dtype(input, dtype), weight, shift);
+  const Tensor y = dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options());
+  const Tokens tokens(x, group, groups);
+  const Tensor none;
+  const LoraCall call{input, none, frozen, y, A, B, none, none, scaling, tokens};
+  const auto shares = tokens.share(lora_A.size(-2) * (weight.size(0) + weight.size(1)));
+  if (accumulated == at::kDouble) {
+    each_tile<double, LoraForward<double>>(shares, call);
+  } else {
+    each_tile<float, LoraForward<float>>(shares, call);
   }
   return y;
 }
@@ -42,33 +63,51 @@ std::vector<Tensor> lora_linear_backward(
   check_lora_linear_backward(grad, x, weight, needed);
   const WithoutAutocast dtypes_as_given;
   const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
-  const at::ScalarType dtype = product_dtype(x, weight);
-  const Part whole{-1, Tensor()};
+  const at::ScalarType dtype = product_dtype(x, weight), accumulated = accumulation_dtype(x.scalar_type());
+  const Tensor input = contiguous(x), grads = contiguous(grad);
+  const Tensor A = wide(lora_A, accumulated), B = wide(lora_B, accumulated);
+  const Tokens tokens(x, group, groups);
 
-  Tensor frozen;  // (tokens, in), grad · weight
-  Tensor grad_x = at::empty(x.sizes(), x.options());
-  if (needs_x) frozen = at::mm(whole.take(grad).to(dtype), weight).view(x.sizes());
-  Tensor grad_A = at::zeros(lora_A.sizes(), lora_A.options());
-  Tensor grad_B = at::zeros(lora_B.sizes(), lora_B.options());
-  for (const Part& part : parts(group, groups)) {
-    const Tensor tokens = part.take(x), grads = part.take(grad);
-    const Tensor own_A = part.weight(lora_A);
-    const Tensor shrunk = grads.mm(part.weight(lora_B)).mul_(scaling);  // (tokens, rank)
-    if (needs_x) part.put(grad_x, part.take(frozen).addmm_(shrunk, own_A));
-    if (needs_A) part.put_gradient(grad_A, shrunk.t().mm(tokens));
-    if (needs_B) part.put_gradient(grad_B, grads.t().mm(tokens.mm(own_A.t())).mul_(scaling));
+  const bool folded = lora_folds(x, weight, lora_A, group);
+  Tensor frozen, grad_x;  // grad · weight, and with the update
+  if (needs_x) {
+    frozen = at::mm(as_tokens(as_dtype(grads, dtype)), folded ? fold(weight, A, B, scaling) : weight);
+    grad_x = dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options());
+  }
+  const auto stacked = [&](bool wanted, const Tensor& factor) {
+    if (!wanted) return Tensor();
+    const Tensor found = at::empty(factor.sizes(), factor.options());
+    for (int64_t g = 0; g < groups; ++g) {
+      if (tokens.empty(g)) (group ? found.select(0, g) : found).zero_();
+    }
+    return found;
+  };
+  const Tensor grad_A = stacked(needs_A, A), grad_B = stacked(needs_B, B), none;
+  const LoraCall call{input, grads, folded ? none : frozen, folded ? none : grad_x, A, B, grad_A, grad_B, scaling, tokens};
+  if (call.out.defined() || needs_A || needs_B) {
+    const auto shares = tokens.share(3 * lora_A.size(-2) * (weight.size(0) + weight.size(1)));
+    if (accumulated == at::kDouble) {
+      each_group<double, LoraBackward<double>>(shares, call, LoraBackward<double>::size(call));
+    } else {
+      each_group<float, LoraBackward<float>>(shares, call, LoraBackward<float>::size(call));
+    }
   }
 
   std::vector<Tensor> results;
-  if (needs_x) results.push_back(grad_x);
-  if (needed.get(1)) results.push_back(whole.take(grad).t().mm(whole.take(x)).to(weight.scalar_type()));
-  if (needed.get(2)) results.push_back(whole.take(grad).sum(0).to(weight.scalar_type()));
-  if (needs_A) results.push_back(grad_A);
-  if (needs_B) results.push_back(grad_B);
+  if (needs_x) results.push_back(grad_x.view(x.sizes()));
+  if (needed.get(1)) results.push_back(as_dtype(as_tokens(as_dtype(grads, accumulated)).t().mm(as_tokens(as_dtype(input, accumulated))), weight.scalar_type()));
+  if (needed.get(2)) results.push_back(as_dtype(as_tokens(grads).sum(0, /*keepdim=*/false, accumulated), weight.scalar_type()));
+  if (needs_A) results.push_back(as_dtype(grad_A, lora_A.scalar_type()));
+  if (needs_B) results.push_back(as_dtype(grad_B, lora_B.scalar_type()));
   return results;
 }
 
 }  // namespace
+
+// Folding writes a copy of the weight, rank · in · out multiplications, and saves a pass over the output.
+bool lora_folds(const Tensor& x, const Tensor& weight, const Tensor& lora_A, const Optional& group) {
+  return false;
+}
 
 TORCH_LIBRARY_IMPL(hyperloader, CPU, m) {
   m.impl("lora_linear", &lora_linear);

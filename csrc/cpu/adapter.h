@@ -1,0 +1,160 @@
+// What the adapter's forward and backward share on the CPU.
+//
+// With the activation a = [act(pre), 1] (bottleneck + 1 numbers a token), up = [up_weight, up_bias], and `centred` the
+// columns of `up` less their means, the outer norm's standardised input is rstd · centred · a and its variance
+// aᵀ · moments · a, where moments = centredᵀ · centred / hidden: no pass over (tokens, hidden) is made for it. So
+//
+//     y = x + basis · table,   basis = [rstd · a, 1], table = [γ∘centred, β]   with an outer norm
+//                              basis = a,             table = up               without one
+//
+// hyperloader/reference/adapter_low_rank.py writes the equations out. Matrices of the weights are held with one row of
+// `hidden` numbers per bottleneck unit.
+#pragma once
+
+#include "workers.h"
+
+namespace hyperloader::cpu {
+
+template <typename T>
+struct Sizes {
+  int64_t hidden, bottleneck, terms;  // terms of `basis`
+  int64_t stride;                     // of the rows that hold a few numbers a token: whole vectors
+  bool inner, outer;
+
+  explicit Sizes(const AdapterOptions& options)
+      : hidden(options.hidden),
+        bottleneck(options.bottleneck),
+        terms(bottleneck + (has_outer(options.norm) ? 2 : 1)),
+        stride(round_up(bottleneck + 2, kernels<T>().lanes)),
+        inner(has_inner(options.norm)),
+        outer(has_outer(options.norm)) {}
+};
+
+// One group's weights.
+template <typename T>
+struct Weights {
+  const T *down, *down_bias, *up, *up_bias, *outer_weight = nullptr, *outer_bias = nullptr, *inner_weight = nullptr,
+                                            *inner_bias = nullptr;
+
+  Weights(AdapterWeights weights, const AdapterOptions& options, int64_t group) {
+    const auto of = [&](const Tensor& weight) {
+      return weight.const_data_ptr<T>() + group * (weight.numel() / options.groups);
+    };
+    down = of(weights.down_weight);
+    down_bias = of(weights.down_bias);
+    up = of(weights.up_weight);
+    up_bias = of(weights.up_bias);
+    if (has_outer(options.norm)) {
+      outer_weight = of(weights.norm_weight);
+      outer_bias = of(weights.norm_bias);
+    }
+    if (has_inner(options.norm)) {
+      const auto [weight, bias] = weights.inner_norm(options.norm);
+      inner_weight = of(weight);
+      inner_bias = of(bias);
+    }
+  }
+};
+
+// What the tokens of one group share.
+template <typename T>
+class Prepared {
+ public:
+  std::vector<const T*> down;     // rows of down_weight
+  std::vector<T*> centred;        // (bottleneck + 1, hidden); without outer norm not centred
+  std::vector<const T*> table;    // (terms, hidden)
+  std::vector<const T*> moments;  // (bottleneck + 1, stride)
+
+  Prepared(const Sizes<T>& sizes, Arena<T>& arena) : sizes_(sizes) {
+    const int64_t rows = sizes.bottleneck + 1;
+    down.resize(sizes.bottleneck);
+    centred_ = arena.take(rows * sizes.hidden);
+    if (!sizes.outer) return;
+    table_ = arena.take(rows * sizes.hidden);
+    moments_ = arena.take_zeros(rows * sizes.stride);
+  }
+
+  void prepare(const Weights<T>& weights) {
+    const auto& k = kernels<T>();
+    const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
+    for (int64_t j = 0; j < sizes_.bottleneck; ++j) down[j] = weights.down + j * hidden;
+    centred = addresses(centred_, rows, hidden);
+    k.transpose(weights.up, hidden, sizes_.bottleneck, centred.data());
+    std::copy_n(weights.up_bias, hidden, centred.back());
+    table.assign(centred.begin(), centred.end());
+    if (!sizes_.outer) return;
+    for (int64_t j = 0; j < rows; ++j) {
+      k.centre(centred[j], hidden);
+      k.multiply(centred[j], weights.outer_weight, hidden, table_ + j * hidden);
+      table[j] = table_ + j * hidden;
+    }
+    table.push_back(weights.outer_bias);
+    const std::vector<const T*> columns(centred.begin(), centred.end());
+    k.dot(columns.data(), rows, columns.data(), rows, hidden, moments_, sizes_.stride);
+    moments.resize(rows);
+    for (int64_t j = 0; j < rows; ++j) {
+      for (int64_t i = 0; i < rows; ++i) moments_[j * sizes_.stride + i] /= T(hidden);
+      moments[j] = moments_ + j * sizes_.stride;
+    }
+  }
+
+ private:
+  Sizes<T> sizes_;
+  T *centred_, *table_ = nullptr, *moments_ = nullptr;
+};
+
+// The few numbers of a tile's tokens, rows of `stride` numbers, zero beyond those that the equations name.
+template <typename T>
+struct Units {
+  std::vector<T*> a;      // [act(pre), 1]
+  std::vector<T*> moved;  // moments · a
+  T *pre, *basis, *rstd;
+
+  Units(const Sizes<T>& sizes, Arena<T>& arena) {
+    pre = arena.take_zeros(kTile * sizes.stride);
+    a = addresses(arena.take_zeros(kTile * sizes.stride), kTile, sizes.stride);
+    moved = addresses(sizes.outer ? arena.take_zeros(kTile * sizes.stride) : nullptr, kTile, sizes.stride);
+    basis = sizes.outer ? arena.take_zeros(kTile * sizes.stride) : a[0];
+    rstd = arena.take(kTile);
+  }
+
+  // From `pre`; with `slopes` also act'(pre), zero beyond it.
+  void activate(const Sizes<T>& sizes, const Prepared<T>& prepared, const AdapterOptions& options, double eps,
+                int64_t count, T* slopes) {
+    const auto& k = kernels<T>();
+    if (slopes == nullptr) {
+      k.activate(options.activation, pre, a[0], count * sizes.stride);
+    } else {
+      k.activate_with_slope(options.activation, pre, a[0], slopes, count * sizes.stride);
+    }
+    for (int64_t i = 0; i < count; ++i) a[i][sizes.bottleneck] = T(1);
+    if (!sizes.outer) return;
+    k.accumulate(
+        moved.data(), nullptr, count, a[0], sizes.stride, 1, prepared.moments.data(), sizes.bottleneck + 1,
+        sizes.stride);
+    k.outer_basis(a[0], moved[0], eps, count, sizes.bottleneck + 1, sizes.stride, basis, rstd);
+  }
+};
+
+// The tokens after the inner norm.
+template <typename T>
+struct Inner {
+  std::vector<T*> rows;
+  T *mean, *rstd;
+
+  Inner(const Sizes<T>& sizes, Arena<T>& arena)
+      : rows(addresses(arena.take(sizes.inner ? kTile * sizes.hidden : 0), kTile, sizes.hidden)),
+        mean(arena.take(kTile)),
+        rstd(arena.take(kTile)) {}
+
+  const T* const* normalise(
+      const Sizes<T>& sizes, const Weights<T>& weights, double eps, const T* const* x, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      kernels<T>().normalise(
+          x[i], weights.inner_weight, weights.inner_bias, eps, sizes.hidden, rows[i], mean + i, rstd + i);
+    }
+    return rows.data();
+  }
+};
+
+}  // namespace hyperloader::cpu

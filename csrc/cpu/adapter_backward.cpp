@@ -1,0 +1,239 @@
+// Gradients of the bottleneck adapter on the CPU, in tiles of tokens.
+#include "adapter.h"
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+namespace hyperloader::cpu {
+namespace {
+
+using Optional = std::optional<Tensor>;
+
+// Sums over the tokens of one group or of a part of it.
+template <typename T>
+struct Sums {
+  T* numbers;                    // all of the below, in one stretch
+  std::vector<T*> down;          // (bottleneck, hidden)
+  std::vector<T*> table;         // (terms, hidden)
+  std::vector<T*> second;        // (bottleneck + 1, stride): Σ w a aᵀ, with an outer norm
+  T *bias, *inner_weight, *inner_bias;
+
+  static int64_t size(const Sizes<T>& sizes) {
+    return (sizes.bottleneck + sizes.terms + (sizes.inner ? 2 : 0)) * sizes.hidden +
+           (sizes.bottleneck + 2) * sizes.stride;
+  }
+
+  Sums(const Sizes<T>& sizes, T* memory) : numbers(memory) {
+    if (memory == nullptr) return;
+    const auto take = [&](int64_t rows, int64_t width) {
+      T* taken = memory;
+      memory += rows * width;
+      return taken;
+    };
+    down = addresses(take(sizes.bottleneck, sizes.hidden), sizes.bottleneck, sizes.hidden);
+    table = addresses(take(sizes.terms, sizes.hidden), sizes.terms, sizes.hidden);
+    second = addresses(take(sizes.bottleneck + 1, sizes.stride), sizes.bottleneck + 1, sizes.stride);
+    bias = take(1, sizes.stride);
+    inner_weight = take(sizes.inner ? 1 : 0, sizes.hidden);
+    inner_bias = take(sizes.inner ? 1 : 0, sizes.hidden);
+  }
+};
+
+struct Call {
+  const Tensor &grad, &x, &pre, &grad_x;
+  const AdapterWeights &weights, &grads;
+  const AdapterOptions& options;
+  const Tokens& tokens;
+  double eps;
+};
+
+// Turns the sums over a group's tokens into its weights' gradients.
+template <typename T>
+class Finish {
+ public:
+  Finish(const Sizes<T>& sizes, Arena<T>& arena)
+      : sizes_(sizes), up_(addresses(arena.take((sizes.bottleneck + 1) * sizes.hidden), sizes.bottleneck + 1, sizes.hidden)) {}
+
+  void run(const Call& call, const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, int64_t group) {
+    const auto& k = kernels<T>();
+    const int64_t hidden = sizes_.hidden, bottleneck = sizes_.bottleneck;
+    AdapterWeights grads = call.grads;
+    const auto of = [&](const Tensor& grad) {
+      return grad.mutable_data_ptr<T>() + group * (grad.numel() / call.options.groups);
+    };
+    std::copy_n(sums.down[0], bottleneck * hidden, of(grads.down_weight));
+    std::copy_n(sums.bias, bottleneck, of(grads.down_bias));
+    if (sizes_.inner) {
+      const auto [weight, bias] = grads.inner_norm(call.options.norm);
+      std::copy_n(sums.inner_weight, hidden, of(weight));
+      std::copy_n(sums.inner_bias, hidden, of(bias));
+    }
+    const std::vector<T*>* up = &sums.table;
+    if (sizes_.outer) {
+      outer(weights, prepared, sums, of(grads.norm_weight));
+      std::copy_n(sums.table.back(), hidden, of(grads.norm_bias));
+      up = &up_;
+    }
+    T* grad_up = of(grads.up_weight);
+    const std::vector<T*> rows = addresses(grad_up, hidden, bottleneck);
+    k.transpose((*up)[0], bottleneck, hidden, rows.data());
+    std::copy_n((*up)[bottleneck], hidden, of(grads.up_bias));
+  }
+
+ private:
+  // up = center(γ∘table - second · centred), and the norm's weight: the sum over the rows of centred∘table.
+  void outer(const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, T* grad_weight) {
+    const auto& k = kernels<T>();
+    const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
+    std::fill_n(grad_weight, hidden, T(0));
+    for (int64_t j = 0; j < rows; ++j) {
+      k.multiply(prepared.centred[j], sums.table[j], hidden, up_[j]);
+      k.add(up_[j], hidden, grad_weight);
+    }
+    for (int64_t j = 0; j < rows; ++j) {
+      k.multiply(weights.outer_weight, sums.table[j], hidden, up_[j]);
+      for (int64_t i = 0; i < rows; ++i) sums.second[j][i] = -sums.second[j][i];
+    }
+    const std::vector<const T*> centred(prepared.centred.begin(), prepared.centred.end());
+    k.accumulate(up_.data(), up_.data(), rows, sums.second[0], sizes_.stride, 1, centred.data(), rows, hidden);
+    for (int64_t j = 0; j < rows; ++j) k.centre(up_[j], hidden);
+  }
+
+  Sizes<T> sizes_;
+  std::vector<T*> up_;
+};
+
+template <typename T>
+class Backward {
+ public:
+  Backward(const Call& call, Arena<T>& arena)
+      : call_(call),
+        sizes_(call.options),
+        prepared_(sizes_, arena),
+        units_(sizes_, arena),
+        inner_(sizes_, arena),
+        finish_(sizes_, arena),
+        sums_(sizes_, arena.take(Sums<T>::size(sizes_))),
+        grad_pre_(arena.take_zeros(kTile * sizes_.stride)),
+        slopes_(arena.take(kTile * sizes_.stride)),
+        weighted_(arena.take(sizes_.outer ? kTile * sizes_.stride : 0)),
+        grad_z_(addresses(arena.take(sizes_.inner ? kTile * sizes_.hidden : 0), kTile, sizes_.hidden)),
+        grad_(call.grad, sizes_.hidden, arena.take(Rows<T>::buffered(call.grad, sizes_.hidden))),
+        x_(call.x, sizes_.hidden, arena.take(Rows<T>::buffered(call.x, sizes_.hidden))),
+        grad_x_(call.grad_x, sizes_.hidden, arena.take(Rows<T>::buffered(call.grad_x, sizes_.hidden))) {}
+
+  void prepare(int64_t group) {
+    weights_.emplace(call_.weights, call_.options, group);
+    prepared_.prepare(*weights_);
+  }
+
+  T* sums() { return sums_.numbers; }
+
+  void finish(int64_t group) { finish_.run(call_, *weights_, prepared_, sums_, group); }
+
+  void tile(int64_t begin, int64_t count) {
+    const auto& k = kernels<T>();
+    const int64_t bottleneck = sizes_.bottleneck, hidden = sizes_.hidden, stride = sizes_.stride;
+    int64_t rows[kTile];
+    call_.tokens.rows(begin, begin + count, rows);
+    const T* const* x = x_.read(rows, count);
+    const T* const* grad = grad_.read(rows, count);
+    const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
+    const T* pre = call_.pre.const_data_ptr<T>();
+    for (int64_t i = 0; i < count; ++i) std::copy_n(pre + rows[i] * bottleneck, bottleneck, units_.pre + i * stride);
+    units_.activate(sizes_, prepared_, call_.options, call_.eps, count, slopes_);
+
+    // The gradient of a, then of pre.
+    k.dot(grad, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride);
+    if (sizes_.outer) {
+      k.outer_backward(units_.a[0], units_.moved[0], units_.rstd, count, hidden, stride, grad_pre_, weighted_);
+      const std::vector<const T*> a(units_.a.begin(), units_.a.end());
+      k.accumulate(
+          sums_.second.data(), sums_.second.data(), bottleneck + 1, weighted_, 1, stride, a.data(), count, stride);
+    }
+    k.multiply(grad_pre_, slopes_, count * stride, grad_pre_);
+    for (int64_t i = 0; i < count; ++i) {
+      std::fill_n(grad_pre_ + i * stride + bottleneck, stride - bottleneck, T(0));
+      k.add(grad_pre_ + i * stride, bottleneck, sums_.bias);
+    }
+
+    k.accumulate(sums_.down.data(), sums_.down.data(), bottleneck, grad_pre_, 1, stride, z, count, hidden);
+    k.accumulate(sums_.table.data(), sums_.table.data(), sizes_.terms, units_.basis, 1, stride, grad, count, hidden);
+    T* const* grad_x = grad_x_.write(rows, count);
+    T* const* grad_z = sizes_.inner ? grad_z_.data() : grad_x;
+    k.accumulate(
+        grad_z, sizes_.inner ? nullptr : grad, count, grad_pre_, stride, 1, prepared_.down.data(), bottleneck, hidden);
+    for (int64_t i = 0; sizes_.inner && i < count; ++i) {
+      k.normalise_backward(
+          grad[i], grad_z[i], x[i], weights_->inner_weight, inner_.mean[i], inner_.rstd[i], hidden, grad_x[i],
+          sums_.inner_weight, sums_.inner_bias);
+    }
+    grad_x_.wrote(rows, count);
+  }
+
+
+ private:
+  const Call& call_;
+  Sizes<T> sizes_;
+  std::optional<Weights<T>> weights_;
+  Prepared<T> prepared_;
+  Units<T> units_;
+  Inner<T> inner_;
+  Finish<T> finish_;
+  Sums<T> sums_;
+  T *grad_pre_, *slopes_, *weighted_;
+  std::vector<T*> grad_z_;
+  Rows<T> grad_, x_, grad_x_;
+};
+
+template <typename T>
+void run(const Call& call) {
+  const auto shares = call.tokens.share(6 * call.options.hidden * call.options.bottleneck);
+  each_group<T, Backward<T>>(shares, call, Sums<T>::size(Sizes<T>(call.options)));
+}
+
+std::vector<Tensor> adapter_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& pre, const Tensor& down_weight, const Tensor& down_bias,
+    const Tensor& up_weight, const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias,
+    const Optional& pre_norm_weight, const Optional& pre_norm_bias, const Optional& group, std::string_view norm,
+    std::string_view activation, double eps) {
+  AdapterWeights weights{
+      down_weight, down_bias, up_weight, up_bias, or_undefined(norm_weight), or_undefined(norm_bias),
+      or_undefined(pre_norm_weight), or_undefined(pre_norm_bias)};
+  const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
+  check_adapter_backward(grad, x, pre, options);
+
+  const at::ScalarType dtype = accumulation_dtype(x.scalar_type());
+  const AdapterWeights as_given = weights;
+  weights = weights.map([&](const Tensor& weight) { return wide(weight, dtype); });
+  AdapterWeights grads = weights.map([](const Tensor& weight) { return at::empty(weight.sizes(), weight.options()); });
+  const Tokens tokens(x, group, options.groups);
+  for (int64_t g = 0; g < options.groups; ++g) {
+    if (!tokens.empty(g)) continue;
+    for (const Tensor* weight : grads.all()) {
+      if (weight->defined()) (group ? weight->select(0, g) : *weight).zero_();
+    }
+  }
+  const Tensor grad_x = at::empty(x.sizes(), x.options());
+  const Tensor input = contiguous(x), grad_y = contiguous(grad), saved = contiguous(pre);
+  const Call call{grad_y, input, saved, grad_x, weights, grads, options, tokens, eps};
+  if (dtype == at::kDouble) {
+    run<double>(call);
+  } else {
+    run<float>(call);
+  }
+
+  std::vector<Tensor> results{grad_x};
+  AdapterWeights given = as_given;
+  const auto from = grads.all(), like = given.all();
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (from[i]->defined()) results.push_back(from[i]->to(like[i]->scalar_type()));
+  }
+  return results;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(hyperloader, CPU, m) { m.impl("adapter_backward", &adapter_backward); }
+
+}  // namespace hyperloader::cpu

@@ -1,0 +1,66 @@
+// The inner loops of the operators, compiled once for every instruction set and chosen when the library is loaded.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "../ops.h"
+
+namespace hyperloader::cpu {
+
+// T is float or double. Rows are given by their addresses, so that a tile may consist of any rows of a batch.
+template <typename T>
+struct Kernels {
+  const char* name;      // the instruction set
+  int64_t lanes;         // numbers in a vector
+
+  // c[m][n] = Σ_h x[m][h] · b[n][h];  c is (rows, ldc).
+  void (*dot)(const T* const* x, int64_t rows, const T* const* b, int64_t columns, int64_t width, T* c, int64_t ldc);
+
+  // out[i][h] = start[i][h] + Σ_k coefficient(i, k) · in[k][h], with coefficient(i, k) = coefficients[i · step_i +
+  // k · step_k]. `start` may be null, for zeros, or `out` itself.
+  void (*accumulate)(
+      T* const* out, const T* const* start, int64_t rows, const T* coefficients, int64_t step_i, int64_t step_k,
+      const T* const* in, int64_t terms, int64_t width);
+
+  // to[j][i] = from[i][j], for `from` (rows, columns).
+  void (*transpose)(const T* from, int64_t rows, int64_t columns, T* const* to);
+
+  // a = act(pre); and slope = act'(pre).
+  void (*activate)(Activation activation, const T* pre, T* a, int64_t count);
+  void (*activate_with_slope)(Activation activation, const T* pre, T* a, T* slope, int64_t count);
+
+  // The outer norm on the few numbers of each token, see adapter.cpp; `stride` is a multiple of the lanes.
+  // rstd = 1 / sqrt(a · moved + eps), basis = [rstd · a, 1] with the 1 at `size`.
+  void (*outer_basis)(
+      const T* a, const T* moved, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd);
+  // With c2 = rstd / width · (a · p): p becomes rstd · (p - c2 · rstd · width · moved), weighted = rstd² · c2 · a.
+  void (*outer_backward)(
+      const T* a, const T* moved, const T* rstd, int64_t rows, int64_t width, int64_t stride, T* p, T* weighted);
+
+  void (*multiply)(const T* left, const T* right, int64_t count, T* product);
+  void (*add)(const T* values, int64_t count, T* total);  // total += values
+  void (*centre)(T* values, int64_t count);               // values -= their mean
+
+  // normed = (x - mean) · rstd · weight + bias, and what the backward needs: the mean and rstd.
+  void (*normalise)(const T* x, const T* weight, const T* bias, double eps, int64_t width, T* normed, T* mean, T* rstd);
+
+  // grad_x = grad + the gradient through `normalise`, of whose result the gradient is `grad_normed`; the gradients of
+  // weight and bias are added to.
+  void (*normalise_backward)(
+      const T* grad, const T* grad_normed, const T* x, const T* weight, T mean, T rstd, int64_t width, T* grad_x,
+      T* grad_weight, T* grad_bias);
+
+  // To T and back, a row of bfloat16 or float16 numbers.
+  void (*widen)(const void* from, at::ScalarType dtype, T* to, int64_t count);
+  void (*narrow)(const T* from, void* to, at::ScalarType dtype, int64_t count);
+};
+
+// The best of those below for this machine; ATEN_CPU_CAPABILITY=default|avx2|avx512 limits it, as it does PyTorch.
+template <typename T>
+const Kernels<T>& kernels();
+
+// Those that were compiled, the plainest first.
+const std::vector<const char*>& compiled_instruction_sets();
+
+}  // namespace hyperloader::cpu

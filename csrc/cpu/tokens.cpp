@@ -1,0 +1,56 @@
+#include "tokens.h"
+
+#include <ATen/Parallel.h>
+
+namespace hyperloader::cpu {
+
+namespace {
+constexpr int64_t kWorthAThread = int64_t{1} << 20;  // multiplications, tens of microseconds
+}
+
+Tokens::Tokens(const Tensor& x, const std::optional<Tensor>& group, int64_t groups) : first_(groups + 1, 0) {
+  const int64_t rows = c10::multiply_integers(x.sizes().slice(0, x.dim() - 1));
+  if (!group) {
+    per_sentence_ = 1;
+    first_[1] = rows;
+    return;
+  }
+  const int64_t sentences = x.size(0), stride = group->stride(0);
+  const int64_t* index = group->const_data_ptr<int64_t>();
+  per_sentence_ = sentences == 0 ? 1 : rows / sentences;
+  for (int64_t sentence = 0; sentence < sentences; ++sentence) first_[index[sentence * stride] + 1] += 1;
+  for (int64_t g = 0; g < groups; ++g) first_[g + 1] += first_[g];
+  std::vector<int64_t> next(first_.begin(), first_.end() - 1);
+  sentences_.resize(sentences);
+  for (int64_t sentence = 0; sentence < sentences; ++sentence) {
+    sentences_[next[index[sentence * stride]]++] = sentence;
+  }
+  for (int64_t& first : first_) first *= per_sentence_;
+}
+
+void Tokens::rows(int64_t begin, int64_t end, int64_t* rows) const {
+  for (int64_t token = begin; token < end; ++token) {
+    *rows++ = sentences_.empty() ? token : sentences_[token / per_sentence_] * per_sentence_ + token % per_sentence_;
+  }
+}
+
+std::vector<std::vector<Piece>> Tokens::share(int64_t work) const {
+  const int64_t worth = std::max<int64_t>(count() * work / kWorthAThread, 1);
+  const int64_t shares = std::min<int64_t>(worth, at::in_parallel_region() ? 1 : at::get_num_threads());
+  std::vector<std::vector<Piece>> found(shares);
+  int64_t group = 0, begin = 0;
+  for (int64_t i = 0; i < shares; ++i) {
+    // Whole tiles, as far as groups allow: shares end where a tile would.
+    const int64_t end = i + 1 == shares ? count() : round_up(count() * (i + 1) / shares, kTile);
+    while (begin < std::min(end, count())) {
+      while (first_[group + 1] <= begin) ++group;
+      const int64_t until = std::min({end, first_[group + 1], count()});
+      const bool whole = begin == first_[group] && until == first_[group + 1];
+      found[i].push_back({group, begin, until, whole});
+      begin = until;
+    }
+  }
+  return found;
+}
+
+}  // namespace hyperloader::cpu

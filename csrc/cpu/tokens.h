@@ -1,0 +1,131 @@
+// The tokens of a batch in the order of their groups, shared out among threads, and read and written tile by tile.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+
+#include "kernels.h"
+
+namespace hyperloader::cpu {
+
+constexpr int64_t kTile = 32;  // tokens: two or three tiles and the weights fit the second cache
+
+// Tokens [begin, end) of a group; `whole` if they are all of the group's.
+struct Piece {
+  int64_t group, begin, end;
+  bool whole;
+};
+
+// Tokens are counted along their groups: first all of group 0, then all of group 1. A sentence keeps its tokens together.
+class Tokens {
+ public:
+  Tokens(const Tensor& x, const std::optional<Tensor>& group, int64_t groups);
+
+  int64_t count() const { return first_.back(); }
+  int64_t groups() const { return static_cast<int64_t>(first_.size()) - 1; }
+  bool empty(int64_t group) const { return first_[group] == first_[group + 1]; }
+
+  // The rows of x that tokens [begin, end) are.
+  void rows(int64_t begin, int64_t end, int64_t* rows) const;
+
+  // Nearly equal shares, one a thread, each cut at the groups' bounds; few where `work` multiplications a token make few
+  // worth a thread.
+  std::vector<std::vector<Piece>> share(int64_t work) const;
+
+ private:
+  int64_t per_sentence_;
+  std::vector<int64_t> sentences_;  // ordered by group; empty where x is in order as it is
+  std::vector<int64_t> first_;      // (groups + 1) the number of each group's first token
+};
+
+// The rows of a tensor (tokens, width) as T, whatever its dtype is: where they lie, or through a buffer of one tile.
+template <typename T>
+class Rows {
+ public:
+  Rows(const Tensor& tensor, int64_t width, T* buffer)
+      : data_(static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()))),
+        dtype_(tensor.scalar_type()),
+        step_(width * static_cast<int64_t>(tensor.element_size())),
+        width_(width),
+        buffer_(buffer) {}
+
+  // How many numbers the buffer must hold.
+  static int64_t buffered(const Tensor& tensor, int64_t width) {
+    return tensor.scalar_type() == c10::CppTypeToScalarType<T>::value ? 0 : kTile * width;
+  }
+
+  const T* const* read(const int64_t* rows, int64_t count) {
+    find(rows, count);
+    if (buffer_ != nullptr) {
+      for (int64_t i = 0; i < count; ++i) kernels<T>().widen(data_ + rows[i] * step_, dtype_, addresses_[i], width_);
+    }
+    return addresses_;
+  }
+
+  // Where to write these rows; `wrote` brings them to the tensor.
+  T* const* write(const int64_t* rows, int64_t count) {
+    find(rows, count);
+    return addresses_;
+  }
+  void wrote(const int64_t* rows, int64_t count) {
+    if (buffer_ == nullptr) return;
+    for (int64_t i = 0; i < count; ++i) kernels<T>().narrow(addresses_[i], data_ + rows[i] * step_, dtype_, width_);
+  }
+
+ private:
+  void find(const int64_t* rows, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      addresses_[i] = buffer_ == nullptr ? reinterpret_cast<T*>(data_ + rows[i] * step_) : buffer_ + i * width_;
+    }
+  }
+
+  char* data_;
+  at::ScalarType dtype_;
+  int64_t step_, width_;
+  T* buffer_;  // null where the tensor holds T
+  T* addresses_[kTile];
+};
+
+// Memory for one thread, handed out piece by piece. Without memory it counts how much it would take.
+template <typename T>
+class Arena {
+ public:
+  explicit Arena(T* memory) : memory_(memory) {}
+
+  T* take(int64_t count) {
+    constexpr int64_t kAligned = 64 / sizeof(T);
+    T* taken = memory_ == nullptr || count == 0 ? nullptr : memory_ + used_;
+    used_ += (count + kAligned - 1) / kAligned * kAligned;
+    return taken;
+  }
+  T* take_zeros(int64_t count) {
+    T* taken = take(count);
+    if (taken != nullptr) std::fill_n(taken, count, T(0));
+    return taken;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  T* memory_;
+  int64_t used_ = 0;
+};
+
+// The addresses of the rows of a matrix.
+template <typename T>
+std::vector<T*> addresses(T* matrix, int64_t rows, int64_t stride) {
+  std::vector<T*> found(rows, nullptr);
+  for (int64_t i = 0; matrix != nullptr && i < rows; ++i) found[i] = matrix + i * stride;
+  return found;
+}
+
+// The tensor as T and contiguous: itself wherever it is so already.
+inline Tensor wide(const Tensor& tensor, at::ScalarType dtype) {
+  if (!tensor.defined() || (tensor.scalar_type() == dtype && tensor.is_contiguous())) return tensor;
+  return tensor.to(dtype).contiguous();
+}
+
+inline Tensor contiguous(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : tensor.contiguous(); }
+
+inline int64_t round_up(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
+
+}  // namespace hyperloader::cpu
