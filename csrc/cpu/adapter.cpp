@@ -37,14 +37,16 @@ class Forward {
     prepared_.prepare(*weights_);
   }
 
-  void tile(int64_t begin, int64_t count) {
+  void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = kernels<T>();
     const int64_t bottleneck = sizes_.bottleneck, hidden = sizes_.hidden, stride = sizes_.stride;
-    int64_t rows[kTile];
-    call_.tokens.rows(begin, begin + count, rows);
+    int64_t rows[2 * kTile];
+    call_.tokens.rows(begin, begin + count + ahead, rows);
     const T* const* x = x_.read(rows, count);
+    next_.clear();
+    x_.ahead(rows + count, ahead, next_);
     const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
-    k.dot(z, count, prepared_.down.data(), bottleneck, hidden, units_.pre, stride);
+    k.dot(z, count, prepared_.down.data(), bottleneck, hidden, units_.pre, stride, next_.data(), static_cast<int64_t>(next_.size()));
     T* const kept = call_.pre.mutable_data_ptr<T>();
     for (int64_t i = 0; i < count; ++i) {
       k.add(weights_->down_bias, bottleneck, units_.pre + i * stride);
@@ -64,6 +66,7 @@ class Forward {
   Units<T> units_;
   Inner<T> inner_;
   Rows<T> x_, y_;
+  std::vector<const T*> next_;
 };
 
 std::tuple<Tensor, Tensor> adapter(

@@ -90,7 +90,7 @@ class Prepared {
     }
     table.push_back(weights.outer_bias);
     const std::vector<const T*> columns(centred.begin(), centred.end());
-    k.dot(columns.data(), rows, columns.data(), rows, hidden, moments_, sizes_.stride);
+    k.dot(columns.data(), rows, columns.data(), rows, hidden, moments_, sizes_.stride, nullptr, 0);
     moments.resize(rows);
     for (int64_t j = 0; j < rows; ++j) {
       for (int64_t i = 0; i < rows; ++i) moments_[j * sizes_.stride + i] /= T(hidden);

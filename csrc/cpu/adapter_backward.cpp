@@ -131,20 +131,23 @@ class Backward {
 
   void finish(int64_t group) { finish_.run(call_, *weights_, prepared_, sums_, group); }
 
-  void tile(int64_t begin, int64_t count) {
+  void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = kernels<T>();
     const int64_t bottleneck = sizes_.bottleneck, hidden = sizes_.hidden, stride = sizes_.stride;
-    int64_t rows[kTile];
-    call_.tokens.rows(begin, begin + count, rows);
+    int64_t rows[2 * kTile];
+    call_.tokens.rows(begin, begin + count + ahead, rows);
     const T* const* x = x_.read(rows, count);
     const T* const* grad = grad_.read(rows, count);
+    next_.clear();
+    grad_.ahead(rows + count, ahead, next_);
+    x_.ahead(rows + count, ahead, next_);
     const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
     const T* pre = call_.pre.const_data_ptr<T>();
     for (int64_t i = 0; i < count; ++i) std::copy_n(pre + rows[i] * bottleneck, bottleneck, units_.pre + i * stride);
     units_.activate(sizes_, prepared_, call_.options, call_.eps, count, slopes_);
 
     // The gradient of a, then of pre.
-    k.dot(grad, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride);
+    k.dot(grad, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride, next_.data(), static_cast<int64_t>(next_.size()));
     if (sizes_.outer) {
       k.outer_backward(units_.a[0], units_.moved[0], units_.rstd, count, hidden, stride, grad_pre_, weighted_);
       const std::vector<const T*> a(units_.a.begin(), units_.a.end());
@@ -184,6 +187,7 @@ class Backward {
   T *grad_pre_, *slopes_, *weighted_;
   std::vector<T*> grad_z_;
   Rows<T> grad_, x_, grad_x_;
+  std::vector<const T*> next_;
 };
 
 template <typename T>

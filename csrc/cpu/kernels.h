@@ -14,8 +14,10 @@ struct Kernels {
   const char* name;      // the instruction set
   int64_t lanes;         // numbers in a vector
 
-  // c[m][n] = Σ_h x[m][h] · b[n][h];  c is (rows, ldc).
-  void (*dot)(const T* const* x, int64_t rows, const T* const* b, int64_t columns, int64_t width, T* c, int64_t ldc);
+  // c[m][n] = Σ_h x[m][h] · b[n][h];  c is (rows, ldc). Meanwhile the rows `next`, of the same width, are fetched.
+  void (*dot)(
+      const T* const* x, int64_t rows, const T* const* b, int64_t columns, int64_t width, T* c, int64_t ldc,
+      const T* const* next, int64_t next_rows);
 
   // out[i][h] = start[i][h] + Σ_k coefficient(i, k) · in[k][h], with coefficient(i, k) = coefficients[i · step_i +
   // k · step_k]. `start` may be null, for zeros, or `out` itself.

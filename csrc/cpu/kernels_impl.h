@@ -102,13 +102,15 @@ constexpr int kSumRows = HYPERLOADER_SUM_ROWS, kSumVectors = HYPERLOADER_SUM_VEC
 
 template <typename T, int M, int N>
 HYPERLOADER_INLINE void dot_tile(
-    const T* const* x, const T* const* b, int64_t begin, int64_t end, T* c, int64_t ldc) {
+    const T* const* x, const T* const* b, int64_t begin, int64_t end, T* c, int64_t ldc, const T* const* next) {
   V<T> sums[kDotRows][N] = {};
   int64_t h = begin;
   for (; h + kLanes<T> <= end; h += kLanes<T>) {
     V<T> rows[M];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) rows[m] = load(x[m] + h);
+    __builtin_prefetch(next[0] + h, /*write=*/0, /*second cache=*/2);
+    __builtin_prefetch(next[1] + h, 0, 2);
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       const V<T> column = load(b[n] + h);
@@ -130,34 +132,42 @@ HYPERLOADER_INLINE void dot_tile(
 
 template <typename T, int M>
 void dot_rows(
-    const T* const* x, const T* const* b, int64_t columns, int64_t begin, int64_t end, T* c, int64_t ldc) {
+    const T* const* x, const T* const* b, int64_t columns, int64_t begin, int64_t end, T* c, int64_t ldc,
+    const T* const* next) {
   switch (columns) {
-    case 1: return dot_tile<T, M, 1>(x, b, begin, end, c, ldc);
-    case 2: return dot_tile<T, M, 2>(x, b, begin, end, c, ldc);
+    case 1: return dot_tile<T, M, 1>(x, b, begin, end, c, ldc, next);
+    case 2: return dot_tile<T, M, 2>(x, b, begin, end, c, ldc, next);
 #if HYPERLOADER_DOT_COLUMNS > 2
-    case 3: return dot_tile<T, M, 3>(x, b, begin, end, c, ldc);
-    case 4: return dot_tile<T, M, 4>(x, b, begin, end, c, ldc);
-    case 5: return dot_tile<T, M, 5>(x, b, begin, end, c, ldc);
-    case 6: return dot_tile<T, M, 6>(x, b, begin, end, c, ldc);
+    case 3: return dot_tile<T, M, 3>(x, b, begin, end, c, ldc, next);
+    case 4: return dot_tile<T, M, 4>(x, b, begin, end, c, ldc, next);
+    case 5: return dot_tile<T, M, 5>(x, b, begin, end, c, ldc, next);
+    case 6: return dot_tile<T, M, 6>(x, b, begin, end, c, ldc, next);
 #endif
   }
 }
 
+// The rows `next` are brought into the second cache meanwhile, one or two by every tile of the product.
 template <typename T>
-void dot(const T* const* x, int64_t rows, const T* const* b, int64_t columns, int64_t width, T* c, int64_t ldc) {
+void dot(
+    const T* const* x, int64_t rows, const T* const* b, int64_t columns, int64_t width, T* c, int64_t ldc,
+    const T* const* next, int64_t next_rows) {
   const int64_t panels = (columns + kDotColumns - 1) / kDotColumns;  // of nearly equal size: 25 = 5 · 5, not 4 · 6 + 1
+  const int64_t tiles = panels * ((rows + kDotRows - 1) / kDotRows);
+  const int64_t each = next_rows > tiles ? 2 : 1;
   int64_t begin = 0;
   do {
     const int64_t end = smaller(begin + kDotWidth, width);
-    for (int64_t panel = 0, n = 0; panel < panels; ++panel) {
+    for (int64_t panel = 0, n = 0, fetched = 0; panel < panels; ++panel) {
       const int64_t count = (columns - n) / (panels - panel);
-      for (int64_t m = 0; m < rows; m += kDotRows) {
+      for (int64_t m = 0; m < rows; m += kDotRows, fetched += each) {
+        const T* fetch[2] = {x[m], x[m]};  // which is there already
+        for (int64_t i = 0; i < each && fetched + i < next_rows; ++i) fetch[i] = next[fetched + i];
         T* to = c + m * ldc + n;
         switch (rows - m) {
-          case 1: dot_rows<T, 1>(x + m, b + n, count, begin, end, to, ldc); break;
-          case 2: dot_rows<T, 2>(x + m, b + n, count, begin, end, to, ldc); break;
-          case 3: dot_rows<T, 3>(x + m, b + n, count, begin, end, to, ldc); break;
-          default: dot_rows<T, 4>(x + m, b + n, count, begin, end, to, ldc);
+          case 1: dot_rows<T, 1>(x + m, b + n, count, begin, end, to, ldc, fetch); break;
+          case 2: dot_rows<T, 2>(x + m, b + n, count, begin, end, to, ldc, fetch); break;
+          case 3: dot_rows<T, 3>(x + m, b + n, count, begin, end, to, ldc, fetch); break;
+          default: dot_rows<T, 4>(x + m, b + n, count, begin, end, to, ldc, fetch);
         }
       }
       n += count;
@@ -220,7 +230,7 @@ template <typename T>
 void accumulate(
     T* const* out, const T* const* start, int64_t rows, const T* coefficients, int64_t step_i, int64_t step_k,
     const T* const* in, int64_t terms, int64_t width) {
-  constexpr int64_t kBlock = kSumVectors * kLanes<T>;  // columns of `in` that stay in the first cache for all rows
+  constexpr int64_t kBlock = 4 * kSumVectors * kLanes<T>;  // columns of `in` that stay in the first cache for all rows
   const int64_t panels = (rows + kSumRows - 1) / kSumRows;
   for (int64_t begin = 0; begin < width; begin += kBlock) {
     const int64_t end = smaller(begin + kBlock, width);

@@ -42,8 +42,9 @@ struct Factors {
   // shrunk = scaling · rows · factorᵀ, (count, rank).
   void shrink(
       const T* const* rows, int64_t count, const std::vector<const T*>& factor, int64_t width, double scaling,
-      T* shrunk) const {
-    kernels<T>().dot(rows, count, factor.data(), rank, width, shrunk, rank);
+      T* shrunk, const std::vector<const T*>& next) const {
+    kernels<T>().dot(
+        rows, count, factor.data(), rank, width, shrunk, rank, next.data(), static_cast<int64_t>(next.size()));
     for (int64_t i = 0; i < count * rank; ++i) shrunk[i] *= T(scaling);
   }
 
@@ -65,10 +66,12 @@ class LoraForward {
 
   void prepare(int64_t group) { factors_.prepare(call_, group); }
 
-  void tile(int64_t begin, int64_t count) {
-    int64_t rows[kTile];
-    call_.tokens.rows(begin, begin + count, rows);
-    factors_.shrink(x_.read(rows, count), count, factors_.A, factors_.in, call_.scaling, shrunk_);
+  void tile(int64_t begin, int64_t count, int64_t ahead) {
+    int64_t rows[2 * kTile];
+    call_.tokens.rows(begin, begin + count + ahead, rows);
+    next_.clear();
+    x_.ahead(rows + count, ahead, next_);
+    factors_.shrink(x_.read(rows, count), count, factors_.A, factors_.in, call_.scaling, shrunk_, next_);
     kernels<T>().accumulate(
         out_.write(rows, count), start_.read(rows, count), count, shrunk_, factors_.rank, 1, factors_.B.data(),
         factors_.rank, factors_.out);
@@ -80,6 +83,7 @@ class LoraForward {
   Factors<T> factors_;
   T* shrunk_;
   Rows<T> x_, start_, out_;
+  std::vector<const T*> next_;
 };
 
 // With s = scaling · grad · lora_B: out = start + s · lora_A, grad_A = Σ sᵀ x, grad_B = Σ gradᵀ (scaling · x · lora_Aᵀ).
@@ -115,13 +119,17 @@ class LoraBackward {
 
   T* sums() { return sums_; }
 
-  void tile(int64_t begin, int64_t count) {
+  void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = kernels<T>();
     const int64_t rank = factors_.rank, in = factors_.in, out = factors_.out;
-    int64_t rows[kTile];
-    call_.tokens.rows(begin, begin + count, rows);
+    int64_t rows[2 * kTile];
+    call_.tokens.rows(begin, begin + count + ahead, rows);
     const T* const* grad = grad_.read(rows, count);
-    if (out_ || !sum_A_.empty()) factors_.shrink(grad, count, factors_.B, out, call_.scaling, shrunk_grad_);
+    next_.clear();
+    grad_.ahead(rows + count, ahead, next_);
+    if (out_ || !sum_A_.empty()) {
+      factors_.shrink(grad, count, factors_.B, out, call_.scaling, shrunk_grad_, next_);
+    }
     if (out_) {
       k.accumulate(
           out_->write(rows, count), start_->read(rows, count), count, shrunk_grad_, rank, 1, factors_.A.data(), rank,
@@ -130,9 +138,11 @@ class LoraBackward {
     }
     if (sums_ == nullptr) return;
     const T* const* x = x_.read(rows, count);
+    next_.clear();
+    x_.ahead(rows + count, ahead, next_);
     if (!sum_A_.empty()) k.accumulate(sum_A_.data(), sum_A_.data(), rank, shrunk_grad_, 1, rank, x, count, in);
     if (!sum_B_.empty()) {
-      factors_.shrink(x, count, factors_.A, in, call_.scaling, shrunk_);
+      factors_.shrink(x, count, factors_.A, in, call_.scaling, shrunk_, next_);
       k.accumulate(sum_B_.data(), sum_B_.data(), rank, shrunk_, 1, rank, grad, count, out);
     }
   }
@@ -153,6 +163,7 @@ class LoraBackward {
   std::vector<T*> sum_A_, sum_B_;
   Rows<T> x_, grad_;
   std::optional<Rows<T>> start_, out_;
+  std::vector<const T*> next_;
 };
 
 }  // namespace hyperloader::cpu

@@ -62,6 +62,13 @@ class Rows {
     return addresses_;
   }
 
+  // Adds the addresses of rows that are soon to be read, as far as they are read where they lie.
+  void ahead(const int64_t* rows, int64_t count, std::vector<const T*>& next) const {
+    for (int64_t i = 0; buffer_ == nullptr && i < count; ++i) {
+      next.push_back(reinterpret_cast<const T*>(data_ + rows[i] * step_));
+    }
+  }
+
   // Where to write these rows; `wrote` brings them to the tensor.
   T* const* write(const int64_t* rows, int64_t count) {
     find(rows, count);

@@ -1,7 +1,7 @@
 // How the operators share out their tokens. A Worker belongs to one thread and is made from the call and its own memory:
 //
-//     prepare(group)        what the group's tokens share
-//     tile(begin, count)    computes these tokens, all of that group
+//     prepare(group)               what the group's tokens share
+//     tile(begin, count, ahead)    computes these tokens, all of that group; `ahead` more are computed next
 //
 // One that also sums over the tokens of a group has `sums()`, the memory of its sums, and `finish(group)`, which turns
 // them into results. A group that is cut up among threads is summed in the order of its tokens: results repeat.
@@ -31,7 +31,8 @@ int64_t memory_of(const Call& call) {
 template <typename Worker>
 void run_tiles(Worker& worker, const Piece& piece) {
   for (int64_t begin = piece.begin; begin < piece.end; begin += kTile) {
-    worker.tile(begin, std::min(kTile, piece.end - begin));
+    const int64_t count = std::min(kTile, piece.end - begin);
+    worker.tile(begin, count, std::min(kTile, piece.end - begin - count));
   }
 }
 
