@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint study clean
+.PHONY: help install demo test test-all lint bench study clean
 help:
-	@echo "make demo | test | test-all | lint | study | clean"
+	@echo "make demo | test | test-all | lint | bench | study | clean"
 
 install: $(installed)
 
@@ -44,6 +44,10 @@ test-all: $(installed) $(minilm)
 lint: $(dependencies)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
+
+bench: $(installed)
+	$(bin)/python -m bench --threads 1 2
+	$(bin)/python -m bench report
 
 study: $(installed) $(minilm)
 	$(bin)/python -m bench.study $(STUDY)

@@ -43,7 +43,8 @@ BACKBONES = {
 def make_model(name: str, setting: Setting, tasks: int = 1, layers: int | None = None) -> HyperLoaderModel:
     """One of ours around backbone ``name``, in training mode, with the same weights every time.
 
-    Dropout is off, so that all providers compute the same; LoRA's B is random, not zero as in a new model.
+    Dropout is off, so that all providers compute the same; LoRA's B is small and random, not zero as in a new
+    model: a large one would drive the attention of a random T5 into saturation, where float32 has no digits left.
     """
     torch.manual_seed(_SEED)
     backbone = BACKBONES[name](layers)
@@ -52,7 +53,7 @@ def make_model(name: str, setting: Setting, tasks: int = 1, layers: int | None =
     labels = {task: [f"label {number}" for number in range(LABELS)] for task in names} if encoder else None
     model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=names, labels=labels))
     for generator in model.generators.values():
-        nn.init.normal_(generator.heads["lora_B"].weight, 0, 0.01)
+        nn.init.normal_(generator.heads["lora_B"].weight, 0, 1e-4)
     return model.to(setting.device, setting.dtype).train()
 
 

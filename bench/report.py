@@ -35,7 +35,8 @@ def render(folders: list[Path], cases, base: Path) -> str:
         parts.append(_made_with(found))
         for name, result in found.items():
             chart = Path(os.path.relpath((folder / f"{name}.png").resolve(), base)).as_posix()
-            parts.append(f"**{result['title']}** ([chart]({chart})), milliseconds:\n\n{_headlines(name, found)}")
+            title = f"<details><summary>{result['title']}, milliseconds</summary>"
+            parts += [title, f"[Chart]({chart})", _headlines(name, found), "</details>"]
     return "\n\n".join(parts)
 
 

@@ -45,7 +45,7 @@ def measure_point(case: Case, point: Point, setting: Setting, seconds: float) ->
         rows = measure_pass(one, setting, seconds, f"{case.name}, {point.name}, {one.name}")
         sizes = {"flop": one.flop, "bytes": one.bytes, "units": one.units, "unit": one.unit}
         found.append({"pass": one.name, **sizes, "providers": rows})
-        release(setting.device)
+        release(setting)
     return found
 
 
@@ -160,9 +160,10 @@ def _summary(samples: list[float], calls: int) -> Timing:
     return Timing(statistics.median(samples), tenths[0], tenths[-1], len(samples), calls)
 
 
-def release(device: torch.device) -> None:
+def release(setting: Setting) -> None:
     """Give back what a point held: models, compiled functions, cached device memory."""
-    torch.compiler.reset()
+    if setting.compile:
+        torch.compiler.reset()
     gc.collect()
-    if device.type == "cuda":
+    if setting.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -49,10 +49,12 @@ class BaselineModel(nn.Module):
         self.sites = (*config.adapter_sites, *config.lora_sites)
         self.heads = ours.heads
         self.take_over(ours)
+        norms = {name: ours.backbone.get_parameter(name).detach().clone() for name in find_norms(ours.backbone)}
         self.backbone = ours.detach().requires_grad_(False)
         self.stacks = find_stacks(self.backbone)
-        for name in find_norms(self.backbone):
-            self.backbone.get_parameter(name).requires_grad_(True)
+        with torch.no_grad():
+            for name, value in norms.items():  # detach() brings back what they were before any training
+                self.backbone.get_parameter(name).copy_(value).requires_grad_(True)
         mine = {id(parameter) for parameter in self.parameters()}
         self.trained = {name: parameter for name, parameter in trained.items() if id(parameter) in mine}
 
@@ -70,7 +72,8 @@ class BaselineModel(nn.Module):
         logits = self.heads(self.backbone(input_ids=input_ids).last_hidden_state, which)
         if labels is None:
             return (logits,)
-        return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten()), logits
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return functional.cross_entropy(wide.flatten(0, 1), labels.flatten()), logits
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, **options) -> Tensor:

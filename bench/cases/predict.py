@@ -11,12 +11,13 @@ from bench.providers import PLAIN, PUBLISHED, as_reference, compiled, ours
 from hyperloader import HyperLoaderModel
 
 FROZEN = "frozen backbone alone"
-_NEW_TOKENS = 16
 
 
-def point(backbone: str, sentences: int, tokens: int, sweep: str = "", headline: bool = False) -> Point:
-    """``sentences`` of ``tokens`` tokens of one task; T5 writes 16 tokens for each."""
-    sizes = {"backbone": backbone, "sentences": sentences, "tokens": tokens}
+def point(
+    backbone: str, sentences: int, tokens: int, sweep: str = "", headline: bool = False, new_tokens: int = 16
+) -> Point:
+    """``sentences`` of ``tokens`` tokens of one task; T5 writes ``new_tokens`` tokens for each."""
+    sizes = {"backbone": backbone, "sentences": sentences, "tokens": tokens, "new_tokens": new_tokens}
     return Point(f"{backbone}, {sentences} × {tokens} tokens", sizes, sweep, headline)
 
 
@@ -24,14 +25,14 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     """The encoder's forward, or greedy generation. Logits are what is compared."""
     backbone, sentences = at.sizes["backbone"], at.sizes["sentences"]
     batch = make_batch(backbone, setting, sentences, at.sizes["tokens"])
-    writes = "T5" in backbone
+    new_tokens = at.sizes["new_tokens"] if "T5" in backbone else 0
 
     def model() -> HyperLoaderModel:
         return make_model(backbone, setting).eval()
 
     def baseline(kind: type[BaselineModel], compiler: Callable = lambda module: module) -> Calls:
         built = compiler(kind(model()).eval())
-        return _calls(lambda labels: built(batch["input_ids"], labels=labels)[-1], built.generate, batch, writes)
+        return _calls(lambda labels: built(batch["input_ids"], labels=labels)[-1], built.generate, batch, new_tokens)
 
     def own(model: HyperLoaderModel) -> Calls:
         task = model.hyperloader_config.tasks[0]
@@ -39,33 +40,38 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             lambda labels: model(input_ids=batch["input_ids"], labels=labels, task=task).logits,
             lambda **arguments: model.generate(task=task, **arguments),
             batch,
-            writes,
+            new_tokens,
         )
 
     yield Pass(
-        "generate" if writes else "encode",
+        "generate" if new_tokens else "encode",
         [
             Provider(PLAIN, lambda: baseline(PlainModel)),
-            *(compiled(lambda compiler: baseline(PlainModel, compiler), setting) if at.headline and not writes else []),
+            *(
+                compiled(lambda compiler: baseline(PlainModel, compiler), setting)
+                if at.headline and not new_tokens
+                else []
+            ),
             Provider(PUBLISHED, lambda: baseline(PublishedModel)),
             Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
             *ours(lambda: own(model())),
         ],
         as_reference(lambda: own(model().double())),
-        units=sentences * _NEW_TOKENS if writes else sentences,
-        unit="tokens" if writes else "sentences",
+        units=sentences * max(new_tokens, 1),
+        unit="tokens" if new_tokens else "sentences",
     )
 
 
-def _calls(logits: Callable, generate: Callable, batch: dict, writes: bool) -> Calls:
+def _calls(logits: Callable, generate: Callable, batch: dict, new_tokens: int) -> Calls:
     def results() -> list[torch.Tensor]:
         with torch.no_grad():
-            return [logits(batch["labels"] if writes else None)]
+            return [logits(batch["labels"] if new_tokens else None)]
 
     def write() -> None:
-        generate(input_ids=batch["input_ids"], max_new_tokens=_NEW_TOKENS, min_new_tokens=_NEW_TOKENS, do_sample=False)
+        length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
+        generate(input_ids=batch["input_ids"], do_sample=False, **length)
 
-    return Calls(write, results) if writes else Calls.of(results)
+    return Calls(write, results) if new_tokens else Calls.of(results)
 
 
 CASE = Case(

@@ -1,0 +1,60 @@
+"""Every case is right at a small point, with all its providers."""
+
+import pytest
+import torch
+
+from bench.case import Point, Setting
+from bench.cases import CASES, adapter, generate, lora_linear, mixed, overhead, predict, step
+from bench.providers import PEFT, PLAIN, PUBLISHED, ours_name
+from bench.runner import measure_point
+
+SMALL = {
+    "generate": [generate.point(2, 64, 2)],
+    "adapter": [adapter.point(40, 64)],
+    "lora_linear": [lora_linear.point(40, 64)],
+    "overhead": [overhead.point(operator, 64) for operator in ("adapter", "lora_linear", "generate")],
+    "step": [step.point("tiny encoder", 2, 5, 2), step.point("tiny T5", 2, 5, 2)],
+    "predict": [predict.point("tiny encoder", 2, 5), predict.point("tiny T5", 2, 5, new_tokens=2)],
+    "mixed": [mixed.point(what, 3, 5, 64, sentences=4) for what in ("adapter", "lora_linear", "tiny encoder")],
+}
+EXPECTED = {
+    "generate": {PLAIN, PUBLISHED},
+    "adapter": {PLAIN, PUBLISHED},
+    "lora_linear": {PLAIN, PEFT, lora_linear.FROZEN},
+    "overhead": {PLAIN},
+    "step": {PLAIN, PUBLISHED, PEFT, step.FROZEN},
+    "predict": {PLAIN, PUBLISHED, predict.FROZEN},
+    "mixed": {PLAIN},
+}
+
+
+def test_every_case_is_tried():
+    assert SMALL.keys() == CASES.keys()
+
+
+@pytest.mark.parametrize(("name", "point"), [(name, point) for name, points in SMALL.items() for point in points])
+def test_case(name: str, point: Point):
+    for one in measure_point(CASES[name], point, Setting(compile=False), 0.0):
+        rows = {row["provider"]: row for row in one["providers"]}
+        assert next(iter(rows)) == PLAIN
+        assert EXPECTED[name] | {ours_name("reference")} <= rows.keys()
+        for row in rows.values():
+            assert "median_s" in row or "not installed" in row["error"]
+
+
+def test_half_precision():
+    for one in measure_point(CASES["adapter"], adapter.point(40, 64), Setting(dtype=torch.bfloat16, compile=False), 0):
+        assert all(row["relative_error"] > 1e-4 for row in one["providers"])
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_points(case):
+    names = [point.name for point in case.points]
+    assert len(set(names)) == len(names)
+    assert any(point.headline for point in case.points)
+
+
+@pytest.mark.slow
+def test_compiled_provider():
+    (one, _) = measure_point(CASES["adapter"], Point("small", adapter.point(40, 64).sizes, "", True), Setting(), 0.0)
+    assert any(row["provider"] == "torch.compile" and "median_s" in row for row in one["providers"])

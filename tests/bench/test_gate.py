@@ -1,0 +1,53 @@
+"""Dispatched operators and allocated bytes do not grow. To record anew: python -m bench gate --record."""
+
+import copy
+
+import pytest
+
+from bench import gate
+from bench.cases import CASES
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    found = gate.read()
+    if not gate.comparable(found):
+        pytest.skip(f"recorded with torch {found['torch']}, whose operators may differ from this one's")
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return gate.measure(CASES)
+
+
+def test_nothing_grew(recorded, measured):
+    assert not gate.grown(recorded, measured)
+
+
+def test_every_operator_and_the_whole_model_are_in_it(recorded):
+    assert recorded["cases"].keys() == {"generate", "adapter", "lora_linear", "step", "mixed"}
+
+
+@pytest.mark.parametrize("what", ["operators", "allocated_bytes"])
+def test_growth_is_noticed(measured, what):
+    """The recorded value of one count is lowered, as if the code had grown."""
+    case, name = "adapter", next(iter(measured["cases"]["adapter"]))
+    lower = copy.deepcopy(measured)
+    value = measured["cases"][case][name][what]
+    lower["cases"][case][name][what] = value // 2
+    (line,) = gate.grown(lower, measured)
+    assert case in line and name in line and f"grew from {value // 2:,} to {value:,}" in line
+
+
+def test_less_is_no_growth(measured):
+    higher = copy.deepcopy(measured)
+    for counts in higher["cases"].values():
+        for values in counts.values():
+            values["operators"] += 1
+    assert gate.grown(higher, measured) == []
+
+
+def test_a_case_without_a_record_is_named(measured):
+    lines = gate.grown({"cases": {}}, measured)
+    assert any(line.startswith("adapter (") and "nothing recorded" in line for line in lines)
