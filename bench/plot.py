@@ -19,7 +19,7 @@ def draw(result: dict, folder: Path) -> Path:
 
     run = max(result["runs"], key=lambda run: (run["threads"], run["dtype"] == "float32"))
     panels = _panels(run)
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.2 * columns, 3.9 * rows), layout="constrained")
     for index, (title, series) in enumerate(panels.items()):

@@ -117,6 +117,9 @@ def test_relative_error():
     expected = [torch.tensor([3.0, 4.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)]
     assert relative_error([torch.tensor([3.0, 4.5]), torch.zeros(2)], expected) == pytest.approx(0.1)
     assert relative_error([torch.tensor([3.0, 4.0]), torch.ones(2)], expected) == float("inf")
+    assert relative_error([torch.tensor([3.0, 4.0]), torch.ones(2)], expected, together=True) == pytest.approx(
+        0.08**0.5
+    )
 
 
 def test_every_row_says_what_it_cost():
