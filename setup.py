@@ -11,7 +11,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CHOICE = os.environ.get("HYPERLOADER_NATIVE")
-FLAGS = ["-O3", "-g0", "-Wno-psabi", *(["-fopenmp"] if sys.platform == "linux" else [])]  # at::parallel_for is serial without OpenMP
+# Vectors of another instruction set are no arguments of ours (-Wno-psabi); at::parallel_for is serial without OpenMP.
+FLAGS = ["-O3", "-g0", "-Wno-psabi", *(["-fopenmp"] if sys.platform == "linux" else [])]
 
 
 def without_extension(reason):

@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "cpu/kernels.h"
+
 namespace py = pybind11;
 
 namespace {
@@ -21,20 +23,9 @@ std::string compiler() {
 #endif
 }
 
-// Those that every function may use; functions that are chosen at run time name theirs beside them.
 py::list instruction_sets() {
   py::list names;
-#if defined(__x86_64__)
-  names.append("x86-64");
-#elif defined(__aarch64__)
-  names.append("aarch64");
-#endif
-#if defined(__AVX2__) && defined(__FMA__)
-  names.append("avx2");
-#endif
-#if defined(__AVX512F__)
-  names.append("avx512f");
-#endif
+  for (const char* name : hyperloader::cpu::compiled_instruction_sets()) names.append(name);
   return names;
 }
 
@@ -45,6 +36,7 @@ py::dict build_info() {
   info["cxx_standard"] = (__cplusplus / 100) % 100;  // 17, 20, ...
   info["torch"] = std::string(kBuiltAgainst).substr(std::string(kBuiltAgainst).rfind(' ') + 1);
   info["instruction_sets"] = instruction_sets();
+  info["instruction_set"] = hyperloader::cpu::kernels<float>().name;
 #if defined(HYPERLOADER_CUDA)
   info["cuda"] = HYPERLOADER_CUDA;
 #else

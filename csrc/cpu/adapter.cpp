@@ -25,10 +25,11 @@ class Forward {
  public:
   Forward(const Call& call, Arena<T>& arena)
       : call_(call),
-        sizes_(call.options),
+        sizes_(call.options, call.tokens),
         prepared_(sizes_, arena),
         units_(sizes_, arena),
         inner_(sizes_, arena),
+        direct_(sizes_, arena),
         x_(call.x, sizes_.hidden, arena.take(Rows<T>::buffered(call.x, sizes_.hidden))),
         y_(call.y, sizes_.hidden, arena.take(Rows<T>::buffered(call.y, sizes_.hidden))) {}
 
@@ -53,8 +54,12 @@ class Forward {
       std::copy_n(units_.pre + i * stride, bottleneck, kept + rows[i] * bottleneck);
     }
     units_.activate(sizes_, prepared_, call_.options, call_.eps, count, /*slopes=*/nullptr);
-    k.accumulate(
-        y_.write(rows, count), x, count, units_.basis, stride, 1, prepared_.table.data(), sizes_.terms, hidden);
+    T* const* y = y_.write(rows, count);
+    if (sizes_.direct) {
+      direct_.forward(sizes_, prepared_, units_, *weights_, call_.eps, x, count, y);
+    } else {
+      k.accumulate(y, x, count, units_.basis, stride, 1, prepared_.table.data(), sizes_.terms, hidden);
+    }
     y_.wrote(rows, count);
   }
 
@@ -65,6 +70,7 @@ class Forward {
   Prepared<T> prepared_;
   Units<T> units_;
   Inner<T> inner_;
+  DirectNorm<T> direct_;
   Rows<T> x_, y_;
   std::vector<const T*> next_;
 };

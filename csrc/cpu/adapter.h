@@ -7,8 +7,9 @@
 //     y = x + basis · table,   basis = [rstd · a, 1], table = [γ∘centred, β]   with an outer norm
 //                              basis = a,             table = up               without one
 //
-// hyperloader/reference/adapter_low_rank.py writes the equations out. Matrices of the weights are held with one row of
-// `hidden` numbers per bottleneck unit.
+// hyperloader/reference/adapter_low_rank.py writes the equations out. Where a group has few tokens the centred columns and
+// their moments cost more than they save: then a tile is normalised row by row (`direct`). Matrices of the weights are held
+// with one row of `hidden` numbers per bottleneck unit.
 #pragma once
 
 #include "workers.h"
@@ -17,17 +18,23 @@ namespace hyperloader::cpu {
 
 template <typename T>
 struct Sizes {
-  int64_t hidden, bottleneck, terms;  // terms of `basis`
-  int64_t stride;                     // of the rows that hold a few numbers a token: whole vectors
-  bool inner, outer;
+  int64_t hidden, bottleneck;
+  int64_t terms;   // of `basis`
+  int64_t stride;  // of the rows that hold a few numbers a token: whole vectors
+  bool inner;      // the norm before the down projection
+  bool low_rank;   // the outer norm is in basis and table
+  bool direct;     // the outer norm is taken row by row
 
-  explicit Sizes(const AdapterOptions& options)
-      : hidden(options.hidden),
-        bottleneck(options.bottleneck),
-        terms(bottleneck + (has_outer(options.norm) ? 2 : 1)),
-        stride(round_up(bottleneck + 2, kernels<T>().lanes)),
-        inner(has_inner(options.norm)),
-        outer(has_outer(options.norm)) {}
+  Sizes(const AdapterOptions& options, const Tokens& tokens)
+      : hidden(options.hidden), bottleneck(options.bottleneck), inner(has_inner(options.norm)) {
+    // Moments and centring take about bottleneck² multiplications per hidden unit, a row's norm about 16 per token.
+    const int64_t tokens_of_group = tokens.count() / std::max<int64_t>(tokens.groups_present(), 1);
+    const bool few = 16 * tokens_of_group < bottleneck * bottleneck;
+    low_rank = has_outer(options.norm) && !few;
+    direct = has_outer(options.norm) && few;
+    terms = bottleneck + (low_rank ? 2 : 1);
+    stride = round_up(bottleneck + 2, kernels<T>().lanes);
+  }
 };
 
 // One group's weights.
@@ -61,7 +68,7 @@ template <typename T>
 class Prepared {
  public:
   std::vector<const T*> down;     // rows of down_weight
-  std::vector<T*> centred;        // (bottleneck + 1, hidden); without outer norm not centred
+  std::vector<T*> centred;        // (bottleneck + 1, hidden); in another form not centred
   std::vector<const T*> table;    // (terms, hidden)
   std::vector<const T*> moments;  // (bottleneck + 1, stride)
 
@@ -69,7 +76,7 @@ class Prepared {
     const int64_t rows = sizes.bottleneck + 1;
     down.resize(sizes.bottleneck);
     centred_ = arena.take(rows * sizes.hidden);
-    if (!sizes.outer) return;
+    if (!sizes.low_rank) return;
     table_ = arena.take(rows * sizes.hidden);
     moments_ = arena.take_zeros(rows * sizes.stride);
   }
@@ -82,7 +89,7 @@ class Prepared {
     k.transpose(weights.up, hidden, sizes_.bottleneck, centred.data());
     std::copy_n(weights.up_bias, hidden, centred.back());
     table.assign(centred.begin(), centred.end());
-    if (!sizes_.outer) return;
+    if (!sizes_.low_rank) return;
     for (int64_t j = 0; j < rows; ++j) {
       k.centre(centred[j], hidden);
       k.multiply(centred[j], weights.outer_weight, hidden, table_ + j * hidden);
@@ -113,8 +120,8 @@ struct Units {
   Units(const Sizes<T>& sizes, Arena<T>& arena) {
     pre = arena.take_zeros(kTile * sizes.stride);
     a = addresses(arena.take_zeros(kTile * sizes.stride), kTile, sizes.stride);
-    moved = addresses(sizes.outer ? arena.take_zeros(kTile * sizes.stride) : nullptr, kTile, sizes.stride);
-    basis = sizes.outer ? arena.take_zeros(kTile * sizes.stride) : a[0];
+    moved = addresses(sizes.low_rank ? arena.take_zeros(kTile * sizes.stride) : nullptr, kTile, sizes.stride);
+    basis = sizes.low_rank ? arena.take_zeros(kTile * sizes.stride) : a[0];
     rstd = arena.take(kTile);
   }
 
@@ -128,7 +135,7 @@ struct Units {
       k.activate_with_slope(options.activation, pre, a[0], slopes, count * sizes.stride);
     }
     for (int64_t i = 0; i < count; ++i) a[i][sizes.bottleneck] = T(1);
-    if (!sizes.outer) return;
+    if (!sizes.low_rank) return;
     k.accumulate(
         moved.data(), nullptr, count, a[0], sizes.stride, 1, prepared.moments.data(), sizes.bottleneck + 1,
         sizes.stride);
@@ -155,6 +162,55 @@ struct Inner {
     }
     return rows.data();
   }
+};
+
+// The outer norm row by row, for a tile.
+template <typename T>
+class DirectNorm {
+ public:
+  DirectNorm(const Sizes<T>& sizes, Arena<T>& arena)
+      : hidden_(sizes.hidden),
+        rows_(addresses(arena.take(sizes.direct ? kTile * hidden_ : 0), kTile, hidden_)),
+        normed_(arena.take(sizes.direct ? hidden_ : 0)),
+        zeros_(arena.take_zeros(sizes.direct ? hidden_ : 0)) {}
+
+  // y = x + norm(v); v = basis · table.
+  void forward(
+      const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
+      const T* const* x, int64_t count, T* const* y) {
+    compute(sizes, prepared, units, count);
+    for (int64_t i = 0; i < count; ++i) {
+      T mean, rstd;
+      kernels<T>().normalise(
+          rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
+      kernels<T>().sum_rows(x[i], normed_, hidden_, y[i]);
+    }
+  }
+
+  // The gradient of v; those of the norm's weight and bias are added to.
+  const T* const* backward(
+      const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
+      const T* const* grad, int64_t count, T* grad_weight, T* grad_bias) {
+    compute(sizes, prepared, units, count);
+    for (int64_t i = 0; i < count; ++i) {
+      T mean, rstd;
+      kernels<T>().normalise(
+          rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
+      kernels<T>().normalise_backward(
+          zeros_, grad[i], rows_[i], weights.outer_weight, mean, rstd, hidden_, rows_[i], grad_weight, grad_bias);
+    }
+    return rows_.data();
+  }
+
+ private:
+  void compute(const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, int64_t count) {
+    kernels<T>().accumulate(
+        rows_.data(), nullptr, count, units.basis, sizes.stride, 1, prepared.table.data(), sizes.terms, hidden_);
+  }
+
+  int64_t hidden_;
+  std::vector<T*> rows_;
+  T *normed_, *zeros_;
 };
 
 }  // namespace hyperloader::cpu

@@ -16,10 +16,10 @@ struct Sums {
   std::vector<T*> down;          // (bottleneck, hidden)
   std::vector<T*> table;         // (terms, hidden)
   std::vector<T*> second;        // (bottleneck + 1, stride): Σ w a aᵀ, with an outer norm
-  T *bias, *inner_weight, *inner_bias;
+  T *bias, *inner_weight, *inner_bias, *outer_weight, *outer_bias;
 
   static int64_t size(const Sizes<T>& sizes) {
-    return (sizes.bottleneck + sizes.terms + (sizes.inner ? 2 : 0)) * sizes.hidden +
+    return (sizes.bottleneck + sizes.terms + (sizes.inner ? 2 : 0) + (sizes.direct ? 2 : 0)) * sizes.hidden +
            (sizes.bottleneck + 2) * sizes.stride;
   }
 
@@ -36,6 +36,8 @@ struct Sums {
     bias = take(1, sizes.stride);
     inner_weight = take(sizes.inner ? 1 : 0, sizes.hidden);
     inner_bias = take(sizes.inner ? 1 : 0, sizes.hidden);
+    outer_weight = take(sizes.direct ? 1 : 0, sizes.hidden);
+    outer_bias = take(sizes.direct ? 1 : 0, sizes.hidden);
   }
 };
 
@@ -69,7 +71,11 @@ class Finish {
       std::copy_n(sums.inner_bias, hidden, of(bias));
     }
     const std::vector<T*>* up = &sums.table;
-    if (sizes_.outer) {
+    if (sizes_.direct) {
+      std::copy_n(sums.outer_weight, hidden, of(grads.norm_weight));
+      std::copy_n(sums.outer_bias, hidden, of(grads.norm_bias));
+    }
+    if (sizes_.low_rank) {
       outer(weights, prepared, sums, of(grads.norm_weight));
       std::copy_n(sums.table.back(), hidden, of(grads.norm_bias));
       up = &up_;
@@ -108,15 +114,16 @@ class Backward {
  public:
   Backward(const Call& call, Arena<T>& arena)
       : call_(call),
-        sizes_(call.options),
+        sizes_(call.options, call.tokens),
         prepared_(sizes_, arena),
         units_(sizes_, arena),
         inner_(sizes_, arena),
+        direct_(sizes_, arena),
         finish_(sizes_, arena),
         sums_(sizes_, arena.take(Sums<T>::size(sizes_))),
         grad_pre_(arena.take_zeros(kTile * sizes_.stride)),
         slopes_(arena.take(kTile * sizes_.stride)),
-        weighted_(arena.take(sizes_.outer ? kTile * sizes_.stride : 0)),
+        weighted_(arena.take(sizes_.low_rank ? kTile * sizes_.stride : 0)),
         grad_z_(addresses(arena.take(sizes_.inner ? kTile * sizes_.hidden : 0), kTile, sizes_.hidden)),
         grad_(call.grad, sizes_.hidden, arena.take(Rows<T>::buffered(call.grad, sizes_.hidden))),
         x_(call.x, sizes_.hidden, arena.take(Rows<T>::buffered(call.x, sizes_.hidden))),
@@ -146,9 +153,15 @@ class Backward {
     for (int64_t i = 0; i < count; ++i) std::copy_n(pre + rows[i] * bottleneck, bottleneck, units_.pre + i * stride);
     units_.activate(sizes_, prepared_, call_.options, call_.eps, count, slopes_);
 
+    const T* const* grad_v = grad;  // of what the table gives
+    if (sizes_.direct) {
+      grad_v = direct_.backward(
+          sizes_, prepared_, units_, *weights_, call_.eps, grad, count, sums_.outer_weight, sums_.outer_bias);
+    }
+
     // The gradient of a, then of pre.
-    k.dot(grad, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride, next_.data(), static_cast<int64_t>(next_.size()));
-    if (sizes_.outer) {
+    k.dot(grad_v, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride, next_.data(), static_cast<int64_t>(next_.size()));
+    if (sizes_.low_rank) {
       k.outer_backward(units_.a[0], units_.moved[0], units_.rstd, count, hidden, stride, grad_pre_, weighted_);
       const std::vector<const T*> a(units_.a.begin(), units_.a.end());
       k.accumulate(
@@ -161,7 +174,7 @@ class Backward {
     }
 
     k.accumulate(sums_.down.data(), sums_.down.data(), bottleneck, grad_pre_, 1, stride, z, count, hidden);
-    k.accumulate(sums_.table.data(), sums_.table.data(), sizes_.terms, units_.basis, 1, stride, grad, count, hidden);
+    k.accumulate(sums_.table.data(), sums_.table.data(), sizes_.terms, units_.basis, 1, stride, grad_v, count, hidden);
     T* const* grad_x = grad_x_.write(rows, count);
     T* const* grad_z = sizes_.inner ? grad_z_.data() : grad_x;
     k.accumulate(
@@ -182,6 +195,7 @@ class Backward {
   Prepared<T> prepared_;
   Units<T> units_;
   Inner<T> inner_;
+  DirectNorm<T> direct_;
   Finish<T> finish_;
   Sums<T> sums_;
   T *grad_pre_, *slopes_, *weighted_;
@@ -193,7 +207,7 @@ class Backward {
 template <typename T>
 void run(const Call& call) {
   const auto shares = call.tokens.share(6 * call.options.hidden * call.options.bottleneck);
-  each_group<T, Backward<T>>(shares, call, Sums<T>::size(Sizes<T>(call.options)));
+  each_group<T, Backward<T>>(shares, call, Sums<T>::size(Sizes<T>(call.options, call.tokens)));
 }
 
 std::vector<Tensor> adapter_backward(

@@ -41,6 +41,7 @@ struct Kernels {
       const T* a, const T* moved, const T* rstd, int64_t rows, int64_t width, int64_t stride, T* p, T* weighted);
 
   void (*multiply)(const T* left, const T* right, int64_t count, T* product);
+  void (*sum_rows)(const T* left, const T* right, int64_t count, T* sum);
   void (*add)(const T* values, int64_t count, T* total);  // total += values
   void (*centre)(T* values, int64_t count);               // values -= their mean
 

@@ -272,7 +272,8 @@ void transpose(const T* from, int64_t rows, int64_t columns, T* const* to) {
   for (int64_t i = 0; i < rows; i += kSide) {
     for (int64_t j = 0; j < columns; j += kSide) {
       const int64_t height = smaller(kSide, rows - i), breadth = smaller(kSide, columns - j);
-      if (height < kSide || breadth < kSide) {
+      // Whole vectors may be read beyond the end of a row, into the next one, but not beyond the matrix.
+      if ((i + height - 1) * columns + j + kSide > rows * columns) {
         for (int64_t b = 0; b < breadth; ++b) {
           for (int64_t a = 0; a < height; ++a) to[j + b][i + a] = from[(i + a) * columns + j + b];
         }
@@ -280,10 +281,15 @@ void transpose(const T* from, int64_t rows, int64_t columns, T* const* to) {
       }
       V<T> block[kSide];
 #pragma GCC unroll 16
-      for (int a = 0; a < kSide; ++a) block[a] = load(from + (i + a) * columns + j);
+      for (int a = 0; a < kSide; ++a) block[a] = load(from + (i + (a < height ? a : 0)) * columns + j);
       exchange_blocks<T, 1>(block);
-#pragma GCC unroll 16
-      for (int b = 0; b < kSide; ++b) store(to[j + b] + i, block[b]);
+      if (height == kSide) {
+        for (int64_t b = 0; b < breadth; ++b) store(to[j + b] + i, block[b]);
+      } else {
+        for (int64_t b = 0; b < breadth; ++b) {
+          for (int64_t a = 0; a < height; ++a) to[j + b][i + a] = block[b][a];
+        }
+      }
     }
   }
 }
@@ -354,14 +360,14 @@ HYPERLOADER_INLINE V<T> activated(V<T> pre, V<T>& slope) {
     slope = below + pre * kRootOfPi * exponential(pre * pre * T(-0.5));
     return pre * below;
   } else if constexpr (kActivation == Activation::kSilu) {
-    const V<T> gate = T(1) / (T(1) + exponential(-pre));
-    slope = gate * (T(1) + pre * (T(1) - gate));
+    const V<T> power = exponential(-pre), gate = T(1) / (T(1) + power);
+    slope = gate * (T(1) + pre * (power * gate));  // 1 - gate without cancellation
     return pre * gate;
   } else {  // gelu_new: (1 + tanh(u)) / 2 is the logistic function of 2 u
     constexpr T kScale = T(2 * 0.79788456080286535588), kCubic = T(0.044715);  // 2 sqrt(2 / pi)
     const V<T> square = pre * pre;
-    const V<T> gate = T(1) / (T(1) + exponential(-kScale * pre * (T(1) + kCubic * square)));
-    slope = gate + gate * (T(1) - gate) * kScale * pre * (T(1) + 3 * kCubic * square);
+    const V<T> power = exponential(-kScale * pre * (T(1) + kCubic * square)), gate = T(1) / (T(1) + power);
+    slope = gate + gate * (power * gate) * kScale * pre * (T(1) + 3 * kCubic * square);
     return pre * gate;
   }
 }
@@ -455,6 +461,11 @@ void outer_backward(
 template <typename T>
 void multiply(const T* left, const T* right, int64_t count, T* product) {
   for (int64_t i = 0; i < count; ++i) product[i] = left[i] * right[i];
+}
+
+template <typename T>
+void sum_rows(const T* left, const T* right, int64_t count, T* sum) {
+  for (int64_t i = 0; i < count; ++i) sum[i] = left[i] + right[i];
 }
 
 template <typename T>
@@ -574,7 +585,7 @@ template <typename T>
 constexpr Kernels<T> table() {
   return {
       HYPERLOADER_NAME, kLanes<T>, dot<T>, accumulate<T>, transpose<T>, activate<T>, activate_with_slope<T>,
-      outer_basis<T>, outer_backward<T>, multiply<T>, add<T>, centre<T>, normalise<T>, normalise_backward<T>,
+      outer_basis<T>, outer_backward<T>, multiply<T>, sum_rows<T>, add<T>, centre<T>, normalise<T>, normalise_backward<T>,
       widen<T>, narrow<T>,
   };
 }

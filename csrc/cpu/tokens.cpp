@@ -28,6 +28,12 @@ Tokens::Tokens(const Tensor& x, const std::optional<Tensor>& group, int64_t grou
   for (int64_t& first : first_) first *= per_sentence_;
 }
 
+int64_t Tokens::groups_present() const {
+  int64_t present = 0;
+  for (int64_t group = 0; group < groups(); ++group) present += empty(group) ? 0 : 1;
+  return present;
+}
+
 void Tokens::rows(int64_t begin, int64_t end, int64_t* rows) const {
   for (int64_t token = begin; token < end; ++token) {
     *rows++ = sentences_.empty() ? token : sentences_[token / per_sentence_] * per_sentence_ + token % per_sentence_;

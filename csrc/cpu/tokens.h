@@ -23,6 +23,7 @@ class Tokens {
 
   int64_t count() const { return first_.back(); }
   int64_t groups() const { return static_cast<int64_t>(first_.size()) - 1; }
+  int64_t groups_present() const;
   bool empty(int64_t group) const { return first_[group] == first_[group + 1]; }
 
   // The rows of x that tokens [begin, end) are.

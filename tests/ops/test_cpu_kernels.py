@@ -1,0 +1,197 @@
+"""The CPU kernels: sizes off every tile, few tokens and many, several threads, every instruction set."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from ops.test_native import adapter_pair, compare, lora_pair
+
+from hyperloader import ops
+from hyperloader.ops import native
+
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native extension: {native.reason}")
+
+# batch, tokens, hidden, bottleneck: few tokens for the bottleneck and many, a hidden beyond one pass of the products
+SIZES = [(2, 3, 40, 24), (3, 50, 70, 25), (2, 40, 1100, 6), (1, 130, 33, 49), (4, 9, 64, 40)]
+each_size = pytest.mark.parametrize("size", SIZES, ids=str)
+each_groups = pytest.mark.parametrize("groups", [None, 3], ids=["single", "mixed"])
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def native_backend():
+    with ops.use_backend("native"):
+        yield
+
+
+@pytest.fixture
+def threads():
+    """Set the number of threads, and bring back what it was."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@each_size
+@each_groups
+@each_dtype
+@pytest.mark.parametrize("norm", NORMS)
+def test_adapter(size, groups, dtype, norm):
+    compare(*adapter_pair(adapter_inputs(*size, groups, norm, dtype), norm=norm))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_from_one_end_to_the_other(activation):
+    """Through an adapter that passes them on: down_weight is one, up_weight too, and x is where the activation is
+    looked at. Values and slopes are those of PyTorch to a rounding or two, infinities and NaN included."""
+    pre = torch.cat([torch.linspace(-30, 30, 2001), torch.tensor([-1e4, -88.0, -0.0, 0.0, 1e-30, 88.0, 1e4])])
+    pre = pre.reshape(-1, 1).requires_grad_()
+    one, zero = torch.ones(1, 1), torch.zeros(1)
+    value = ops.adapter(pre, one, zero, one, zero, norm="none", activation=activation) - pre
+    (slope,) = torch.autograd.grad(value.sum(), pre)
+    wide = pre.detach().double().requires_grad_()
+    expected = ACTIVATIONS[activation](wide)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), wide)
+    scale = 1 + 2 * wide.detach().abs()  # x itself was added and taken away again
+    assert ((value.detach().double() - expected.detach()).abs() / scale).max() < 2e-7
+    assert (slope.double() - expected_slope).abs().max() < 1e-6
+    nan = torch.full((1, 1), float("nan"))
+    assert ops.adapter(nan, one, zero, one, zero, norm="none", activation=activation).isnan().all()
+
+
+@pytest.mark.parametrize("size", [(2, 3, 40, 70, 8), (3, 50, 1100, 33, 5), (1, 130, 17, 2050, 16)], ids=str)
+@each_groups
+@each_dtype
+def test_lora_linear(size, groups, dtype):
+    compare(*lora_pair(lora_inputs(*size, groups, dtype), 0.5))
+
+
+@each_groups
+@pytest.mark.parametrize("norm", ["post", "both"])
+def test_groups_cut_up_among_threads(threads, groups, norm):
+    """With any number of threads the same result, bit for bit in every run, and nearly the same as with one."""
+    inputs = {
+        name: tensor.requires_grad_(tensor.is_floating_point())
+        for name, tensor in adapter_inputs(9, 40, 192, 48, groups, norm, torch.float32).items()
+    }
+    leaves = [tensor for tensor in inputs.values() if tensor.requires_grad]
+    grad = torch.randn(9, 40, 192)
+
+    def run():
+        y = ops.adapter(**inputs, norm=norm)
+        return [y.detach(), *torch.autograd.grad(y, leaves, grad)]
+
+    threads(1)
+    alone = run()
+    for count in (2, 3, 7):
+        threads(count)
+        first, second = run(), run()
+        for name, one, other, by_one in zip(["y", *inputs], first, second, alone, strict=False):
+            assert torch.equal(one, other), f"{name} differs from run to run with {count} threads"
+            torch.testing.assert_close(one, by_one, rtol=1e-4, atol=1e-4)
+
+
+@each_groups
+def test_lora_groups_cut_up_among_threads(threads, groups):
+    inputs = {
+        name: tensor.requires_grad_(tensor.is_floating_point())
+        for name, tensor in lora_inputs(9, 400, 96, 80, 8, groups, torch.float32).items()
+    }
+    leaves = [tensor for tensor in inputs.values() if tensor.requires_grad]
+
+    def run():
+        return torch.autograd.grad(ops.lora_linear(**inputs).square().sum(), leaves)
+
+    threads(1)
+    alone = run()
+    for count in (2, 5):
+        threads(count)
+        for one, other, by_one in zip(run(), run(), alone, strict=True):
+            assert torch.equal(one, other)
+            torch.testing.assert_close(one, by_one, rtol=1e-4, atol=1e-3)
+
+
+def test_python_runs_on_while_a_kernel_computes(threads):
+    """The global interpreter lock is free: a thread counts on while another is inside one long call."""
+    threads(1)
+    inputs = adapter_inputs(1, 60_000, 256, 64, None, "post", torch.float32)
+    counted, stop = 0, threading.Event()
+
+    def count():
+        nonlocal counted
+        while not stop.is_set():
+            counted += 1
+            time.sleep(0.001)
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    before = counted
+    began = time.perf_counter()
+    ops.adapter(**inputs)
+    during, seconds = counted - before, time.perf_counter() - began
+    stop.set()
+    counting.join()
+    assert seconds > 0.02, "the call was too short to tell"
+    assert during >= 3, f"the counting thread got {during} turns in {seconds:.3f} s"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_nothing_of_the_size_of_x_is_allocated_but_the_result(norm):
+    inputs = adapter_inputs(1, 40_000, 64, 8, None, norm, torch.float32)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        ops.adapter(**inputs, norm=norm)
+    allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profile.key_averages())
+    result, saved = inputs["x"].nbytes, inputs["x"].nbytes // 8
+    assert result + saved <= allocated < result + saved + 1_000_000
+
+
+@pytest.mark.parametrize(("capability", "name"), [("avx512", "avx512"), ("avx2", "avx2"), ("default", "default")])
+def test_every_instruction_set(capability, name):
+    """This file again in a process that is limited to the instruction set, but for this test."""
+    if name not in native.build_info()["instruction_sets"]:
+        pytest.skip(f"not compiled for {name}")
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+    show = "import hyperloader; print(hyperloader.build_info()['instruction_set'])"
+    chosen = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
+    if chosen.stdout.strip() != name:
+        pytest.skip(f"this machine has no {name}: it took {chosen.stdout.strip()}")
+    tests = ["test_adapter", "test_activations_from_one_end_to_the_other", "test_lora_linear"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x"]
+    command += [f"{Path(__file__)}::{test}" for test in tests]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+sizes = st.integers(1, 70)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 5), tokens=st.integers(0, 40), hidden=st.integers(4, 70), bottleneck=sizes,
+    groups=st.none() | st.integers(1, 4), norm=st.sampled_from(NORMS), activation=st.sampled_from(sorted(ACTIVATIONS)),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), seed=st.integers(0, 2**30),
+)  # fmt: skip
+def test_any_adapter(batch, tokens, hidden, bottleneck, groups, norm, activation, dtype, seed):
+    torch.manual_seed(seed)
+    inputs = adapter_inputs(batch, tokens, hidden, bottleneck, groups, norm, dtype)
+    inputs["x"] = inputs["x"].transpose(0, 1).contiguous().transpose(0, 1)
+    compare(*adapter_pair(inputs, norm=norm, activation=activation, eps=1e-2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 5), tokens=st.integers(0, 40), in_features=sizes, out_features=sizes,
+    rank=st.integers(1, 20), groups=st.none() | st.integers(1, 4),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), seed=st.integers(0, 2**30),
+)  # fmt: skip
+def test_any_lora_linear(batch, tokens, in_features, out_features, rank, groups, dtype, seed):
+    torch.manual_seed(seed)
+    compare(*lora_pair(lora_inputs(batch, tokens, in_features, out_features, rank, groups, dtype), 0.5))
