@@ -47,4 +47,7 @@ py::dict build_info() {
 
 }  // namespace
 
-PYBIND11_MODULE(_C, m) { m.def("build_info", &build_info); }
+PYBIND11_MODULE(_C, m) {
+  m.def("build_info", &build_info);
+  m.def("lora_folds", &hyperloader::cpu::lora_folds);
+}

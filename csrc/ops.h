@@ -82,6 +82,12 @@ int64_t check_lora_linear(  // returns the number of groups, 1 without `group`
 void check_lora_linear_backward(
     const Tensor& grad, const Tensor& x, const Tensor& weight, const c10::List<bool>& needed);
 
+namespace cpu {
+// Whether lora_linear adds its update to a copy of the weight, not to the product, on the CPU; `half`: it multiplies in
+// half precision.
+bool lora_folds(int64_t tokens, int64_t in_features, int64_t out_features, bool grouped, bool half);
+}  // namespace cpu
+
 // Sums are taken in float64 for float64, else in float32.
 inline at::ScalarType accumulation_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 

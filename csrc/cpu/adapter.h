@@ -21,6 +21,7 @@ struct Sizes {
   int64_t hidden, bottleneck;
   int64_t terms;   // of `basis`
   int64_t stride;  // of the rows that hold a few numbers a token: whole vectors
+  int64_t tile;    // tokens, at most
   bool inner;      // the norm before the down projection
   bool low_rank;   // the outer norm is in basis and table
   bool direct;     // the outer norm is taken row by row
@@ -34,6 +35,7 @@ struct Sizes {
     direct = has_outer(options.norm) && few;
     terms = bottleneck + (low_rank ? 2 : 1);
     stride = round_up(bottleneck + 2, kernels<T>().lanes);
+    tile = std::clamp<int64_t>(tokens.count(), 1, kTile);
   }
 };
 
@@ -118,11 +120,11 @@ struct Units {
   T *pre, *basis, *rstd;
 
   Units(const Sizes<T>& sizes, Arena<T>& arena) {
-    pre = arena.take_zeros(kTile * sizes.stride);
-    a = addresses(arena.take_zeros(kTile * sizes.stride), kTile, sizes.stride);
-    moved = addresses(sizes.low_rank ? arena.take_zeros(kTile * sizes.stride) : nullptr, kTile, sizes.stride);
-    basis = sizes.low_rank ? arena.take_zeros(kTile * sizes.stride) : a[0];
-    rstd = arena.take(kTile);
+    pre = arena.take_zeros(sizes.tile * sizes.stride);
+    a = addresses(arena.take_zeros(sizes.tile * sizes.stride), sizes.tile, sizes.stride);
+    moved = addresses(sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : nullptr, sizes.tile, sizes.stride);
+    basis = sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : a[0];
+    rstd = arena.take(sizes.tile);
   }
 
   // From `pre`; with `slopes` also act'(pre), zero beyond it.
@@ -150,9 +152,9 @@ struct Inner {
   T *mean, *rstd;
 
   Inner(const Sizes<T>& sizes, Arena<T>& arena)
-      : rows(addresses(arena.take(sizes.inner ? kTile * sizes.hidden : 0), kTile, sizes.hidden)),
-        mean(arena.take(kTile)),
-        rstd(arena.take(kTile)) {}
+      : rows(addresses(arena.take(sizes.inner ? sizes.tile * sizes.hidden : 0), sizes.tile, sizes.hidden)),
+        mean(arena.take(sizes.tile)),
+        rstd(arena.take(sizes.tile)) {}
 
   const T* const* normalise(
       const Sizes<T>& sizes, const Weights<T>& weights, double eps, const T* const* x, int64_t count) {
@@ -170,7 +172,7 @@ class DirectNorm {
  public:
   DirectNorm(const Sizes<T>& sizes, Arena<T>& arena)
       : hidden_(sizes.hidden),
-        rows_(addresses(arena.take(sizes.direct ? kTile * hidden_ : 0), kTile, hidden_)),
+        rows_(addresses(arena.take(sizes.direct ? sizes.tile * hidden_ : 0), sizes.tile, hidden_)),
         normed_(arena.take(sizes.direct ? hidden_ : 0)),
         zeros_(arena.take_zeros(sizes.direct ? hidden_ : 0)) {}
 

@@ -7,59 +7,63 @@ namespace {
 
 #define HYPERLOADER_INLINE inline __attribute__((always_inline))
 
-template <typename T>
+// A vector of kCount numbers, one that may lie anywhere in memory, and one of integers of the same size.
+template <typename T, int kCount>
 struct Vector;
-template <>
-struct Vector<float> {
-  typedef float type __attribute__((vector_size(HYPERLOADER_VECTOR_BYTES)));
-  typedef float unaligned __attribute__((vector_size(HYPERLOADER_VECTOR_BYTES), aligned(4), may_alias));
-  typedef int32_t integer __attribute__((vector_size(HYPERLOADER_VECTOR_BYTES)));
+template <int kCount>
+struct Vector<float, kCount> {
+  typedef float type __attribute__((vector_size(4 * kCount)));
+  typedef float unaligned __attribute__((vector_size(4 * kCount), aligned(4), may_alias));
+  typedef int32_t integer __attribute__((vector_size(4 * kCount)));
 };
-template <>
-struct Vector<double> {
-  typedef double type __attribute__((vector_size(HYPERLOADER_VECTOR_BYTES)));
-  typedef double unaligned __attribute__((vector_size(HYPERLOADER_VECTOR_BYTES), aligned(8), may_alias));
-  typedef int64_t integer __attribute__((vector_size(HYPERLOADER_VECTOR_BYTES)));
+template <int kCount>
+struct Vector<double, kCount> {
+  typedef double type __attribute__((vector_size(8 * kCount)));
+  typedef double unaligned __attribute__((vector_size(8 * kCount), aligned(8), may_alias));
+  typedef int64_t integer __attribute__((vector_size(8 * kCount)));
 };
-template <typename T>
-using V = typename Vector<T>::type;
-template <typename T>
-constexpr int64_t kLanes = HYPERLOADER_VECTOR_BYTES / sizeof(T);
 
 template <typename T>
-HYPERLOADER_INLINE V<T> load(const T* from) {
-  return *reinterpret_cast<const typename Vector<T>::unaligned*>(from);
+constexpr int kLanes = HYPERLOADER_VECTOR_BYTES / sizeof(T);
+template <typename T, int kCount = kLanes<T>>
+using V = typename Vector<T, kCount>::type;
+
+template <typename T, int kCount = kLanes<T>>
+HYPERLOADER_INLINE V<T, kCount> load(const T* from) {
+  return *reinterpret_cast<const typename Vector<T, kCount>::unaligned*>(from);
+}
+template <typename T, int kCount = kLanes<T>>
+HYPERLOADER_INLINE void store(T* to, V<T, kCount> value) {
+  *reinterpret_cast<typename Vector<T, kCount>::unaligned*>(to) = value;
 }
 template <typename T>
-HYPERLOADER_INLINE void store(T* to, V<T> value) {
-  *reinterpret_cast<typename Vector<T>::unaligned*>(to) = value;
-}
-template <typename T>
-HYPERLOADER_INLINE int64_t smaller(T a, T b) {
+HYPERLOADER_INLINE T smaller(T a, T b) {
   return a < b ? a : b;
 }
 
-// Lane i of the result is lane `pick` of a and b, counted through both. For blocks of kStep lanes: where lane i comes from
-// when the blocks off the diagonal of (a; b) change places, in the new a (kUpper) or in the new b.
-template <typename T, int kStep, bool kUpper>
+// When the blocks of kStep lanes off the diagonal of (a; b) change places: where lane i of the new a (kUpper) or of the new
+// b comes from, counted through a and b.
+template <int kCount, int kStep, bool kUpper>
 constexpr int exchanged(int lane) {
   const bool odd = (lane & kStep) != 0;
-  if (kUpper) return odd ? lane - kStep + int(kLanes<T>) : lane;
-  return odd ? lane + int(kLanes<T>) : lane + kStep;
+  if (kUpper) return odd ? lane - kStep + kCount : lane;
+  return odd ? lane + kCount : lane + kStep;
 }
 
 template <typename T, int kStep, bool kUpper, size_t... kLane>
-HYPERLOADER_INLINE V<T> exchange(V<T> a, V<T> b, std::index_sequence<kLane...>) {
+HYPERLOADER_INLINE V<T, sizeof...(kLane)> exchange(
+    V<T, sizeof...(kLane)> a, V<T, sizeof...(kLane)> b, std::index_sequence<kLane...>) {
+  constexpr int kCount = sizeof...(kLane);
 #if defined(__clang__)
-  return __builtin_shufflevector(a, b, exchanged<T, kStep, kUpper>(kLane)...);
+  return __builtin_shufflevector(a, b, exchanged<kCount, kStep, kUpper>(kLane)...);
 #else
-  return __builtin_shuffle(a, b, typename Vector<T>::integer{exchanged<T, kStep, kUpper>(kLane)...});
+  return __builtin_shuffle(a, b, typename Vector<T, kCount>::integer{exchanged<kCount, kStep, kUpper>(kLane)...});
 #endif
 }
 
-template <typename T, int kStep, bool kUpper>
-HYPERLOADER_INLINE V<T> exchange(V<T> a, V<T> b) {
-  return exchange<T, kStep, kUpper>(a, b, std::make_index_sequence<kLanes<T>>());
+template <typename T, int kStep, bool kUpper, int kCount = kLanes<T>>
+HYPERLOADER_INLINE V<T, kCount> exchange(V<T, kCount> a, V<T, kCount> b) {
+  return exchange<T, kStep, kUpper>(a, b, std::make_index_sequence<kCount>());
 }
 
 // Lanes kStep apart added: a's sums where (lane & kStep) == 0, b's in the other lanes.
@@ -156,7 +160,7 @@ void dot(
   const int64_t each = next_rows > tiles ? 2 : 1;
   int64_t begin = 0;
   do {
-    const int64_t end = smaller(begin + kDotWidth, width);
+    const int64_t end = smaller<int64_t>(begin + kDotWidth, width);
     for (int64_t panel = 0, n = 0, fetched = 0; panel < panels; ++panel) {
       const int64_t count = (columns - n) / (panels - panel);
       for (int64_t m = 0; m < rows; m += kDotRows, fetched += each) {
@@ -252,45 +256,48 @@ void accumulate(
 }
 
 // Transposes a square of vectors: blocks off the diagonal change places, of one lane, of two, and so on.
-template <typename T, int kStep>
-HYPERLOADER_INLINE void exchange_blocks(V<T>* block) {
-  if constexpr (kStep < kLanes<T>) {
+template <typename T, int kSide, int kStep>
+HYPERLOADER_INLINE void exchange_blocks(V<T, kSide>* block) {
+  if constexpr (kStep < kSide) {
 #pragma GCC unroll 16
-    for (int a = 0; a < kLanes<T>; ++a) {
+    for (int a = 0; a < kSide; ++a) {
       if ((a & kStep) != 0) continue;
-      const V<T> upper = block[a], lower = block[a + kStep];
-      block[a] = exchange<T, kStep, true>(upper, lower);
-      block[a + kStep] = exchange<T, kStep, false>(upper, lower);
+      const V<T, kSide> upper = block[a], lower = block[a + kStep];
+      block[a] = exchange<T, kStep, true, kSide>(upper, lower);
+      block[a + kStep] = exchange<T, kStep, false, kSide>(upper, lower);
     }
-    exchange_blocks<T, 2 * kStep>(block);
+    exchange_blocks<T, kSide, 2 * kStep>(block);
+  }
+}
+
+template <typename T, int kSide>
+HYPERLOADER_INLINE void transpose_square(const T* from, int64_t columns, T* const* to, int64_t i) {
+  V<T, kSide> block[kSide];
+#pragma GCC unroll 16
+  for (int a = 0; a < kSide; ++a) block[a] = load<T, kSide>(from + a * columns);
+  exchange_blocks<T, kSide, 1>(block);
+#pragma GCC unroll 16
+  for (int b = 0; b < kSide; ++b) store<T, kSide>(to[b] + i, block[b]);
+}
+
+// In squares; the last one lies over its neighbour rather than over the edge.
+template <typename T, int kSide>
+void transpose_in_squares(const T* from, int64_t rows, int64_t columns, T* const* to) {
+  for (int64_t i = 0; i < rows; i += kSide) {
+    const int64_t top = smaller(i, rows - kSide);
+    for (int64_t j = 0; j < columns; j += kSide) {
+      const int64_t left = smaller(j, columns - kSide);
+      transpose_square<T, kSide>(from + top * columns + left, columns, to + left, top);
+    }
   }
 }
 
 template <typename T>
 void transpose(const T* from, int64_t rows, int64_t columns, T* const* to) {
-  constexpr int64_t kSide = kLanes<T>;
-  for (int64_t i = 0; i < rows; i += kSide) {
-    for (int64_t j = 0; j < columns; j += kSide) {
-      const int64_t height = smaller(kSide, rows - i), breadth = smaller(kSide, columns - j);
-      // Whole vectors may be read beyond the end of a row, into the next one, but not beyond the matrix.
-      if ((i + height - 1) * columns + j + kSide > rows * columns) {
-        for (int64_t b = 0; b < breadth; ++b) {
-          for (int64_t a = 0; a < height; ++a) to[j + b][i + a] = from[(i + a) * columns + j + b];
-        }
-        continue;
-      }
-      V<T> block[kSide];
-#pragma GCC unroll 16
-      for (int a = 0; a < kSide; ++a) block[a] = load(from + (i + (a < height ? a : 0)) * columns + j);
-      exchange_blocks<T, 1>(block);
-      if (height == kSide) {
-        for (int64_t b = 0; b < breadth; ++b) store(to[j + b] + i, block[b]);
-      } else {
-        for (int64_t b = 0; b < breadth; ++b) {
-          for (int64_t a = 0; a < height; ++a) to[j + b][i + a] = block[b][a];
-        }
-      }
-    }
+  if (rows >= kLanes<T> && columns >= kLanes<T>) return transpose_in_squares<T, kLanes<T>>(from, rows, columns, to);
+  if (rows >= 4 && columns >= 4) return transpose_in_squares<T, 4>(from, rows, columns, to);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) to[j][i] = from[i * columns + j];
   }
 }
 
@@ -310,7 +317,7 @@ HYPERLOADER_INLINE V<float> exponential(V<float> x) {
   series = series * r + 1 / 6.0F;
   series = series * r + 0.5F;
   series = series * r * r + r + 1.0F;
-  typedef Vector<float>::integer Integer;
+  typedef Vector<float, kLanes<float>>::integer Integer;
   const Integer exponent = __builtin_convertvector(n, Integer);
   return series * reinterpret_cast<V<float>>((exponent + 127) << 23);
 }

@@ -3,9 +3,11 @@
 // gradient of the size of the weight is formed for lora_A and lora_B.
 #include "lora.h"
 
-#include <ATen/ops/addmm.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/sum.h>
 #include <torch/library.h>
 
@@ -28,8 +30,34 @@ Tensor as_tokens(const Tensor& tensor) {
   return tensor.reshape({tokens, tensor.size(-1)});
 }
 
+bool folds(const Tensor& x, const Tensor& weight, const Optional& group) {
+  const int64_t tokens = x.numel() / std::max<int64_t>(x.size(-1), 1);
+  const bool half = product_dtype(x, weight) != accumulation_dtype(x.scalar_type());
+  return lora_folds(tokens, weight.size(1), weight.size(0), group.has_value(), half);
+}
+
+// weight + scaling · lora_B lora_A.
+template <typename T>
+Tensor fold_as(const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B, double scaling) {
+  const int64_t out = weight.size(0), in = weight.size(1), rank = lora_A.size(0);
+  const Tensor frozen = contiguous(weight), folded = at::empty(weight.sizes(), frozen.options());
+  const Tensor scaled = lora_A.mul(scaling);
+  const auto rows_of = [&](const Tensor& tensor, int64_t rows) {
+    return addresses(static_cast<T*>(const_cast<void*>(tensor.const_data_ptr())), rows, in);
+  };
+  const auto from = rows_of(frozen, out), to = rows_of(folded, out), terms = rows_of(scaled, rank);
+  const T* coefficients = lora_B.const_data_ptr<T>();
+  at::parallel_for(0, out, kTile, [&](int64_t begin, int64_t end) {
+    kernels<T>().accumulate(
+        to.data() + begin, from.data() + begin, end - begin, coefficients + begin * rank, rank, 1, terms.data(), rank,
+        in);
+  });
+  return folded;
+}
+
 Tensor fold(const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B, double scaling) {
-  return at::addmm(weight, lora_B, lora_A, 1, scaling);
+  return weight.scalar_type() == at::kDouble ? fold_as<double>(weight, lora_A, lora_B, scaling)
+                                             : fold_as<float>(weight, lora_A, lora_B, scaling);
 }
 
 Tensor lora_linear(
@@ -40,7 +68,7 @@ Tensor lora_linear(
   const at::ScalarType dtype = product_dtype(x, weight), accumulated = accumulation_dtype(x.scalar_type());
   const Optional shift = bias ? Optional(as_dtype(*bias, dtype)) : std::nullopt;
   const Tensor input = contiguous(x), A = wide(lora_A, accumulated), B = wide(lora_B, accumulated);
-  if (lora_folds(x, weight, lora_A, group)) return at::linear(input, fold(weight, A, B, scaling), shift);
+  if (folds(x, weight, group)) return at::linear(input, fold(weight, A, B, scaling), shift);
 
   const Tensor frozen = at::linear(as_dtype(input, dtype), weight, shift);
   const Tensor y = dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options());
@@ -68,7 +96,7 @@ std::vector<Tensor> lora_linear_backward(
   const Tensor A = wide(lora_A, accumulated), B = wide(lora_B, accumulated);
   const Tokens tokens(x, group, groups);
 
-  const bool folded = lora_folds(x, weight, lora_A, group);
+  const bool folded = folds(x, weight, group);
   Tensor frozen, grad_x;  // grad · weight, and with the update
   if (needs_x) {
     frozen = at::mm(as_tokens(as_dtype(grads, dtype)), folded ? fold(weight, A, B, scaling) : weight);
@@ -104,9 +132,11 @@ std::vector<Tensor> lora_linear_backward(
 
 }  // namespace
 
-// Folding writes a copy of the weight, rank · in · out multiplications, and saves a pass over the output.
-bool lora_folds(const Tensor& x, const Tensor& weight, const Tensor& lora_A, const Optional& group) {
-  return false;
+// Folding writes a copy of the weight (in · out numbers), in the forward and again in the backward, and saves a pass over
+// the output of each (tokens · out and tokens · in). Measured with 384 to 1024 features and 512 to 8192 tokens: it is the
+// faster one from 1.5 tokens a feature on. In half precision the update would drown in the weight's rounding.
+bool lora_folds(int64_t tokens, int64_t in, int64_t out, bool grouped, bool half) {
+  return !grouped && !half && tokens * (in + out) >= 3 * in * out;
 }
 
 TORCH_LIBRARY_IMPL(hyperloader, CPU, m) {

@@ -5,10 +5,6 @@
 
 namespace hyperloader::cpu {
 
-// Whether the update is folded into the weight, a rule measured with bench case lora_linear.
-bool lora_folds(
-    const Tensor& x, const Tensor& weight, const Tensor& lora_A, const std::optional<Tensor>& group);
-
 struct LoraCall {
   const Tensor &x;              // (tokens, in_features)
   const Tensor &grad;           // (tokens, out_features), in the backward

@@ -3,7 +3,7 @@
 from hyperloader.ops.adapter import adapter
 from hyperloader.ops.backend import BACKENDS, backend_in_use, use_backend, why_missing
 from hyperloader.ops.generate import generate
-from hyperloader.ops.lora import lora_linear
+from hyperloader.ops.lora import explain_lora_linear, lora_linear
 from hyperloader.ops.native import build_info
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "adapter",
     "backend_in_use",
     "build_info",
+    "explain_lora_linear",
     "generate",
     "lora_linear",
     "use_backend",

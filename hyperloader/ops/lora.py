@@ -1,8 +1,10 @@
 """A frozen linear layer with a LoRA update."""
 
+import torch
 from torch import Tensor
 
-from hyperloader.ops.backend import operator
+from hyperloader.ops import native
+from hyperloader.ops.backend import backend_in_use, operator
 
 
 def lora_linear(
@@ -38,3 +40,21 @@ def lora_linear(
     Source: arXiv 2106.09685 (LoRA).
     """
     return operator("lora_linear")(x, weight, bias, lora_A, lora_B, group, scaling)
+
+
+def explain_lora_linear(x: Tensor, weight: Tensor, *, group: Tensor | None = None) -> str:
+    """Tell how ``lora_linear`` would compute these arguments now.
+
+    Returns:
+        ``reference``: in plain PyTorch.
+        ``epilogue``: the frozen product by PyTorch's library, the update added into its output.
+        ``folded``: the update added to a copy of ``weight``, then one product. Chosen for one task with at least 1.5
+        tokens per feature (harmonic mean of in and out), except in half precision.
+    """
+    if backend_in_use() != "native" or x.device.type != "cpu":
+        return "reference"
+    out_features, in_features = weight.shape
+    half = x.dtype == weight.dtype and x.dtype in (torch.bfloat16, torch.float16)
+    tokens = x.shape[:-1].numel()
+    folds = native.extension().lora_folds(tokens, in_features, out_features, group is not None, half)
+    return "folded" if folds else "epilogue"

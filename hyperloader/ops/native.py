@@ -39,6 +39,12 @@ def build_info() -> dict[str, object] | None:
     return None if _extension is None else _extension.build_info()
 
 
+def extension() -> ModuleType:
+    """Return the loaded extension; only where ``available``."""
+    assert _extension is not None
+    return _extension
+
+
 def _source() -> str:
     """Return what the package was installed from: a folder, an archive, or its name where an index had it."""
     try:

@@ -74,6 +74,29 @@ def test_lora_linear(size, groups, dtype):
     compare(*lora_pair(lora_inputs(*size, groups, dtype), 0.5))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [(3, 50, 70, 33, 5), (8, 64, 130, 96, 8)], ids=str)
+def test_folded_lora_linear(size, dtype):
+    inputs = lora_inputs(*size, None, dtype)
+    assert ops.explain_lora_linear(inputs["x"], inputs["weight"]) == "folded"
+    compare(*lora_pair(inputs, 0.5))
+
+
+def test_when_lora_linear_folds():
+    def way(tokens, weight_dtype=torch.float32, **options):
+        return ops.explain_lora_linear(
+            torch.zeros(4, tokens // 4, 64), torch.zeros(64, 64, dtype=weight_dtype), **options
+        )
+
+    assert (way(92), way(96), way(4096)) == ("epilogue", "folded", "folded")
+    assert way(4096, group=torch.zeros(4, dtype=torch.long)) == "epilogue"
+    half = torch.zeros(4096, 64, dtype=torch.bfloat16)
+    assert ops.explain_lora_linear(half, torch.zeros(64, 64, dtype=torch.bfloat16)) == "epilogue"
+    assert ops.explain_lora_linear(half, torch.zeros(64, 64)) == "folded"
+    with ops.use_backend("reference"):
+        assert way(4096) == "reference"
+
+
 @each_groups
 @pytest.mark.parametrize("norm", ["post", "both"])
 def test_groups_cut_up_among_threads(threads, groups, norm):
