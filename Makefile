@@ -9,7 +9,7 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint bench study clean
+.PHONY: help install demo test test-all lint bench sanitize study clean
 help:
 	@echo "make demo | test | test-all | lint | bench | study | clean"
 
@@ -40,6 +40,16 @@ test: $(installed) $(minilm)
 
 test-all: $(installed) $(minilm)
 	$(bin)/python -m pytest
+
+# The operators' tests with the extension under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.
+sanitized := build/sanitized
+sanitizers := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+preloaded = $(shell $(CXX) -print-file-name=libasan.so):$(shell $(CXX) -print-file-name=libubsan.so)
+sanitize: $(installed)
+	HYPERLOADER_NATIVE=cpu CFLAGS='$(sanitizers)' LDFLAGS='$(sanitizers)' PATH="$(abspath $(bin)):$$PATH" \
+	    $(bin)/python setup.py -q build --build-base $(sanitized) --build-lib $(sanitized)/lib
+	LD_PRELOAD=$(preloaded) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    PYTHONPATH=$(abspath $(sanitized)/lib) $(bin)/pytest -o pythonpath=tests -p no:cacheprovider tests/ops
 
 lint: $(dependencies)
 	$(bin)/ruff check .

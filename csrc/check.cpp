@@ -63,6 +63,13 @@ void check_tensor(
   check_dtype(name, tensor, like);
 }
 
+// A kernel reads the gradient of a result as it wrote the result.
+void check_grad_dtype(const Tensor& grad, const Tensor& x) {
+  TORCH_CHECK_TYPE(
+      grad.scalar_type() == x.scalar_type(), "grad must be ", dtype_name(x.scalar_type()), ", got ",
+      dtype_name(grad.scalar_type()));
+}
+
 template <typename Choice>
 Choice choose(const char* name, std::string_view value, std::initializer_list<std::pair<const char*, Choice>> choices) {
   for (const auto& [text, choice] : choices) {
@@ -86,20 +93,37 @@ int64_t check_groups(const char* name, const Tensor& weight, const std::optional
   return group ? weight.size(0) : -1;
 }
 
+void check_indices(const char* name, const Tensor& index, int64_t count, const Tensor& like) {
+  TORCH_CHECK_TYPE(index.scalar_type() == at::kLong, name, " must be torch.int64, got ", dtype_name(index.scalar_type()));
+  TORCH_CHECK_VALUE(
+      index.device() == like.device(), name, " must be on ", like.device().str(), ", got ", index.device().str());
+  if (!index.is_cpu()) return;
+  const int64_t* values = index.const_data_ptr<int64_t>();
+  for (int64_t i = 0, stride = index.stride(0); i < index.size(0); ++i) {
+    const int64_t value = values[i * stride];
+    TORCH_CHECK_INDEX(value >= 0 && value < count, name, " must be from 0 to ", count - 1, ", got ", value);
+  }
+}
+
 void check_group(const std::optional<Tensor>& group, int64_t groups, const Tensor& x) {
   if (!group) return;
   TORCH_CHECK_VALUE(
       group->dim() == 1 && group->size(0) == x.size(0), "group must have shape (", x.size(0), ",), got ",
       Shape{group->sizes()});
-  TORCH_CHECK_TYPE(group->scalar_type() == at::kLong, "group must be torch.int64, got ", dtype_name(group->scalar_type()));
+  check_indices("group", *group, groups, x);
+}
+
+// `matrix` (any, columns), of which `what` is the name of the rows' number.
+void check_columns(const char* name, const Tensor& matrix, const char* what, int64_t columns, const Tensor& like) {
   TORCH_CHECK_VALUE(
-      group->device() == x.device(), "group must be on ", x.device().str(), ", got ", group->device().str());
-  if (!group->is_cpu()) return;
-  const int64_t* index = group->const_data_ptr<int64_t>();
-  for (int64_t i = 0, stride = group->stride(0); i < group->size(0); ++i) {
-    const int64_t value = index[i * stride];
-    TORCH_CHECK_INDEX(value >= 0 && value < groups, "group must be from 0 to ", groups - 1, ", got ", value);
-  }
+      matrix.dim() == 2 && matrix.size(1) == columns, name, " must have shape (", what, ", ", columns, "), got ",
+      Shape{matrix.sizes()});
+  check_dtype({name}, matrix, like);
+}
+
+void check_index(const char* name, const Tensor& index, const Tensor& embedding) {
+  TORCH_CHECK_VALUE(index.dim() == 1, name, " must have 1 dimension, got ", index.dim());
+  check_indices(name, index, embedding.size(0), embedding);
 }
 
 void check_present(const char* name, const Tensor& tensor, bool wanted, std::string_view norm) {
@@ -123,6 +147,34 @@ void check_heads(const Tensor& condition, at::TensorList weights, const c10::Lis
 }
 
 }  // namespace
+
+void check_condition(const ConditionWeights& weights, at::ArrayRef<double> scales, double eps) {
+  const Tensor& task = weights.task_embedding;
+  TORCH_CHECK_VALUE(task.dim() == 2, "task_embedding must have 2 dimensions, got ", task.dim());
+  check_float("task_embedding", task);
+  const int64_t size = task.size(1);
+  check_columns("layer_embedding", weights.layer_embedding, "any", size, task);
+  check_columns("position_embedding", weights.position_embedding, "any", size, task);
+  check_columns("first_weight", weights.first_weight, "hidden", 3 * size, task);
+  const int64_t hidden = weights.first_weight.size(0);
+  check_tensor({"first_bias"}, weights.first_bias, {hidden}, task);
+  check_columns("second_weight", weights.second_weight, "condition_dim", hidden, task);
+  const int64_t condition_dim = weights.second_weight.size(0);
+  check_tensor({"second_bias"}, weights.second_bias, {condition_dim}, task);
+  check_tensor({"norm_weight"}, weights.norm_weight, {condition_dim}, task);
+  check_tensor({"norm_bias"}, weights.norm_bias, {condition_dim}, task);
+  TORCH_CHECK_VALUE(scales.size() == 3, "scales must have 3 entries, got ", scales.size());
+  TORCH_CHECK_VALUE(eps >= 0, "eps must be at least 0, got ", eps);
+  check_index("layers", weights.layers, weights.layer_embedding);
+  check_index("positions", weights.positions, weights.position_embedding);
+}
+
+void check_condition_backward(const Tensor& grad, const ConditionWeights& weights) {
+  const std::array<int64_t, 4> sizes{
+      weights.positions.size(0), weights.layers.size(0), weights.task_embedding.size(0), weights.norm_bias.size(0)};
+  TORCH_CHECK_VALUE(
+      grad.sizes() == at::IntArrayRef(sizes), "grad must have shape ", Shape{sizes}, ", got ", Shape{grad.sizes()});
+}
 
 void check_generate(
     const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
@@ -195,6 +247,7 @@ AdapterOptions check_adapter(
 void check_adapter_backward(const Tensor& grad, const Tensor& x, const Tensor& pre, const AdapterOptions& options) {
   TORCH_CHECK_VALUE(
       grad.sizes() == x.sizes(), "grad must have shape ", Shape{x.sizes()}, ", got ", Shape{grad.sizes()});
+  check_grad_dtype(grad, x);
   auto sizes = x.sizes().vec();
   sizes.back() = options.bottleneck;
   TORCH_CHECK_VALUE(
@@ -230,6 +283,7 @@ void check_lora_linear_backward(
   sizes.back() = weight.size(0);
   TORCH_CHECK_VALUE(
       grad.sizes() == at::IntArrayRef(sizes), "grad must have shape ", Shape{sizes}, ", got ", Shape{grad.sizes()});
+  check_grad_dtype(grad, x);
   TORCH_CHECK_VALUE(needed.size() == 5, "needed must have 5 entries, got ", needed.size());
 }
 

@@ -25,6 +25,26 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
 
 // Calls through the dispatcher, to the kernel of the tensors' device.
 
+Tensor call_condition(
+    const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
+    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
+    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+  static const auto op = find<decltype(call_condition)>("hyperloader::condition");
+  return op.call(
+      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+      second_bias, norm_weight, norm_bias, scales, eps);
+}
+
+std::vector<Tensor> call_condition_backward(
+    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
+    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
+    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+  static const auto op = find<decltype(call_condition_backward)>("hyperloader::condition_backward");
+  return op.call(
+      grad, task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+      second_bias, norm_weight, norm_bias, scales, eps);
+}
+
 std::vector<Tensor> call_generate(
     const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype) {
@@ -75,6 +95,36 @@ std::vector<Tensor> call_lora_linear_backward(
 }
 
 // Autograd: a gradient for every argument of `forward`, undefined where it has none.
+
+struct Condition : torch::autograd::Function<Condition> {
+  static Tensor forward(
+      AutogradContext* context, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
+    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
+    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    context->save_for_backward(
+        {task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+      second_bias, norm_weight, norm_bias});
+    context->saved_data["scales"] = scales;
+    context->saved_data["eps"] = eps;
+    context->set_materialize_grads(false);
+    return call_condition(
+      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+      second_bias, norm_weight, norm_bias, scales, eps);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    constexpr size_t kArguments = 13, kIndices = 3;  // where `layers` and `positions` stand
+    variable_list results(kArguments);
+    if (!grads[0].defined()) return results;
+    const variable_list s = context->get_saved_variables();
+    const variable_list found = call_condition_backward(
+        grads[0], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10],
+        context->saved_data["scales"].toDoubleVector(), context->saved_data["eps"].toDouble());
+    for (size_t i = 0; i < found.size(); ++i) results[i < kIndices ? i : i + 2] = found[i];
+    return results;
+  }
+};
 
 struct Generate : torch::autograd::Function<Generate> {
   static variable_list forward(
@@ -169,6 +219,23 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
 
 // The kernels of the key Autograd: straight on where no gradient is wanted.
 
+Tensor condition(
+    const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
+    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
+    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+  if (compute_requires_grad(
+          task_embedding, layer_embedding, position_embedding, first_weight, first_bias, second_weight, second_bias,
+          norm_weight, norm_bias)) {
+    return Condition::apply(
+      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+      second_bias, norm_weight, norm_bias, scales, eps);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return call_condition(
+      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+      second_bias, norm_weight, norm_bias, scales, eps);
+}
+
 std::vector<Tensor> generate(
     const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype) {
@@ -212,6 +279,18 @@ Tensor lora_linear(
 TORCH_LIBRARY(hyperloader, m) {
   const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
   m.def(
+      "condition("
+      "Tensor task_embedding, Tensor layer_embedding, Tensor position_embedding, Tensor layers, Tensor positions, "
+      "Tensor first_weight, Tensor first_bias, Tensor second_weight, Tensor second_bias, Tensor norm_weight, "
+      "Tensor norm_bias, float[] scales, float eps) -> Tensor",
+      tags);
+  m.def(
+      "condition_backward(Tensor grad, "
+      "Tensor task_embedding, Tensor layer_embedding, Tensor position_embedding, Tensor layers, Tensor positions, "
+      "Tensor first_weight, Tensor first_bias, Tensor second_weight, Tensor second_bias, Tensor norm_weight, "
+      "Tensor norm_bias, float[] scales, float eps) -> Tensor[]",
+      tags);
+  m.def(
       "generate(Tensor condition, Tensor[] weights, Tensor[] biases, bool[] has_bias, ScalarType? dtype) "
       "-> Tensor[]",
       tags);
@@ -238,11 +317,12 @@ TORCH_LIBRARY(hyperloader, m) {
 }
 
 TORCH_LIBRARY_IMPL(hyperloader, Autograd, m) {
+  m.impl("condition", &condition);
   m.impl("generate", &generate);
   m.impl("adapter", &adapter);
   m.impl("lora_linear", &lora_linear);
   // Differentiable once: a second derivative raises instead of being silently zero.
-  for (const char* name : {"generate_backward", "adapter_backward", "lora_linear_backward"}) {
+  for (const char* name : {"condition_backward", "generate_backward", "adapter_backward", "lora_linear_backward"}) {
     m.impl(name, torch::autograd::autogradNotImplementedFallback());
   }
 }

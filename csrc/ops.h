@@ -57,6 +57,21 @@ struct AdapterWeights {
   }
 };
 
+// Of the network that makes the conditions of a hypernetwork.
+struct ConditionWeights {
+  const Tensor& task_embedding;      // (tasks, E)
+  const Tensor& layer_embedding;     // (any, E), of which the rows `layers` are used
+  const Tensor& position_embedding;  // (any, E), of which the rows `positions` are used
+  const Tensor& layers;              // int64
+  const Tensor& positions;           // int64
+  const Tensor& first_weight;        // (hidden, 3 E)
+  const Tensor& first_bias;          // (hidden)
+  const Tensor& second_weight;       // (condition_dim, hidden)
+  const Tensor& second_bias;         // (condition_dim), and so the next two
+  const Tensor& norm_weight;
+  const Tensor& norm_bias;
+};
+
 struct AdapterOptions {
   int64_t hidden;
   int64_t bottleneck;
@@ -67,6 +82,8 @@ struct AdapterOptions {
 
 // Each raises ValueError, TypeError or IndexError with "<argument> must <requirement>, got <value>". A kernel calls its
 // check first, once, and trusts it from then on. Group indices are looked at where they lie on the CPU.
+void check_condition(const ConditionWeights& weights, at::ArrayRef<double> scales, double eps);
+void check_condition_backward(const Tensor& grad, const ConditionWeights& weights);
 void check_generate(
     const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype);

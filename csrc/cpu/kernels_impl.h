@@ -323,6 +323,7 @@ HYPERLOADER_INLINE V<float> exponential(V<float> x) {
 }
 
 HYPERLOADER_INLINE V<double> exponential(V<double> x) {
+  x = x > 700.0 ? V<double>{} + 700.0 : x;  // finite, as in float32
   for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp(x[i]);
   return x;
 }
@@ -372,9 +373,11 @@ HYPERLOADER_INLINE V<T> activated(V<T> pre, V<T>& slope) {
     return pre * gate;
   } else {  // gelu_new: (1 + tanh(u)) / 2 is the logistic function of 2 u
     constexpr T kScale = T(2 * 0.79788456080286535588), kCubic = T(0.044715);  // 2 sqrt(2 / pi)
-    const V<T> square = pre * pre;
-    const V<T> power = exponential(-kScale * pre * (T(1) + kCubic * square)), gate = T(1) / (T(1) + power);
-    slope = gate + gate * (power * gate) * kScale * pre * (T(1) + 3 * kCubic * square);
+    V<T> within = pre < T(-20) ? zero - T(20) : pre;  // beyond, the gate is 0 or 1
+    within = within > T(20) ? zero + T(20) : within;
+    const V<T> square = within * within;
+    const V<T> power = exponential(-kScale * within * (T(1) + kCubic * square)), gate = T(1) / (T(1) + power);
+    slope = gate + gate * (power * gate) * kScale * within * (T(1) + 3 * kCubic * square);
     return pre * gate;
   }
 }

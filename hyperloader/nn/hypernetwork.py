@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteWeights, num_elements, take_apart
+from hyperloader.reference import condition as reference
 
 _PUBLISHED_DEVIATION = 0.01
 _MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # of the absolute value of a standard normal number
@@ -37,18 +37,24 @@ class Condition(nn.Module):
         if config.init == "scaled":
             self._init_scaled()
 
-    def forward(self, task_embedding: Tensor, layers: Tensor, positions: Tensor) -> Tensor:
-        """Return (layers, positions, tasks, condition_dim) for ``task_embedding`` (tasks, task_embedding_dim)."""
-        return self.norm(self._before_norm(task_embedding, layers, positions))
-
-    def _before_norm(self, task_embedding: Tensor, layers: Tensor, positions: Tensor) -> Tensor:
-        layer = self.layer_embedding(layers)[:, None, None]
-        position = self.position_embedding(positions)[None, :, None]
-        task = task_embedding[None, None]
-        shape = (layers.numel(), positions.numel(), task_embedding.shape[0], -1)
-        inputs = torch.cat([task.expand(shape), layer.expand(shape), position.expand(shape)], -1)
-        hidden = functional.relu(self.first(inputs * self.scales[0]))
-        return self.second(hidden * self.scales[1])
+    def forward(self, task_embedding: Tensor, layers: Tensor, positions: Tensor, scale: float = 1.0) -> Tensor:
+        """Return (positions, layers, tasks, condition_dim), times ``scale``, for ``task_embedding`` (tasks, E)."""
+        first, second, norm = self.first, self.second, self.norm
+        return ops.condition(
+            task_embedding,
+            self.layer_embedding.weight,
+            self.position_embedding.weight,
+            layers,
+            positions,
+            first.weight,
+            first.bias,
+            second.weight,
+            second.bias,
+            norm.weight,
+            norm.bias,
+            scales=(*self.scales, scale),
+            eps=norm.eps,
+        )
 
     @torch.no_grad()
     def _init_scaled(self) -> None:
@@ -60,8 +66,13 @@ class Condition(nn.Module):
         second.bias.zero_()
         # What all conditions of a relu network have in common, most of them, is the business of the heads' biases.
         tasks = torch.randn(_CENTRING_TASKS, self.layer_embedding.embedding_dim)
-        rows = (torch.arange(self.layer_embedding.num_embeddings), torch.arange(self.position_embedding.num_embeddings))
-        second.bias.copy_(-self._before_norm(tasks, *rows).mean((0, 1, 2)))
+        second.bias.copy_(-self.before_norm(tasks).mean((0, 1, 2)))
+
+    def before_norm(self, task_embedding: Tensor) -> Tensor:
+        """What the layer norm reads, of every position and layer: (positions, layers, tasks, condition_dim)."""
+        embeddings = (task_embedding, self.layer_embedding.weight, self.position_embedding.weight)
+        hidden = reference.hidden_of(*embeddings, self.first.weight, self.first.bias, self.scales[0])
+        return reference.before_norm(hidden, self.second.weight, self.second.bias, self.scales[1])
 
 
 class Hypernetwork(nn.Module):
@@ -111,12 +122,12 @@ class Hypernetwork(nn.Module):
 
         ``grouped``: the weights carry a first dimension (tasks, ...); otherwise there is one task and they do not.
         """
-        condition = self.condition(task_embedding, self._layers, self._positions) * self.condition_scale
+        condition = self.condition(task_embedding, self._layers, self._positions, self.condition_scale)
         layout = self.layout
         adapters = len(layout.adapter_sites)
         return {
-            **self._run(condition[:, :adapters], layout.adapter_shapes, layout.adapter_sites, grouped, dtype),
-            **self._run(condition[:, adapters:], layout.lora_shapes, layout.lora_sites, grouped, dtype),
+            **self._run(condition[:adapters], layout.adapter_shapes, layout.adapter_sites, grouped, dtype),
+            **self._run(condition[adapters:], layout.lora_shapes, layout.lora_sites, grouped, dtype),
         }
 
     def _run(self, condition, shapes, kinds, grouped, dtype):

@@ -41,7 +41,7 @@ class Layout:
 
     def sites_of(self, kinds: Sequence[str]) -> list[tuple[int, str]]:
         """(layer, site) of the rows of what is generated for ``kinds``, in their order."""
-        return [(layer, kind) for layer in range(self.num_layers) for kind in kinds]
+        return [(layer, kind) for kind in kinds for layer in range(self.num_layers)]
 
 
 def layout_of(

@@ -1,7 +1,8 @@
-"""The three operators that carry the whole cost, and the choice of what computes them."""
+"""The operators that carry the whole cost, and the choice of what computes them."""
 
 from hyperloader.ops.adapter import adapter
 from hyperloader.ops.backend import BACKENDS, backend_in_use, use_backend, why_missing
+from hyperloader.ops.condition import condition
 from hyperloader.ops.generate import generate
 from hyperloader.ops.lora import explain_lora_linear, lora_linear
 from hyperloader.ops.native import build_info
@@ -11,6 +12,7 @@ __all__ = [
     "adapter",
     "backend_in_use",
     "build_info",
+    "condition",
     "explain_lora_linear",
     "generate",
     "lora_linear",

@@ -11,6 +11,48 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _HALVES = (torch.bfloat16, torch.float16)
 
 
+def condition(
+    task_embedding: Tensor,
+    layer_embedding: Tensor,
+    position_embedding: Tensor,
+    layers: Tensor,
+    positions: Tensor,
+    first_weight: Tensor,
+    first_bias: Tensor,
+    second_weight: Tensor,
+    second_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    scales: Sequence[float],
+    eps: float,
+) -> None:
+    """Check the arguments of ``condition``."""
+    if task_embedding.ndim != 2:
+        raise ValueError(f"task_embedding must have 2 dimensions, got {task_embedding.ndim}")
+    _check_float("task_embedding", task_embedding)
+    size = task_embedding.shape[1]
+    for name, embedding in (("layer_embedding", layer_embedding), ("position_embedding", position_embedding)):
+        if embedding.ndim != 2 or embedding.shape[1] != size:
+            raise ValueError(f"{name} must have shape (any, {size}), got {tuple(embedding.shape)}")
+        _check_dtype(name, embedding, task_embedding)
+    if first_weight.ndim != 2 or first_weight.shape[1] != 3 * size:
+        raise ValueError(f"first_weight must have shape (hidden, {3 * size}), got {tuple(first_weight.shape)}")
+    _check_dtype("first_weight", first_weight, task_embedding)
+    hidden = first_weight.shape[0]
+    _check_tensor("first_bias", first_bias, (hidden,), task_embedding)
+    if second_weight.ndim != 2 or second_weight.shape[1] != hidden:
+        raise ValueError(f"second_weight must have shape (condition_dim, {hidden}), got {tuple(second_weight.shape)}")
+    _check_dtype("second_weight", second_weight, task_embedding)
+    for name, tensor in (("second_bias", second_bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+        _check_tensor(name, tensor, second_weight.shape[:1], task_embedding)
+    if len(scales) != 3:
+        raise ValueError(f"scales must have 3 entries, got {len(scales)}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    _check_index("layers", layers, layer_embedding)
+    _check_index("positions", positions, position_embedding)
+
+
 def generate(
     condition: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], has_bias: Sequence[bool], dtype
 ) -> None:
@@ -114,15 +156,26 @@ def _check_group(group: Tensor | None, groups: tuple[int, ...], x: Tensor) -> No
         return
     if group.shape != x.shape[:1]:
         raise ValueError(f"group must have shape ({x.shape[0]},), got {tuple(group.shape)}")
-    if group.dtype != torch.int64:
-        raise TypeError(f"group must be torch.int64, got {group.dtype}")
-    if group.device != x.device:
-        raise ValueError(f"group must be on {x.device}, got {group.device}")
-    if group.device.type == "cpu" and group.numel():
-        low, high = group.aminmax()
+    _check_indices("group", group, groups[0], x)
+
+
+def _check_index(name: str, index: Tensor, embedding: Tensor) -> None:
+    """``index`` (any,) names rows of ``embedding``."""
+    if index.ndim != 1:
+        raise ValueError(f"{name} must have 1 dimension, got {index.ndim}")
+    _check_indices(name, index, embedding.shape[0], embedding)
+
+
+def _check_indices(name: str, index: Tensor, count: int, like: Tensor) -> None:
+    if index.dtype != torch.int64:
+        raise TypeError(f"{name} must be torch.int64, got {index.dtype}")
+    if index.device != like.device:
+        raise ValueError(f"{name} must be on {like.device}, got {index.device}")
+    if index.device.type == "cpu" and index.numel():
+        low, high = index.aminmax()
         wrong = low if low < 0 else high
-        if not 0 <= wrong < groups[0]:
-            raise IndexError(f"group must be from 0 to {groups[0] - 1}, got {int(wrong)}")
+        if not 0 <= wrong < count:
+            raise IndexError(f"{name} must be from 0 to {count - 1}, got {int(wrong)}")
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

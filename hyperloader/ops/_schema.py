@@ -11,6 +11,7 @@ import torch
 from hyperloader.ops import _check
 from hyperloader.reference import adapter as adapter_reference
 from hyperloader.reference import adapter_low_rank
+from hyperloader.reference import condition as condition_reference
 from hyperloader.reference import generate as generate_reference
 from hyperloader.reference import lora as lora_reference
 
@@ -18,7 +19,14 @@ _ADAPTER_WEIGHTS = (
     "Tensor down_weight, Tensor down_bias, Tensor up_weight, Tensor up_bias, Tensor? norm_weight, Tensor? norm_bias, "
     "Tensor? pre_norm_weight, Tensor? pre_norm_bias, Tensor? group, str norm, str activation, float eps"
 )
+_CONDITION = (
+    "Tensor task_embedding, Tensor layer_embedding, Tensor position_embedding, Tensor layers, Tensor positions, "
+    "Tensor first_weight, Tensor first_bias, Tensor second_weight, Tensor second_bias, Tensor norm_weight, "
+    "Tensor norm_bias, float[] scales, float eps"
+)
 SCHEMAS = {
+    "condition": f"({_CONDITION}) -> Tensor",
+    "condition_backward": f"(Tensor grad, {_CONDITION}) -> Tensor[]",
     "generate": (
         "(Tensor condition, Tensor[] weights, Tensor[] biases, bool[] has_bias, ScalarType? dtype) -> Tensor[]"
     ),
@@ -33,6 +41,11 @@ SCHEMAS = {
         "bool[] needed) -> Tensor[]"
     ),
 }
+
+
+def _condition(*arguments):
+    _check.condition(*arguments)
+    return condition_reference.forward(*arguments)
 
 
 def _generate(condition, weights, biases, has_bias, dtype):
@@ -62,6 +75,8 @@ def _lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
 
 
 _KERNELS = {
+    "condition": _condition,
+    "condition_backward": condition_reference.backward,
     "generate": _generate,
     "generate_backward": generate_reference.backward,
     "adapter": _adapter,
@@ -77,6 +92,7 @@ def define(namespace: str) -> None:
         torch.library.define(f"{namespace}::{name}", schema)
     fill(namespace)
     operators = getattr(torch.ops, namespace)
+    _register_condition(operators)
     _register_generate(operators)
     _register_adapter(operators)
     _register_lora_linear(operators)
@@ -104,6 +120,18 @@ def register_fakes(namespace: str) -> None:
     """Tell the tracer the shapes and dtypes that every operator of ``namespace`` returns."""
     for name in SCHEMAS:
         torch.library.register_fake(f"{namespace}::{name}", _FAKES[name])
+
+
+def _register_condition(operators):
+    def setup(ctx, inputs, output):
+        *tensors, ctx.scales, ctx.eps = inputs
+        ctx.save_for_backward(*tensors)
+
+    def backward(ctx, grad):
+        grads = operators.condition_backward(grad, *ctx.saved_tensors, ctx.scales, ctx.eps)
+        return *grads[:3], None, None, *grads[3:], None, None
+
+    torch.library.register_autograd(operators.condition.default, backward, setup_context=setup)
 
 
 def _register_generate(operators):
@@ -163,6 +191,14 @@ def _fake_adapter_backward(grad, x, pre, *arguments):
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, *weights)]
 
 
+def _fake_condition(task_embedding, layer_embedding, position_embedding, layers, positions, *rest):
+    return task_embedding.new_empty(positions.shape[0], layers.shape[0], task_embedding.shape[0], rest[2].shape[0])
+
+
+def _fake_condition_backward(grad, *arguments):
+    return [torch.empty_like(tensor) for tensor in (*arguments[:3], *arguments[5:11])]
+
+
 def _fake_generate(condition, weights, biases, has_bias, dtype):
     dtype = condition.dtype if dtype is None else dtype
     return [condition.new_empty(condition.shape[0], weight.shape[0], dtype=dtype) for weight in weights]
@@ -187,6 +223,8 @@ def _fake_lora_linear_backward(grad, x, weight, lora_A, lora_B, group, scaling, 
 
 
 _FAKES = {
+    "condition": _fake_condition,
+    "condition_backward": _fake_condition_backward,
     "generate": _fake_generate,
     "generate_backward": _fake_generate_backward,
     "adapter": _fake_adapter,
