@@ -54,15 +54,15 @@ class PlainHypernetwork(nn.Module):
     def forward(self, task_embedding: Tensor, grouped: bool = False) -> dict[tuple[int, str], tuple[Tensor, ...]]:
         """Weights of every (layer, site) for ``task_embedding`` (tasks, task_embedding_dim); see ``Hypernetwork``."""
         layout, own = self.layout, self.condition
-        layer = own.layer_embedding.weight[:, None, None]
-        position = own.position_embedding.weight[layout.positions][None, :, None]
-        shape = (layout.num_layers, len(layout.positions), len(task_embedding), -1)
+        layer = own.layer_embedding.weight[None, :, None]
+        position = own.position_embedding.weight[layout.positions][:, None, None]
+        shape = (len(layout.positions), layout.num_layers, len(task_embedding), -1)
         inputs = [task_embedding[None, None].expand(shape), layer.expand(shape), position.expand(shape)]
         condition = own.norm(own.second(own.first(torch.cat(inputs, -1)).relu()))
         adapters = len(layout.adapter_sites)
         return {
-            **self._generate(condition[:, :adapters], layout.adapter_shapes, layout.adapter_sites, grouped),
-            **self._generate(condition[:, adapters:], layout.lora_shapes, layout.lora_sites, grouped),
+            **self._generate(condition[:adapters], layout.adapter_shapes, layout.adapter_sites, grouped),
+            **self._generate(condition[adapters:], layout.lora_shapes, layout.lora_sites, grouped),
         }
 
     def _generate(self, condition: Tensor, shapes, kinds, grouped: bool):
@@ -70,7 +70,7 @@ class PlainHypernetwork(nn.Module):
             return {}
         by_head = []
         for name, shape in shapes.items():
-            generated = self.heads[name](condition)  # (layers, sites, tasks, n)
+            generated = self.heads[name](condition)  # (sites, layers, tasks, n)
             rows = generated.flatten(0, 1) if grouped else generated.flatten(0, 2)
             by_head.append(rows.view(*rows.shape[:-1], *shape).unbind(0))
         return dict(zip(self.layout.sites_of(kinds), zip(*by_head, strict=True), strict=True))
