@@ -126,8 +126,9 @@ def time_in_turn(
 ) -> dict[Provider, Timing]:
     """Time every provider once per repeat, so that clocks and neighbours disturb all of them alike.
 
-    Each repeat begins with another provider. There are as many as fit into ``seconds`` for each provider, at least
-    five and at most 200.
+    A call that is not timed comes before each sample, so that every provider finds the caches and the allocator as it
+    left them itself. Each repeat begins with another provider. There are as many as fit into ``seconds`` for each
+    provider, at least five and at most 200.
     """
     if not calls:
         return {}
@@ -146,6 +147,7 @@ def time_in_turn(
         for _ in range(repeats):
             for provider in order:
                 with provider.around():
+                    calls[provider]()
                     samples[provider].append(_sample(calls[provider], inner[provider], device, clock))
             order = order[1:] + order[:1]
     finally:

@@ -12,7 +12,7 @@ SMALL = {
     "generate": [generate.point(2, 64, 2)],
     "adapter": [adapter.point(40, 64)],
     "lora_linear": [lora_linear.point(40, 64)],
-    "overhead": [overhead.point(operator, 64) for operator in ("adapter", "lora_linear", "generate")],
+    "overhead": [overhead.point(operator) for operator in ("adapter", "lora_linear", "generate")],
     "step": [step.point("tiny encoder", 2, 5, 2), step.point("tiny T5", 2, 5, 2)],
     "predict": [predict.point("tiny encoder", 2, 5), predict.point("tiny T5", 2, 5, new_tokens=2)],
     "mixed": [mixed.point(what, 3, 5, 64, sentences=4) for what in ("adapter", "lora_linear", "tiny encoder")],
