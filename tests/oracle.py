@@ -18,14 +18,17 @@ def value_and_gradients(function: Callable, inputs: Sequence[Tensor], grad: Tens
     return [value.detach(), *torch.autograd.grad(value, leaves, grad.to(value.dtype))]
 
 
-def assert_as_accurate(actual: Tensor, eager: Tensor, oracle: Tensor, name: str) -> None:
-    """``actual`` lies no further from the float64 ``oracle`` than SLACK times PyTorch's ``eager`` result does."""
+def assert_as_accurate(actual: Tensor, eager: Tensor, oracle: Tensor, name: str, luck: float = 1) -> None:
+    """``actual`` lies no further from the float64 ``oracle`` than SLACK times PyTorch's ``eager`` result does.
+
+    ``luck`` multiplies the roundings that are forgiven: among hundreds of random shapes PyTorch is very lucky in some.
+    """
     assert actual.shape == oracle.shape, f"{name}: {tuple(actual.shape)}, not {tuple(oracle.shape)}"
     assert actual.dtype == eager.dtype, f"{name}: {actual.dtype}, not {eager.dtype}"
     if actual.numel() == 0:
         return
     assert actual.isfinite().all(), f"{name}: not finite"
-    rounding = ROUNDINGS[actual.dtype] * torch.finfo(actual.dtype).eps * oracle.abs().max()
+    rounding = luck * ROUNDINGS[actual.dtype] * torch.finfo(actual.dtype).eps * oracle.abs().max()
     budget = SLACK * ((eager.double() - oracle).abs().max() + rounding)
     error = (actual.double() - oracle).abs().max()
     assert error <= budget, f"{name}: error {error:.2e} exceeds {budget:.2e}, {SLACK} x PyTorch's in {actual.dtype}"
