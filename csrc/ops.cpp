@@ -1,7 +1,6 @@
 // The operators: schemas and autograd. Each device registers its kernels in csrc/<device>/<operator>.
-#include "ops.h"
+#include "calls.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -16,82 +15,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::compute_requires_grad;
 using torch::autograd::variable_list;
-using Optional = std::optional<Tensor>;
 
-template <typename Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
-// Calls through the dispatcher, to the kernel of the tensors' device.
-
-Tensor call_condition(
-    const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
-    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
-  static const auto op = find<decltype(call_condition)>("hyperloader::condition");
-  return op.call(
-      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias, scales, eps);
-}
-
-std::vector<Tensor> call_condition_backward(
-    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
-    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
-  static const auto op = find<decltype(call_condition_backward)>("hyperloader::condition_backward");
-  return op.call(
-      grad, task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias, scales, eps);
-}
-
-std::vector<Tensor> call_generate(
-    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
-    std::optional<at::ScalarType> dtype) {
-  static const auto op = find<decltype(call_generate)>("hyperloader::generate");
-  return op.call(condition, weights, biases, has_bias, dtype);
-}
-
-std::vector<Tensor> call_generate_backward(
-    at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
-  static const auto op = find<decltype(call_generate_backward)>("hyperloader::generate_backward");
-  return op.call(grads, condition, weights, has_bias);
-}
-
-std::tuple<Tensor, Tensor> call_adapter(
-    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight,
-    const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
-    const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
-    double eps) {
-  static const auto op = find<decltype(call_adapter)>("hyperloader::adapter");
-  return op.call(
-      x, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias, group,
-      norm, activation, eps);
-}
-
-std::vector<Tensor> call_adapter_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& pre, const Tensor& down_weight, const Tensor& down_bias,
-    const Tensor& up_weight, const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias,
-    const Optional& pre_norm_weight, const Optional& pre_norm_bias, const Optional& group, std::string_view norm,
-    std::string_view activation, double eps) {
-  static const auto op = find<decltype(call_adapter_backward)>("hyperloader::adapter_backward");
-  return op.call(
-      grad, x, pre, down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias,
-      group, norm, activation, eps);
-}
-
-Tensor call_lora_linear(
-    const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
-    const Optional& group, double scaling) {
-  static const auto op = find<decltype(call_lora_linear)>("hyperloader::lora_linear");
-  return op.call(x, weight, bias, lora_A, lora_B, group, scaling);
-}
-
-std::vector<Tensor> call_lora_linear_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B,
-    const Optional& group, double scaling, const c10::List<bool>& needed) {
-  static const auto op = find<decltype(call_lora_linear_backward)>("hyperloader::lora_linear_backward");
-  return op.call(grad, x, weight, lora_A, lora_B, group, scaling, needed);
+// Calls a backward operator. Without a graph of the gradients wanted it goes straight to the device's kernel, past the
+// boxed fallback that would refuse a second derivative.
+template <typename Call>
+variable_list in_backward(const Call& call) {
+  if (at::GradMode::is_enabled()) return call();
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return call();
 }
 
 // Autograd: a gradient for every argument of `forward`, undefined where it has none.
@@ -118,9 +49,12 @@ struct Condition : torch::autograd::Function<Condition> {
     variable_list results(kArguments);
     if (!grads[0].defined()) return results;
     const variable_list s = context->get_saved_variables();
-    const variable_list found = call_condition_backward(
-        grads[0], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10],
-        context->saved_data["scales"].toDoubleVector(), context->saved_data["eps"].toDouble());
+    const std::vector<double> scales = context->saved_data["scales"].toDoubleVector();
+    const double eps = context->saved_data["eps"].toDouble();
+    const variable_list found = in_backward([&] {
+      return call_condition_backward(
+          grads[0], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], scales, eps);
+    });
     for (size_t i = 0; i < found.size(); ++i) results[i < kIndices ? i : i + 2] = found[i];
     return results;
   }
@@ -140,8 +74,9 @@ struct Generate : torch::autograd::Function<Generate> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
-    variable_list results = call_generate_backward(
-        grads, saved[0], at::TensorList(saved).slice(1), context->saved_data["has_bias"].toBoolList());
+    const c10::List<bool> has_bias = context->saved_data["has_bias"].toBoolList();
+    variable_list results = in_backward(
+        [&] { return call_generate_backward(grads, saved[0], at::TensorList(saved).slice(1), has_bias); });
     results.resize(results.size() + 2);  // has_bias, dtype
     return results;
   }
@@ -175,9 +110,12 @@ struct Adapter : torch::autograd::Function<Adapter> {
     const variable_list s = context->get_saved_variables();
     const std::string& norm = context->saved_data["norm"].toStringRef();
     const std::string& activation = context->saved_data["activation"].toStringRef();
-    const variable_list present = call_adapter_backward(
-        grads[0], s[0], s[1], s[2], s[3], s[4], s[5], or_none(s[6]), or_none(s[7]), or_none(s[8]), or_none(s[9]),
-        or_none(s[kGroup]), norm, activation, context->saved_data["eps"].toDouble());
+    const double eps = context->saved_data["eps"].toDouble();
+    const variable_list present = in_backward([&] {
+      return call_adapter_backward(
+          grads[0], s[0], s[1], s[2], s[3], s[4], s[5], or_none(s[6]), or_none(s[7]), or_none(s[8]), or_none(s[9]),
+          or_none(s[kGroup]), norm, activation, eps);
+    });
     size_t next = 0;
     for (size_t i = 0; i < 5; ++i) results[i] = present[next++];  // x, down, up
     for (size_t i = kFirstNorm; i < kGroup; ++i) {
@@ -207,9 +145,11 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
     const c10::List<bool> needed(
         {context->needs_input_grad(0), context->needs_input_grad(1), biases == 1 && context->needs_input_grad(2),
          context->needs_input_grad(2 + biases), context->needs_input_grad(3 + biases)});
-    const variable_list present = call_lora_linear_backward(
-        grads[0], saved[0], saved[1], saved[2], saved[3], or_none(saved[4]), context->saved_data["scaling"].toDouble(),
-        needed);
+    const double scaling = context->saved_data["scaling"].toDouble();
+    const variable_list present = in_backward([&] {
+      return call_lora_linear_backward(
+          grads[0], saved[0], saved[1], saved[2], saved[3], or_none(saved[4]), scaling, needed);
+    });
     for (size_t i = 0, next = 0; i < needed.size(); ++i) {
       if (needed.get(i)) results[i] = present[next++];
     }

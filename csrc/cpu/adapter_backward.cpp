@@ -245,7 +245,7 @@ std::vector<Tensor> adapter_backward(
   AdapterWeights given = as_given;
   const auto from = grads.all(), like = given.all();
   for (size_t i = 0; i < from.size(); ++i) {
-    if (from[i]->defined()) results.push_back(from[i]->to(like[i]->scalar_type()));
+    if (from[i]->defined()) results.push_back(as_dtype(*from[i], like[i]->scalar_type()));
   }
   return results;
 }

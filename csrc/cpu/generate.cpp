@@ -148,7 +148,7 @@ std::vector<Tensor> generate(
   } else {
     forward<float>(rows, heads, shifts, results);
   }
-  for (Tensor& result : results) result = result.to(wanted);
+  for (Tensor& result : results) result = as_dtype(result, wanted);
   return results;
 }
 
@@ -169,10 +169,10 @@ std::vector<Tensor> generate_backward(
   } else {
     backward<float>(given, rows, heads, grad_condition, grad_weights, grad_biases);
   }
-  std::vector<Tensor> results{grad_condition.to(condition.scalar_type())};
-  for (size_t i = 0; i < weights.size(); ++i) results.push_back(grad_weights[i].to(weights[i].scalar_type()));
+  std::vector<Tensor> results{as_dtype(grad_condition, condition.scalar_type())};
+  for (size_t i = 0; i < weights.size(); ++i) results.push_back(as_dtype(grad_weights[i], weights[i].scalar_type()));
   for (size_t i = 0; i < weights.size(); ++i) {
-    if (grad_biases[i].defined()) results.push_back(grad_biases[i].to(weights[i].scalar_type()));
+    if (grad_biases[i].defined()) results.push_back(as_dtype(grad_biases[i], weights[i].scalar_type()));
   }
   return results;
 }

@@ -21,11 +21,8 @@ at::ScalarType product_dtype(const Tensor& x, const Tensor& weight) {
   return x.scalar_type() == weight.scalar_type() ? x.scalar_type() : accumulation_dtype(x.scalar_type());
 }
 
-Tensor as_dtype(const Tensor& tensor, at::ScalarType dtype) {
-  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
-}
-
 Tensor as_tokens(const Tensor& tensor) {
+  if (tensor.dim() == 2) return tensor;
   const int64_t tokens = c10::multiply_integers(tensor.sizes().slice(0, tensor.dim() - 1));
   return tensor.reshape({tokens, tensor.size(-1)});
 }
@@ -122,7 +119,7 @@ std::vector<Tensor> lora_linear_backward(
   }
 
   std::vector<Tensor> results;
-  if (needs_x) results.push_back(grad_x.view(x.sizes()));
+  if (needs_x) results.push_back(x.dim() == 2 ? grad_x : grad_x.view(x.sizes()));
   if (needed.get(1)) results.push_back(as_dtype(as_tokens(as_dtype(grads, accumulated)).t().mm(as_tokens(as_dtype(input, accumulated))), weight.scalar_type()));
   if (needed.get(2)) results.push_back(as_dtype(as_tokens(grads).sum(0, /*keepdim=*/false, accumulated), weight.scalar_type()));
   if (needs_A) results.push_back(as_dtype(grad_A, lora_A.scalar_type()));

@@ -132,6 +132,10 @@ inline Tensor wide(const Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype).contiguous();
 }
 
+inline Tensor as_dtype(const Tensor& tensor, at::ScalarType dtype) {
+  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
+}
+
 inline Tensor contiguous(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : tensor.contiguous(); }
 
 inline int64_t round_up(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
