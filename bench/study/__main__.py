@@ -89,7 +89,7 @@ def run_one(plan: Plan, name: str, config: RunConfig) -> None:
 
 def measure(plan_path: str, plan: Plan) -> None:
     """Time and memory of a step, in fresh processes: memory is a process's own, and so is what it has warmed up."""
-    if not (plan.results / "step.json").is_file():
+    if not (plan.results / "step-times.json").is_file():
         subprocess.run([sys.executable, "-m", "bench.study.step", plan_path], check=True)
 
 

@@ -84,7 +84,7 @@ def _search_table(plan: Plan) -> str:
 
 def _stage_table(plan: Plan, stage: Stage) -> str:
     runs = results(plan, stage)
-    step = json.loads(path.read_text()) if (path := plan.results / "step.json").is_file() else None
+    step = json.loads(path.read_text()) if (path := plan.results / "step-times.json").is_file() else None
     tasks = list(next(iter(runs.values()))[0]["test"]["tasks"])
     columns = [*(task.replace("_", " ") for task in tasks), "mean", "seeds", "trained", "s / step", "memory"]
     lines = [

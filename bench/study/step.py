@@ -51,7 +51,7 @@ def main() -> None:
         "versions": versions(torch.device("cpu")),
     }
     plan.results.mkdir(parents=True, exist_ok=True)
-    (plan.results / "step.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (plan.results / "step-times.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 def step_seconds(plan: Plan, methods: list[str], labels: dict, batches: list) -> dict[str, dict[str, float]]:
