@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cpu/kernels.h"
+#include "ops.h"
 
 namespace py = pybind11;
 
@@ -25,7 +26,7 @@ std::string compiler() {
 
 py::list instruction_sets() {
   py::list names;
-  for (const char* name : hyperloader::cpu::compiled_instruction_sets()) names.append(name);
+  for (auto name = hyperloader::cpu::kInstructionSets; *name != nullptr; ++name) names.append(*name);
   return names;
 }
 

@@ -8,14 +8,16 @@
 
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "activation.h"
 
 namespace hyperloader {
 
 using at::Tensor;
 
 enum class Norm { kPost, kPre, kBoth, kNone };
-enum class Activation { kGeluNew, kGelu, kRelu, kSilu };
 
 inline bool has_inner(Norm norm) { return norm == Norm::kPre || norm == Norm::kBoth; }
 inline bool has_outer(Norm norm) { return norm == Norm::kPost || norm == Norm::kBoth; }

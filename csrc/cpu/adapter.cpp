@@ -13,7 +13,7 @@ namespace {
 using Optional = std::optional<Tensor>;
 
 struct Call {
-  const Tensor &x, &y, &pre;
+  Tensor x, y, pre;
   const AdapterWeights& weights;
   const AdapterOptions& options;
   const Tokens& tokens;

@@ -127,7 +127,7 @@ struct Units {
     rstd = arena.take(sizes.tile);
   }
 
-  // From `pre`; with `slopes` also act'(pre), zero beyond it.
+  // From `pre`; with `slopes` also act'(pre); beyond the bottleneck it means nothing.
   void activate(const Sizes<T>& sizes, const Prepared<T>& prepared, const AdapterOptions& options, double eps,
                 int64_t count, T* slopes) {
     const auto& k = kernels<T>();

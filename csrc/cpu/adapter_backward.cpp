@@ -42,7 +42,7 @@ struct Sums {
 };
 
 struct Call {
-  const Tensor &grad, &x, &pre, &grad_x;
+  Tensor grad, x, pre, grad_x;
   const AdapterWeights &weights, &grads;
   const AdapterOptions& options;
   const Tokens& tokens;

@@ -172,7 +172,7 @@ std::vector<Tensor> generate_backward(
   std::vector<Tensor> results{as_dtype(grad_condition, condition.scalar_type())};
   for (size_t i = 0; i < weights.size(); ++i) results.push_back(as_dtype(grad_weights[i], weights[i].scalar_type()));
   for (size_t i = 0; i < weights.size(); ++i) {
-    if (grad_biases[i].defined()) results.push_back(as_dtype(grad_biases[i], weights[i].scalar_type()));
+    if (grad_biases[i].defined()) results.push_back(grad_biases[i]);
   }
   return results;
 }

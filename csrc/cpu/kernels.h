@@ -1,12 +1,17 @@
-// The inner loops of the operators, compiled once for every instruction set and chosen when the library is loaded.
+// The inner loops of the operators, compiled once for every instruction set and chosen at the first call. The files that
+// are compiled for one instruction set include nothing but this: what other headers define, or run when the library is
+// loaded, must not be compiled for a machine that this one may not be.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
-#include "../ops.h"
+#include "../activation.h"
 
 namespace hyperloader::cpu {
+
+enum class Half { kBFloat16, kFloat16 };
 
 // T is float or double. Rows are given by their addresses, so that a tile may consist of any rows of a batch.
 template <typename T>
@@ -32,7 +37,7 @@ struct Kernels {
   void (*activate)(Activation activation, const T* pre, T* a, int64_t count);
   void (*activate_with_slope)(Activation activation, const T* pre, T* a, T* slope, int64_t count);
 
-  // The outer norm on the few numbers of each token, see adapter.cpp; `stride` is a multiple of the lanes.
+  // The outer norm on the few numbers of each token, see adapter.h; `stride` is a multiple of the lanes.
   // rstd = 1 / sqrt(a · moved + eps), basis = [rstd · a, 1] with the 1 at `size`.
   void (*outer_basis)(
       const T* a, const T* moved, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd);
@@ -54,16 +59,16 @@ struct Kernels {
       const T* grad, const T* grad_normed, const T* x, const T* weight, T mean, T rstd, int64_t width, T* grad_x,
       T* grad_weight, T* grad_bias);
 
-  // To T and back, a row of bfloat16 or float16 numbers.
-  void (*widen)(const void* from, at::ScalarType dtype, T* to, int64_t count);
-  void (*narrow)(const T* from, void* to, at::ScalarType dtype, int64_t count);
+  // A row of half-precision numbers to T, and back.
+  void (*widen)(const void* from, Half dtype, T* to, int64_t count);
+  void (*narrow)(const T* from, void* to, Half dtype, int64_t count);
 };
 
-// The best of those below for this machine; ATEN_CPU_CAPABILITY=default|avx2|avx512 limits it, as it does PyTorch.
+// The best for this machine; ATEN_CPU_CAPABILITY=default|avx2|avx512 limits it, as it does PyTorch.
 template <typename T>
 const Kernels<T>& kernels();
 
-// Those that were compiled, the plainest first.
-const std::vector<const char*>& compiled_instruction_sets();
+// The names of those that were compiled, the plainest first; a null ends them.
+extern const char* const kInstructionSets[];
 
 }  // namespace hyperloader::cpu

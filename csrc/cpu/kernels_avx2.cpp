@@ -1,4 +1,4 @@
-// The inner loops for AVX2 with FMA. Headers come first: what they define is for every machine.
+// The inner loops for AVX2 with FMA.
 #include "kernels.h"
 
 #if defined(__x86_64__)

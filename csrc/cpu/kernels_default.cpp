@@ -1,6 +1,8 @@
 // The inner loops for any machine of the compiler's target, and the choice among all of them.
 #include <ATen/Version.h>
 
+#include <string>
+
 #include "kernels.h"
 
 #define HYPERLOADER_ISA plain
@@ -54,13 +56,13 @@ const Kernels<double>& kernels<double>() {
 }
 #endif
 
-const std::vector<const char*>& compiled_instruction_sets() {
+const char* const kInstructionSets[] = {
+    "default",
 #if defined(__x86_64__)
-  static const std::vector<const char*> names{"default", "avx2", "avx512"};
-#else
-  static const std::vector<const char*> names{"default"};
+    "avx2",
+    "avx512",
 #endif
-  return names;
-}
+    nullptr,
+};
 
 }  // namespace hyperloader::cpu

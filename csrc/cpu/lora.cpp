@@ -65,7 +65,9 @@ Tensor lora_linear(
   const at::ScalarType dtype = product_dtype(x, weight), accumulated = accumulation_dtype(x.scalar_type());
   const Optional shift = bias ? Optional(as_dtype(*bias, dtype)) : std::nullopt;
   const Tensor input = contiguous(x), A = wide(lora_A, accumulated), B = wide(lora_B, accumulated);
-  if (folds(x, weight, group)) return at::linear(input, fold(weight, A, B, scaling), shift);
+  if (folds(x, weight, group)) {
+    return as_dtype(at::linear(as_dtype(input, dtype), fold(weight, A, B, scaling), shift), x.scalar_type());
+  }
 
   const Tensor frozen = at::linear(as_dtype(input, dtype), weight, shift);
   const Tensor y = dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options());
@@ -97,7 +99,7 @@ std::vector<Tensor> lora_linear_backward(
   Tensor frozen, grad_x;  // grad · weight, and with the update
   if (needs_x) {
     frozen = at::mm(as_tokens(as_dtype(grads, dtype)), folded ? fold(weight, A, B, scaling) : weight);
-    grad_x = dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options());
+    grad_x = folded || dtype == x.scalar_type() ? as_dtype(frozen, x.scalar_type()) : at::empty(frozen.sizes(), x.options());
   }
   const auto stacked = [&](bool wanted, const Tensor& factor) {
     if (!wanted) return Tensor();
@@ -121,7 +123,7 @@ std::vector<Tensor> lora_linear_backward(
   std::vector<Tensor> results;
   if (needs_x) results.push_back(x.dim() == 2 ? grad_x : grad_x.view(x.sizes()));
   if (needed.get(1)) results.push_back(as_dtype(as_tokens(as_dtype(grads, accumulated)).t().mm(as_tokens(as_dtype(input, accumulated))), weight.scalar_type()));
-  if (needed.get(2)) results.push_back(as_dtype(as_tokens(grads).sum(0, /*keepdim=*/false, accumulated), weight.scalar_type()));
+  if (needed.get(2)) results.push_back(as_tokens(grads).sum(0, /*keepdim=*/false, accumulated));  // bias: in its own dtype, which may be wider than the weight's
   if (needs_A) results.push_back(as_dtype(grad_A, lora_A.scalar_type()));
   if (needs_B) results.push_back(as_dtype(grad_B, lora_B.scalar_type()));
   return results;

@@ -6,11 +6,11 @@
 namespace hyperloader::cpu {
 
 struct LoraCall {
-  const Tensor &x;              // (tokens, in_features)
-  const Tensor &grad;           // (tokens, out_features), in the backward
-  const Tensor &start, &out;    // out = start + update, (tokens, features); undefined where not wanted
-  const Tensor &lora_A, &lora_B;
-  const Tensor &grad_A, &grad_B;  // undefined where not wanted
+  Tensor x;               // (tokens, in_features)
+  Tensor grad;            // (tokens, out_features), in the backward
+  Tensor start, out;      // out = start + update, (tokens, features); undefined where not wanted
+  Tensor lora_A, lora_B;
+  Tensor grad_A, grad_B;  // undefined where not wanted
   double scaling;
   const Tokens& tokens;
 };

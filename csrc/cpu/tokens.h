@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "../ops.h"
 #include "kernels.h"
 
 namespace hyperloader::cpu {
@@ -58,7 +59,7 @@ class Rows {
   const T* const* read(const int64_t* rows, int64_t count) {
     find(rows, count);
     if (buffer_ != nullptr) {
-      for (int64_t i = 0; i < count; ++i) kernels<T>().widen(data_ + rows[i] * step_, dtype_, addresses_[i], width_);
+      for (int64_t i = 0; i < count; ++i) kernels<T>().widen(data_ + rows[i] * step_, half(), addresses_[i], width_);
     }
     return addresses_;
   }
@@ -77,10 +78,12 @@ class Rows {
   }
   void wrote(const int64_t* rows, int64_t count) {
     if (buffer_ == nullptr) return;
-    for (int64_t i = 0; i < count; ++i) kernels<T>().narrow(addresses_[i], data_ + rows[i] * step_, dtype_, width_);
+    for (int64_t i = 0; i < count; ++i) kernels<T>().narrow(addresses_[i], data_ + rows[i] * step_, half(), width_);
   }
 
  private:
+  Half half() const { return dtype_ == at::kBFloat16 ? Half::kBFloat16 : Half::kFloat16; }
+
   void find(const int64_t* rows, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       addresses_[i] = buffer_ == nullptr ? reinterpret_cast<T*>(data_ + rows[i] * step_) : buffer_ + i * width_;

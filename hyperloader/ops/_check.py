@@ -64,6 +64,8 @@ def generate(
         raise TypeError(f"dtype must be a floating dtype, got {dtype}")
     if len(has_bias) != len(weights):
         raise ValueError(f"biases must have one entry per weight ({len(weights)}), got {len(has_bias)}")
+    if len(biases) != sum(has_bias):
+        raise ValueError(f"biases must have one entry per true has_bias ({sum(has_bias)}), got {len(biases)}")
     present = iter(biases)
     for i, (weight, has) in enumerate(zip(weights, has_bias, strict=True)):
         if weight.ndim != 2 or weight.shape[1] != condition.shape[1]:

@@ -14,6 +14,7 @@ from hyperloader.reference import adapter_low_rank
 from hyperloader.reference import condition as condition_reference
 from hyperloader.reference import generate as generate_reference
 from hyperloader.reference import lora as lora_reference
+from hyperloader.reference._group import accumulation_dtype
 
 _ADAPTER_WEIGHTS = (
     "Tensor down_weight, Tensor down_bias, Tensor up_weight, Tensor up_bias, Tensor? norm_weight, Tensor? norm_bias, "
@@ -180,15 +181,17 @@ def _register_lora_linear(operators):
 
 
 def _fake_adapter(x, down_weight, *_):
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(
-        *x.shape[:-1], down_weight.shape[-2], dtype=wide
-    )
+    wide = accumulation_dtype(x.dtype)
+    return _contiguous(x), x.new_empty(*x.shape[:-1], down_weight.shape[-2], dtype=wide)
 
 
 def _fake_adapter_backward(grad, x, pre, *arguments):
     weights = [weight for weight in arguments[:8] if weight is not None]
-    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, *weights)]
+    return [_contiguous(tensor) for tensor in (x, *weights)]
+
+
+def _contiguous(like):
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _fake_condition(task_embedding, layer_embedding, position_embedding, layers, positions, *rest):
@@ -196,7 +199,7 @@ def _fake_condition(task_embedding, layer_embedding, position_embedding, layers,
 
 
 def _fake_condition_backward(grad, *arguments):
-    return [torch.empty_like(tensor) for tensor in (*arguments[:3], *arguments[5:11])]
+    return [_contiguous(tensor) for tensor in (*arguments[:3], *arguments[5:11])]
 
 
 def _fake_generate(condition, weights, biases, has_bias, dtype):
@@ -205,8 +208,9 @@ def _fake_generate(condition, weights, biases, has_bias, dtype):
 
 
 def _fake_generate_backward(grads, condition, weights, has_bias):
-    biases = [weight.new_empty(weight.shape[0]) for weight, has in zip(weights, has_bias, strict=True) if has]
-    return [torch.empty_like(condition), *(torch.empty_like(weight) for weight in weights), *biases]
+    wide = accumulation_dtype(condition.dtype)
+    biases = [w.new_empty(w.shape[0], dtype=wide) for w, has in zip(weights, has_bias, strict=True) if has]
+    return [_contiguous(condition), *(_contiguous(weight) for weight in weights), *biases]
 
 
 def _fake_lora_linear(x, weight, *_):
@@ -214,12 +218,9 @@ def _fake_lora_linear(x, weight, *_):
 
 
 def _fake_lora_linear_backward(grad, x, weight, lora_A, lora_B, group, scaling, needed):
-    like = [x, weight, weight[:, 0], lora_A, lora_B]
-    return [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        for tensor, needs in zip(like, needed, strict=True)
-        if needs
-    ]
+    bias = weight.new_empty(weight.shape[0], dtype=accumulation_dtype(x.dtype))
+    like = [x, weight, bias, lora_A, lora_B]
+    return [_contiguous(tensor) for tensor, needs in zip(like, needed, strict=True) if needs]
 
 
 _FAKES = {

@@ -49,7 +49,7 @@ def backward(
     if needs_weight:
         result.append((grads.flatten(0, 1).mT @ batches.flatten(0, 1)).to(weight.dtype))
     if needs_bias:
-        result.append(grads.sum((0, 1)).to(weight.dtype))
+        result.append(grads.sum((0, 1)))  # in the accumulation dtype: the bias may be wider than the weight
     if needs_A:
         result.append(to_groups(shrunk.mT @ batches, lora_A, group))
     if needs_B:

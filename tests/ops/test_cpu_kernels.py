@@ -53,7 +53,7 @@ def test_adapter(size, groups, dtype, norm):
 def test_activations_from_one_end_to_the_other(activation, dtype):
     """Through an adapter that passes them on: down_weight is one, up_weight too, and x is where the activation is
     looked at. Values and slopes are those of PyTorch in float64 to a rounding or two, and NaN stays NaN."""
-    ends = torch.tensor([-1e30, -1e4, -88.0, -0.0, 0.0, 1e-30, 88.0, 1e4, 1e30], dtype=dtype)
+    ends = torch.tensor([-3e38, -1e30, -1e4, -88.0, -0.0, 0.0, 1e-30, 88.0, 1e4, 1e30, 1e38], dtype=dtype)
     pre = torch.cat([torch.linspace(-30, 30, 2001, dtype=dtype), ends]).reshape(-1, 1).requires_grad_()
     one, zero = torch.ones(1, 1, dtype=dtype), torch.zeros(1, dtype=dtype)
     value = ops.adapter(pre, one, zero, one, zero, norm="none", activation=activation) - pre
@@ -65,6 +65,10 @@ def test_activations_from_one_end_to_the_other(activation, dtype):
     scale = 1 + 2 * wide.detach().abs()  # x itself was added and taken away again
     assert ((value.detach().double() - expected.detach()).abs() / scale).max() < 2 * rounding
     assert (slope.double() - expected_slope).abs().max() < 8 * rounding
+    if activation != "relu":
+        far = torch.tensor([[-3e38]], dtype=dtype)
+        alone = ops.adapter(0 * far, one, far[0], one, zero, norm="none", activation=activation)
+        assert alone.abs().max() < 1e-6, "far below zero the activation is zero"
     nan = torch.full((1, 1), float("nan"), dtype=dtype)
     assert ops.adapter(nan, one, zero, one, zero, norm="none", activation=activation).isnan().all()
 
@@ -82,6 +86,23 @@ def test_folded_lora_linear(size, dtype):
     inputs = lora_inputs(*size, None, dtype)
     assert ops.explain_lora_linear(inputs["x"], inputs["weight"]) == "folded"
     compare(*lora_pair(inputs, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_folded_lora_linear_with_a_float32_weight_beside_half_tokens(dtype):
+    inputs = lora_inputs(4, 64, 64, 48, 4, None, torch.float32)
+    inputs["x"] = inputs["x"].to(dtype)
+    assert ops.explain_lora_linear(inputs["x"], inputs["weight"]) == "folded"
+    compare(*lora_pair(inputs, 0.5))
+
+
+def test_gradient_of_a_float32_bias_beside_half_weights():
+    """It is a sum over all tokens, and is not rounded on the way."""
+    inputs = lora_inputs(1, 4096, 8, 4, 2, None, torch.bfloat16)
+    inputs["bias"] = inputs["bias"].float().requires_grad_()
+    grad = torch.randn(1, 4096, 4).bfloat16()
+    (found,) = torch.autograd.grad(ops.lora_linear(**inputs), inputs["bias"], grad)
+    torch.testing.assert_close(found, grad.float().sum((0, 1)), rtol=1e-5, atol=1e-4)
 
 
 def test_when_lora_linear_folds():

@@ -3,7 +3,8 @@
 
 HYPERLOADER_INLINE V<float> exponential(V<float> x) {
   constexpr float kLog2E = 1.44269504088896341F, kHigh = 0.693359375F, kLow = -2.12194440054690583e-4F;  // ln 2
-  x = x < -87.0F ? V<float>{} - 87.0F : x;
+  const auto vanishes = x < -87.0F;  // next to the smallest normal number, as 88 is to the largest
+  x = vanishes ? V<float>{} : x;
   x = x > 88.0F ? V<float>{} + 88.0F : x;
   const V<float> shifted = x * kLog2E + 12582912.0F;  // 1.5 · 2²³: rounds to an integer, held in the lowest bits
   const V<float> n = shifted - 12582912.0F;
@@ -17,7 +18,8 @@ HYPERLOADER_INLINE V<float> exponential(V<float> x) {
   series = series * r * r + r + 1.0F;
   typedef Vector<float, kLanes<float>>::integer Integer;
   const Integer exponent = __builtin_convertvector(n, Integer);
-  return series * reinterpret_cast<V<float>>((exponent + 127) << 23);
+  const V<float> power = series * reinterpret_cast<V<float>>((exponent + 127) << 23);
+  return vanishes ? V<float>{} : power;
 }
 
 HYPERLOADER_INLINE V<double> exponential(V<double> x) {
@@ -52,6 +54,10 @@ HYPERLOADER_INLINE V<double> error_function(V<double> x) {
   return x;
 }
 
+// Where the exponential is cut off, and what it divides is as good as zero.
+template <typename T>
+constexpr T kFarthest = sizeof(T) == 4 ? T(-88) : T(-700);
+
 // The activation of `pre`; and its slope.
 template <typename T, Activation kActivation>
 HYPERLOADER_INLINE V<T> activated(V<T> pre, V<T>& slope) {
@@ -66,7 +72,8 @@ HYPERLOADER_INLINE V<T> activated(V<T> pre, V<T>& slope) {
     slope = below + pre * kRootOfPi * exponential(pre * pre * T(-0.5));
     return pre * below;
   } else if constexpr (kActivation == Activation::kSilu) {
-    const V<T> power = exponential(-pre), gate = T(1) / (T(1) + power);
+    const V<T> power = exponential(-pre);
+    const V<T> gate = pre < kFarthest<T> ? zero : T(1) / (T(1) + power);
     slope = gate * (T(1) + pre * (power * gate));  // 1 - gate without cancellation
     return pre * gate;
   } else {  // gelu_new: (1 + tanh(u)) / 2 is the logistic function of 2 u
@@ -74,7 +81,8 @@ HYPERLOADER_INLINE V<T> activated(V<T> pre, V<T>& slope) {
     V<T> within = pre < T(-20) ? zero - T(20) : pre;  // beyond, the gate is 0 or 1
     within = within > T(20) ? zero + T(20) : within;
     const V<T> square = within * within;
-    const V<T> power = exponential(-kScale * within * (T(1) + kCubic * square)), gate = T(1) / (T(1) + power);
+    const V<T> power = exponential(-kScale * within * (T(1) + kCubic * square));
+    const V<T> gate = within > T(-20) ? T(1) / (T(1) + power) : zero * within;  // NaN stays one
     slope = gate + gate * (power * gate) * kScale * within * (T(1) + 3 * kCubic * square);
     return pre * gate;
   }

@@ -45,9 +45,9 @@ HYPERLOADER_INLINE uint16_t to_bfloat16(float value) {
 }
 
 template <typename T>
-void widen(const void* from, at::ScalarType dtype, T* to, int64_t count) {
+void widen(const void* from, Half dtype, T* to, int64_t count) {
   const auto* numbers = static_cast<const uint16_t*>(from);
-  if (dtype == at::kBFloat16) {
+  if (dtype == Half::kBFloat16) {
     for (int64_t i = 0; i < count; ++i) to[i] = of_bfloat16(numbers[i]);
   } else {
     for (int64_t i = 0; i < count; ++i) to[i] = of_half(numbers[i]);
@@ -55,9 +55,9 @@ void widen(const void* from, at::ScalarType dtype, T* to, int64_t count) {
 }
 
 template <typename T>
-void narrow(const T* from, void* to, at::ScalarType dtype, int64_t count) {
+void narrow(const T* from, void* to, Half dtype, int64_t count) {
   auto* numbers = static_cast<uint16_t*>(to);
-  if (dtype == at::kBFloat16) {
+  if (dtype == Half::kBFloat16) {
     for (int64_t i = 0; i < count; ++i) numbers[i] = to_bfloat16(float(from[i]));
   } else {
     for (int64_t i = 0; i < count; ++i) numbers[i] = to_half(float(from[i]));

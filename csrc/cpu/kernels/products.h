@@ -4,6 +4,7 @@
 constexpr int kDotRows = 4, kDotColumns = HYPERLOADER_DOT_COLUMNS;
 constexpr int64_t kDotWidth = 1024;  // of one pass: kDotColumns rows of `b` stay in the first cache
 constexpr int kSumRows = HYPERLOADER_SUM_ROWS, kSumVectors = HYPERLOADER_SUM_VECTORS;
+static_assert(kDotColumns <= 6 && kSumRows <= 6, "the switches below go to six");
 
 template <typename T, int M, int N>
 HYPERLOADER_INLINE void dot_tile(

@@ -46,7 +46,7 @@ constexpr int exchanged(int lane) {
   return odd ? lane + kCount : lane + kStep;
 }
 
-template <typename T, int kStep, bool kUpper, size_t... kLane>
+template <typename T, int kStep, bool kUpper, std::size_t... kLane>
 HYPERLOADER_INLINE V<T, sizeof...(kLane)> exchange(
     V<T, sizeof...(kLane)> a, V<T, sizeof...(kLane)> b, std::index_sequence<kLane...>) {
   constexpr int kCount = sizeof...(kLane);

@@ -1,0 +1,8 @@
+// The adapters' activations, by name.
+#pragma once
+
+namespace hyperloader {
+
+enum class Activation { kGeluNew, kGelu, kRelu, kSilu };
+
+}  // namespace hyperloader

@@ -1,0 +1,77 @@
+"""The compiler is told how results lie in memory: shapes, dtypes and strides, also of transposed arguments."""
+
+import pytest
+import torch
+from ops.cases import adapter_inputs, lora_inputs
+from ops.test_condition import EPS, LAYERS, POSITIONS, SCALES, make_tensors
+from torch._subclasses import FakeTensorMode
+
+
+def turned(tensor):
+    """The same numbers, the last two dimensions swapped in memory."""
+    return tensor.mT.contiguous().mT if tensor.ndim > 1 else tensor
+
+
+def adapter():
+    inputs = [turned(tensor) for tensor in adapter_inputs(2, 3, 8, 4, None, "post", torch.float32).values()]
+    return [*inputs, None, None, None, "post", "gelu", 1e-5]
+
+
+def adapter_backward():
+    x, *rest = adapter()
+    return [torch.randn(3, 2, 8).transpose(0, 1), x, torch.randn(2, 3, 4), *rest]
+
+
+def lora_linear(dtype=torch.float32):
+    inputs = {name: turned(tensor) for name, tensor in lora_inputs(2, 3, 8, 6, 4, None, dtype).items()}
+    return [*inputs.values(), None, 0.5]
+
+
+def lora_linear_backward():
+    x, weight, _, *rest = lora_linear(torch.bfloat16)
+    return [torch.randn(2, 3, 6).bfloat16(), x, weight, *rest, [True] * 5]
+
+
+def generate():
+    return [torch.randn(3, 5), [turned(torch.randn(4, 5)), turned(torch.randn(7, 5))], [torch.randn(7)], [False, True]]
+
+
+def generate_backward():
+    condition, weights, _, has_bias = generate()
+    return [[torch.randn(3, 4), torch.randn(3, 7)], turned(condition), weights, has_bias]
+
+
+def condition():
+    task, layer, position, *parameters = (turned(tensor) for tensor in make_tensors(2))
+    return [task, layer, position, LAYERS, POSITIONS, *parameters, list(SCALES), EPS]
+
+
+def condition_backward():
+    return [torch.randn(2, 3, 2, 7), *condition()]
+
+
+CASES = {
+    "adapter": adapter,
+    "adapter_backward": adapter_backward,
+    "lora_linear": lora_linear,
+    "lora_linear_backward": lora_linear_backward,
+    "generate": lambda: [*generate(), None],
+    "generate_backward": generate_backward,
+    "condition": condition,
+    "condition_backward": condition_backward,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fake_results_lie_as_real_ones(backend, name):
+    namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
+    operator, arguments = getattr(namespace, name).default, CASES[name]()
+    with torch.no_grad():
+        real = operator(*arguments)
+        with FakeTensorMode() as mode:
+            convert = torch.utils._pytree.tree_map_only(torch.Tensor, mode.from_tensor, arguments)
+            fake = operator(*convert)
+    listed = ([results] if isinstance(results, torch.Tensor) else list(results) for results in (real, fake))
+    for index, (one, other) in enumerate(zip(*listed, strict=True)):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype), index
+        assert one.stride() == other.stride(), f"result {index}: {one.stride()}, the compiler is told {other.stride()}"
