@@ -19,7 +19,8 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
 inline Tensor call_condition(
     const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
     const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales,
+    double eps) {
   static const auto op = find<decltype(call_condition)>("hyperloader::condition");
   return op.call(
       task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
@@ -27,13 +28,14 @@ inline Tensor call_condition(
 }
 
 inline std::vector<Tensor> call_condition_backward(
-    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
-    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding,
+    const Tensor& layers, const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias,
+    const Tensor& second_weight, const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias,
+    at::ArrayRef<double> scales, double eps) {
   static const auto op = find<decltype(call_condition_backward)>("hyperloader::condition_backward");
   return op.call(
-      grad, task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias, scales, eps);
+      grad, task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias,
+      second_weight, second_bias, norm_weight, norm_bias, scales, eps);
 }
 
 inline std::vector<Tensor> call_generate(
@@ -50,8 +52,8 @@ inline std::vector<Tensor> call_generate_backward(
 }
 
 inline std::tuple<Tensor, Tensor> call_adapter(
-    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight,
-    const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
+    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight, const Tensor& up_bias,
+    const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
     const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
     double eps) {
   static const auto op = find<decltype(call_adapter)>("hyperloader::adapter");

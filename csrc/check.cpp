@@ -94,7 +94,8 @@ int64_t check_groups(const char* name, const Tensor& weight, const std::optional
 }
 
 void check_indices(const char* name, const Tensor& index, int64_t count, const Tensor& like) {
-  TORCH_CHECK_TYPE(index.scalar_type() == at::kLong, name, " must be torch.int64, got ", dtype_name(index.scalar_type()));
+  TORCH_CHECK_TYPE(
+      index.scalar_type() == at::kLong, name, " must be torch.int64, got ", dtype_name(index.scalar_type()));
   TORCH_CHECK_VALUE(
       index.device() == like.device(), name, " must be on ", like.device().str(), ", got ", index.device().str());
   if (!index.is_cpu()) return;

@@ -29,19 +29,20 @@ variable_list in_backward(const Call& call) {
 
 struct Condition : torch::autograd::Function<Condition> {
   static Tensor forward(
-      AutogradContext* context, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
-    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+      AutogradContext* context, const Tensor& task_embedding, const Tensor& layer_embedding,
+      const Tensor& position_embedding, const Tensor& layers, const Tensor& positions, const Tensor& first_weight,
+      const Tensor& first_bias, const Tensor& second_weight, const Tensor& second_bias, const Tensor& norm_weight,
+      const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     context->save_for_backward(
-        {task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias});
+        {task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias,
+         second_weight, second_bias, norm_weight, norm_bias});
     context->saved_data["scales"] = scales;
     context->saved_data["eps"] = eps;
     context->set_materialize_grads(false);
     return call_condition(
-      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias, scales, eps);
+        task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+        second_bias, norm_weight, norm_bias, scales, eps);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -75,8 +76,8 @@ struct Generate : torch::autograd::Function<Generate> {
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const c10::List<bool> has_bias = context->saved_data["has_bias"].toBoolList();
-    variable_list results = in_backward(
-        [&] { return call_generate_backward(grads, saved[0], at::TensorList(saved).slice(1), has_bias); });
+    variable_list results =
+        in_backward([&] { return call_generate_backward(grads, saved[0], at::TensorList(saved).slice(1), has_bias); });
     results.resize(results.size() + 2);  // has_bias, dtype
     return results;
   }
@@ -162,13 +163,14 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
 Tensor condition(
     const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
     const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
+    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales,
+    double eps) {
   if (compute_requires_grad(
           task_embedding, layer_embedding, position_embedding, first_weight, first_bias, second_weight, second_bias,
           norm_weight, norm_bias)) {
     return Condition::apply(
-      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias, scales, eps);
+        task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
+        second_bias, norm_weight, norm_bias, scales, eps);
   }
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return call_condition(
@@ -187,8 +189,8 @@ std::vector<Tensor> generate(
 }
 
 std::tuple<Tensor, Tensor> adapter(
-    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight,
-    const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
+    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight, const Tensor& up_bias,
+    const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
     const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
     double eps) {
   if (compute_requires_grad(
@@ -234,8 +236,7 @@ TORCH_LIBRARY(hyperloader, m) {
       "generate(Tensor condition, Tensor[] weights, Tensor[] biases, bool[] has_bias, ScalarType? dtype) "
       "-> Tensor[]",
       tags);
-  m.def(
-      "generate_backward(Tensor[] grads, Tensor condition, Tensor[] weights, bool[] has_bias) -> Tensor[]", tags);
+  m.def("generate_backward(Tensor[] grads, Tensor condition, Tensor[] weights, bool[] has_bias) -> Tensor[]", tags);
   m.def(
       "adapter(Tensor x, Tensor down_weight, Tensor down_bias, Tensor up_weight, Tensor up_bias, "
       "Tensor? norm_weight, Tensor? norm_bias, Tensor? pre_norm_weight, Tensor? pre_norm_bias, Tensor? group, "

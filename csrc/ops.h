@@ -30,11 +30,11 @@ inline std::optional<Tensor> or_none(const Tensor& tensor) {
 
 // One set of weights, or with groups a stack of them along a first dimension.
 struct AdapterWeights {
-  Tensor down_weight;      // (bottleneck, hidden)
-  Tensor down_bias;        // (bottleneck)
-  Tensor up_weight;        // (hidden, bottleneck)
-  Tensor up_bias;          // (hidden)
-  Tensor norm_weight;      // (hidden), and so the next three; undefined where the norm has none
+  Tensor down_weight;  // (bottleneck, hidden)
+  Tensor down_bias;    // (bottleneck)
+  Tensor up_weight;    // (hidden, bottleneck)
+  Tensor up_bias;      // (hidden)
+  Tensor norm_weight;  // (hidden), and so the next three; undefined where the norm has none
   Tensor norm_bias;
   Tensor pre_norm_weight;
   Tensor pre_norm_bias;
@@ -108,7 +108,9 @@ bool lora_folds(int64_t tokens, int64_t in_features, int64_t out_features, bool 
 }  // namespace cpu
 
 // Sums are taken in float64 for float64, else in float32.
-inline at::ScalarType accumulation_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+inline at::ScalarType accumulation_dtype(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 // The operators choose their dtypes themselves: while this lives, autocast does not reach the products inside.
 struct WithoutAutocast {

@@ -47,7 +47,9 @@ class Forward {
     next_.clear();
     x_.ahead(rows + count, ahead, next_);
     const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
-    k.dot(z, count, prepared_.down.data(), bottleneck, hidden, units_.pre, stride, next_.data(), static_cast<int64_t>(next_.size()));
+    k.dot(
+        z, count, prepared_.down.data(), bottleneck, hidden, units_.pre, stride, next_.data(),
+        static_cast<int64_t>(next_.size()));
     T* const kept = call_.pre.mutable_data_ptr<T>();
     for (int64_t i = 0; i < count; ++i) {
       k.add(weights_->down_bias, bottleneck, units_.pre + i * stride);
@@ -76,13 +78,19 @@ class Forward {
 };
 
 std::tuple<Tensor, Tensor> adapter(
-    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight,
-    const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
+    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight, const Tensor& up_bias,
+    const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
     const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
     double eps) {
   AdapterWeights weights{
-      down_weight, down_bias, up_weight, up_bias, or_undefined(norm_weight), or_undefined(norm_bias),
-      or_undefined(pre_norm_weight), or_undefined(pre_norm_bias)};
+      down_weight,
+      down_bias,
+      up_weight,
+      up_bias,
+      or_undefined(norm_weight),
+      or_undefined(norm_bias),
+      or_undefined(pre_norm_weight),
+      or_undefined(pre_norm_bias)};
   const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
 
   const at::ScalarType dtype = accumulation_dtype(x.scalar_type());

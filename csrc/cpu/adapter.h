@@ -7,9 +7,9 @@
 //     y = x + basis · table,   basis = [rstd · a, 1], table = [γ∘centred, β]   with an outer norm
 //                              basis = a,             table = up               without one
 //
-// hyperloader/reference/adapter_low_rank.py writes the equations out. Where a group has few tokens the centred columns and
-// their moments cost more than they save: then a tile is normalised row by row (`direct`). Matrices of the weights are held
-// with one row of `hidden` numbers per bottleneck unit.
+// hyperloader/reference/adapter_low_rank.py writes the equations out. Where a group has few tokens the centred columns
+// and their moments cost more than they save: then a tile is normalised row by row (`direct`). Matrices of the weights
+// are held with one row of `hidden` numbers per bottleneck unit.
 #pragma once
 
 #include "workers.h"
@@ -73,6 +73,7 @@ class Prepared {
   std::vector<T*> centred;        // (bottleneck + 1, hidden); in another form not centred
   std::vector<const T*> table;    // (terms, hidden)
   std::vector<const T*> moments;  // (bottleneck + 1, stride)
+  T* diagonal = nullptr;          // (stride), of the moments
 
   Prepared(const Sizes<T>& sizes, Arena<T>& arena) : sizes_(sizes) {
     const int64_t rows = sizes.bottleneck + 1;
@@ -81,6 +82,7 @@ class Prepared {
     if (!sizes.low_rank) return;
     table_ = arena.take(rows * sizes.hidden);
     moments_ = arena.take_zeros(rows * sizes.stride);
+    diagonal = arena.take_zeros(sizes.stride);
   }
 
   void prepare(const Weights<T>& weights) {
@@ -104,6 +106,7 @@ class Prepared {
     for (int64_t j = 0; j < rows; ++j) {
       for (int64_t i = 0; i < rows; ++i) moments_[j * sizes_.stride + i] /= T(hidden);
       moments[j] = moments_ + j * sizes_.stride;
+      diagonal[j] = moments[j][j];
     }
   }
 
@@ -125,11 +128,13 @@ struct Units {
     moved = addresses(sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : nullptr, sizes.tile, sizes.stride);
     basis = sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : a[0];
     rstd = arena.take(sizes.tile);
+    exact_ = arena.take(sizes.low_rank ? sizes.hidden : 0);
   }
 
   // From `pre`; with `slopes` also act'(pre); beyond the bottleneck it means nothing.
-  void activate(const Sizes<T>& sizes, const Prepared<T>& prepared, const AdapterOptions& options, double eps,
-                int64_t count, T* slopes) {
+  void activate(
+      const Sizes<T>& sizes, const Prepared<T>& prepared, const AdapterOptions& options, double eps, int64_t count,
+      T* slopes) {
     const auto& k = kernels<T>();
     if (slopes == nullptr) {
       k.activate(options.activation, pre, a[0], count * sizes.stride);
@@ -141,8 +146,28 @@ struct Units {
     k.accumulate(
         moved.data(), nullptr, count, a[0], sizes.stride, 1, prepared.moments.data(), sizes.bottleneck + 1,
         sizes.stride);
+    make_exact(sizes, prepared, count);
     k.outer_basis(a[0], moved[0], eps, count, sizes.bottleneck + 1, sizes.stride, basis, rstd);
   }
+
+ private:
+  // Where the columns nearly cancel, the moments' rounding would be larger than the variance: v = centred · a is
+  // written out, and moved = centredᵀ · v / hidden.
+  void make_exact(const Sizes<T>& sizes, const Prepared<T>& prepared, int64_t count) {
+    const auto& k = kernels<T>();
+    int64_t found[kTile];
+    const int64_t cancelled = k.find_cancelled(a[0], moved[0], prepared.diagonal, count, sizes.stride, found);
+    const int64_t rows = sizes.bottleneck + 1;
+    for (int64_t i = 0; i < cancelled; ++i) {
+      const std::vector<const T*> centred(prepared.centred.begin(), prepared.centred.end());
+      const T* const v = exact_;
+      k.accumulate(&exact_, nullptr, 1, a[found[i]], sizes.stride, 1, centred.data(), rows, sizes.hidden);
+      k.dot(&v, 1, centred.data(), rows, sizes.hidden, moved[found[i]], sizes.stride, nullptr, 0);
+      for (int64_t j = 0; j < rows; ++j) moved[found[i]][j] /= T(sizes.hidden);
+    }
+  }
+
+  T* exact_;
 };
 
 // The tokens after the inner norm.
@@ -183,8 +208,7 @@ class DirectNorm {
     compute(sizes, prepared, units, count);
     for (int64_t i = 0; i < count; ++i) {
       T mean, rstd;
-      kernels<T>().normalise(
-          rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
+      kernels<T>().normalise(rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
       kernels<T>().sum_rows(x[i], normed_, hidden_, y[i]);
     }
   }
@@ -196,8 +220,7 @@ class DirectNorm {
     compute(sizes, prepared, units, count);
     for (int64_t i = 0; i < count; ++i) {
       T mean, rstd;
-      kernels<T>().normalise(
-          rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
+      kernels<T>().normalise(rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
       kernels<T>().normalise_backward(
           zeros_, grad[i], rows_[i], weights.outer_weight, mean, rstd, hidden_, rows_[i], grad_weight, grad_bias);
     }

@@ -12,10 +12,10 @@ using Optional = std::optional<Tensor>;
 // Sums over the tokens of one group or of a part of it.
 template <typename T>
 struct Sums {
-  T* numbers;                    // all of the below, in one stretch
-  std::vector<T*> down;          // (bottleneck, hidden)
-  std::vector<T*> table;         // (terms, hidden)
-  std::vector<T*> second;        // (bottleneck + 1, stride): Σ w a aᵀ, with an outer norm
+  T* numbers;              // all of the below, in one stretch
+  std::vector<T*> down;    // (bottleneck, hidden)
+  std::vector<T*> table;   // (terms, hidden)
+  std::vector<T*> second;  // (bottleneck + 1, stride): Σ w a aᵀ, with an outer norm
   T *bias, *inner_weight, *inner_bias, *outer_weight, *outer_bias;
 
   static int64_t size(const Sizes<T>& sizes) {
@@ -54,9 +54,11 @@ template <typename T>
 class Finish {
  public:
   Finish(const Sizes<T>& sizes, Arena<T>& arena)
-      : sizes_(sizes), up_(addresses(arena.take((sizes.bottleneck + 1) * sizes.hidden), sizes.bottleneck + 1, sizes.hidden)) {}
+      : sizes_(sizes),
+        up_(addresses(arena.take((sizes.bottleneck + 1) * sizes.hidden), sizes.bottleneck + 1, sizes.hidden)) {}
 
-  void run(const Call& call, const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, int64_t group) {
+  void run(
+      const Call& call, const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, int64_t group) {
     const auto& k = kernels<T>();
     const int64_t hidden = sizes_.hidden, bottleneck = sizes_.bottleneck;
     AdapterWeights grads = call.grads;
@@ -160,7 +162,9 @@ class Backward {
     }
 
     // The gradient of a, then of pre.
-    k.dot(grad_v, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride, next_.data(), static_cast<int64_t>(next_.size()));
+    k.dot(
+        grad_v, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride, next_.data(),
+        static_cast<int64_t>(next_.size()));
     if (sizes_.low_rank) {
       k.outer_backward(units_.a[0], units_.moved[0], units_.rstd, count, hidden, stride, grad_pre_, weighted_);
       const std::vector<const T*> a(units_.a.begin(), units_.a.end());
@@ -186,7 +190,6 @@ class Backward {
     }
     grad_x_.wrote(rows, count);
   }
-
 
  private:
   const Call& call_;
@@ -216,8 +219,14 @@ std::vector<Tensor> adapter_backward(
     const Optional& pre_norm_weight, const Optional& pre_norm_bias, const Optional& group, std::string_view norm,
     std::string_view activation, double eps) {
   AdapterWeights weights{
-      down_weight, down_bias, up_weight, up_bias, or_undefined(norm_weight), or_undefined(norm_bias),
-      or_undefined(pre_norm_weight), or_undefined(pre_norm_bias)};
+      down_weight,
+      down_bias,
+      up_weight,
+      up_bias,
+      or_undefined(norm_weight),
+      or_undefined(norm_bias),
+      or_undefined(pre_norm_weight),
+      or_undefined(pre_norm_bias)};
   const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
   check_adapter_backward(grad, x, pre, options);
 

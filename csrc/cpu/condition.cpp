@@ -1,5 +1,5 @@
-// The conditions of a hypernetwork on the CPU: few numbers, so that the library's products do, without autograd between.
-// hyperloader/reference/condition.py writes the equations out.
+// The conditions of a hypernetwork on the CPU: few numbers, so that the library's products do, without autograd
+// between. hyperloader/reference/condition.py writes the equations out.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
@@ -34,8 +34,8 @@ struct Hidden {
     const Tensor by_position = at::mm(position, columns(2).t()).mul_(scales[0]);
     rows = (by_position.unsqueeze(1).unsqueeze(1) + by_layer.unsqueeze(1)).add(by_task).relu_();
     const int64_t count = position.size(0) * layer.size(0) * task.size(0);
-    before_norm = at::addmm(
-        wide(weights.second_bias, dtype), rows.view({count, first.size(0)}), second.t(), 1, scales[1]);
+    before_norm =
+        at::addmm(wide(weights.second_bias, dtype), rows.view({count, first.size(0)}), second.t(), 1, scales[1]);
   }
 
   // The columns of the first weight that task (0), layer (1) or position (2) are multiplied with.
@@ -45,10 +45,11 @@ struct Hidden {
 Tensor condition(
     const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
     const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
-  const ConditionWeights weights{
-      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias};
+    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales,
+    double eps) {
+  const ConditionWeights weights{task_embedding, layer_embedding, position_embedding, layers,
+                                 positions,      first_weight,    first_bias,         second_weight,
+                                 second_bias,    norm_weight,     norm_bias};
   check_condition(weights, scales, eps);
   const WithoutAutocast dtypes_as_given;
   const at::ScalarType dtype = accumulation_dtype(task_embedding.scalar_type());
@@ -61,12 +62,13 @@ Tensor condition(
 }
 
 std::vector<Tensor> condition_backward(
-    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
-    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales, double eps) {
-  const ConditionWeights weights{
-      task_embedding, layer_embedding, position_embedding, layers, positions, first_weight, first_bias, second_weight,
-      second_bias, norm_weight, norm_bias};
+    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding,
+    const Tensor& layers, const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias,
+    const Tensor& second_weight, const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias,
+    at::ArrayRef<double> scales, double eps) {
+  const ConditionWeights weights{task_embedding, layer_embedding, position_embedding, layers,
+                                 positions,      first_weight,    first_bias,         second_weight,
+                                 second_bias,    norm_weight,     norm_bias};
   check_condition(weights, scales, eps);
   check_condition_backward(grad, weights);
   const WithoutAutocast dtypes_as_given;

@@ -115,8 +115,7 @@ void backward(
         weight_rows[i] = weight + (block.begin + i) * terms;
         to[i] = grad_weight + (block.begin + i) * terms;
       }
-      k.accumulate(
-          sums.data(), sums.data(), rows, grad, block.count, 1, weight_rows.data(), block.count, terms);
+      k.accumulate(sums.data(), sums.data(), rows, grad, block.count, 1, weight_rows.data(), block.count, terms);
       k.accumulate(to.data(), nullptr, block.count, grad, 1, block.count, in.data(), rows, terms);
       if (!grad_biases[block.head].defined()) continue;
       T* bias = grad_biases[block.head].mutable_data_ptr<T>() + block.begin;

@@ -1,6 +1,6 @@
-// The inner loops of the operators, compiled once for every instruction set and chosen at the first call. The files that
-// are compiled for one instruction set include nothing but this: what other headers define, or run when the library is
-// loaded, must not be compiled for a machine that this one may not be.
+// The inner loops of the operators, compiled once for every instruction set and chosen at the first call. The files
+// that are compiled for one instruction set include nothing but this: what other headers define, or run when the
+// library is loaded, must not be compiled for a machine that this one may not be.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@ enum class Half { kBFloat16, kFloat16 };
 // T is float or double. Rows are given by their addresses, so that a tile may consist of any rows of a batch.
 template <typename T>
 struct Kernels {
-  const char* name;      // the instruction set
-  int64_t lanes;         // numbers in a vector
+  const char* name;  // the instruction set
+  int64_t lanes;     // numbers in a vector
 
   // c[m][n] = Σ_h x[m][h] · b[n][h];  c is (rows, ldc). Meanwhile the rows `next`, of the same width, are fetched.
   void (*dot)(
@@ -36,6 +36,11 @@ struct Kernels {
   // a = act(pre); and slope = act'(pre).
   void (*activate)(Activation activation, const T* pre, T* a, int64_t count);
   void (*activate_with_slope)(Activation activation, const T* pre, T* a, T* slope, int64_t count);
+
+  // The tokens whose variance a · moved is less than a 32nd of Σ a² · diagonal, what it would be if the columns did not
+  // cancel: they are written to `found`, their number is returned.
+  int64_t (*find_cancelled)(
+      const T* a, const T* moved, const T* diagonal, int64_t rows, int64_t stride, int64_t* found);
 
   // The outer norm on the few numbers of each token, see adapter.h; `stride` is a multiple of the lanes.
   // rstd = 1 / sqrt(a · moved + eps), basis = [rstd · a, 1] with the 1 at `size`.

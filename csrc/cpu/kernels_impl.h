@@ -1,6 +1,6 @@
-// The inner loops, written once with the compiler's vector types. Every kernels_<instruction set>.cpp includes this file
-// after naming the instruction set (HYPERLOADER_ISA), its vectors (HYPERLOADER_VECTOR_BYTES) and its tiles. Nothing here
-// may call an inline function of a header: its one copy would be shared with code for other machines.
+// The inner loops, written once with the compiler's vector types. Every kernels_<instruction set>.cpp includes this
+// file after naming the instruction set (HYPERLOADER_ISA), its vectors (HYPERLOADER_VECTOR_BYTES) and its tiles.
+// Nothing here may call an inline function of a header: its one copy would be shared with code for other machines.
 
 namespace hyperloader::cpu::HYPERLOADER_ISA {
 namespace {
@@ -15,9 +15,24 @@ namespace {
 template <typename T>
 constexpr Kernels<T> table() {
   return {
-      HYPERLOADER_NAME, kLanes<T>, dot<T>, accumulate<T>, transpose<T>, activate<T>, activate_with_slope<T>,
-      outer_basis<T>, outer_backward<T>, multiply<T>, sum_rows<T>, add<T>, centre<T>, normalise<T>, normalise_backward<T>,
-      widen<T>, narrow<T>,
+      HYPERLOADER_NAME,
+      kLanes<T>,
+      dot<T>,
+      accumulate<T>,
+      transpose<T>,
+      activate<T>,
+      activate_with_slope<T>,
+      find_cancelled<T>,
+      outer_basis<T>,
+      outer_backward<T>,
+      multiply<T>,
+      sum_rows<T>,
+      add<T>,
+      centre<T>,
+      normalise<T>,
+      normalise_backward<T>,
+      widen<T>,
+      narrow<T>,
   };
 }
 

@@ -1,6 +1,6 @@
-// A frozen linear layer with a LoRA update on the CPU. The frozen product is the library's; the update is added into its
-// output in tiles of tokens (`epilogue`), or, where that is faster, into a copy of the weight before it (`folded`). No
-// gradient of the size of the weight is formed for lora_A and lora_B.
+// A frozen linear layer with a LoRA update on the CPU. The frozen product is the library's; the update is added into
+// its output in tiles of tokens (`epilogue`), or, where that is faster, into a copy of the weight before it (`folded`).
+// No gradient of the size of the weight is formed for lora_A and lora_B.
 #include "lora.h"
 
 #include <ATen/Parallel.h>
@@ -99,7 +99,8 @@ std::vector<Tensor> lora_linear_backward(
   Tensor frozen, grad_x;  // grad · weight, and with the update
   if (needs_x) {
     frozen = at::mm(as_tokens(as_dtype(grads, dtype)), folded ? fold(weight, A, B, scaling) : weight);
-    grad_x = folded || dtype == x.scalar_type() ? as_dtype(frozen, x.scalar_type()) : at::empty(frozen.sizes(), x.options());
+    grad_x =
+        folded || dtype == x.scalar_type() ? as_dtype(frozen, x.scalar_type()) : at::empty(frozen.sizes(), x.options());
   }
   const auto stacked = [&](bool wanted, const Tensor& factor) {
     if (!wanted) return Tensor();
@@ -110,7 +111,8 @@ std::vector<Tensor> lora_linear_backward(
     return found;
   };
   const Tensor grad_A = stacked(needs_A, A), grad_B = stacked(needs_B, B), none;
-  const LoraCall call{input, grads, folded ? none : frozen, folded ? none : grad_x, A, B, grad_A, grad_B, scaling, tokens};
+  const LoraCall call{input,   grads, folded ? none : frozen, folded ? none : grad_x, A, B, grad_A, grad_B,
+                      scaling, tokens};
   if (call.out.defined() || needs_A || needs_B) {
     const auto shares = tokens.share(3 * lora_A.size(-2) * (weight.size(0) + weight.size(1)));
     if (accumulated == at::kDouble) {
@@ -122,8 +124,12 @@ std::vector<Tensor> lora_linear_backward(
 
   std::vector<Tensor> results;
   if (needs_x) results.push_back(x.dim() == 2 ? grad_x : grad_x.view(x.sizes()));
-  if (needed.get(1)) results.push_back(as_dtype(as_tokens(as_dtype(grads, accumulated)).t().mm(as_tokens(as_dtype(input, accumulated))), weight.scalar_type()));
-  if (needed.get(2)) results.push_back(as_tokens(grads).sum(0, /*keepdim=*/false, accumulated));  // bias: in its own dtype, which may be wider than the weight's
+  if (needed.get(1))
+    results.push_back(as_dtype(
+        as_tokens(as_dtype(grads, accumulated)).t().mm(as_tokens(as_dtype(input, accumulated))), weight.scalar_type()));
+  if (needed.get(2))
+    results.push_back(as_tokens(grads).sum(
+        0, /*keepdim=*/false, accumulated));  // bias: in its own dtype, which may be wider than the weight's
   if (needs_A) results.push_back(as_dtype(grad_A, lora_A.scalar_type()));
   if (needs_B) results.push_back(as_dtype(grad_B, lora_B.scalar_type()));
   return results;
@@ -131,9 +137,9 @@ std::vector<Tensor> lora_linear_backward(
 
 }  // namespace
 
-// Folding writes a copy of the weight (in · out numbers), in the forward and again in the backward, and saves a pass over
-// the output of each (tokens · out and tokens · in). Measured with 384 to 1024 features and 512 to 8192 tokens: it is the
-// faster one from 1.5 tokens a feature on. In half precision the update would drown in the weight's rounding.
+// Folding writes a copy of the weight (in · out numbers), in the forward and again in the backward, and saves a pass
+// over the output of each (tokens · out and tokens · in). Measured with 384 to 1024 features and 512 to 8192 tokens: it
+// is the faster one from 1.5 tokens a feature on. In half precision the update would drown in the weight's rounding.
 bool lora_folds(int64_t tokens, int64_t in, int64_t out, bool grouped, bool half) {
   return !grouped && !half && tokens * (in + out) >= 3 * in * out;
 }

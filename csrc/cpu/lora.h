@@ -6,9 +6,9 @@
 namespace hyperloader::cpu {
 
 struct LoraCall {
-  Tensor x;               // (tokens, in_features)
-  Tensor grad;            // (tokens, out_features), in the backward
-  Tensor start, out;      // out = start + update, (tokens, features); undefined where not wanted
+  Tensor x;           // (tokens, in_features)
+  Tensor grad;        // (tokens, out_features), in the backward
+  Tensor start, out;  // out = start + update, (tokens, features); undefined where not wanted
   Tensor lora_A, lora_B;
   Tensor grad_A, grad_B;  // undefined where not wanted
   double scaling;
@@ -82,7 +82,8 @@ class LoraForward {
   std::vector<const T*> next_;
 };
 
-// With s = scaling · grad · lora_B: out = start + s · lora_A, grad_A = Σ sᵀ x, grad_B = Σ gradᵀ (scaling · x · lora_Aᵀ).
+// With s = scaling · grad · lora_B: out = start + s · lora_A, grad_A = Σ sᵀ x, grad_B = Σ gradᵀ (scaling · x ·
+// lora_Aᵀ).
 template <typename T>
 class LoraBackward {
  public:

@@ -17,7 +17,8 @@ struct Piece {
   bool whole;
 };
 
-// Tokens are counted along their groups: first all of group 0, then all of group 1. A sentence keeps its tokens together.
+// Tokens are counted along their groups: first all of group 0, then all of group 1. A sentence keeps its tokens
+// together.
 class Tokens {
  public:
   Tokens(const Tensor& x, const std::optional<Tensor>& group, int64_t groups);
@@ -30,8 +31,8 @@ class Tokens {
   // The rows of x that tokens [begin, end) are.
   void rows(int64_t begin, int64_t end, int64_t* rows) const;
 
-  // Nearly equal shares, one a thread, each cut at the groups' bounds; few where `work` multiplications a token make few
-  // worth a thread.
+  // Nearly equal shares, one a thread, each cut at the groups' bounds; few where `work` multiplications a token make
+  // few worth a thread.
   std::vector<std::vector<Piece>> share(int64_t work) const;
 
  private:

@@ -1,4 +1,5 @@
-// How the operators share out their tokens. A Worker belongs to one thread and is made from the call and its own memory:
+// How the operators share out their tokens. A Worker belongs to one thread and is made from the call and its own
+// memory:
 //
 //     prepare(group)               what the group's tokens share
 //     tile(begin, count, ahead)    computes these tokens, all of that group; `ahead` more are computed next
@@ -64,7 +65,8 @@ template <typename T, typename Worker, typename Call>
 void each_group(const std::vector<std::vector<Piece>>& shares, const Call& call, int64_t size) {
   std::vector<Piece> parts;  // pieces that are not whole groups; `sums` holds theirs
   for (const auto& pieces : shares) {
-    std::copy_if(pieces.begin(), pieces.end(), std::back_inserter(parts), [](const Piece& piece) { return !piece.whole; });
+    std::copy_if(
+        pieces.begin(), pieces.end(), std::back_inserter(parts), [](const Piece& piece) { return !piece.whole; });
   }
   const Tensor sums = memory_for<T>(static_cast<int64_t>(parts.size()) * size);
   T* const kept = sums.mutable_data_ptr<T>();

@@ -28,8 +28,8 @@ HYPERLOADER_INLINE V<double> exponential(V<double> x) {
   return x;
 }
 
-// Polynomials fitted for this: erf(x) / x in x² below 1, and -ln(1 - erf(x)) in x from there to 4, where erf rounds to 1.
-// Both leave an error below 2e-9.
+// Polynomials fitted for this: erf(x) / x in x² below 1, and -ln(1 - erf(x)) in x from there to 4, where erf rounds
+// to 1. Both leave an error below 2e-9.
 HYPERLOADER_INLINE V<float> error_function(V<float> x) {
   constexpr float kSmall[] = {7.88912286e-5F, -8.02084227e-4F, 5.18953545e-3F, -2.68544446e-2F,
                               0.112836002F,   -0.376126271F,   1.12837917F};
@@ -78,7 +78,7 @@ HYPERLOADER_INLINE V<T> activated(V<T> pre, V<T>& slope) {
     return pre * gate;
   } else {  // gelu_new: (1 + tanh(u)) / 2 is the logistic function of 2 u
     constexpr T kScale = T(2 * 0.79788456080286535588), kCubic = T(0.044715);  // 2 sqrt(2 / pi)
-    V<T> within = pre < T(-20) ? zero - T(20) : pre;  // beyond, the gate is 0 or 1
+    V<T> within = pre < T(-20) ? zero - T(20) : pre;                           // beyond, the gate is 0 or 1
     within = within > T(20) ? zero + T(20) : within;
     const V<T> square = within * within;
     const V<T> power = exponential(-kScale * within * (T(1) + kCubic * square));

@@ -23,18 +23,35 @@ T sum_of_products(const T* left, const T* right, int64_t count) {
 
 // ---- the adapter's outer norm, on the few numbers of each token ----
 
-// For tokens with a = [act(pre), 1, 0 ...] (rows, stride) and moved = a · moments: rstd = 1 / sqrt(a · moved + eps), and
-// basis = [rstd · a, 1]; `size` counts the numbers of a that are not padding.
+// For tokens with a = [act(pre), 1, 0 ...] (rows, stride) and moved = a · moments: rstd = 1 / sqrt(a · moved + eps),
+// and basis = [rstd · a, 1]; `size` counts the numbers of a that are not padding.
 template <typename T>
-void outer_basis(const T* a, const T* moved, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd) {
+void outer_basis(
+    const T* a, const T* moved, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd) {
   for (int64_t i = 0; i < rows; ++i, a += stride, moved += stride, basis += stride) {
-    // Rounding may take a variance of zero below it.
     const T variance = sum_of_products(a, moved, stride);
-    const T factor = T(1) / T(__builtin_sqrt((variance > 0 ? double(variance) : variance == variance ? 0.0 : double(variance)) + eps));
+    const double at_least_zero =
+        variance < 0 ? 0.0 : double(variance);  // rounding may take a variance of zero below it
+    const T factor = T(1) / T(__builtin_sqrt(at_least_zero + eps));
     for (int64_t j = 0; j < stride; j += kLanes<T>) store(basis + j, load(a + j) * factor);
     basis[size] = T(1);
     rstd[i] = factor;
   }
+}
+
+template <typename T>
+int64_t find_cancelled(const T* a, const T* moved, const T* diagonal, int64_t rows, int64_t stride, int64_t* found) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < rows; ++i, a += stride, moved += stride) {
+    V<T> variances{}, sizes{};
+    for (int64_t j = 0; j < stride; j += kLanes<T>) {
+      const V<T> own = load(a + j);
+      variances += own * load(moved + j);
+      sizes += own * own * load(diagonal + j);
+    }
+    if (!(32 * add_lanes<T>(variances) >= add_lanes<T>(sizes))) found[count++] = i;
+  }
+  return count;
 }
 
 // Turns p (rows, stride), the products of the output's gradient with the centred columns, into the gradient of a, and

@@ -37,8 +37,8 @@ HYPERLOADER_INLINE T smaller(T a, T b) {
   return a < b ? a : b;
 }
 
-// When the blocks of kStep lanes off the diagonal of (a; b) change places: where lane i of the new a (kUpper) or of the new
-// b comes from, counted through a and b.
+// When the blocks of kStep lanes off the diagonal of (a; b) change places: where lane i of the new a (kUpper) or of the
+// new b comes from, counted through a and b.
 template <int kCount, int kStep, bool kUpper>
 constexpr int exchanged(int lane) {
   const bool odd = (lane & kStep) != 0;
