@@ -53,7 +53,7 @@ class Pass:
 
     The first provider is the baseline. ``expected`` computes the float64 reference. ``flop`` and ``bytes`` are the
     floating-point operations and the memory traffic that a perfect implementation cannot avoid, and ``units`` of
-    ``unit`` are done in one call, where a case has them.
+    ``unit`` are done in one call, where a case has them. ``forgiven`` times the usual error counts as right.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Pass:
     bytes: int | None = None
     units: int | None = None
     unit: str = ""
+    forgiven: float = 1.0
 
 
 @dataclass(frozen=True)
