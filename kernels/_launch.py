@@ -87,15 +87,24 @@ def product_dtype(x: Tensor, *weights: Tensor) -> tuple[tl.dtype, str]:
     return tl.float32, "tf32"
 
 
+def scratch_dtype(x: Tensor) -> torch.dtype:
+    """Dtype of the few numbers a token that one kernel writes for another; float16 would lose those that are small."""
+    return torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+
+
 def padded(size: int) -> int:
     """``size`` as a dimension of a product: a power of two, at least 16."""
     return max(16, triton.next_power_of_2(size))
 
 
-def check(operator: str, x: Tensor, what: str, width: int) -> None:
-    """Raise where the kernels of ``operator`` cannot compute dtype or ``width``."""
-    if x.dtype not in DTYPES:
-        raise TypeError(f"the Triton {operator} computes float32, float16 and bfloat16, got {x.dtype}")
+def check_dtype(operator: str, dtype: torch.dtype) -> None:
+    """Raise TypeError where ``dtype`` is none of the kernels'."""
+    if dtype not in DTYPES:
+        raise TypeError(f"the Triton {operator} computes float32, float16 and bfloat16, got {dtype}")
+
+
+def check_width(operator: str, what: str, width: int) -> None:
+    """Raise ValueError where ``width`` is more than a program holds."""
     if width > MAX_WIDTH:
         raise ValueError(f"the Triton {operator} takes {what} up to {MAX_WIDTH}, got {width}")
 
@@ -114,3 +123,19 @@ def sums_blocks(dtype: torch.dtype, architecture: Architecture) -> Blocks:
     if dtype == torch.float32:
         return Blocks(tokens=32, columns=64, num_warps=4, num_stages=2)
     return Blocks(tokens=64, columns=128, num_warps=4, num_stages=3)
+
+
+@functools.cache
+def lora_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
+    """Blocks of the low-rank kernels over tokens."""
+    if dot == tl.float32:
+        return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
+    return Blocks(tokens=32, columns=128, num_warps=4, num_stages=3)
+
+
+@functools.cache
+def generate_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
+    """Blocks of rows and outputs of generation, whose products are 64 deep."""
+    if dot == tl.float32:
+        return Blocks(tokens=32, columns=64, num_warps=4, num_stages=1)
+    return Blocks(tokens=32, columns=128, num_warps=4, num_stages=2)

@@ -34,7 +34,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return ``y`` and the pre-activation (..., bottleneck), float32."""
     hidden, bottleneck = x.shape[-1], down_weight.shape[-2]
-    _launch.check("adapter", x, "bottlenecks", bottleneck)
+    _launch.check_dtype("adapter", x.dtype)
+    _launch.check_width("adapter", "bottlenecks", bottleneck)
     x = x.contiguous()
     weights = _contiguous(down_weight, down_bias, up_weight, up_bias)
     outer, inner = _norms(norm, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias)
@@ -74,7 +75,8 @@ def backward(
 ) -> list[Tensor]:
     """Return the gradients of ``x`` and of every weight that is present, in the order of the arguments."""
     hidden, bottleneck = x.shape[-1], down_weight.shape[-2]
-    _launch.check("adapter", x, "bottlenecks", bottleneck)
+    _launch.check_dtype("adapter", x.dtype)
+    _launch.check_width("adapter", "bottlenecks", bottleneck)
     grad, x, pre = _contiguous(grad, x, pre)
     down, _, up, up_shift = weights = _contiguous(down_weight, down_bias, up_weight, up_bias)
     outer, inner = _norms(norm, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias)
@@ -93,9 +95,7 @@ def backward(
     section = triton.cdiv(bottleneck + 2, 8) * 8
     device = x.device
     blocks = _launch.adapter_blocks(hidden, bottleneck, dot, _launch.architecture(device))
-    # float16 has no room for what is small beside the tokens' gradients
-    number = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    units = torch.empty(tokens.count, 3 * section, dtype=number, device=device)
+    units = torch.empty(tokens.count, 3 * section, dtype=_launch.scratch_dtype(x), device=device)
     moments = None if inner[0] is None else torch.empty(tokens.count, 2, dtype=torch.float32, device=device)
     order = None if group is None else torch.empty(tokens.sentences, dtype=torch.int32, device=device)
     _launch.launch(

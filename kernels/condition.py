@@ -1,0 +1,122 @@
+"""The condition network in Triton: one launch forward, two backward. Same contract as ``hyperloader.reference.condition``."""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+from torch import Tensor
+
+from hyperloader.kernels import _launch
+from hyperloader.kernels._condition import forward_kernel, parameters_kernel, rows_kernel
+from hyperloader.kernels._launch import padded
+
+__all__ = ["backward", "forward"]
+
+_BLOCK_T = 16  # rows of a program
+_BLOCK_U = 32  # hidden units of a program
+
+
+def forward(
+    task_embedding: Tensor,
+    layer_embedding: Tensor,
+    position_embedding: Tensor,
+    layers: Tensor,
+    positions: Tensor,
+    first_weight: Tensor,
+    first_bias: Tensor,
+    second_weight: Tensor,
+    second_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    scales: Sequence[float],
+    eps: float,
+) -> Tensor:
+    """Return (positions, layers, tasks, condition_dim) in the dtype of ``task_embedding``."""
+    embeddings = _contiguous(task_embedding, layer_embedding, position_embedding)
+    parameters = _contiguous(first_weight, first_bias, second_weight, second_bias, norm_weight, norm_bias)
+    shapes = _Shapes(embeddings, layers, positions, first_weight, second_weight)
+    out = task_embedding.new_empty(*shapes.leading, second_weight.shape[0])
+    if shapes.count:
+        _launch.launch(
+            forward_kernel, (triton.cdiv(shapes.count, _BLOCK_T),),
+            embeddings, layers.contiguous(), positions.contiguous(), *parameters, out, *shapes.counts, *scales, eps,
+            **shapes.constants, BLOCK_H=padded(shapes.hidden), num_warps=4,
+        )  # fmt: skip
+    return out
+
+
+def backward(
+    grad: Tensor,
+    task_embedding: Tensor,
+    layer_embedding: Tensor,
+    position_embedding: Tensor,
+    layers: Tensor,
+    positions: Tensor,
+    first_weight: Tensor,
+    first_bias: Tensor,
+    second_weight: Tensor,
+    second_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    scales: Sequence[float],
+    eps: float,
+) -> list[Tensor]:
+    """Return the gradients of the three embeddings and of the six parameters, in the order of the arguments."""
+    embeddings = _contiguous(task_embedding, layer_embedding, position_embedding)
+    parameters = _contiguous(first_weight, first_bias, second_weight, second_bias, norm_weight, norm_bias)
+    layers, positions = layers.contiguous(), positions.contiguous()
+    shapes = _Shapes(embeddings, layers, positions, first_weight, second_weight)
+    results = [torch.empty_like(tensor) for tensor in (*embeddings, *parameters)]
+    if not shapes.count:
+        for result in results:
+            result.zero_()
+        return results
+    grad, count, dim = grad.contiguous(), shapes.count, second_weight.shape[0]
+    hidden, grad_hidden, grad_rows, grad_norm = (
+        torch.empty(count, size, dtype=torch.float32, device=grad.device)
+        for size in (shapes.hidden, shapes.hidden, dim, dim)
+    )
+    _launch.launch(
+        rows_kernel, (triton.cdiv(count, _BLOCK_T),),
+        grad, embeddings, layers, positions, *parameters[:5], hidden, grad_hidden, grad_rows, grad_norm,
+        *shapes.counts, *scales, eps, **shapes.constants, BLOCK_H=padded(shapes.hidden), num_warps=4,
+    )  # fmt: skip
+    programs = triton.cdiv(shapes.hidden, _BLOCK_U) + 1
+    programs += sum(triton.cdiv(embedding.shape[0], _BLOCK_T) for embedding in embeddings)
+    _launch.launch(
+        parameters_kernel, (programs,),
+        grad, embeddings, layers, positions, parameters[0], hidden, grad_hidden, grad_rows, grad_norm,
+        tuple(results[:3]), *results[3:], *shapes.counts, *scales, **shapes.constants, BLOCK_U=_BLOCK_U, num_warps=4,
+    )  # fmt: skip
+    return results
+
+
+class _Shapes:
+    """Sizes of the condition network, as the kernels take them."""
+
+    def __init__(
+        self, embeddings: Sequence[Tensor], layers: Tensor, positions: Tensor, first_weight: Tensor, second_weight: Tensor
+    ):
+        task, layer, position = embeddings
+        size, self.hidden, dim = task.shape[1], first_weight.shape[0], second_weight.shape[0]
+        _launch.check_dtype("condition", task.dtype)
+        for what, width in (("embeddings", size), ("hidden layers", self.hidden), ("conditions", dim)):
+            _launch.check_width("condition", what, width)
+        self.leading = (positions.shape[0], layers.shape[0], task.shape[0])
+        self.count = positions.shape[0] * layers.shape[0] * task.shape[0]
+        if self.count and not (layer.shape[0] and position.shape[0]):
+            raise IndexError("layers and positions must name rows of their embeddings: one of these has none")
+        self.counts = (self.count, task.shape[0], layers.shape[0], layer.shape[0], position.shape[0])
+        self.constants = {
+            "SIZE": size,
+            "HIDDEN": self.hidden,
+            "DIM": dim,
+            "PRECISION": "ieee",
+            "BLOCK_T": _BLOCK_T,
+            "BLOCK_E": padded(size),
+            "BLOCK_C": padded(dim),
+        }
+
+
+def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in tensors)
