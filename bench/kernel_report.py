@@ -85,7 +85,12 @@ def compiling(target: str) -> Iterator[list]:
     vendor, processors = TARGETS[target][0][0], TARGETS[target][1]
 
     def compile_only(kernel, grid, *arguments, **constants):
-        compiled.append((kernel.__name__, kernel.warmup(*arguments, grid=grid, **constants)))
+        compiled.append(
+            (
+                f"{kernel.__module__.rpartition('.')[2].lstrip('_')}.{kernel.__name__}",
+                kernel.warmup(*arguments, grid=grid, **constants),
+            )
+        )
 
     _launch.launch = compile_only
     _launch.architecture = lambda device: _launch.Architecture(vendor, processors)
@@ -94,33 +99,78 @@ def compiling(target: str) -> Iterator[list]:
         yield compiled
     finally:
         _launch.launch, _launch.architecture = launch, architecture
-        triton.runtime.driver.reset_active()
 
 
 def cases(model: Model, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
     """Calls of every operator, forward and backward, at the sizes of ``model``."""
+    return {
+        **{
+            f"adapter, {norm}": lambda norm=norm: _adapter(model, dtype, norm)
+            for norm in ("post", "pre", "both", "none")
+        },
+        "adapter, post, groups": lambda: _adapter(model, dtype, "post", GROUPS),
+        "lora": lambda: _lora(model, dtype, 1),
+        "lora of two, groups": lambda: _lora(model, dtype, 2, GROUPS),
+        "generate": lambda: _generate(model, dtype),
+        "condition": lambda: _condition(dtype),
+    }
+
+
+def _group(groups: int | None) -> Tensor | None:
+    return None if groups is None else torch.zeros(SENTENCES, dtype=torch.long)
+
+
+def _adapter(model: Model, dtype: torch.dtype, norm: str, groups: int | None = None) -> None:
     from hyperloader.kernels import adapter
 
+    hidden, bottleneck, stack = model.hidden, model.hidden // 32, () if groups is None else (groups,)
+    shapes = [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,)]
+    given = {"post": 2, "pre": 2, "both": 4, "none": 0}[norm]
+    weights = [torch.zeros(*stack, *shape, dtype=dtype) for shape in shapes]
+    norms = [torch.zeros(*stack, hidden, dtype=dtype) if i < given else None for i in range(4)]
+    x = torch.zeros(SENTENCES, TOKENS, hidden, dtype=dtype)
+    rest = (*weights, *norms, _group(groups), norm, "gelu_new", 1e-5)
+    _, pre = adapter.forward(x, *rest)
+    adapter.backward(x, x, pre, *rest)
+
+
+def _lora(model: Model, dtype: torch.dtype, count: int, groups: int | None = None) -> None:
+    from hyperloader.kernels import lora
+
+    hidden, stack = model.hidden, () if groups is None else (groups,)
+    x = torch.zeros(SENTENCES, TOKENS, hidden, dtype=dtype)
+    weights = [torch.zeros(hidden, hidden, dtype=dtype)] * count
+    low_rank = (
+        [torch.zeros(*stack, RANK, hidden, dtype=dtype)] * count,
+        [torch.zeros(*stack, hidden, RANK, dtype=dtype)] * count,
+    )
+    lora.forward(x, weights, [], *low_rank, _group(groups), 1.0)
+    lora.backward([x] * count, x, weights, *low_rank, _group(groups), 1.0, [True, False, False, True, True])
+
+
+def _generate(model: Model, dtype: torch.dtype) -> None:
+    from hyperloader.kernels import generate
+
     hidden, bottleneck = model.hidden, model.hidden // 32
+    sizes = (hidden * bottleneck, bottleneck, hidden * bottleneck, hidden, hidden, hidden)
+    weights = [torch.zeros(size, CONDITION) for size in sizes]  # parameters are float32, what they generate is dtype
+    rows = torch.zeros(24, CONDITION)
+    outs = generate.forward(rows, weights, [weight[:, 0].contiguous() for weight in weights], dtype)
+    generate.backward(outs, rows, weights, [True] * len(sizes))
 
-    def empty(*shape, dtype=dtype):
-        return torch.zeros(shape, dtype=dtype)
 
-    def run_adapter(norm: str, grouped: bool):
-        stack = (GROUPS,) if grouped else ()
-        x, group = empty(SENTENCES, TOKENS, hidden), torch.zeros(SENTENCES, dtype=torch.long) if grouped else None
-        weights = [empty(*stack, bottleneck, hidden), empty(*stack, bottleneck), empty(*stack, hidden, bottleneck)]
-        weights.append(empty(*stack, hidden))
-        pairs = {"post": 1, "pre": 1, "both": 2, "none": 0}[norm]
-        norms = [empty(*stack, hidden) if i < 2 * pairs else None for i in range(4)]
-        rest = (*weights, *norms, group, norm, "gelu_new", 1e-5)
-        _, pre = adapter.forward(x, *rest)
-        adapter.backward(x, x, pre, *rest)
+def _condition(dtype: torch.dtype) -> None:
+    from hyperloader.kernels import condition
 
-    return {
-        **{f"adapter, {norm}": lambda norm=norm: run_adapter(norm, False) for norm in ("post", "pre", "both", "none")},
-        "adapter, post, groups": lambda: run_adapter("post", True),
-    }
+    size, hidden = 64, 128
+    shapes = [(hidden, 3 * size), (hidden,), (CONDITION, hidden), (CONDITION,), (CONDITION,), (CONDITION,)]
+    embeddings = [torch.zeros(rows, size, dtype=dtype) for rows in (3, 12, 5)]
+    arguments = (
+        *embeddings, torch.arange(12), torch.arange(2), *(torch.zeros(shape, dtype=dtype) for shape in shapes),
+        (1.0, 1.0, 1.0), 1e-6,
+    )  # fmt: skip
+    out = condition.forward(*arguments)
+    condition.backward(out, *arguments)
 
 
 def usage_of(name: str, case: str, compiled) -> Usage:

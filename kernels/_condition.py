@@ -221,9 +221,7 @@ def _of_embedding(
         total = tl.zeros((BLOCK_T, BLOCK_U), tl.float32)
         for start in range(0, count, BLOCK_T):
             rows = start + tl.arange(0, BLOCK_T)
-            indices = _indices(
-                rows, rows < count, layers_ptr, positions_ptr, tasks, layers, num_layers, num_positions
-            )
+            indices = _indices(rows, rows < count, layers_ptr, positions_ptr, tasks, layers, num_layers, num_positions)
             used = (own[:, None] == indices[WHICH][None, :]).to(tl.float32)
             rows = rows.to(tl.int64)
             grad_hidden = load_block(grad_hidden_ptr, rows, rows < count, HIDDEN, units, units < HIDDEN)

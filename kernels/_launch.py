@@ -84,7 +84,7 @@ def product_dtype(x: Tensor, *weights: Tensor) -> tuple[tl.dtype, str]:
     """
     if all(weight.dtype == x.dtype for weight in weights):
         return DTYPES[x.dtype], "ieee"
-    return tl.float32, "tf32"
+    return tl.float32, "ieee" if x.dtype == torch.float32 else "tf32"
 
 
 def scratch_dtype(x: Tensor) -> torch.dtype:

@@ -26,9 +26,7 @@ def _load_A(
 
 
 @triton.jit
-def _load_B(
-    ptr, group, columns, RANK: tl.constexpr, FIRST: tl.constexpr, OUT: tl.constexpr, BLOCK_R: tl.constexpr
-):
+def _load_B(ptr, group, columns, RANK: tl.constexpr, FIRST: tl.constexpr, OUT: tl.constexpr, BLOCK_R: tl.constexpr):
     """Rows of one ``lora_B`` at its place among the ranks: [columns, BLOCK_R], zero elsewhere."""
     ranks = tl.arange(0, BLOCK_R)
     own = (ranks >= FIRST) & (ranks < FIRST + RANK)
@@ -58,9 +56,7 @@ def forward_kernel(
 ):  # fmt: skip
     """``ys[i] += scaling · (x · lora_A[i]ᵀ) · lora_B[i]ᵀ``."""
     rows, in_rows, group = tile_of(group_ptr, length, groups, BLOCK_T)
-    shrunk = _shrink(
-        x_ptr, lora_A, rows, in_rows, group, RANKS, FIRSTS, IN, DOT, PRECISION, BLOCK_T, BLOCK_K, BLOCK_R
-    )
+    shrunk = _shrink(x_ptr, lora_A, rows, in_rows, group, RANKS, FIRSTS, IN, DOT, PRECISION, BLOCK_T, BLOCK_K, BLOCK_R)
     shrunk = (scaling * shrunk).to(DOT)
     for i in tl.static_range(len(ys)):
         for start in range(0, OUTS[i], BLOCK_K):

@@ -95,7 +95,12 @@ class _Shapes:
     """Sizes of the condition network, as the kernels take them."""
 
     def __init__(
-        self, embeddings: Sequence[Tensor], layers: Tensor, positions: Tensor, first_weight: Tensor, second_weight: Tensor
+        self,
+        embeddings: Sequence[Tensor],
+        layers: Tensor,
+        positions: Tensor,
+        first_weight: Tensor,
+        second_weight: Tensor,
     ):
         task, layer, position = embeddings
         size, self.hidden, dim = task.shape[1], first_weight.shape[0], second_weight.shape[0]

@@ -171,9 +171,7 @@ def backward(
     tiles = triton.cdiv(rows, heads.rows)
     shares = min(heads.blocks, triton.cdiv(_launch.architecture(device).processors, tiles * columns))
     partial = torch.empty(shares, rows, dim, dtype=torch.float32, device=device)
-    _launch.launch(
-        condition_kernel, (tiles, shares, columns), grads, weights, partial, rows, shares, **heads.constants
-    )
+    _launch.launch(condition_kernel, (tiles, shares, columns), grads, weights, partial, rows, shares, **heads.constants)
     _launch.launch(
         shares_kernel, (triton.cdiv(rows * dim, 256),), partial, grad_condition, shares, rows * dim, BLOCK=256,
         num_warps=4,

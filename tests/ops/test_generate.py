@@ -44,6 +44,7 @@ def test_value_and_gradients(backend, rows):
         assert_as_accurate(*triple, f"result {index}")
 
 
+@pytest.mark.computes(torch.float64)
 def test_gradcheck(backend):
     condition, weights, biases = make_inputs(3, torch.float64, 4)
     tensors = [tensor.requires_grad_() for tensor in (condition, *weights, *biases)]
@@ -58,12 +59,11 @@ def test_a_head_that_nobody_uses(backend):
     assert all(weights[i].grad is None or not weights[i].grad.any() for i in (0, 2))
 
 
-def test_opcheck(backend):
-    namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
+def test_opcheck(operators):
     condition, weights, biases = make_inputs(3)
     tensors = [tensor.requires_grad_() for tensor in (condition, *weights, *biases)]
     arguments = (tensors[0], tensors[1:4], tensors[4:], list(BIASED), None)
-    torch.library.opcheck(namespace.generate.default, arguments)
+    torch.library.opcheck(operators.generate.default, arguments)
 
 
 def test_compiles_without_graph_breaks(backend):
