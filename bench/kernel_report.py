@@ -2,7 +2,7 @@
 
     python -m bench.kernel_report [--targets sm_90 ...] [--models t5-base ...] [--dtypes bfloat16 ...] [--output FILE]
 
-No GPU is needed. The operators are called as a model calls them, on the CPU; their launches are compiled instead of run.
+No GPU is needed: the operators are called as a model calls them, on the CPU, and what they launch is compiled instead.
 """
 
 import argparse
@@ -79,6 +79,7 @@ class _Driver:
 def compiling(target: str) -> Iterator[list]:
     """Compile for ``target`` whatever the kernels launch; the list gets (kernel's name, compiled kernel)."""
     import triton
+
     from hyperloader.kernels import _launch
 
     compiled, launch, architecture = [], _launch.launch, _launch.architecture

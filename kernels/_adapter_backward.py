@@ -14,8 +14,8 @@ variance, c and v · Uc are summed from the v of a block, which is made once.
 import triton
 import triton.language as tl
 
-from hyperloader.kernels._adapter_blocks import centred_up, load_down, load_row, load_up, row_moments, up_means
-from hyperloader.kernels._math import activate, load_block, slope, store_block
+from hyperloader.kernels._adapter_blocks import centred_up, load_down, load_up, row_moments, up_means
+from hyperloader.kernels._math import activate, load_block, load_row, slope, store_block, store_row
 from hyperloader.kernels._tokens import place_sentence, tile_of
 
 
@@ -29,8 +29,8 @@ def tokens_kernel(
 ):  # fmt: skip
     """Gradient of ``x``, and per token what the sums need.
 
-    ``units`` has three sections of SECTION numbers a token: c times the third, then s; ∂pre; b and rstd. Without an outer
-    norm the third holds a alone and the first nothing. ``moments`` (tokens, 2) are those of the inner norm.
+    ``units`` has three sections of SECTION numbers a token: c times the third, then s; ∂pre; b and rstd. Without an
+    outer norm the third holds a alone and the first nothing. ``moments`` (tokens, 2) are those of the inner norm.
     """
     rows, in_rows, group = tile_of(group_ptr, length, groups, BLOCK_T)
     if group_ptr is not None:
@@ -127,8 +127,9 @@ def weights_kernel(
 ):  # fmt: skip
     """Gradients of the weights of one group, for a block of hidden columns.
 
-    ``partial`` (groups, splits, TOTAL) holds the sums over tokens (see ``_sums.py``): of g along the basis, from 0 on; of
-    x (or x̂) along ∂pre, from OF_X on; of UNITS numbers along the basis, from OF_UNITS on. ∂pre is number FIRST of these.
+    ``partial`` (groups, splits, TOTAL) holds the sums over tokens (see ``_sums.py``): of g along the basis, from 0 on;
+    of x (or x̂) along ∂pre, from OF_X on; of UNITS numbers along the basis, from OF_UNITS on, of which ∂pre begins at
+    FIRST.
     """
     group = tl.program_id(1).to(tl.int64)
     columns = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -157,7 +158,7 @@ def weights_kernel(
         up, bias = centred_up(up_ptr, up_bias_ptr, up_mean, bias_mean, columns, HIDDEN, BOTTLENECK, BLOCK_B)
         up = tl.where((units == BOTTLENECK)[None, :], bias[:, None], up)  # [BLOCK_H, BLOCK_B], [Uc, bc]
         grad_outer = tl.sum(tl.trans(up) * along, 0)
-        gamma = tl.load(outer_ptr + group * HIDDEN + columns, mask=in_columns, other=0.0).to(tl.float32)
+        gamma = load_row(outer_ptr + group * HIDDEN, columns, HIDDEN)
         moments = tl.zeros((BLOCK_B, BLOCK_B), tl.float32)
         means = tl.zeros((BLOCK_B,), tl.float32)
         for split in range(splits):
@@ -166,27 +167,21 @@ def weights_kernel(
             means += tl.load(sums + units * UNITS + width, mask=units < width, other=0.0)
         along = along * gamma[None, :] - means[:, None]
         along -= tl.dot(moments, tl.trans(up), input_precision="ieee")
-        store_row(grad_outer_ptr, group, columns, HIDDEN, grad_outer)
-        store_row(grad_outer_bias_ptr, group, columns, HIDDEN, total)
+        store_row(grad_outer_ptr + group * HIDDEN, columns, HIDDEN, grad_outer)
+        store_row(grad_outer_bias_ptr + group * HIDDEN, columns, HIDDEN, total)
         total = tl.sum(tl.where((units == BOTTLENECK)[:, None], along, 0.0), 0)
-    store_row(grad_up_bias_ptr, group, columns, HIDDEN, total)
+    store_row(grad_up_bias_ptr + group * HIDDEN, columns, HIDDEN, total)
     grad_up_ptr += group * (HIDDEN * BOTTLENECK)
     store_block(grad_up_ptr, columns, in_columns, BOTTLENECK, units, in_units, tl.trans(along))
 
     if inner_ptr is not None:
         down = load_down(down_ptr, columns, units, HIDDEN, BOTTLENECK).to(tl.float32)
-        gamma = tl.load(inner_ptr + group * HIDDEN + columns, mask=in_columns, other=0.0).to(tl.float32)
-        beta = tl.load(inner_bias_ptr + group * HIDDEN + columns, mask=in_columns, other=0.0).to(tl.float32)
-        store_row(grad_inner_ptr, group, columns, HIDDEN, tl.sum(down * grad_down, 0))
-        store_row(grad_inner_bias_ptr, group, columns, HIDDEN, tl.sum(down * grad_down_bias[:, None], 0))
+        gamma = load_row(inner_ptr + group * HIDDEN, columns, HIDDEN)
+        beta = load_row(inner_bias_ptr + group * HIDDEN, columns, HIDDEN)
+        store_row(grad_inner_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down, 0))
+        store_row(grad_inner_bias_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down_bias[:, None], 0))
         grad_down = grad_down * gamma[None, :] + grad_down_bias[:, None] * beta[None, :]
     grad_down_ptr += group * (HIDDEN * BOTTLENECK)
     store_block(grad_down_ptr, units, in_units, HIDDEN, columns, in_columns, grad_down)
     if tl.program_id(0) == 0:
-        store_row(grad_down_bias_ptr, group, units, BOTTLENECK, grad_down_bias)
-
-
-@triton.jit
-def store_row(ptr, group, columns, SIZE: tl.constexpr, values):
-    """Write the columns of a bias or norm weight of ``group``."""
-    tl.store(ptr + group * SIZE + columns, values.to(ptr.dtype.element_ty), mask=columns < SIZE)
+        store_row(grad_down_bias_ptr + group * BOTTLENECK, units, BOTTLENECK, grad_down_bias)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from hyperloader.kernels._math import load_block
+from hyperloader.kernels._math import load_block, load_row
 
 
 @triton.jit
@@ -16,12 +16,6 @@ def load_up(up_ptr, columns, units, HIDDEN: tl.constexpr, BOTTLENECK: tl.constex
 def load_down(down_ptr, columns, units, HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr):
     """A block of ``down_weight`` [units, columns]."""
     return load_block(down_ptr, units, units < BOTTLENECK, HIDDEN, columns, columns < HIDDEN)
-
-
-@triton.jit
-def load_row(ptr, columns, HIDDEN: tl.constexpr):
-    """Columns of a bias or norm weight, float32."""
-    return tl.load(ptr + columns, mask=columns < HIDDEN, other=0.0).to(tl.float32)
 
 
 @triton.jit

@@ -9,8 +9,8 @@ is loaded once.
 import triton
 import triton.language as tl
 
-from hyperloader.kernels._adapter_blocks import centred_up, load_down, load_row, load_up, row_moments, up_means
-from hyperloader.kernels._math import activate, load_block, store_block
+from hyperloader.kernels._adapter_blocks import centred_up, load_down, load_up, row_moments, up_means
+from hyperloader.kernels._math import activate, load_block, load_row, store_block
 from hyperloader.kernels._tokens import tile_of
 
 
@@ -43,8 +43,7 @@ def forward_kernel(
             z = standard * gamma[None, :] + beta[None, :]
         down = load_down(down_ptr, columns, units, HIDDEN, BOTTLENECK)
         pre = tl.dot(z.to(DOT), tl.trans(down.to(DOT)), pre, input_precision=PRECISION)
-    down_bias = tl.load(down_bias_ptr + group * BOTTLENECK + units, mask=units < BOTTLENECK, other=0.0)
-    pre += down_bias.to(tl.float32)[None, :]
+    pre += load_row(down_bias_ptr + group * BOTTLENECK, units, BOTTLENECK)[None, :]
     a = activate(pre, ACTIVATION).to(DOT)
 
     if outer_ptr is not None:

@@ -1,7 +1,7 @@
 """From shapes and architecture to launches: layouts, block sizes and limits.
 
-Block sizes are plain functions of a layer's sizes, its dtype and the architecture. The number of tokens decides how many
-programs run, never what is compiled.
+Block sizes are plain functions of a layer's sizes, its dtype and the architecture. The number of tokens decides how
+many programs run, never what is compiled.
 """
 
 import functools
@@ -137,5 +137,5 @@ def lora_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
 def generate_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
     """Blocks of rows and outputs of generation, whose products are 64 deep."""
     if dot == tl.float32:
-        return Blocks(tokens=32, columns=64, num_warps=4, num_stages=1)
+        return Blocks(tokens=32, columns=64, num_warps=8, num_stages=1)
     return Blocks(tokens=32, columns=128, num_warps=4, num_stages=2)

@@ -49,3 +49,15 @@ def store_block(ptr, rows, in_rows, stride, columns, in_columns, values):
         values.to(ptr.dtype.element_ty),
         mask=in_rows[:, None] & in_columns[None, :],
     )
+
+
+@triton.jit
+def load_row(ptr, columns, SIZE: tl.constexpr):
+    """Columns of a vector of SIZE numbers, float32, zero outside."""
+    return tl.load(ptr + columns, mask=columns < SIZE, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_row(ptr, columns, SIZE: tl.constexpr, values):
+    """Write columns of a vector of SIZE numbers, in the dtype that lies there."""
+    tl.store(ptr + columns, values.to(ptr.dtype.element_ty), mask=columns < SIZE)

@@ -116,15 +116,8 @@ def backward(
         Product(units[:, first : section + bottleneck], basis),
     ]
     blocks = _launch.sums_blocks(x.dtype, _launch.architecture(device))
-    partial = sums(
-        products,
-        tokens,
-        order,
-        blocks,
-        _launch.architecture(device),
-        moments,
-        normalised=1 if moments is not None else -1,
-    )
+    of_x = -1 if moments is None else 1
+    partial = sums(products, tokens, order, blocks, _launch.architecture(device), moments, normalised=of_x)
     _launch.launch(
         weights_kernel, (triton.cdiv(hidden, 64), tokens.groups),
         partial, down, up, up_shift, outer[0], *inner, *grads, *grads_outer, *grads_inner, partial.shape[1],

@@ -1,4 +1,7 @@
-"""The condition network in Triton: one launch forward, two backward. Same contract as ``hyperloader.reference.condition``."""
+"""The condition network in Triton: one launch forward, two backward.
+
+Same contract as ``hyperloader.reference.condition``.
+"""
 
 from collections.abc import Sequence
 
@@ -7,13 +10,14 @@ import triton
 from torch import Tensor
 
 from hyperloader.kernels import _launch
-from hyperloader.kernels._condition import forward_kernel, parameters_kernel, rows_kernel
+from hyperloader.kernels._condition import parameters_kernel, rows_kernel
 from hyperloader.kernels._launch import padded
 
 __all__ = ["backward", "forward"]
 
 _BLOCK_T = 16  # rows of a program
-_BLOCK_U = 32  # hidden units of a program
+_BLOCK_U = 32  # hidden units, or numbers of an embedding, that are multiplied at once
+_WARPS = 8  # products without tensor cores hold their operands in registers
 
 
 def forward(
@@ -37,10 +41,11 @@ def forward(
     shapes = _Shapes(embeddings, layers, positions, first_weight, second_weight)
     out = task_embedding.new_empty(*shapes.leading, second_weight.shape[0])
     if shapes.count:
+        layers, positions = layers.contiguous(), positions.contiguous()
         _launch.launch(
-            forward_kernel, (triton.cdiv(shapes.count, _BLOCK_T),),
-            embeddings, layers.contiguous(), positions.contiguous(), *parameters, out, *shapes.counts, *scales, eps,
-            **shapes.constants, BLOCK_H=padded(shapes.hidden), num_warps=4,
+            rows_kernel, (triton.cdiv(shapes.count, _BLOCK_T),),
+            embeddings, layers, positions, *parameters, out, None, None, None, None, *shapes.counts, *scales, eps,
+            **shapes.constants, num_warps=_WARPS,
         )  # fmt: skip
     return out
 
@@ -72,21 +77,21 @@ def backward(
             result.zero_()
         return results
     grad, count, dim = grad.contiguous(), shapes.count, second_weight.shape[0]
-    hidden, grad_hidden, grad_rows, grad_norm = (
-        torch.empty(count, size, dtype=torch.float32, device=grad.device)
-        for size in (shapes.hidden, shapes.hidden, dim, dim)
+    hidden, grad_rows, grad_norm = (
+        torch.empty(count, size, dtype=torch.float32, device=grad.device) for size in (shapes.hidden, dim, dim)
     )
     _launch.launch(
         rows_kernel, (triton.cdiv(count, _BLOCK_T),),
-        grad, embeddings, layers, positions, *parameters[:5], hidden, grad_hidden, grad_rows, grad_norm,
-        *shapes.counts, *scales, eps, **shapes.constants, BLOCK_H=padded(shapes.hidden), num_warps=4,
+        embeddings, layers, positions, *parameters, None, grad, hidden, grad_rows, grad_norm,
+        *shapes.counts, *scales, eps, **shapes.constants, num_warps=_WARPS,
     )  # fmt: skip
     programs = triton.cdiv(shapes.hidden, _BLOCK_U) + 1
     programs += sum(triton.cdiv(embedding.shape[0], _BLOCK_T) for embedding in embeddings)
     _launch.launch(
         parameters_kernel, (programs,),
-        grad, embeddings, layers, positions, parameters[0], hidden, grad_hidden, grad_rows, grad_norm,
-        tuple(results[:3]), *results[3:], *shapes.counts, *scales, **shapes.constants, BLOCK_U=_BLOCK_U, num_warps=4,
+        grad, embeddings, layers, positions, parameters[0], parameters[2], hidden, grad_rows, grad_norm,
+        tuple(results[:3]), *results[3:], *shapes.counts, *scales, **shapes.constants, BLOCK_E=padded(shapes.size),
+        num_warps=_WARPS,
     )  # fmt: skip
     return results
 
@@ -94,18 +99,11 @@ def backward(
 class _Shapes:
     """Sizes of the condition network, as the kernels take them."""
 
-    def __init__(
-        self,
-        embeddings: Sequence[Tensor],
-        layers: Tensor,
-        positions: Tensor,
-        first_weight: Tensor,
-        second_weight: Tensor,
-    ):
+    def __init__(self, embeddings: Sequence[Tensor], layers: Tensor, positions: Tensor, first: Tensor, second: Tensor):
         task, layer, position = embeddings
-        size, self.hidden, dim = task.shape[1], first_weight.shape[0], second_weight.shape[0]
+        self.size, self.hidden, dim = task.shape[1], first.shape[0], second.shape[0]
         _launch.check_dtype("condition", task.dtype)
-        for what, width in (("embeddings", size), ("hidden layers", self.hidden), ("conditions", dim)):
+        for what, width in (("embeddings", self.size), ("hidden layers", self.hidden), ("conditions", dim)):
             _launch.check_width("condition", what, width)
         self.leading = (positions.shape[0], layers.shape[0], task.shape[0])
         self.count = positions.shape[0] * layers.shape[0] * task.shape[0]
@@ -113,12 +111,11 @@ class _Shapes:
             raise IndexError("layers and positions must name rows of their embeddings: one of these has none")
         self.counts = (self.count, task.shape[0], layers.shape[0], layer.shape[0], position.shape[0])
         self.constants = {
-            "SIZE": size,
+            "SIZE": self.size,
             "HIDDEN": self.hidden,
             "DIM": dim,
-            "PRECISION": "ieee",
             "BLOCK_T": _BLOCK_T,
-            "BLOCK_E": padded(size),
+            "BLOCK_U": _BLOCK_U,
             "BLOCK_C": padded(dim),
         }
 

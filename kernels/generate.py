@@ -1,7 +1,7 @@
 """Weight generation in Triton: all heads in one launch, in two passes for the gradient of the condition.
 
-Same contract as ``hyperloader.reference.generate``. A program computes a block of one head's outputs; the parameters are
-read where they lie.
+Same contract as ``hyperloader.reference.generate``. A program computes a block of one head's outputs; the parameters
+are read where they lie.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def _head_gradient(
         grad_weight = tl.dot(tl.trans(grad.to(DOT)), condition, grad_weight, input_precision=PRECISION)
         grad_bias += tl.sum(grad.to(tl.float32), 0)
     store_block(grad_weight_ptr, outputs.to(tl.int64), outputs < SIZE, DIM, dims, dims < DIM, grad_weight)
-    if grad_bias_ptr is not None:
+    if grad_bias_ptr is not None:  # noqa: SIM102, this is decided when the kernel is compiled
         if tl.program_id(1) == 0:
             tl.store(grad_bias_ptr + outputs, grad_bias, mask=outputs < SIZE)
 
@@ -197,7 +197,7 @@ class _Heads:
             "PRECISION": precision,
             "BLOCK_T": blocks.tokens,
             "BLOCK_N": blocks.columns,
-            "BLOCK_K": min(64, _launch.padded(dim)),
+            "BLOCK_K": min(32 if dot == tl.float32 else 64, _launch.padded(dim)),
             "num_warps": blocks.num_warps,
             "num_stages": blocks.num_stages,
         }

@@ -1,9 +1,9 @@
 """The Triton kernels behind the operators. Importing this imports no Triton, and asks for no GPU."""
 
 import functools
-import importlib.util
 import os
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from types import SimpleNamespace
 
 import torch
@@ -14,8 +14,8 @@ NAMESPACE = "hyperloader_triton"
 
 
 def installed() -> bool:
-    """Whether there is a package ``triton``."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether there is a package ``triton``, looked for where packages lie and not imported."""
+    return PathFinder.find_spec("triton") is not None
 
 
 def why_missing() -> str | None:
