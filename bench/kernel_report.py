@@ -51,7 +51,8 @@ class Usage(NamedTuple):
     kernel: str
     case: str
     registers: int
-    spilled: int  # bytes on NVIDIA, registers on AMD
+    spilled: int  # bytes on NVIDIA, vector registers on AMD
+    scalars_spilled: int  # on AMD: registers of a warp, kept in lanes of a vector register
     shared: int
     warps: int
 
@@ -186,11 +187,11 @@ def usage_of(name: str, case: str, compiled) -> Usage:
             file.flush()
             shown = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
         registers, stack = (int(re.search(rf"{word}:(\d+)", shown)[1]) for word in ("REG", "STACK"))
-        return Usage(name, case, registers, stack, shared, warps)
+        return Usage(name, case, registers, stack, 0, shared, warps)
     text = compiled.asm["amdgcn"]
     count = {word: int(number) for word, number in re.findall(r"\.(\w+_count):\s+(\d+)", text)}
-    registers, spilled = count["vgpr_count"], count["vgpr_spill_count"] + count["sgpr_spill_count"]
-    return Usage(name, case, registers, spilled, shared, warps)
+    spilled, scalars = count["vgpr_spill_count"], count["sgpr_spill_count"]
+    return Usage(name, case, count["vgpr_count"], spilled, scalars, shared, warps)
 
 
 def report(targets=tuple(TARGETS), models=tuple(MODELS), dtypes=DTYPES, only: str = "") -> list[dict]:
@@ -209,6 +210,7 @@ def report(targets=tuple(TARGETS), models=tuple(MODELS), dtypes=DTYPES, only: st
                             seen.add((target, kernel.hash))
                             usage = usage_of(name, case, kernel)
                             rows.append({"target": target, "model": model, "dtype": dtype, **usage._asdict()})
+                            print("  ".join(str(value).ljust(10) for value in rows[-1].values()), flush=True)
     return rows
 
 
@@ -223,8 +225,6 @@ def main() -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         sys.exit("TRITON_INTERPRET is set: interpreted kernels cannot be compiled")
     rows = report(options.targets, options.models, options.dtypes, options.only)
-    for row in rows:
-        print("  ".join(str(value).ljust(10) for value in row.values()))
     if options.output:
         import triton
 

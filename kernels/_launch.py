@@ -114,7 +114,8 @@ def adapter_blocks(hidden: int, bottleneck: int, dot: tl.dtype, architecture: Ar
     """Blocks of the adapter's kernels over tokens."""
     if dot == tl.float32:  # products without tensor cores hold their operands in registers
         return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
-    return Blocks(tokens=64, columns=64, num_warps=4, num_stages=2)
+    # Few, wide steps: with few tokens a program waits for memory once a step.
+    return Blocks(tokens=64, columns=256 if hidden % 256 == 0 else 128, num_warps=8, num_stages=2)
 
 
 @functools.cache

@@ -77,6 +77,7 @@ def test_compiles_without_graph_breaks(backend):
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.computes(torch.bfloat16)
 def test_results_in_half_precision(backend):
     condition, weights, biases = make_inputs(3)
     results = ops.generate(condition, weights, [biases[0], None, biases[1]], dtype=torch.bfloat16)

@@ -150,10 +150,8 @@ def test_generate_beyond_one_block(rows):
 
 def calls():
     """A call of every operator with gradients, on inputs that are split among several programs."""
-    adapter, lora = (
-        adapter_inputs(5, 40, 70, 24, 3, "both", torch.float32),
-        lora_inputs(5, 40, 70, 33, 8, 3, torch.float32),
-    )
+    of_adapter = adapter_inputs(4, 40, 70, 24, 3, "both", torch.float32)
+    of_lora = lora_inputs(4, 40, 70, 33, 8, 3, torch.float32)
     heads = [torch.randn(24, 20), [torch.randn(100, 20), torch.randn(7, 20)], [torch.randn(100), None]]
     return {
         "adapter": (of_adapter, lambda inputs: ops.adapter(**inputs, norm="both")),
