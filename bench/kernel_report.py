@@ -111,6 +111,7 @@ def cases(model: Model, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
             for norm in ("post", "pre", "both", "none")
         },
         "adapter, post, groups": lambda: _adapter(model, dtype, "post", GROUPS),
+        "adapter, post, float32 weights": lambda: _adapter(model, dtype, "post", of_weights=torch.float32),
         "lora": lambda: _lora(model, dtype, 1),
         "lora of two, groups": lambda: _lora(model, dtype, 2, GROUPS),
         "generate": lambda: _generate(model, dtype),
@@ -122,14 +123,16 @@ def _group(groups: int | None) -> Tensor | None:
     return None if groups is None else torch.zeros(SENTENCES, dtype=torch.long)
 
 
-def _adapter(model: Model, dtype: torch.dtype, norm: str, groups: int | None = None) -> None:
+def _adapter(
+    model: Model, dtype: torch.dtype, norm: str, groups: int | None = None, of_weights: torch.dtype | None = None
+) -> None:
     from hyperloader.kernels import adapter
 
     hidden, bottleneck, stack = model.hidden, model.hidden // 32, () if groups is None else (groups,)
     shapes = [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,)]
     given = {"post": 2, "pre": 2, "both": 4, "none": 0}[norm]
-    weights = [torch.zeros(*stack, *shape, dtype=dtype) for shape in shapes]
-    norms = [torch.zeros(*stack, hidden, dtype=dtype) if i < given else None for i in range(4)]
+    weights = [torch.zeros(*stack, *shape, dtype=of_weights or dtype) for shape in shapes]
+    norms = [torch.zeros(*stack, hidden, dtype=of_weights or dtype) if i < given else None for i in range(4)]
     x = torch.zeros(SENTENCES, TOKENS, hidden, dtype=dtype)
     rest = (*weights, *norms, _group(groups), norm, "gelu_new", 1e-5)
     _, pre = adapter.forward(x, *rest)
@@ -154,11 +157,13 @@ def _generate(model: Model, dtype: torch.dtype) -> None:
     from hyperloader.kernels import generate
 
     hidden, bottleneck = model.hidden, model.hidden // 32
-    sizes = (hidden * bottleneck, bottleneck, hidden * bottleneck, hidden, hidden, hidden)
+    sizes = (hidden * bottleneck, bottleneck, hidden * bottleneck, hidden, hidden, hidden, RANK * hidden, hidden * RANK)
+    has_bias = [size != RANK * hidden for size in sizes]
     weights = [torch.zeros(size, CONDITION) for size in sizes]  # parameters are float32, what they generate is dtype
     rows = torch.zeros(24, CONDITION)
-    outs = generate.forward(rows, weights, [weight[:, 0].contiguous() for weight in weights], dtype)
-    generate.backward(outs, rows, weights, [True] * len(sizes))
+    biases = [torch.zeros(size) if has else None for size, has in zip(sizes, has_bias, strict=True)]
+    outs = generate.forward(rows, weights, biases, dtype)
+    generate.backward(outs, rows, weights, has_bias)
 
 
 def _condition(dtype: torch.dtype) -> None:
@@ -218,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kernel_report", description=__doc__.splitlines()[0])
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, "float16"), default=list(DTYPES))
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--output", type=Path, help=f"JSON file to write, e.g. {DEFAULT_OUTPUT}")
     options = parser.parse_args()

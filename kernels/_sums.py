@@ -35,7 +35,8 @@ class Product(NamedTuple):
 def _product(
     left_ptr, right_ptr, moments_ptr, order_ptr, out_ptr, block, begin, count, length, splits,
     LEFT_STRIDE: tl.constexpr, COLUMNS: tl.constexpr, RIGHT_STRIDE: tl.constexpr, WIDTH: tl.constexpr,
-    NORMALISED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr,
+    NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     columns = block * BLOCK_C + tl.arange(0, BLOCK_C)
     widths = tl.arange(0, BLOCK_W)
@@ -55,7 +56,7 @@ def _product(
             mean = tl.load(moments_ptr + rows * 2, mask=in_rows, other=0.0)
             rstd = tl.load(moments_ptr + rows * 2 + 1, mask=in_rows, other=0.0)
             left = ((left.to(tl.float32) - mean[:, None]) * rstd[:, None]).to(left_ptr.dtype.element_ty)
-        product = tl.dot(tl.trans(right.to(left.dtype)), left, product, input_precision="ieee")
+        product = tl.dot(tl.trans(right.to(left.dtype)), left, product, input_precision=PRECISION)
     tl.store(
         out_ptr + widths[:, None] * COLUMNS + columns[None, :],
         product,
@@ -68,8 +69,8 @@ def _product(
 def _sums_kernel(
     lefts, rights, moments_ptr, group_ptr, order_ptr, partial_ptr, count, length, groups, sentences, splits,
     FIRST_BLOCKS: tl.constexpr, PLACES: tl.constexpr, LEFT_STRIDES: tl.constexpr, COLUMNS: tl.constexpr,
-    RIGHT_STRIDES: tl.constexpr, WIDTHS: tl.constexpr, NORMALISED: tl.constexpr, TOTAL: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_S: tl.constexpr,
+    RIGHT_STRIDES: tl.constexpr, WIDTHS: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+    TOTAL: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(2)
     begin = 0
@@ -83,7 +84,7 @@ def _sums_kernel(
             _product(
                 lefts[i], rights[i], moments_ptr, order_ptr, partial_ptr + PLACES[i],
                 block - FIRST_BLOCKS[i], begin, count, length, splits, LEFT_STRIDES[i], COLUMNS[i], RIGHT_STRIDES[i],
-                WIDTHS[i], i == NORMALISED, BLOCK_T, BLOCK_C, BLOCK_W,
+                WIDTHS[i], i == NORMALISED, PRECISION, BLOCK_T, BLOCK_C, BLOCK_W,
             )  # fmt: skip
 
 
@@ -118,7 +119,8 @@ def sums(
         COLUMNS=tuple(product.left.shape[1] for product in products),
         RIGHT_STRIDES=tuple(product.right.stride(0) for product in products),
         WIDTHS=tuple(product.right.shape[1] for product in products), NORMALISED=normalised, TOTAL=places[-1],
-        BLOCK_T=blocks.tokens, BLOCK_C=blocks.columns,
+        # beside half-precision tokens, the few numbers a token that are float32 need no more than tensor cores keep
+        PRECISION="ieee" if left.dtype == torch.float32 else "tf32", BLOCK_T=blocks.tokens, BLOCK_C=blocks.columns,
         BLOCK_W=padded(max(product.right.shape[1] for product in products)), BLOCK_S=SENTENCES,
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from ops.test_native import adapter_pair, compare, lora_pair
 from oracle import value_and_gradients
 
 from hyperloader import ops
-from hyperloader.ops import why_missing
+from hyperloader.ops import _schema, _triton, why_missing
 
 _sums = pytest.importorskip("hyperloader.kernels._sums")
 adapter = pytest.importorskip("hyperloader.kernels.adapter")
@@ -216,3 +216,30 @@ def test_says_why_it_cannot_run():
     environment["CUDA_VISIBLE_DEVICES"] = environment["HIP_VISIBLE_DEVICES"] = ""
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("there is no GPU, and TRITON_INTERPRET=1")
+
+
+def test_the_reference_takes_what_the_kernels_refuse():
+    """As on a GPU under `auto`: float64, and more bottleneck units than a program holds."""
+    for dtype, bottleneck in ((torch.float64, 4), (torch.float32, 257)):
+        inputs = to_device(adapter_inputs(2, 3, 16, bottleneck, None, "post", dtype))
+        arguments = (*inputs.values(), None, None, None, "post", "gelu", 1e-5)
+        y, pre = _triton._kernel_or_reference("adapter")(*arguments)
+        expected, expected_pre = _schema.REFERENCE["adapter"](*arguments)
+        assert torch.equal(y, expected)
+        grads = _triton._kernel_or_reference("adapter_backward")(y, arguments[0], pre, *arguments[1:])
+        expected = _schema.REFERENCE["adapter_backward"](y, arguments[0], expected_pre, *arguments[1:])
+        assert all(torch.equal(one, other) for one, other in zip(grads, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", _schema.REFERENCE)
+def test_fits(name):
+    """What a GPU's kernel looks at before it is chosen, found among the arguments of every operator."""
+    from ops.test_fakes import CASES
+
+    def in_dtype(dtype):
+        return torch.utils._pytree.tree_map_only(
+            torch.Tensor, lambda one: one.to(dtype) if one.is_floating_point() else one, CASES[name]()
+        )
+
+    assert _triton._fits(name, tuple(in_dtype(torch.float16)))
+    assert not _triton._fits(name, tuple(in_dtype(torch.float64)))
