@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-MAX_WIDTH = 256  # bottleneck units, or ranks of all projections together, that a program holds
+MAX_WIDTH = 128  # bottleneck units, ranks of all linears, or numbers of a condition, that a program holds
 
 
 class Architecture(NamedTuple):
@@ -110,12 +110,15 @@ def check_width(operator: str, what: str, width: int) -> None:
 
 
 @functools.cache
-def adapter_blocks(hidden: int, bottleneck: int, dot: tl.dtype, architecture: Architecture) -> Blocks:
-    """Blocks of the adapter's kernels over tokens."""
+def adapter_blocks(dot: tl.dtype, backward: bool, architecture: Architecture) -> Blocks:
+    """Blocks of the adapter's kernels over tokens.
+
+    Steps over hidden are wide, for with few tokens a program waits for memory once a step. Many tokens share what is
+    read of the weights; the backward holds three products of a block at once, and takes half as many.
+    """
     if dot == tl.float32:  # products without tensor cores hold their operands in registers
         return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
-    # Few, wide steps: with few tokens a program waits for memory once a step.
-    return Blocks(tokens=64, columns=256 if hidden % 256 == 0 else 128, num_warps=8, num_stages=2)
+    return Blocks(tokens=32 if backward else 64, columns=128, num_warps=8, num_stages=2)
 
 
 @functools.cache

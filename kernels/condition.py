@@ -103,7 +103,7 @@ class _Shapes:
         task, layer, position = embeddings
         self.size, self.hidden, dim = task.shape[1], first.shape[0], second.shape[0]
         _launch.check_dtype("condition", task.dtype)
-        for what, width in (("embeddings", self.size), ("hidden layers", self.hidden), ("conditions", dim)):
+        for what, width in (("embeddings", self.size), ("conditions", dim)):
             _launch.check_width("condition", what, width)
         self.leading = (positions.shape[0], layers.shape[0], task.shape[0])
         self.count = positions.shape[0] * layers.shape[0] * task.shape[0]

@@ -79,8 +79,8 @@ def _fits(name: str, arguments: tuple) -> bool:
     if operator == "generate":
         dtypes, width = (x.dtype, x.dtype if backward or arguments[4] is None else arguments[4]), 0
     elif operator == "condition":
-        first, second = arguments[6:10:2] if backward else arguments[5:9:2]
-        dtypes, width = (x.dtype,), max(*x.shape[1:], *first.shape[:1], *second.shape[:1], 0)
+        second_weight = arguments[8 if backward else 7]
+        dtypes, width = (x.dtype,), max(*x.shape[1:], *second_weight.shape[:1], 0)
     elif operator == "adapter":
         dtypes, width = (x.dtype,), arguments[3 if backward else 1].shape[-2:-1].numel()
     else:

@@ -201,11 +201,11 @@ def test_refuses_float64():
 
 
 def test_refuses_what_a_program_cannot_hold():
-    inputs = to_device(adapter_inputs(1, 1, 4, 257, None, "none", torch.float32))
-    with pytest.raises(ValueError, match="the Triton adapter takes bottlenecks up to 256, got 257"):
+    inputs = to_device(adapter_inputs(1, 1, 4, 129, None, "none", torch.float32))
+    with pytest.raises(ValueError, match="the Triton adapter takes bottlenecks up to 128, got 129"):
         ops.adapter(**inputs, norm="none")
-    inputs = to_device(lora_inputs(1, 1, 4, 4, 257, None, torch.float32))
-    with pytest.raises(ValueError, match=r"the Triton lora_linear takes ranks .* up to 256, got 257"):
+    inputs = to_device(lora_inputs(1, 1, 4, 4, 129, None, torch.float32))
+    with pytest.raises(ValueError, match=r"the Triton lora_linear takes ranks .* up to 128, got 129"):
         ops.lora_linear(**inputs)
 
 
@@ -220,7 +220,7 @@ def test_says_why_it_cannot_run():
 
 def test_the_reference_takes_what_the_kernels_refuse():
     """As on a GPU under `auto`: float64, and more bottleneck units than a program holds."""
-    for dtype, bottleneck in ((torch.float64, 4), (torch.float32, 257)):
+    for dtype, bottleneck in ((torch.float64, 4), (torch.float32, 129)):
         inputs = to_device(adapter_inputs(2, 3, 16, bottleneck, None, "post", dtype))
         arguments = (*inputs.values(), None, None, None, "post", "gelu", 1e-5)
         y, pre = _triton._kernel_or_reference("adapter")(*arguments)
