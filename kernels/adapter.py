@@ -123,8 +123,8 @@ def backward(
         weights_kernel, (triton.cdiv(hidden, block_h), tokens.groups),
         partial, down, up, up_shift, outer[0], *inner, *grads, *grads_outer, *grads_inner, partial.shape[1],
         HIDDEN=hidden, BOTTLENECK=bottleneck, OF_X=products[0].size, OF_UNITS=products[0].size + products[1].size,
-        UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2], BLOCK_H=block_h, BLOCK_B=block_b,
-        num_warps=8,
+        UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2], BLOCK_H=block_h,
+        BLOCK_B=block_b, num_warps=8,
     )  # fmt: skip
     return results
 
