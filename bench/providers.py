@@ -25,13 +25,20 @@ def ours(make: Callable[[], Calls], suffix: str = "", compared: bool = True) -> 
     return [
         Provider(ours_name(backend) + suffix, _inside(backend, make), compared, around=partial(use_backend, backend))
         for backend in OURS
-        if why_missing(backend) is None
+        if _why_not_measured(backend) is None
     ]
 
 
 def missing_backends() -> dict[str, str]:
     """Why a backend of ours is not among the providers."""
-    return {backend: reason for backend in OURS if (reason := why_missing(backend)) is not None}
+    return {backend: reason for backend in OURS if (reason := _why_not_measured(backend)) is not None}
+
+
+def _why_not_measured(backend: str) -> str | None:
+    reason = why_missing(backend)
+    if reason is None and backend == "triton" and not torch.cuda.is_available():
+        return "it would be interpreted"
+    return reason
 
 
 def compiled(make: Callable[[Callable], Calls], setting: Setting) -> list[Provider]:

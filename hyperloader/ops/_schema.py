@@ -5,6 +5,8 @@ the native operators, under their names.
 """
 
 import functools
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import torch
 
@@ -48,19 +50,7 @@ SCHEMAS = {
 }
 
 
-def _condition(*arguments):
-    _check.condition(*arguments)
-    return condition_reference.forward(*arguments)
-
-
-def _generate(condition, weights, biases, has_bias, dtype):
-    _check.generate(condition, weights, biases, has_bias, dtype)
-    present = iter(biases)
-    return generate_reference.forward(condition, weights, [next(present) if has else None for has in has_bias], dtype)
-
-
 def _adapter(x, *arguments):
-    _check.adapter(x, *arguments)
     *weights, group, norm, activation, eps = arguments
     if norm == "post":
         return adapter_low_rank.forward(x, *weights[:6], group, activation, eps)
@@ -74,28 +64,51 @@ def _adapter_backward(grad, x, pre, *arguments):
     return adapter_reference.backward(grad, x, pre, *arguments)
 
 
-def _lora_linears(x, weights, biases, lora_A, lora_B, group, scaling):
-    _check.lora_linears(x, weights, biases, lora_A, lora_B, group)
-    return lora_reference.forward(x, weights, biases, lora_A, lora_B, group, scaling)
+def checked(condition, generate, adapter, lora) -> dict[str, Callable]:
+    """What computes every operator: the ``forward`` and ``backward`` of these, after the checks of the arguments."""
+
+    def run_condition(*arguments):
+        _check.condition(*arguments)
+        return condition.forward(*arguments)
+
+    def run_generate(rows, weights, biases, has_bias, dtype):
+        _check.generate(rows, weights, biases, has_bias, dtype)
+        present = iter(biases)
+        return generate.forward(rows, weights, [next(present) if has else None for has in has_bias], dtype)
+
+    def run_adapter(*arguments):
+        _check.adapter(*arguments)
+        return adapter.forward(*arguments)
+
+    def run_lora_linears(x, weights, biases, lora_A, lora_B, group, scaling):
+        _check.lora_linears(x, weights, biases, lora_A, lora_B, group)
+        return lora.forward(x, weights, biases, lora_A, lora_B, group, scaling)
+
+    return {
+        "condition": run_condition,
+        "condition_backward": condition.backward,
+        "generate": run_generate,
+        "generate_backward": generate.backward,
+        "adapter": run_adapter,
+        "adapter_backward": adapter.backward,
+        "lora_linears": run_lora_linears,
+        "lora_linears_backward": lora.backward,
+    }
 
 
-_KERNELS = {
-    "condition": _condition,
-    "condition_backward": condition_reference.backward,
-    "generate": _generate,
-    "generate_backward": generate_reference.backward,
-    "adapter": _adapter,
-    "adapter_backward": _adapter_backward,
-    "lora_linears": _lora_linears,
-    "lora_linears_backward": lora_reference.backward,
-}
+REFERENCE = checked(
+    condition_reference,
+    generate_reference,
+    SimpleNamespace(forward=_adapter, backward=_adapter_backward),
+    lora_reference,
+)
 
 
-def define(namespace: str) -> None:
-    """Register every operator under ``namespace``, computed by the reference, with autograd."""
+def define(namespace: str, kernels: Mapping[str, Callable] = REFERENCE) -> None:
+    """Register every operator under ``namespace``, computed by ``kernels``, with autograd."""
     for name, schema in SCHEMAS.items():
         torch.library.define(f"{namespace}::{name}", schema)
-    fill(namespace)
+    fill(namespace, kernels)
     operators = getattr(torch.ops, namespace)
 
     def lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
@@ -109,10 +122,10 @@ def define(namespace: str) -> None:
     _register_lora_linears(operators)
 
 
-def fill(namespace: str) -> None:
-    """Let the reference compute the operators of ``namespace`` on every device that has no kernels of its own."""
-    for name, kernel in _KERNELS.items():
-        torch.library.impl(f"{namespace}::{name}", "CompositeExplicitAutograd", _without_autocast(kernel))
+def fill(namespace: str, kernels: Mapping[str, Callable] = REFERENCE, key: str = "CompositeExplicitAutograd") -> None:
+    """Let ``kernels`` compute the operators of ``namespace``: on every device without kernels of its own, or on one."""
+    for name, kernel in kernels.items():
+        torch.library.impl(f"{namespace}::{name}", key, _without_autocast(kernel))
 
 
 def _without_autocast(kernel):

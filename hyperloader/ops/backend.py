@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from hyperloader.ops import _schema, native
+from hyperloader.ops import _schema, _triton, native
 
 BACKENDS = ("auto", "native", "triton", "reference")
 ENVIRONMENT_VARIABLE = "HYPERLOADER_BACKEND"
@@ -18,6 +18,9 @@ if native.available:
 else:
     _schema.define("hyperloader")
 _schema.register_fakes("hyperloader")
+_FILLS_GPU = _triton.installed() and not (native.available and native.build_info()["cuda"])
+if _FILLS_GPU:
+    _triton.fill_gpu("hyperloader")
 
 _chosen: str = "auto"
 _operators: dict = {}  # operator -> what computes it
@@ -63,9 +66,14 @@ def why_missing(name: str) -> str | None:
     """Why backend ``name`` cannot run here, or None where it can."""
     if name == "native" and not native.available:
         return native.reason
-    if name == "triton":
-        return "this version has no Triton kernels"
-    return None
+    return _triton.why_missing() if name == "triton" else None
+
+
+def runs_triton(x: torch.Tensor) -> bool:
+    """Whether the Triton kernels compute for tensors like ``x`` now: where chosen, else on a GPU unless refused."""
+    if _chosen == "triton":
+        return True
+    return _chosen != "reference" and _FILLS_GPU and x.is_cuda and x.dtype != torch.float64
 
 
 def operator(name: str):
@@ -80,9 +88,9 @@ def _set(name: str) -> None:
     reason = why_missing(name)
     if reason is not None:
         raise RuntimeError(f"backend {name!r} cannot run here: {reason}")
-    namespace = getattr(torch.ops, _REFERENCE if name == "reference" else "hyperloader")
+    namespace = _REFERENCE if name == "reference" else _triton.define() if name == "triton" else "hyperloader"
     for operator_name in OPERATORS:
-        _operators[operator_name] = getattr(namespace, operator_name).default
+        _operators[operator_name] = getattr(getattr(torch.ops, namespace), operator_name).default
     _chosen = name
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hyperloader.ops import native
-from hyperloader.ops.backend import backend_in_use, operator
+from hyperloader.ops.backend import backend_in_use, operator, runs_triton
 
 
 def lora_linear(
@@ -87,6 +87,8 @@ def explain_lora_linear(x: Tensor, weight: Tensor, *, group: Tensor | None = Non
         ``folded``: the update added to a copy of ``weight``, then one product. Chosen for one task with at least 1.5
         tokens per feature (harmonic mean of in and out), except in half precision.
     """
+    if runs_triton(x):
+        return "epilogue"
     if backend_in_use() != "native" or x.device.type != "cpu":
         return "reference"
     out_features, in_features = weight.shape

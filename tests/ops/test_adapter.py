@@ -46,6 +46,7 @@ def test_activations(backend, activation, groups):
 
 @each_groups
 @each_norm
+@pytest.mark.computes(torch.float64)
 def test_gradcheck(backend, norm, groups):
     inputs = adapter_inputs(2, 3, 6, 3, groups, norm, torch.float64)
     group = inputs.pop("group", None)
@@ -58,6 +59,7 @@ def test_gradcheck(backend, norm, groups):
 
 
 @each_groups
+@pytest.mark.computes(torch.bfloat16)
 def test_float32_weights_beside_half_precision(backend, groups):
     inputs = adapter_inputs(3, 5, 20, 6, groups, "post", torch.float32)
     group = inputs.pop("group", None)
@@ -97,14 +99,13 @@ def test_repeats_bit_for_bit(backend):
 
 @each_groups
 @each_norm
-def test_opcheck(backend, norm, groups):
-    namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
+def test_opcheck(operators, norm, groups):
     inputs = adapter_inputs(2, 3, 6, 3, groups, norm, torch.float32)
     group = inputs.pop("group", None)
     names = ("x", "down_weight", "down_bias", "up_weight", "up_bias")
     names += ("norm_weight", "norm_bias", "pre_norm_weight", "pre_norm_bias")
     tensors = [inputs[name].requires_grad_() if name in inputs else None for name in names]
-    torch.library.opcheck(namespace.adapter.default, (*tensors, group, norm, "gelu_new", 1e-5))
+    torch.library.opcheck(operators.adapter.default, (*tensors, group, norm, "gelu_new", 1e-5))
 
 
 def test_compiles_without_graph_breaks(backend):

@@ -24,7 +24,8 @@ def make_tensors(tasks=5, size=6, hidden=11, condition_dim=7, dtype=torch.float3
 
 
 def call(task, layer, position, *parameters, layers=LAYERS, positions=POSITIONS, scales=SCALES, eps=EPS):
-    return ops.condition(task, layer, position, layers, positions, *parameters, scales=scales, eps=eps)
+    indices = (layers.to(task.device), positions.to(task.device))
+    return ops.condition(task, layer, position, *indices, *parameters, scales=scales, eps=eps)
 
 
 def plain(task, layer, position, first_weight, first_bias, second_weight, second_bias, norm_weight, norm_bias):
@@ -60,11 +61,13 @@ def test_without_tasks(backend):
     assert all((gradient == 0).all() for gradient in actual[1:])
 
 
+@pytest.mark.computes(torch.float64)
 def test_gradcheck(backend):
     tensors = [tensor.requires_grad_() for tensor in make_tensors(2, 3, 5, 4, torch.float64)]
     assert torch.autograd.gradcheck(call, tensors)
 
 
+@pytest.mark.computes(torch.float64)
 def test_a_row_used_twice_gets_both_gradients(backend):
     tensors = make_tensors(2, dtype=torch.float64)
     layer = tensors[1].requires_grad_()
@@ -75,11 +78,11 @@ def test_a_row_used_twice_gets_both_gradients(backend):
     assert not of_once[[0, 1, 3]].any()
 
 
-def test_opcheck(backend):
-    namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
+def test_opcheck(operators):
     task, layer, position, *parameters = (tensor.requires_grad_() for tensor in make_tensors(2))
-    arguments = (task, layer, position, LAYERS, POSITIONS, *parameters, list(SCALES), EPS)
-    torch.library.opcheck(namespace.condition.default, arguments)
+    indices = (LAYERS.to(task.device), POSITIONS.to(task.device))
+    arguments = (task, layer, position, *indices, *parameters, list(SCALES), EPS)
+    torch.library.opcheck(operators.condition.default, arguments)
 
 
 def test_compiles_without_graph_breaks(backend):

@@ -34,6 +34,7 @@ def test_value_and_gradients(backend, shape, groups, dtype):
 
 @each_groups
 @pytest.mark.parametrize("frozen", [("weight", "bias"), ("x", "weight", "bias"), ("lora_A", "lora_B")], ids=str)
+@pytest.mark.computes(torch.float64)
 def test_only_what_is_needed_gets_a_gradient(backend, frozen, groups):
     inputs = lora_inputs(2, 3, 6, 5, 2, groups, torch.float64)
     group = inputs.pop("group", None)
@@ -49,6 +50,7 @@ def test_only_what_is_needed_gets_a_gradient(backend, frozen, groups):
 
 
 @each_groups
+@pytest.mark.computes(torch.float64)
 def test_gradcheck_without_bias(backend, groups):
     inputs = lora_inputs(2, 3, 4, 5, 2, groups, torch.float64)
     group = inputs.pop("group", None)
@@ -60,12 +62,11 @@ def test_gradcheck_without_bias(backend, groups):
 
 
 @each_groups
-def test_opcheck(backend, groups):
-    namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
+def test_opcheck(operators, groups):
     inputs = lora_inputs(2, 3, 4, 5, 2, groups, torch.float32)
     group = inputs.pop("group", None)
     tensors = [tensor.requires_grad_() for tensor in inputs.values()]
-    torch.library.opcheck(namespace.lora_linear.default, (*tensors, group, 0.5))
+    torch.library.opcheck(operators.lora_linear.default, (*tensors, group, 0.5))
 
 
 def test_compiles_without_graph_breaks(backend):

@@ -59,6 +59,7 @@ def test_value_and_gradients(backend, size, has_bias, groups, dtype):
 
 @each_groups
 @pytest.mark.parametrize("trained", [{"x"}, {"lora_A", "lora_B"}, {"bias"}, {"x", "lora_B"}], ids=str)
+@pytest.mark.computes(torch.float64)
 def test_only_what_is_needed_gets_a_gradient(backend, trained, groups):
     x, group, layers = make_inputs(2, 3, 6, groups, torch.float64)
     x.requires_grad_("x" in trained)
@@ -73,6 +74,7 @@ def test_only_what_is_needed_gets_a_gradient(backend, trained, groups):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.computes(torch.float64)
 def test_a_result_that_is_not_used(backend):
     x, _, layers = make_inputs(2, 5, 6, None, torch.float64)
     x.requires_grad_()
@@ -82,6 +84,7 @@ def test_a_result_that_is_not_used(backend):
 
 
 @each_groups
+@pytest.mark.computes(torch.float64)
 def test_gradcheck(backend, groups):
     x, group, layers = make_inputs(2, 3, 4, groups, torch.float64, [(5, 2), (3, 1)])
     tensors = [tensor.requires_grad_() for tensor in (x, *(tensor for name in NAMES for tensor in layers[name]))]
@@ -89,11 +92,10 @@ def test_gradcheck(backend, groups):
 
 
 @each_groups
-def test_opcheck(backend, groups):
-    namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
+def test_opcheck(operators, groups):
     x, group, layers = make_inputs(2, 3, 4, groups, torch.float32)
     lists = [[tensor.requires_grad_() for tensor in tensors] for tensors in layers.values()]
-    torch.library.opcheck(namespace.lora_linears.default, (x.requires_grad_(), *lists, group, 0.5))
+    torch.library.opcheck(operators.lora_linears.default, (x.requires_grad_(), *lists, group, 0.5))
 
 
 def test_compiles_without_graph_breaks(backend):

@@ -1,0 +1,88 @@
+"""The Triton kernels behind the operators. Importing this imports no Triton, and asks for no GPU."""
+
+import functools
+import os
+from collections.abc import Callable
+from importlib.machinery import PathFinder
+from types import SimpleNamespace
+
+import torch
+
+from hyperloader.ops import _schema
+
+NAMESPACE = "hyperloader_triton"
+
+
+def installed() -> bool:
+    """Whether there is a package ``triton``, looked for where packages lie and not imported."""
+    return PathFinder.find_spec("triton") is not None
+
+
+def why_missing() -> str | None:
+    """Why the kernels cannot run here, or None where they can."""
+    if not installed():
+        return "triton is not installed"
+    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        return "there is no GPU, and TRITON_INTERPRET=1, with which Triton interprets kernels on the CPU, is not set"
+    return None
+
+
+@functools.cache
+def define() -> str:
+    """Register the operators under a namespace of their own, once, and return it."""
+    _schema.define(NAMESPACE, kernels())
+    _schema.register_fakes(NAMESPACE)
+    return NAMESPACE
+
+
+def fill_gpu(namespace: str) -> None:
+    """Let the Triton kernels compute the operators of ``namespace`` on GPUs; the reference what they refuse."""
+    for name in _schema.REFERENCE:
+        _schema.fill(namespace, {name: _kernel_or_reference(name)}, "CUDA")
+
+
+@functools.cache
+def kernels() -> dict[str, Callable]:
+    """What computes every operator. Imports Triton."""
+    from hyperloader.kernels import adapter, condition, generate, lora
+
+    modules = (condition, generate, adapter, lora)
+    return _schema.checked(
+        *(SimpleNamespace(forward=_on_device(m.forward), backward=_on_device(m.backward)) for m in modules)
+    )
+
+
+def _on_device(kernel: Callable) -> Callable:
+    """Triton launches on the current device: make it that of the tensors."""
+
+    @functools.wraps(kernel)
+    def run(first, *arguments):
+        with torch.cuda.device_of(first if isinstance(first, torch.Tensor) else first[0]):
+            return kernel(first, *arguments)
+
+    return run
+
+
+def _kernel_or_reference(name: str) -> Callable:
+    def run(*arguments):
+        return (kernels() if _fits(name, arguments) else _schema.REFERENCE)[name](*arguments)
+
+    return run
+
+
+def _fits(name: str, arguments: tuple) -> bool:
+    """Whether the kernels take these arguments of operator ``name``, which are not checked yet."""
+    from hyperloader.kernels._launch import DTYPES, MAX_WIDTH
+
+    operator, backward = name.removesuffix("_backward"), name.endswith("_backward")
+    x = arguments[1 if backward else 0]
+    if operator == "generate":
+        dtypes, width = (x.dtype, x.dtype if backward or arguments[4] is None else arguments[4]), 0
+    elif operator == "condition":
+        second_weight = arguments[8 if backward else 7]
+        dtypes, width = (x.dtype,), max(*x.shape[1:], *second_weight.shape[:1], 0)
+    elif operator == "adapter":
+        dtypes, width = (x.dtype,), arguments[3 if backward else 1].shape[-2:-1].numel()
+    else:
+        dtypes, width = (x.dtype,), sum(one.shape[-2:-1].numel() for one in arguments[3])
+    return all(dtype in DTYPES for dtype in dtypes) and width <= MAX_WIDTH

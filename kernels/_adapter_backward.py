@@ -1,0 +1,187 @@
+"""The adapter's backward kernels but for the sums over tokens (``_sums.py``): before them, and after.
+
+With g the gradient of the result, Uc and bc the centred ``up_weight`` and ``up_bias``, v = Uc a + bc, and per token
+c = mean of γ g x̂ (x̂ = rstd · v), s = mean of γ g and b = rstd · a:
+
+    ∂a = rstd · (γ∘g · Uc - c · rstd · v · Uc),   ∂pre = ∂a ∘ act'(pre),   ∂x = g + ∂pre · down_weight
+    H = Σ g [b, rstd]ᵀ = [Hb, Hr],   M = Σ c b [b, rstd]ᵀ,   e = Σ s [b, rstd]
+    ∂up_weight = γ∘Hb - Uc Mb - bc Mrᵀ - e,   ∂norm_weight = rowsum(Uc ∘ Hb) + bc ∘ Hr,   ∂norm_bias = Σ g
+
+and ∂up_bias likewise with rstd in the place of b. Nothing is subtracted from a sum over columns that could cancel: the
+variance, c and v · Uc are summed from the v of a block, which is made once.
+"""
+
+import triton
+import triton.language as tl
+
+from hyperloader.kernels._adapter_blocks import centred_up, load_down, load_up, row_moments, up_means
+from hyperloader.kernels._math import activate, load_block, load_row, slope, store_block, store_row
+from hyperloader.kernels._tokens import place_sentence, tile_of
+
+
+@triton.jit(do_not_specialize=["length", "groups", "sentences"])
+def tokens_kernel(
+    grad_ptr, x_ptr, pre_ptr, down_ptr, up_ptr, up_bias_ptr, outer_ptr, inner_ptr, group_ptr,
+    grad_x_ptr, units_ptr, moments_ptr, order_ptr, length, groups, sentences, eps,
+    HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, SECTION: tl.constexpr, ACTIVATION: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """Gradient of ``x``, and per token what the sums need.
+
+    ``units`` has three sections of SECTION numbers a token: c times the third, then s; ∂pre; b and rstd. Without an
+    outer norm the third holds a alone and the first nothing. ``moments`` (tokens, 2) are those of the inner norm.
+    """
+    rows, in_rows, group = tile_of(group_ptr, length, groups, BLOCK_T)
+    if group_ptr is not None:
+        place_sentence(group_ptr, order_ptr, length, groups, sentences, BLOCK_T, BLOCK_S)
+    units = tl.arange(0, BLOCK_B)
+    in_units = units < BOTTLENECK
+    down_ptr += group * (HIDDEN * BOTTLENECK)
+    up_ptr += group * (HIDDEN * BOTTLENECK)
+    pre = load_block(pre_ptr, rows, in_rows, BOTTLENECK, units, in_units)
+    activated = tl.where(in_units[None, :], activate(pre, ACTIVATION), 0.0)
+    a = activated.to(DOT)
+
+    grad_a = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
+    if outer_ptr is not None:
+        up_bias_ptr += group * HIDDEN
+        outer_ptr += group * HIDDEN
+        up_mean, bias_mean = up_means(up_ptr, up_bias_ptr, HIDDEN, BOTTLENECK, BLOCK_H, BLOCK_B)
+        along = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)  # v · Uc
+        squares = tl.zeros((BLOCK_T,), tl.float32)
+        c = tl.zeros((BLOCK_T,), tl.float32)
+        s = tl.zeros((BLOCK_T,), tl.float32)
+        for start in range(0, HIDDEN, BLOCK_H):
+            columns = start + tl.arange(0, BLOCK_H)
+            up, bias = centred_up(up_ptr, up_bias_ptr, up_mean, bias_mean, columns, HIDDEN, BOTTLENECK, BLOCK_B)
+            up = up.to(DOT)
+            g = load_block(grad_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN).to(tl.float32)
+            g *= load_row(outer_ptr, columns, HIDDEN)[None, :]
+            v = tl.dot(a, tl.trans(up), input_precision=PRECISION) + bias[None, :]
+            squares += tl.sum(v * v, 1)
+            c += tl.sum(g * v, 1)
+            s += tl.sum(g, 1)
+            along = tl.dot(v.to(DOT), up, along, input_precision=PRECISION)
+            grad_a = tl.dot(g.to(DOT), up, grad_a, input_precision=PRECISION)
+        rstd = tl.rsqrt(squares / HIDDEN + eps)
+        c *= rstd / HIDDEN
+        grad_a = rstd[:, None] * (grad_a - (c * rstd)[:, None] * along)
+        section = units_ptr + rows * (3 * SECTION)
+        basis = rstd[:, None] * activated
+        store_block(units_ptr + 2 * SECTION, rows, in_rows, 3 * SECTION, units, in_units, basis)
+        store_block(units_ptr, rows, in_rows, 3 * SECTION, units, in_units, c[:, None] * basis)
+        number: tl.constexpr = units_ptr.dtype.element_ty
+        tl.store(section + 2 * SECTION + BOTTLENECK, rstd.to(number), mask=in_rows)
+        tl.store(section + BOTTLENECK, (c * rstd).to(number), mask=in_rows)
+        tl.store(section + BOTTLENECK + 1, (s / HIDDEN).to(number), mask=in_rows)
+    else:
+        for start in range(0, HIDDEN, BLOCK_H):
+            columns = start + tl.arange(0, BLOCK_H)
+            up = load_up(up_ptr, columns, units, HIDDEN, BOTTLENECK).to(DOT)
+            g = load_block(grad_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN).to(DOT)
+            grad_a = tl.dot(g, up, grad_a, input_precision=PRECISION)
+        store_block(units_ptr + 2 * SECTION, rows, in_rows, 3 * SECTION, units, in_units, activated)
+    grad_pre = grad_a * slope(pre, ACTIVATION)
+    store_block(units_ptr + SECTION, rows, in_rows, 3 * SECTION, units, in_units, grad_pre)
+    grad_pre = grad_pre.to(DOT)
+
+    if inner_ptr is not None:
+        inner_ptr += group * HIDDEN
+        mean, inner_rstd = row_moments(x_ptr, rows, in_rows, eps, HIDDEN, BLOCK_T, BLOCK_H)
+        tl.store(moments_ptr + rows * 2, mean, mask=in_rows)
+        tl.store(moments_ptr + rows * 2 + 1, inner_rstd, mask=in_rows)
+        grad_mean = tl.zeros((BLOCK_T,), tl.float32)
+        grad_along = tl.zeros((BLOCK_T,), tl.float32)
+        for start in range(0, HIDDEN, BLOCK_H):
+            columns = start + tl.arange(0, BLOCK_H)
+            down = load_down(down_ptr, columns, units, HIDDEN, BOTTLENECK).to(DOT)
+            grad_z = tl.dot(grad_pre, down, input_precision=PRECISION) * load_row(inner_ptr, columns, HIDDEN)[None, :]
+            x = load_block(x_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN).to(tl.float32)
+            grad_mean += tl.sum(grad_z, 1)
+            grad_along += tl.sum(grad_z * (x - mean[:, None]), 1)
+        grad_mean = grad_mean / HIDDEN
+        grad_along *= inner_rstd / HIDDEN
+
+    for start in range(0, HIDDEN, BLOCK_H):
+        columns = start + tl.arange(0, BLOCK_H)
+        in_columns = columns < HIDDEN
+        down = load_down(down_ptr, columns, units, HIDDEN, BOTTLENECK).to(DOT)
+        grad_z = tl.dot(grad_pre, down, input_precision=PRECISION)
+        if inner_ptr is not None:
+            x = load_block(x_ptr, rows, in_rows, HIDDEN, columns, in_columns).to(tl.float32)
+            standard = (x - mean[:, None]) * inner_rstd[:, None]
+            grad_z *= load_row(inner_ptr, columns, HIDDEN)[None, :]
+            grad_z = inner_rstd[:, None] * (grad_z - grad_mean[:, None] - standard * grad_along[:, None])
+        g = load_block(grad_ptr, rows, in_rows, HIDDEN, columns, in_columns).to(tl.float32)
+        store_block(grad_x_ptr, rows, in_rows, HIDDEN, columns, in_columns, g + grad_z)
+
+
+@triton.jit(do_not_specialize=["splits"])
+def weights_kernel(
+    partial_ptr, down_ptr, up_ptr, up_bias_ptr, outer_ptr, inner_ptr, inner_bias_ptr,
+    grad_down_ptr, grad_down_bias_ptr, grad_up_ptr, grad_up_bias_ptr, grad_outer_ptr, grad_outer_bias_ptr,
+    grad_inner_ptr, grad_inner_bias_ptr, splits,
+    HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, OF_X: tl.constexpr, OF_UNITS: tl.constexpr, UNITS: tl.constexpr,
+    FIRST: tl.constexpr, TOTAL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the weights of one group, for a block of hidden columns.
+
+    ``partial`` (groups, splits, TOTAL) holds the sums over tokens (see ``_sums.py``): of g along the basis, from 0 on;
+    of x (or x̂) along ∂pre, from OF_X on; of UNITS numbers along the basis, from OF_UNITS on, of which ∂pre begins at
+    FIRST.
+    """
+    group = tl.program_id(1).to(tl.int64)
+    columns = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
+    in_columns = columns < HIDDEN
+    units = tl.arange(0, BLOCK_B)
+    in_units = units < BOTTLENECK
+    partial_ptr += group * splits * TOTAL
+    down_ptr += group * (HIDDEN * BOTTLENECK)
+    up_ptr += group * (HIDDEN * BOTTLENECK)
+    width: tl.constexpr = BOTTLENECK + 1 if outer_ptr is not None else BOTTLENECK
+
+    along = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)  # Σ g [b, rstd]
+    grad_down = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)
+    total = tl.zeros((BLOCK_H,), tl.float32)  # Σ g
+    grad_down_bias = tl.zeros((BLOCK_B,), tl.float32)
+    for split in range(splits):
+        sums = partial_ptr + split * TOTAL
+        along += load_block(sums, units, units < width, HIDDEN, columns, in_columns)
+        total += tl.load(sums + width * HIDDEN + columns, mask=in_columns, other=0.0)
+        grad_down += load_block(sums + OF_X, units, in_units, HIDDEN, columns, in_columns)
+        grad_down_bias += tl.load(sums + OF_UNITS + width * UNITS + FIRST + units, mask=in_units, other=0.0)
+
+    if outer_ptr is not None:
+        up_bias_ptr += group * HIDDEN
+        up_mean, bias_mean = up_means(up_ptr, up_bias_ptr, HIDDEN, BOTTLENECK, BLOCK_H, BLOCK_B)
+        up, bias = centred_up(up_ptr, up_bias_ptr, up_mean, bias_mean, columns, HIDDEN, BOTTLENECK, BLOCK_B)
+        up = tl.where((units == BOTTLENECK)[None, :], bias[:, None], up)  # [BLOCK_H, BLOCK_B], [Uc, bc]
+        grad_outer = tl.sum(tl.trans(up) * along, 0)
+        gamma = load_row(outer_ptr + group * HIDDEN, columns, HIDDEN)
+        moments = tl.zeros((BLOCK_B, BLOCK_B), tl.float32)
+        means = tl.zeros((BLOCK_B,), tl.float32)
+        for split in range(splits):
+            sums = partial_ptr + split * TOTAL + OF_UNITS
+            moments += load_block(sums, units, units < width, UNITS, units, units < width)
+            means += tl.load(sums + units * UNITS + width, mask=units < width, other=0.0)
+        along = along * gamma[None, :] - means[:, None]
+        along -= tl.dot(moments, tl.trans(up), input_precision="ieee")
+        store_row(grad_outer_ptr + group * HIDDEN, columns, HIDDEN, grad_outer)
+        store_row(grad_outer_bias_ptr + group * HIDDEN, columns, HIDDEN, total)
+        total = tl.sum(tl.where((units == BOTTLENECK)[:, None], along, 0.0), 0)
+    store_row(grad_up_bias_ptr + group * HIDDEN, columns, HIDDEN, total)
+    grad_up_ptr += group * (HIDDEN * BOTTLENECK)
+    store_block(grad_up_ptr, columns, in_columns, BOTTLENECK, units, in_units, tl.trans(along))
+
+    if inner_ptr is not None:
+        down = load_down(down_ptr, columns, units, HIDDEN, BOTTLENECK).to(tl.float32)
+        gamma = load_row(inner_ptr + group * HIDDEN, columns, HIDDEN)
+        beta = load_row(inner_bias_ptr + group * HIDDEN, columns, HIDDEN)
+        store_row(grad_inner_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down, 0))
+        store_row(grad_inner_bias_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down_bias[:, None], 0))
+        grad_down = grad_down * gamma[None, :] + grad_down_bias[:, None] * beta[None, :]
+    grad_down_ptr += group * (HIDDEN * BOTTLENECK)
+    store_block(grad_down_ptr, units, in_units, HIDDEN, columns, in_columns, grad_down)
+    if tl.program_id(0) == 0:
+        store_row(grad_down_bias_ptr + group * BOTTLENECK, units, BOTTLENECK, grad_down_bias)

@@ -1,0 +1,145 @@
+"""From shapes and architecture to launches: layouts, block sizes and limits.
+
+Block sizes are plain functions of a layer's sizes, its dtype and the architecture. The number of tokens decides how
+many programs run, never what is compiled.
+"""
+
+import functools
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+MAX_WIDTH = 128  # bottleneck units, ranks of all linears, or numbers of a condition, that a program holds
+
+
+class Architecture(NamedTuple):
+    """What block sizes depend on."""
+
+    vendor: str  # cuda, hip or cpu (the interpreter)
+    processors: int
+
+
+class Tokens(NamedTuple):
+    """How the rows of ``x`` (count, hidden) belong to groups."""
+
+    count: int
+    length: int  # of a sentence; without groups all tokens are one
+    groups: int
+    group: Tensor | None  # (sentences,)
+
+    @property
+    def sentences(self) -> int:
+        return self.count // max(self.length, 1)
+
+    def tiles(self, block: int) -> int:
+        """Number of blocks of tokens when no block holds tokens of two sentences."""
+        return self.sentences * triton.cdiv(self.length, block)
+
+
+class Blocks(NamedTuple):
+    """Tokens and columns of a tile, and how a program runs."""
+
+    tokens: int
+    columns: int
+    num_warps: int
+    num_stages: int
+
+
+@functools.cache
+def architecture(device: torch.device) -> Architecture:
+    """The architecture of ``device``; without a GPU the interpreter's, a few processors so that sums are split."""
+    if device.type != "cuda":
+        return Architecture("cpu", 4)
+    vendor = "hip" if torch.version.hip else "cuda"
+    return Architecture(vendor, torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
+    """Launch ``kernel`` over ``grid`` on the current device."""
+    kernel[grid](*arguments, **constants)
+
+
+def tokens_of(x: Tensor, group: Tensor | None, groups: int) -> Tokens:
+    """Layout of ``x`` (..., hidden), or (sentences, ..., hidden) with ``group``.
+
+    Raises:
+        IndexError: there are tokens and no weights.
+    """
+    count = x.shape[:-1].numel()
+    if group is None:
+        return Tokens(count, count, 1, None)
+    if groups == 0 and count > 0:
+        raise IndexError("group must be from 0 to -1: there are no weights")
+    return Tokens(count, x.shape[1:-1].numel(), groups, group.contiguous())
+
+
+def product_dtype(x: Tensor, *weights: Tensor) -> tuple[tl.dtype, str]:
+    """In which dtype and precision a program multiplies ``x`` with ``weights``.
+
+    Half precision where all of them are. A half-precision ``x`` beside a float32 weight is exact in TF32.
+    """
+    if all(weight.dtype == x.dtype for weight in weights):
+        return DTYPES[x.dtype], "ieee"
+    return tl.float32, "ieee" if x.dtype == torch.float32 else "tf32"
+
+
+def scratch_dtype(x: Tensor) -> torch.dtype:
+    """Dtype of the few numbers a token that one kernel writes for another; float16 would lose those that are small."""
+    return torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+
+
+def padded(size: int) -> int:
+    """``size`` as a dimension of a product: a power of two, at least 16."""
+    return max(16, triton.next_power_of_2(size))
+
+
+def check_dtype(operator: str, dtype: torch.dtype) -> None:
+    """Raise TypeError where ``dtype`` is none of the kernels'."""
+    if dtype not in DTYPES:
+        raise TypeError(f"the Triton {operator} computes float32, float16 and bfloat16, got {dtype}")
+
+
+def check_width(operator: str, what: str, width: int) -> None:
+    """Raise ValueError where ``width`` is more than a program holds."""
+    if width > MAX_WIDTH:
+        raise ValueError(f"the Triton {operator} takes {what} up to {MAX_WIDTH}, got {width}")
+
+
+@functools.cache
+def adapter_blocks(dot: tl.dtype, backward: bool, architecture: Architecture) -> Blocks:
+    """Blocks of the adapter's kernels over tokens.
+
+    Steps over hidden are wide, for with few tokens a program waits for memory once a step. Many tokens share what is
+    read of the weights; the backward holds three products of a block at once, and takes half as many.
+    """
+    if dot == tl.float32:  # products without tensor cores hold their operands in registers
+        return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
+    return Blocks(tokens=32 if backward else 64, columns=128, num_warps=8, num_stages=2)
+
+
+@functools.cache
+def sums_blocks(dtype: torch.dtype, architecture: Architecture) -> Blocks:
+    """Blocks of the sums over tokens; many tokens at once where a product is on tensor cores."""
+    if dtype == torch.float32:
+        return Blocks(tokens=32, columns=64, num_warps=4, num_stages=2)
+    return Blocks(tokens=64, columns=128, num_warps=4, num_stages=3)
+
+
+@functools.cache
+def lora_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
+    """Blocks of the low-rank kernels over tokens."""
+    if dot == tl.float32:
+        return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
+    return Blocks(tokens=32, columns=128, num_warps=4, num_stages=3)
+
+
+@functools.cache
+def generate_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
+    """Blocks of rows and outputs of generation, whose products are 64 deep."""
+    if dot == tl.float32:
+        return Blocks(tokens=32, columns=64, num_warps=8, num_stages=1)
+    return Blocks(tokens=32, columns=128, num_warps=4, num_stages=2)
