@@ -27,8 +27,9 @@ import hyperloader
 from hyperloader.ops import _schema, native
 assert native.available, native.reason
 has = torch._C._dispatch_has_kernel_for_dispatch_key
-missing = [f"{name} ({key})" for name in _schema.SCHEMAS for key in ("CPU", "CUDA") if not has("hyperloader::" + name, key)]
-assert not missing, f"no kernel for {', '.join(missing)}"
+wanted = [(f"hyperloader::{name}", key) for name in _schema.SCHEMAS for key in ("CPU", "CUDA")]
+missing = [pair for pair in wanted if not has(*pair)]
+assert not missing, f"no kernel for {missing}"
 print(hyperloader.build_info()["cuda"], len(_schema.SCHEMAS))
 """
 _COMPILING = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\w+)'")

@@ -20,7 +20,7 @@ struct Forward {
 };
 
 template <typename X, typename C, bool kNorm>
-__global__ void __launch_bounds__(kThreads) adapter_kernel(const __grid_constant__ Forward<X, C> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>) adapter_kernel(const __grid_constant__ Forward<X, C> call) {
   using S = Sum<X>;
   __shared__ Partial<S> partial;
   __shared__ Moments<S> kept[kWarps][kTokens];

@@ -154,6 +154,5 @@ class AdapterLayout {
 
 // Whether all matrices have the dtype of x.
 bool same_dtypes(const Tensor& x, const AdapterWeights& weights);
-Tokens tokens_of(const Tensor& x, const std::optional<Tensor>& group, int64_t groups);
 
 }  // namespace hyperloader::cuda

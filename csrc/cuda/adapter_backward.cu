@@ -136,7 +136,7 @@ __device__ __forceinline__ void through_norm(
 }
 
 template <typename X, typename C, bool kNorm>
-__global__ void __launch_bounds__(kThreads) adapter_backward_kernel(const __grid_constant__ Backward<X, C> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>) adapter_backward_kernel(const __grid_constant__ Backward<X, C> call) {
   using S = Sum<X>;
   __shared__ Partial<S> partial;
   const Tokens& tokens = call.adapter.tokens;
@@ -237,12 +237,12 @@ __global__ void __launch_bounds__(kThreads) inner_norm_kernel(const __grid_const
   for (int64_t unit = 0; unit < norm.bottleneck; ++unit) {
     const int64_t place = (group * norm.bottleneck + unit) * norm.hidden + column;
     const S product = norm.product[place], bias = norm.bias[group * norm.bottleneck + unit], down = at(norm.down, unit);
-    norm.grad_down.store<S>(place, product * weight + bias * shift);
+    norm.grad_down.store(place, product * weight + bias * shift);
     grad_weight += down * product;
     grad_bias += down * bias;
   }
-  norm.grad_weight.store<S>(group * norm.hidden + column, grad_weight);
-  norm.grad_bias.store<S>(group * norm.hidden + column, grad_bias);
+  norm.grad_weight.store(group * norm.hidden + column, grad_weight);
+  norm.grad_bias.store(group * norm.hidden + column, grad_bias);
 }
 
 struct Call {

@@ -94,19 +94,6 @@ bool same_dtypes(const Tensor& x, const AdapterWeights& weights) {
   return weights.down_weight.scalar_type() == x.scalar_type() && weights.up_weight.scalar_type() == x.scalar_type();
 }
 
-Tokens tokens_of(const Tensor& x, const std::optional<Tensor>& group, int64_t groups) {
-  const at::IntArrayRef sizes = x.sizes().slice(0, x.dim() - 1);
-  Tokens found{};
-  found.sentences = group ? sizes[0] : 1;
-  found.tokens = c10::multiply_integers(group ? sizes.slice(1) : sizes);
-  found.group = group ? group->const_data_ptr<int64_t>() : nullptr;
-  found.groups = groups;
-  found.tiles_of_sentence = (found.tokens + kTokens - 1) / kTokens;
-  TORCH_CHECK_VALUE(
-      groups > 0 || found.tiles() == 0, "group must name one of the stacked weights, got none of them");
-  return found;
-}
-
 template class AdapterLayout<BFloat16, BFloat16>;
 template class AdapterLayout<BFloat16, float>;
 template class AdapterLayout<Half, Half>;

@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kThreads) condition_sums_kernel(
   if (warp_of_block() != 0 || at >= sum.lefts * sum.rights) return;
 #pragma unroll
   for (int warp = 1; warp < kWarps; ++warp) total += shares[warp][threadIdx.x];
-  sum.result.template store<S>(at, sum.scale * total);
+  sum.result.store(at, sum.scale * total);
 }
 
 // The tensors in the dtype of sums, contiguous, kept while they are used.

@@ -53,7 +53,7 @@ __device__ __forceinline__ S number(const AnyNumbers& matrix, int64_t row, int64
 }
 
 template <typename S, int kRows>
-__global__ void __launch_bounds__(kProductThreads) generate_kernel(const __grid_constant__ Heads heads) {
+__global__ void __launch_bounds__(kProductThreads, 2) generate_kernel(const __grid_constant__ Heads heads) {
   __shared__ typename Product<S, kRows>::Memory memory;
   const Head& head = heads.find(blockIdx.x);
   const int64_t output = (blockIdx.x - head.first) * kColumnsOfProduct, first = int64_t(blockIdx.y) * 16 * kRows;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kProductThreads) generate_kernel(const __grid_
 
 // Gradients of the weights and biases: 64 outputs of a head and 64 terms a block.
 template <typename S>
-__global__ void __launch_bounds__(kProductThreads) generate_weights_kernel(const __grid_constant__ Heads heads) {
+__global__ void __launch_bounds__(kProductThreads, 2) generate_weights_kernel(const __grid_constant__ Heads heads) {
   __shared__ typename Product<S, 4>::Memory memory;
   const Head& head = heads.find(blockIdx.x);
   const int64_t output = (blockIdx.x - head.first) * kColumnsOfProduct;
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kProductThreads) generate_weights_kernel(const
 
 // parts[split] (rows, terms): the part of the condition's gradient that comes through a share of all outputs.
 template <typename S, int kRows>
-__global__ void __launch_bounds__(kProductThreads)
+__global__ void __launch_bounds__(kProductThreads, 2)
     generate_condition_kernel(const __grid_constant__ Heads heads, S* parts) {
   __shared__ typename Product<S, kRows>::Memory memory;
   const int64_t term = int64_t(blockIdx.y) * kColumnsOfProduct, first = int64_t(blockIdx.z) * 16 * kRows;

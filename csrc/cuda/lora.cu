@@ -43,7 +43,7 @@ struct LowRank {
 };
 
 template <typename X, typename C>
-__global__ void __launch_bounds__(kThreads) low_rank_kernel(const __grid_constant__ LowRank<X, C> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>) low_rank_kernel(const __grid_constant__ LowRank<X, C> call) {
   using S = Sum<X>;
   __shared__ Partial<S> partial;
   const Tokens& tokens = call.tokens;

@@ -14,6 +14,10 @@ constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
+// Blocks of a multiprocessor at once, at least: the lanes' own products take more registers.
+template <typename C>
+constexpr int kBlocksAtOnce = kIsHalf<C> ? 2 : 1;
+
 __host__ __device__ constexpr int64_t padded(int64_t width) { return (width + kStep - 1) / kStep * kStep; }
 
 __device__ __forceinline__ int warp_of_block() { return static_cast<int>(threadIdx.x) / 32; }
@@ -95,7 +99,7 @@ __device__ __forceinline__ void multiply(
   } else {
     constexpr int kTerms = 16 / sizeof(C);
     weights += lane_column() * stride;
-#pragma unroll 2
+#pragma unroll 1
     for (int64_t at = term; at < term + kStep; at += kTerms) {
       const auto first = rows.template load<kTerms>(0, at), second = rows.template load<kTerms>(1, at);
 #pragma unroll

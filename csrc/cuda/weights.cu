@@ -1,5 +1,4 @@
 #include "launch.h"
-#include "tiles.cuh"
 #include "weights.cuh"
 
 namespace hyperloader::cuda {
@@ -52,6 +51,19 @@ Layout Matrix::layout(void* to, bool sums, int64_t row_count, int64_t column_cou
   found.column_count = column_count;
   found.to_row_stride = column_count;
   found.to_group_stride = row_count * column_count;
+  return found;
+}
+
+Tokens tokens_of(const Tensor& x, const std::optional<Tensor>& group, int64_t groups) {
+  const at::IntArrayRef sizes = x.sizes().slice(0, x.dim() - 1);
+  Tokens found{};
+  found.sentences = group ? sizes[0] : 1;
+  found.tokens = c10::multiply_integers(group ? sizes.slice(1) : sizes);
+  found.group = group ? group->const_data_ptr<int64_t>() : nullptr;
+  found.groups = groups;
+  found.tiles_of_sentence = (found.tokens + kTokens - 1) / kTokens;
+  TORCH_CHECK_VALUE(
+      groups > 0 || found.tiles() == 0, "group must name one of the stacked weights, got none of them");
   return found;
 }
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "../ops.h"
-#include "numbers.cuh"
+#include "tiles.cuh"
 
 namespace hyperloader::cuda {
 
@@ -42,6 +42,9 @@ struct Matrix {
 
   Layout layout(void* to, bool sums, int64_t row_count, int64_t column_count) const;
 };
+
+// The tokens of x, one sentence a row of its first dimension where there are groups.
+Tokens tokens_of(const Tensor& x, const std::optional<Tensor>& group, int64_t groups);
 
 // C is the dtype of products.
 template <typename C>

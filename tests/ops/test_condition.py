@@ -24,6 +24,7 @@ def make_tensors(tasks=5, size=6, hidden=11, condition_dim=7, dtype=torch.float3
 
 
 def call(task, layer, position, *parameters, layers=LAYERS, positions=POSITIONS, scales=SCALES, eps=EPS):
+    layers, positions = layers.to(task.device), positions.to(task.device)
     return ops.condition(task, layer, position, layers, positions, *parameters, scales=scales, eps=eps)
 
 
@@ -78,7 +79,8 @@ def test_a_row_used_twice_gets_both_gradients(backend):
 def test_opcheck(backend):
     namespace = torch.ops.hyperloader_reference if backend == "reference" else torch.ops.hyperloader
     task, layer, position, *parameters = (tensor.requires_grad_() for tensor in make_tensors(2))
-    arguments = (task, layer, position, LAYERS, POSITIONS, *parameters, list(SCALES), EPS)
+    index = (LAYERS.to(task.device), POSITIONS.to(task.device))
+    arguments = (task, layer, position, *index, *parameters, list(SCALES), EPS)
     torch.library.opcheck(namespace.condition.default, arguments)
 
 
