@@ -21,7 +21,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared
     const cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     TORCH_CHECK_VALUE(
-        error == cudaSuccess, "bottleneck or rank must be smaller for this GPU: the kernel needs ", shared,
+        error == cudaSuccess, "sizes must be smaller for this GPU: a kernel of bottleneck, rank or embedding needs ", shared,
         " bytes of shared memory");
   }
   kernel<<<grid, block, static_cast<size_t>(shared), c10::cuda::getCurrentCUDAStream()>>>(arguments...);

@@ -10,7 +10,7 @@ from hyperloader.ops import BACKENDS, use_backend, why_missing
 
 @pytest.fixture(autouse=True)
 def on_gpu(request):
-    """Let tests make their tensors there; arguments are checked by one code for all devices, and rejected on the CPU."""
+    """Let tests make their tensors there; one code checks the arguments on all devices, and rejects them on the CPU."""
     on_cpu = "test_cpu_kernels" in request.module.__name__ or request.function.__name__.startswith("test_rejects")
     with torch.device("cuda") if torch.cuda.is_available() and not on_cpu else nullcontext():
         yield
