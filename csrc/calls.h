@@ -73,18 +73,18 @@ inline std::vector<Tensor> call_adapter_backward(
       group, norm, activation, eps);
 }
 
-inline Tensor call_lora_linear(
-    const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
+inline std::vector<Tensor> call_lora_linears(
+    const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A, at::TensorList lora_B,
     const Optional& group, double scaling) {
-  static const auto op = find<decltype(call_lora_linear)>("hyperloader::lora_linear");
-  return op.call(x, weight, bias, lora_A, lora_B, group, scaling);
+  static const auto op = find<decltype(call_lora_linears)>("hyperloader::lora_linears");
+  return op.call(x, weights, biases, lora_A, lora_B, group, scaling);
 }
 
-inline std::vector<Tensor> call_lora_linear_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B,
+inline std::vector<Tensor> call_lora_linears_backward(
+    at::TensorList grads, const Tensor& x, at::TensorList weights, at::TensorList lora_A, at::TensorList lora_B,
     const Optional& group, double scaling, const c10::List<bool>& needed) {
-  static const auto op = find<decltype(call_lora_linear_backward)>("hyperloader::lora_linear_backward");
-  return op.call(grad, x, weight, lora_A, lora_B, group, scaling, needed);
+  static const auto op = find<decltype(call_lora_linears_backward)>("hyperloader::lora_linears_backward");
+  return op.call(grads, x, weights, lora_A, lora_B, group, scaling, needed);
 }
 
 }  // namespace hyperloader

@@ -64,9 +64,9 @@ void check_tensor(
 }
 
 // A kernel reads the gradient of a result as it wrote the result.
-void check_grad_dtype(const Tensor& grad, const Tensor& x) {
+void check_grad_dtype(Name name, const Tensor& grad, const Tensor& x) {
   TORCH_CHECK_TYPE(
-      grad.scalar_type() == x.scalar_type(), "grad must be ", dtype_name(x.scalar_type()), ", got ",
+      grad.scalar_type() == x.scalar_type(), name, " must be ", dtype_name(x.scalar_type()), ", got ",
       dtype_name(grad.scalar_type()));
 }
 
@@ -87,7 +87,7 @@ void check_x(const Tensor& x, const std::optional<Tensor>& group) {
 }
 
 // The number of stacked sets of weights, -1 where there is one set without a first dimension.
-int64_t check_groups(const char* name, const Tensor& weight, const std::optional<Tensor>& group) {
+int64_t check_groups(Name name, const Tensor& weight, const std::optional<Tensor>& group) {
   const int64_t wanted = group ? 3 : 2;
   TORCH_CHECK_VALUE(weight.dim() == wanted, name, " must have ", wanted, " dimensions, got ", weight.dim());
   return group ? weight.size(0) : -1;
@@ -131,6 +131,12 @@ void check_present(const char* name, const Tensor& tensor, bool wanted, std::str
   TORCH_CHECK_VALUE(
       tensor.defined() == wanted, name, " must be ", wanted ? "given" : "None", " for norm '", norm, "', got ",
       wanted ? "None" : "a tensor");
+}
+
+void check_one_each(const char* name, at::TensorList tensors, at::TensorList weights) {
+  TORCH_CHECK_VALUE(
+      tensors.size() == weights.size(), name, " must have one entry per weight (", weights.size(), "), got ",
+      tensors.size());
 }
 
 void check_heads(const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
@@ -195,9 +201,7 @@ void check_generate(
 void check_generate_backward(
     at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
   check_heads(condition, weights, has_bias);
-  TORCH_CHECK_VALUE(
-      grads.size() == weights.size(), "grads must have one entry per weight (", weights.size(), "), got ",
-      grads.size());
+  check_one_each("grads", grads, weights);
   for (size_t i = 0; i < weights.size(); ++i) {
     const std::array<int64_t, 2> sizes{condition.size(0), weights[i].size(0)};
     TORCH_CHECK_VALUE(
@@ -220,7 +224,7 @@ AdapterOptions check_adapter(
        {"silu", Activation::kSilu}});
   TORCH_CHECK_VALUE(eps >= 0, "eps must be at least 0, got ", eps);
   check_x(x, group);
-  const int64_t groups = check_groups("down_weight", weights.down_weight, group);
+  const int64_t groups = check_groups({"down_weight"}, weights.down_weight, group);
   const int64_t hidden = x.size(-1), bottleneck = weights.down_weight.size(-2);
   TORCH_CHECK_VALUE(bottleneck >= 1, "down_weight must have at least one bottleneck unit, got 0");
   check_tensor({"down_weight"}, weights.down_weight, {bottleneck, hidden}, x, groups);
@@ -248,7 +252,7 @@ AdapterOptions check_adapter(
 void check_adapter_backward(const Tensor& grad, const Tensor& x, const Tensor& pre, const AdapterOptions& options) {
   TORCH_CHECK_VALUE(
       grad.sizes() == x.sizes(), "grad must have shape ", Shape{x.sizes()}, ", got ", Shape{grad.sizes()});
-  check_grad_dtype(grad, x);
+  check_grad_dtype({"grad"}, grad, x);
   auto sizes = x.sizes().vec();
   sizes.back() = options.bottleneck;
   TORCH_CHECK_VALUE(
@@ -258,33 +262,51 @@ void check_adapter_backward(const Tensor& grad, const Tensor& x, const Tensor& p
       pre.scalar_type() == wanted, "pre must be ", dtype_name(wanted), ", got ", dtype_name(pre.scalar_type()));
 }
 
-int64_t check_lora_linear(
-    const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& lora_A,
-    const Tensor& lora_B, const std::optional<Tensor>& group) {
+int64_t check_lora_linears(
+    const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A, at::TensorList lora_B,
+    const std::optional<Tensor>& group) {
   check_x(x, group);
+  TORCH_CHECK_VALUE(!weights.empty(), "weights must have at least one entry, got 0");
+  if (!biases.empty()) check_one_each("biases", biases, weights);
+  check_one_each("lora_A", lora_A, weights);
+  check_one_each("lora_B", lora_B, weights);
   const int64_t in_features = x.size(-1);
-  TORCH_CHECK_VALUE(
-      weight.dim() == 2 && weight.size(1) == in_features, "weight must have shape (out_features, ", in_features,
-      "), got ", Shape{weight.sizes()});
-  check_dtype({"weight"}, weight, x);
-  const int64_t out_features = weight.size(0);
-  if (bias) check_tensor({"bias"}, *bias, {out_features}, x);
-  const int64_t groups = check_groups("lora_A", lora_A, group);
-  const int64_t rank = lora_A.size(-2);
-  TORCH_CHECK_VALUE(rank >= 1, "lora_A must have at least rank 1, got rank 0");
-  check_tensor({"lora_A"}, lora_A, {rank, in_features}, x, groups);
-  check_tensor({"lora_B"}, lora_B, {out_features, rank}, x, groups);
+  const bool one = weights.size() == 1;
+  int64_t groups = -1;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const int64_t index = one ? -1 : static_cast<int64_t>(i);
+    const Name weight{one ? "weight" : "weights", index}, down{"lora_A", index};
+    TORCH_CHECK_VALUE(
+        weights[i].dim() == 2 && weights[i].size(1) == in_features, weight, " must have shape (out_features, ",
+        in_features, "), got ", Shape{weights[i].sizes()});
+    check_dtype(weight, weights[i], x);
+    TORCH_CHECK_TYPE(
+        weights[i].scalar_type() == weights[0].scalar_type(), weight, " must be ", dtype_name(weights[0].scalar_type()),
+        " like weights[0], got ", dtype_name(weights[i].scalar_type()));
+    const int64_t out_features = weights[i].size(0);
+    if (!biases.empty()) check_tensor({one ? "bias" : "biases", index}, biases[i], {out_features}, x);
+    const int64_t found = check_groups(down, lora_A[i], group), rank = lora_A[i].size(-2);
+    TORCH_CHECK_VALUE(rank >= 1, down, " must have at least rank 1, got rank 0");
+    if (i == 0) groups = found;
+    check_tensor(down, lora_A[i], {rank, in_features}, x, groups);
+    check_tensor({"lora_B", index}, lora_B[i], {out_features, rank}, x, groups);
+  }
   check_group(group, groups, x);
   return std::max<int64_t>(groups, group ? 0 : 1);
 }
 
-void check_lora_linear_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const c10::List<bool>& needed) {
+void check_lora_linears_backward(
+    at::TensorList grads, const Tensor& x, at::TensorList weights, const c10::List<bool>& needed) {
+  check_one_each("grads", grads, weights);
   auto sizes = x.sizes().vec();
-  sizes.back() = weight.size(0);
-  TORCH_CHECK_VALUE(
-      grad.sizes() == at::IntArrayRef(sizes), "grad must have shape ", Shape{sizes}, ", got ", Shape{grad.sizes()});
-  check_grad_dtype(grad, x);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Name name{"grads", static_cast<int64_t>(i)};
+    sizes.back() = weights[i].size(0);
+    TORCH_CHECK_VALUE(
+        grads[i].sizes() == at::IntArrayRef(sizes), name, " must have shape ", Shape{sizes}, ", got ",
+        Shape{grads[i].sizes()});
+    check_grad_dtype(name, grads[i], x);
+  }
   TORCH_CHECK_VALUE(needed.size() == 5, "needed must have 5 entries, got ", needed.size());
 }
 

@@ -126,34 +126,51 @@ struct Adapter : torch::autograd::Function<Adapter> {
   }
 };
 
-struct LoraLinear : torch::autograd::Function<LoraLinear> {
-  static Tensor forward(
-      AutogradContext* context, const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A,
-      const Tensor& lora_B, const Optional& group, double scaling) {
+struct LoraLinears : torch::autograd::Function<LoraLinears> {
+  static variable_list forward(
+      AutogradContext* context, const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A,
+      at::TensorList lora_B, const Optional& group, double scaling) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    context->save_for_backward({x, weight, lora_A, lora_B, or_undefined(group)});
-    context->saved_data["has_bias"] = bias.has_value();
+    variable_list saved{x, or_undefined(group)};
+    for (const at::TensorList list : {weights, lora_A, lora_B}) saved.insert(saved.end(), list.begin(), list.end());
+    context->save_for_backward(std::move(saved));
+    context->saved_data["has_bias"] = !biases.empty();
     context->saved_data["scaling"] = scaling;
-    context->set_materialize_grads(false);
-    return call_lora_linear(x, weight, bias, lora_A, lora_B, group, scaling);
+    return call_lora_linears(x, weights, biases, lora_A, lora_B, group, scaling);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    variable_list results(7);
-    if (!grads[0].defined()) return results;
+    const size_t count = grads.size();
+    const bool has_bias = context->saved_data["has_bias"].toBool();
+    // The tensors stand one after the other: x, and `count` of each list that is there.
+    size_t next = 0;
+    const auto any = [&](size_t tensors) {
+      bool found = false;
+      for (size_t i = 0; i < tensors; ++i) found |= context->needs_input_grad(next + i);
+      next += tensors;
+      return found;
+    };
+    const bool needs_x = any(1), needs_weights = any(count), needs_biases = any(has_bias ? count : 0);
+    const bool needs_A = any(count), needs_B = any(count);
+    const c10::List<bool> needed({needs_x, needs_weights, needs_biases, needs_A, needs_B});
+
     const variable_list saved = context->get_saved_variables();
-    const size_t biases = context->saved_data["has_bias"].toBool() ? 1 : 0;
-    const c10::List<bool> needed(
-        {context->needs_input_grad(0), context->needs_input_grad(1), biases == 1 && context->needs_input_grad(2),
-         context->needs_input_grad(2 + biases), context->needs_input_grad(3 + biases)});
+    const auto list = [&](size_t index) { return at::TensorList(saved).slice(2 + index * count, count); };
     const double scaling = context->saved_data["scaling"].toDouble();
     const variable_list present = in_backward([&] {
-      return call_lora_linear_backward(
-          grads[0], saved[0], saved[1], saved[2], saved[3], or_none(saved[4]), scaling, needed);
+      return call_lora_linears_backward(grads, saved[0], list(0), list(1), list(2), or_none(saved[1]), scaling, needed);
     });
-    for (size_t i = 0, next = 0; i < needed.size(); ++i) {
-      if (needed.get(i)) results[i] = present[next++];
-    }
+    variable_list results;
+    auto found = present.begin();
+    const auto give = [&](bool wanted, size_t tensors) {
+      for (size_t i = 0; i < tensors; ++i) results.push_back(wanted ? *found++ : Tensor());
+    };
+    give(needs_x, 1);
+    give(needs_weights, count);
+    give(needs_biases, has_bias ? count : 0);
+    give(needs_A, count);
+    give(needs_B, count);
+    give(false, 2);  // group, scaling
     return results;
   }
 };
@@ -206,14 +223,22 @@ std::tuple<Tensor, Tensor> adapter(
       norm, activation, eps);
 }
 
+std::vector<Tensor> lora_linears(
+    const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A, at::TensorList lora_B,
+    const Optional& group, double scaling) {
+  if (compute_requires_grad(x, weights, biases, lora_A, lora_B)) {
+    return LoraLinears::apply(x, weights, biases, lora_A, lora_B, group, scaling);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return call_lora_linears(x, weights, biases, lora_A, lora_B, group, scaling);
+}
+
+// One layer alone; not a list, which costs Python as much to make as a small product to compute.
 Tensor lora_linear(
     const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
     const Optional& group, double scaling) {
-  if (compute_requires_grad(x, weight, bias, lora_A, lora_B)) {
-    return LoraLinear::apply(x, weight, bias, lora_A, lora_B, group, scaling);
-  }
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return call_lora_linear(x, weight, bias, lora_A, lora_B, group, scaling);
+  const at::TensorList biases = bias ? at::TensorList(*bias) : at::TensorList();
+  return call_lora_linears(x, weight, biases, lora_A, lora_B, group, scaling)[0];
 }
 
 }  // namespace
@@ -252,18 +277,24 @@ TORCH_LIBRARY(hyperloader, m) {
       "float scaling) -> Tensor",
       tags);
   m.def(
-      "lora_linear_backward(Tensor grad, Tensor x, Tensor weight, Tensor lora_A, Tensor lora_B, Tensor? group, "
-      "float scaling, bool[] needed) -> Tensor[]",
+      "lora_linears(Tensor x, Tensor[] weights, Tensor[] biases, Tensor[] lora_A, Tensor[] lora_B, Tensor? group, "
+      "float scaling) -> Tensor[]",
+      tags);
+  m.def(
+      "lora_linears_backward(Tensor[] grads, Tensor x, Tensor[] weights, Tensor[] lora_A, Tensor[] lora_B, "
+      "Tensor? group, float scaling, bool[] needed) -> Tensor[]",
       tags);
 }
+
+TORCH_LIBRARY_IMPL(hyperloader, CompositeImplicitAutograd, m) { m.impl("lora_linear", &lora_linear); }
 
 TORCH_LIBRARY_IMPL(hyperloader, Autograd, m) {
   m.impl("condition", &condition);
   m.impl("generate", &generate);
   m.impl("adapter", &adapter);
-  m.impl("lora_linear", &lora_linear);
+  m.impl("lora_linears", &lora_linears);
   // Differentiable once: a second derivative raises instead of being silently zero.
-  for (const char* name : {"condition_backward", "generate_backward", "adapter_backward", "lora_linear_backward"}) {
+  for (const char* name : {"condition_backward", "generate_backward", "adapter_backward", "lora_linears_backward"}) {
     m.impl(name, torch::autograd::autogradNotImplementedFallback());
   }
 }

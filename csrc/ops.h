@@ -95,11 +95,11 @@ AdapterOptions check_adapter(
     const Tensor& x, const AdapterWeights& weights, const std::optional<Tensor>& group, std::string_view norm,
     std::string_view activation, double eps);
 void check_adapter_backward(const Tensor& grad, const Tensor& x, const Tensor& pre, const AdapterOptions& options);
-int64_t check_lora_linear(  // returns the number of groups, 1 without `group`
-    const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& lora_A,
-    const Tensor& lora_B, const std::optional<Tensor>& group);
-void check_lora_linear_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const c10::List<bool>& needed);
+int64_t check_lora_linears(  // returns the number of groups, 1 without `group`
+    const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A, at::TensorList lora_B,
+    const std::optional<Tensor>& group);
+void check_lora_linears_backward(
+    at::TensorList grads, const Tensor& x, at::TensorList weights, const c10::List<bool>& needed);
 
 namespace cpu {
 // Whether lora_linear adds its update to a copy of the weight, not to the product, on the CPU; `half`: it multiplies in

@@ -1,5 +1,7 @@
 """Attaching to a backbone and letting go of it: nothing of it is moved, copied or rewritten."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,8 @@ class Attachment:
         for path, key in self.site_paths.items():
             kind = AdapterSite if key[2] in ADAPTER_SITES else LoraSite
             _replace(backbone, path, kind(backbone.get_submodule(path), key, active, config))
+        for query, value in _self_attentions(backbone, stacks):
+            query.together = (value,)
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         for name in self.norm_names:
@@ -65,6 +69,16 @@ class Attachment:
         """The dtype to generate weights in: that of the wrapped layers, float32 where they differ."""
         dtypes = {backbone.get_submodule(path).weight.dtype for path in self.site_paths}
         return dtypes.pop() if len(dtypes) == 1 else torch.float32
+
+
+def _self_attentions(backbone: nn.Module, stacks: list[Stack]) -> Iterator[tuple[LoraSite, LoraSite]]:
+    """Query and value of every self-attention in which both are sites: they read the same tensor."""
+    for stack in stacks:
+        for layer in stack.layers:
+            pair = [backbone.get_submodule(layer[f"self_attention.{name}"]) for name in ("query", "value")]
+            alike = len({(module.weight.dtype, module.bias is None) for module in pair}) == 1
+            if alike and all(isinstance(module, LoraSite) for module in pair):
+                yield pair[0], pair[1]
 
 
 def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:

@@ -1,6 +1,6 @@
-// A frozen linear layer with a LoRA update on the CPU. The frozen product is the library's; the update is added into
-// its output in tiles of tokens (`epilogue`), or, where that is faster, into a copy of the weight before it (`folded`).
-// No gradient of the size of the weight is formed for lora_A and lora_B.
+// Frozen linear layers with LoRA updates, of the same x, on the CPU. The frozen product is the library's; the update is
+// added into its output in tiles of tokens (`epilogue`), or, where that is faster, into a copy of the weight before it
+// (`folded`). No gradient of the size of the weight is formed for lora_A and lora_B.
 #include "lora.h"
 
 #include <ATen/Parallel.h>
@@ -11,14 +11,16 @@
 #include <ATen/ops/sum.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 namespace hyperloader::cpu {
 namespace {
 
 using Optional = std::optional<Tensor>;
 
-// The dtype of the frozen product: that of x and weight, float32 where a float32 weight stands beside a half x.
-at::ScalarType product_dtype(const Tensor& x, const Tensor& weight) {
-  return x.scalar_type() == weight.scalar_type() ? x.scalar_type() : accumulation_dtype(x.scalar_type());
+// The dtype of the frozen products: that of x and the weights, float32 where float32 weights stand beside a half x.
+at::ScalarType product_dtype(const Tensor& x, at::TensorList weights) {
+  return x.scalar_type() == weights[0].scalar_type() ? x.scalar_type() : accumulation_dtype(x.scalar_type());
 }
 
 Tensor as_tokens(const Tensor& tensor) {
@@ -27,10 +29,13 @@ Tensor as_tokens(const Tensor& tensor) {
   return tensor.reshape({tokens, tensor.size(-1)});
 }
 
-bool folds(const Tensor& x, const Tensor& weight, const Optional& group) {
+// Layers that share their x fold together or not at all.
+bool folds(const Tensor& x, at::TensorList weights, const Optional& group) {
   const int64_t tokens = x.numel() / std::max<int64_t>(x.size(-1), 1);
-  const bool half = product_dtype(x, weight) != accumulation_dtype(x.scalar_type());
-  return lora_folds(tokens, weight.size(1), weight.size(0), group.has_value(), half);
+  const bool half = product_dtype(x, weights) != accumulation_dtype(x.scalar_type());
+  return std::all_of(weights.begin(), weights.end(), [&](const Tensor& weight) {
+    return lora_folds(tokens, weight.size(1), weight.size(0), group.has_value(), half);
+  });
 }
 
 // weight + scaling · lora_B lora_A.
@@ -57,64 +62,110 @@ Tensor fold(const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B, do
                                              : fold_as<float>(weight, lora_A, lora_B, scaling);
 }
 
-Tensor lora_linear(
-    const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
+template <typename Function>
+std::vector<Tensor> map(at::TensorList tensors, const Function& function) {
+  std::vector<Tensor> mapped;
+  mapped.reserve(tensors.size());
+  for (const Tensor& tensor : tensors) mapped.push_back(function(tensor));
+  return mapped;
+}
+
+// Multiplications of the low-rank product and the update, for each token.
+int64_t work_of(const LoraCall& call) {
+  int64_t total = 0;
+  for (size_t i = 0; i < call.lora_A.size(); ++i) {
+    total += call.lora_A[i].size(-2) * (call.lora_A[i].size(-1) + call.lora_B[i].size(-2));
+  }
+  return total;
+}
+
+std::vector<Tensor> lora_linears(
+    const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A, at::TensorList lora_B,
     const Optional& group, double scaling) {
-  const int64_t groups = check_lora_linear(x, weight, bias, lora_A, lora_B, group);
+  const int64_t groups = check_lora_linears(x, weights, biases, lora_A, lora_B, group);
   const WithoutAutocast dtypes_as_given;
-  const at::ScalarType dtype = product_dtype(x, weight), accumulated = accumulation_dtype(x.scalar_type());
-  const Optional shift = bias ? Optional(as_dtype(*bias, dtype)) : std::nullopt;
-  const Tensor input = contiguous(x), A = wide(lora_A, accumulated), B = wide(lora_B, accumulated);
-  if (folds(x, weight, group)) {
-    return as_dtype(at::linear(as_dtype(input, dtype), fold(weight, A, B, scaling), shift), x.scalar_type());
+  const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulation_dtype(x.scalar_type());
+  const Tokens tokens(x, group, groups);
+  const auto widened = [&](const Tensor& factor) { return wide(factor, accumulated); };
+  LoraCall call{contiguous(x), map(lora_A, widened), map(lora_B, widened), scaling, tokens};
+  const Tensor input = as_dtype(call.x, dtype);
+  const auto product = [&](size_t i, const Tensor& weight) {
+    return at::linear(input, weight, biases.empty() ? Optional() : Optional(as_dtype(biases[i], dtype)));
+  };
+  if (folds(x, weights, group)) {
+    std::vector<Tensor> results;
+    for (size_t i = 0; i < weights.size(); ++i) {
+      const Tensor folded = fold(weights[i], call.lora_A[i], call.lora_B[i], scaling);
+      results.push_back(as_dtype(product(i, folded), x.scalar_type()));
+    }
+    return results;
   }
 
-  const Tensor frozen = at::linear(as_dtype(input, dtype), weight, shift);
-  const Tensor y = dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options());
-  const Tokens tokens(x, group, groups);
-  const Tensor none;
-  const LoraCall call{input, none, frozen, y, A, B, none, none, scaling, tokens};
-  const auto shares = tokens.share(lora_A.size(-2) * (weight.size(0) + weight.size(1)));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Tensor frozen = product(i, weights[i]);
+    call.starts.push_back(frozen);
+    call.outs.push_back(dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options()));
+  }
+  const auto shares = tokens.share(work_of(call));
   if (accumulated == at::kDouble) {
     each_tile<double, LoraForward<double>>(shares, call);
   } else {
     each_tile<float, LoraForward<float>>(shares, call);
   }
-  return y;
+  return call.outs;
 }
 
-std::vector<Tensor> lora_linear_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B,
-    const Optional& group, double scaling, const c10::List<bool>& needed) {
-  const int64_t groups = check_lora_linear(x, weight, std::nullopt, lora_A, lora_B, group);
-  check_lora_linear_backward(grad, x, weight, needed);
-  const WithoutAutocast dtypes_as_given;
-  const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
-  const at::ScalarType dtype = product_dtype(x, weight), accumulated = accumulation_dtype(x.scalar_type());
-  const Tensor input = contiguous(x), grads = contiguous(grad);
-  const Tensor A = wide(lora_A, accumulated), B = wide(lora_B, accumulated);
-  const Tokens tokens(x, group, groups);
+// Σ gradᵢ · weightᵢ, (tokens, in_features).
+Tensor frozen_gradient(const std::vector<Tensor>& grads, at::TensorList weights) {
+  Tensor sum = at::mm(grads[0], weights[0]);
+  for (size_t i = 1; i < weights.size(); ++i) sum.addmm_(grads[i], weights[i]);
+  return sum;
+}
 
-  const bool folded = folds(x, weight, group);
-  Tensor frozen, grad_x;  // grad · weight, and with the update
-  if (needs_x) {
-    frozen = at::mm(as_tokens(as_dtype(grads, dtype)), folded ? fold(weight, A, B, scaling) : weight);
-    grad_x =
-        folded || dtype == x.scalar_type() ? as_dtype(frozen, x.scalar_type()) : at::empty(frozen.sizes(), x.options());
-  }
-  const auto stacked = [&](bool wanted, const Tensor& factor) {
-    if (!wanted) return Tensor();
+// Where the gradients of `factors` are written: the groups that have no token are zero.
+std::vector<Tensor> stacked_like(const std::vector<Tensor>& factors, const Tokens& tokens, bool grouped) {
+  return map(factors, [&](const Tensor& factor) {
     const Tensor found = at::empty(factor.sizes(), factor.options());
-    for (int64_t g = 0; g < groups; ++g) {
-      if (tokens.empty(g)) (group ? found.select(0, g) : found).zero_();
+    for (int64_t g = 0; g < tokens.groups(); ++g) {
+      if (tokens.empty(g)) (grouped ? found.select(0, g) : found).zero_();
     }
     return found;
-  };
-  const Tensor grad_A = stacked(needs_A, A), grad_B = stacked(needs_B, B), none;
-  const LoraCall call{input,   grads, folded ? none : frozen, folded ? none : grad_x, A, B, grad_A, grad_B,
-                      scaling, tokens};
-  if (call.out.defined() || needs_A || needs_B) {
-    const auto shares = tokens.share(3 * lora_A.size(-2) * (weight.size(0) + weight.size(1)));
+  });
+}
+
+std::vector<Tensor> lora_linears_backward(
+    at::TensorList grads, const Tensor& x, at::TensorList weights, at::TensorList lora_A, at::TensorList lora_B,
+    const Optional& group, double scaling, const c10::List<bool>& needed) {
+  const int64_t groups = check_lora_linears(x, weights, {}, lora_A, lora_B, group);
+  check_lora_linears_backward(grads, x, weights, needed);
+  const WithoutAutocast dtypes_as_given;
+  const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
+  const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulation_dtype(x.scalar_type());
+  const Tokens tokens(x, group, groups);
+  const auto widened = [&](const Tensor& factor) { return wide(factor, accumulated); };
+  LoraCall call{contiguous(x), map(lora_A, widened), map(lora_B, widened), scaling, tokens};
+  call.grads = map(grads, contiguous);
+  if (needs_A) call.grad_A = stacked_like(call.lora_A, tokens, group.has_value());
+  if (needs_B) call.grad_B = stacked_like(call.lora_B, tokens, group.has_value());
+
+  Tensor grad_x;
+  if (needs_x) {
+    const auto products = map(call.grads, [&](const Tensor& grad) { return as_tokens(as_dtype(grad, dtype)); });
+    if (folds(x, weights, group)) {
+      std::vector<Tensor> folded;
+      for (size_t i = 0; i < weights.size(); ++i) {
+        folded.push_back(fold(weights[i], call.lora_A[i], call.lora_B[i], scaling));
+      }
+      grad_x = as_dtype(frozen_gradient(products, folded), x.scalar_type());
+    } else {
+      const Tensor frozen = frozen_gradient(products, weights);
+      grad_x = dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options());
+      call.starts = {frozen};
+      call.outs = {grad_x};
+    }
+  }
+  if (!call.outs.empty() || needs_A || needs_B) {
+    const auto shares = tokens.share(3 * work_of(call));
     if (accumulated == at::kDouble) {
       each_group<double, LoraBackward<double>>(shares, call, LoraBackward<double>::size(call));
     } else {
@@ -124,14 +175,18 @@ std::vector<Tensor> lora_linear_backward(
 
   std::vector<Tensor> results;
   if (needs_x) results.push_back(x.dim() == 2 ? grad_x : grad_x.view(x.sizes()));
-  if (needed.get(1))
-    results.push_back(as_dtype(
-        as_tokens(as_dtype(grads, accumulated)).t().mm(as_tokens(as_dtype(input, accumulated))), weight.scalar_type()));
-  if (needed.get(2))
-    results.push_back(as_tokens(grads).sum(
-        0, /*keepdim=*/false, accumulated));  // bias: in its own dtype, which may be wider than the weight's
-  if (needs_A) results.push_back(as_dtype(grad_A, lora_A.scalar_type()));
-  if (needs_B) results.push_back(as_dtype(grad_B, lora_B.scalar_type()));
+  if (needed.get(1)) {
+    const Tensor input = as_tokens(as_dtype(call.x, accumulated));
+    for (const Tensor& grad : call.grads) {
+      const Tensor found = as_tokens(as_dtype(grad, accumulated)).t().mm(input);
+      results.push_back(as_dtype(found, weights[0].scalar_type()));
+    }
+  }
+  if (needed.get(2)) {  // biases: in a dtype of their own, which may be wider than the weights'
+    for (const Tensor& grad : call.grads) results.push_back(as_tokens(grad).sum(0, /*keepdim=*/false, accumulated));
+  }
+  for (size_t i = 0; i < call.grad_A.size(); ++i) results.push_back(as_dtype(call.grad_A[i], lora_A[i].scalar_type()));
+  for (size_t i = 0; i < call.grad_B.size(); ++i) results.push_back(as_dtype(call.grad_B[i], lora_B[i].scalar_type()));
   return results;
 }
 
@@ -145,8 +200,8 @@ bool lora_folds(int64_t tokens, int64_t in, int64_t out, bool grouped, bool half
 }
 
 TORCH_LIBRARY_IMPL(hyperloader, CPU, m) {
-  m.impl("lora_linear", &lora_linear);
-  m.impl("lora_linear_backward", &lora_linear_backward);
+  m.impl("lora_linears", &lora_linears);
+  m.impl("lora_linears_backward", &lora_linears_backward);
 }
 
 }  // namespace hyperloader::cpu

@@ -1,4 +1,5 @@
-// What the forward and the backward of lora_linear share on the CPU.
+// What the forward and the backward of lora_linear share on the CPU. Several layers that read the same x share its
+// low-rank product: their lora_A stand one below the other.
 #pragma once
 
 #include "workers.h"
@@ -6,46 +7,59 @@
 namespace hyperloader::cpu {
 
 struct LoraCall {
-  Tensor x;           // (tokens, in_features)
-  Tensor grad;        // (tokens, out_features), in the backward
-  Tensor start, out;  // out = start + update, (tokens, features); undefined where not wanted
-  Tensor lora_A, lora_B;
-  Tensor grad_A, grad_B;  // undefined where not wanted
+  Tensor x;  // (tokens, in_features)
+  std::vector<Tensor> lora_A, lora_B;
   double scaling;
   const Tokens& tokens;
+
+  // out = start + update: in the forward one of each layer, (tokens, out_features); in the backward one of the layers
+  // together, (tokens, in_features), or none.
+  std::vector<Tensor> starts, outs;
+  // In the backward.
+  std::vector<Tensor> grads;           // (tokens, out_features)
+  std::vector<Tensor> grad_A, grad_B;  // empty where not wanted
 };
 
 // One group's lora_A, and its lora_B with a row per unit of the rank.
 template <typename T>
 struct Factors {
-  int64_t in, out, rank;
-  std::vector<const T*> A, B;
+  // One layer's share of the ranks.
+  struct Layer {
+    int64_t first, rank, out;
+    std::vector<T*> B;  // (rank, out_features)
+  };
 
-  Factors(const LoraCall& call, Arena<T>& arena)
-      : in(call.lora_A.size(-1)),
-        out(call.lora_B.size(-2)),
-        rank(call.lora_A.size(-2)),
-        A(rank),
-        transposed_(addresses(arena.take(rank * out), rank, out)) {}
+  int64_t in, rank = 0;
+  std::vector<Layer> layers;
+  std::vector<const T*> A;  // of all layers, (rank, in_features)
+
+  Factors(const LoraCall& call, Arena<T>& arena) : in(call.lora_A.front().size(-1)) {
+    for (size_t i = 0; i < call.lora_A.size(); ++i) {
+      const int64_t own = call.lora_A[i].size(-2), out = call.lora_B[i].size(-2);
+      layers.push_back({rank, own, out, addresses(arena.take(own * out), own, out)});
+      rank += own;
+    }
+    A.resize(rank);
+  }
 
   void prepare(const LoraCall& call, int64_t group) {
-    const T* first = call.lora_A.const_data_ptr<T>() + group * rank * in;
-    for (int64_t i = 0; i < rank; ++i) A[i] = first + i * in;
-    kernels<T>().transpose(call.lora_B.const_data_ptr<T>() + group * rank * out, out, rank, transposed_.data());
-    B.assign(transposed_.begin(), transposed_.end());
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const auto& [first, own, out, B] = layers[i];
+      const T* rows = call.lora_A[i].const_data_ptr<T>() + group * own * in;
+      for (int64_t r = 0; r < own; ++r) A[first + r] = rows + r * in;
+      kernels<T>().transpose(call.lora_B[i].const_data_ptr<T>() + group * own * out, out, own, B.data());
+    }
   }
 
-  // shrunk = scaling · rows · factorᵀ, (count, rank).
+  // shrunk = scaling · rows · factorᵀ for the `count` rows of `factor`; shrunk is (tokens, rank).
   void shrink(
-      const T* const* rows, int64_t count, const std::vector<const T*>& factor, int64_t width, double scaling,
+      const T* const* rows, int64_t tokens, const T* const* factor, int64_t count, int64_t width, double scaling,
       T* shrunk, const std::vector<const T*>& next) const {
-    kernels<T>().dot(
-        rows, count, factor.data(), rank, width, shrunk, rank, next.data(), static_cast<int64_t>(next.size()));
-    for (int64_t i = 0; i < count * rank; ++i) shrunk[i] *= T(scaling);
+    kernels<T>().dot(rows, tokens, factor, count, width, shrunk, rank, next.data(), static_cast<int64_t>(next.size()));
+    for (int64_t i = 0; i < tokens; ++i) {
+      for (int64_t r = 0; r < count; ++r) shrunk[i * rank + r] *= T(scaling);
+    }
   }
-
- private:
-  std::vector<T*> transposed_;
 };
 
 // out = start + scaling · (x · lora_Aᵀ) · lora_Bᵀ.
@@ -56,9 +70,13 @@ class LoraForward {
       : call_(call),
         factors_(call, arena),
         shrunk_(arena.take(kTile * factors_.rank)),
-        x_(call.x, factors_.in, arena.take(Rows<T>::buffered(call.x, factors_.in))),
-        start_(call.start, factors_.out, arena.take(Rows<T>::buffered(call.start, factors_.out))),
-        out_(call.out, factors_.out, arena.take(Rows<T>::buffered(call.out, factors_.out))) {}
+        x_(call.x, factors_.in, arena.take(Rows<T>::buffered(call.x, factors_.in))) {
+    for (size_t i = 0; i < call.outs.size(); ++i) {
+      const int64_t out = factors_.layers[i].out;
+      starts_.emplace_back(call.starts[i], out, arena.take(Rows<T>::buffered(call.starts[i], out)));
+      outs_.emplace_back(call.outs[i], out, arena.take(Rows<T>::buffered(call.outs[i], out)));
+    }
+  }
 
   void prepare(int64_t group) { factors_.prepare(call_, group); }
 
@@ -67,18 +85,23 @@ class LoraForward {
     call_.tokens.rows(begin, begin + count + ahead, rows);
     next_.clear();
     x_.ahead(rows + count, ahead, next_);
-    factors_.shrink(x_.read(rows, count), count, factors_.A, factors_.in, call_.scaling, shrunk_, next_);
-    kernels<T>().accumulate(
-        out_.write(rows, count), start_.read(rows, count), count, shrunk_, factors_.rank, 1, factors_.B.data(),
-        factors_.rank, factors_.out);
-    out_.wrote(rows, count);
+    factors_.shrink(
+        x_.read(rows, count), count, factors_.A.data(), factors_.rank, factors_.in, call_.scaling, shrunk_, next_);
+    for (size_t i = 0; i < outs_.size(); ++i) {
+      const auto& layer = factors_.layers[i];
+      kernels<T>().accumulate(
+          outs_[i].write(rows, count), starts_[i].read(rows, count), count, shrunk_ + layer.first, factors_.rank, 1,
+          layer.B.data(), layer.rank, layer.out);
+      outs_[i].wrote(rows, count);
+    }
   }
 
  private:
   const LoraCall& call_;
   Factors<T> factors_;
   T* shrunk_;
-  Rows<T> x_, start_, out_;
+  Rows<T> x_;
+  std::vector<Rows<T>> starts_, outs_;
   std::vector<const T*> next_;
 };
 
@@ -93,23 +116,37 @@ class LoraBackward {
         sums_(arena.take(size(call))),
         shrunk_grad_(arena.take(kTile * factors_.rank)),
         shrunk_(arena.take(kTile * factors_.rank)),
-        x_(call.x, factors_.in, arena.take(Rows<T>::buffered(call.x, factors_.in))),
-        grad_(call.grad, factors_.out, arena.take(Rows<T>::buffered(call.grad, factors_.out))) {
-    if (call.out.defined()) {
-      start_.emplace(call.start, factors_.in, arena.take(Rows<T>::buffered(call.start, factors_.in)));
-      out_.emplace(call.out, factors_.in, arena.take(Rows<T>::buffered(call.out, factors_.in)));
+        x_(call.x, factors_.in, arena.take(Rows<T>::buffered(call.x, factors_.in))) {
+    for (size_t i = 0; i < call.grads.size(); ++i) {
+      const int64_t out = factors_.layers[i].out;
+      grads_.emplace_back(call.grads[i], out, arena.take(Rows<T>::buffered(call.grads[i], out)));
+    }
+    if (!call.outs.empty()) {
+      start_.emplace(call.starts[0], factors_.in, arena.take(Rows<T>::buffered(call.starts[0], factors_.in)));
+      out_.emplace(call.outs[0], factors_.in, arena.take(Rows<T>::buffered(call.outs[0], factors_.in)));
     }
     if (sums_ == nullptr) return;
-    const int64_t of_A = call.grad_A.defined() ? factors_.rank * factors_.in : 0;
-    if (call.grad_A.defined()) sum_A_ = addresses(sums_, factors_.rank, factors_.in);
-    if (call.grad_B.defined()) sum_B_ = addresses(sums_ + of_A, factors_.rank, factors_.out);
+    T* from = sums_;
+    if (!call.grad_A.empty()) {
+      sum_A_ = addresses(from, factors_.rank, factors_.in);
+      from += factors_.rank * factors_.in;
+    }
+    if (call.grad_B.empty()) return;
+    for (const auto& layer : factors_.layers) {
+      sum_B_.push_back(addresses(from, layer.rank, layer.out));
+      from += layer.rank * layer.out;
+    }
   }
 
   // How many numbers are summed for each group.
   static int64_t size(const LoraCall& call) {
-    const int64_t rank = call.lora_A.size(-2);
-    return (call.grad_A.defined() ? rank * call.lora_A.size(-1) : 0) +
-           (call.grad_B.defined() ? rank * call.lora_B.size(-2) : 0);
+    int64_t total = 0;
+    for (size_t i = 0; i < call.lora_A.size(); ++i) {
+      const int64_t rank = call.lora_A[i].size(-2);
+      if (!call.grad_A.empty()) total += rank * call.lora_A[i].size(-1);
+      if (!call.grad_B.empty()) total += rank * call.lora_B[i].size(-2);
+    }
+    return total;
   }
 
   void prepare(int64_t group) { factors_.prepare(call_, group); }
@@ -118,14 +155,18 @@ class LoraBackward {
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = kernels<T>();
-    const int64_t rank = factors_.rank, in = factors_.in, out = factors_.out;
+    const int64_t rank = factors_.rank, in = factors_.in;
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
-    const T* const* grad = grad_.read(rows, count);
-    next_.clear();
-    grad_.ahead(rows + count, ahead, next_);
-    if (out_ || !sum_A_.empty()) {
-      factors_.shrink(grad, count, factors_.B, out, call_.scaling, shrunk_grad_, next_);
+    const bool shrinks = out_ || !sum_A_.empty();
+    for (size_t i = 0; i < grads_.size(); ++i) {
+      const auto& layer = factors_.layers[i];
+      const T* const* grad = grads_[i].read(rows, count);
+      if (!shrinks) continue;
+      next_.clear();
+      grads_[i].ahead(rows + count, ahead, next_);
+      factors_.shrink(
+          grad, count, layer.B.data(), layer.rank, layer.out, call_.scaling, shrunk_grad_ + layer.first, next_);
     }
     if (out_) {
       k.accumulate(
@@ -135,21 +176,31 @@ class LoraBackward {
     }
     if (sums_ == nullptr) return;
     const T* const* x = x_.read(rows, count);
+    if (!sum_A_.empty()) k.accumulate(sum_A_.data(), sum_A_.data(), rank, shrunk_grad_, 1, rank, x, count, in);
+    if (sum_B_.empty()) return;
     next_.clear();
     x_.ahead(rows + count, ahead, next_);
-    if (!sum_A_.empty()) k.accumulate(sum_A_.data(), sum_A_.data(), rank, shrunk_grad_, 1, rank, x, count, in);
-    if (!sum_B_.empty()) {
-      factors_.shrink(x, count, factors_.A, in, call_.scaling, shrunk_, next_);
-      k.accumulate(sum_B_.data(), sum_B_.data(), rank, shrunk_, 1, rank, grad, count, out);
+    factors_.shrink(x, count, factors_.A.data(), rank, in, call_.scaling, shrunk_, next_);
+    for (size_t i = 0; i < grads_.size(); ++i) {
+      const auto& layer = factors_.layers[i];
+      k.accumulate(
+          sum_B_[i].data(), sum_B_[i].data(), layer.rank, shrunk_ + layer.first, 1, rank, grads_[i].found(), count,
+          layer.out);
     }
   }
 
   void finish(int64_t group) {
-    const int64_t rank = factors_.rank, in = factors_.in, out = factors_.out;
-    if (!sum_A_.empty()) std::copy_n(sum_A_[0], rank * in, call_.grad_A.mutable_data_ptr<T>() + group * rank * in);
-    if (!sum_B_.empty()) {
-      const std::vector<T*> to = addresses(call_.grad_B.mutable_data_ptr<T>() + group * rank * out, out, rank);
-      kernels<T>().transpose(sum_B_[0], rank, out, to.data());
+    const int64_t in = factors_.in;
+    for (size_t i = 0; i < factors_.layers.size(); ++i) {
+      const auto& layer = factors_.layers[i];
+      const int64_t rank = layer.rank, out = layer.out;
+      if (!sum_A_.empty()) {
+        std::copy_n(sum_A_[layer.first], rank * in, call_.grad_A[i].template mutable_data_ptr<T>() + group * rank * in);
+      }
+      if (!sum_B_.empty()) {
+        T* to = call_.grad_B[i].template mutable_data_ptr<T>() + group * rank * out;
+        kernels<T>().transpose(sum_B_[i][0], rank, out, addresses(to, out, rank).data());
+      }
     }
   }
 
@@ -157,8 +208,10 @@ class LoraBackward {
   const LoraCall& call_;
   Factors<T> factors_;
   T *sums_, *shrunk_grad_, *shrunk_;
-  std::vector<T*> sum_A_, sum_B_;
-  Rows<T> x_, grad_;
+  std::vector<T*> sum_A_;
+  std::vector<std::vector<T*>> sum_B_;
+  Rows<T> x_;
+  std::vector<Rows<T>> grads_;
   std::optional<Rows<T>> start_, out_;
   std::vector<const T*> next_;
 };

@@ -65,6 +65,9 @@ class Rows {
     return addresses_;
   }
 
+  // What was read last.
+  const T* const* found() const { return addresses_; }
+
   // Adds the addresses of rows that are soon to be read, as far as they are read where they lie.
   void ahead(const int64_t* rows, int64_t count, std::vector<const T*>& next) const {
     for (int64_t i = 0; buffer_ == nullptr && i < count; ++i) {

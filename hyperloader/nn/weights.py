@@ -20,6 +20,16 @@ class Weights:
         self.sites = sites
         self.group = group
         self._repeated: dict[int, Tensor] = {}
+        self._ready: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
+
+    def keep(self, key: tuple[str, int, str], x: Tensor, y: Tensor) -> None:
+        """Keep ``y``, what the site ``key`` computes of ``x``, until the site takes it."""
+        self._ready[key] = x, y
+
+    def take(self, key: tuple[str, int, str], x: Tensor) -> Tensor | None:
+        """What was kept for the site ``key``, if it was computed of this very tensor ``x``."""
+        kept_x, y = self._ready.pop(key, (None, None))
+        return y if kept_x is x else None
 
     def group_of(self, rows: int) -> Tensor | None:
         """``group`` for a batch of ``rows`` rows: beam search repeats every sentence."""

@@ -4,7 +4,7 @@ from hyperloader.ops.adapter import adapter
 from hyperloader.ops.backend import BACKENDS, backend_in_use, use_backend, why_missing
 from hyperloader.ops.condition import condition
 from hyperloader.ops.generate import generate
-from hyperloader.ops.lora import explain_lora_linear, lora_linear
+from hyperloader.ops.lora import explain_lora_linear, lora_linear, lora_linears
 from hyperloader.ops.native import build_info
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "explain_lora_linear",
     "generate",
     "lora_linear",
+    "lora_linears",
     "use_backend",
     "why_missing",
 ]

@@ -119,22 +119,42 @@ def adapter(
     _check_group(group, groups, x)
 
 
-def lora_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, lora_A: Tensor, lora_B: Tensor, group: Tensor | None
+def lora_linears(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    lora_A: Sequence[Tensor],
+    lora_B: Sequence[Tensor],
+    group: Tensor | None,
 ) -> None:
-    """Check the arguments of ``lora_linear``."""
+    """Check the arguments of ``lora_linears``; one layer's are named without an index, as ``lora_linear`` does."""
     _check_x(x, group)
-    if weight.ndim != 2 or weight.shape[1] != x.shape[-1]:
-        raise ValueError(f"weight must have shape (out_features, {x.shape[-1]}), got {tuple(weight.shape)}")
-    _check_dtype("weight", weight, x)
-    if bias is not None:
-        _check_tensor("bias", bias, (weight.shape[0],), x)
-    groups = _groups("lora_A", lora_A, 2, group)
-    rank = lora_A.shape[-2]
-    if rank < 1:
-        raise ValueError("lora_A must have at least rank 1, got rank 0")
-    _check_tensor("lora_A", lora_A, (*groups, rank, x.shape[-1]), x)
-    _check_tensor("lora_B", lora_B, (*groups, weight.shape[0], rank), x)
+    if not weights:
+        raise ValueError("weights must have at least one entry, got 0")
+    for name, tensors in (("biases", biases or weights), ("lora_A", lora_A), ("lora_B", lora_B)):
+        if len(tensors) != len(weights):
+            raise ValueError(f"{name} must have one entry per weight ({len(weights)}), got {len(tensors)}")
+    in_features = x.shape[-1]
+    groups = None
+    for i, (weight, down, up) in enumerate(zip(weights, lora_A, lora_B, strict=True)):
+        one = len(weights) == 1
+        index = "" if one else f"[{i}]"
+        name = "weight" if one else f"weights{index}"
+        if weight.ndim != 2 or weight.shape[1] != in_features:
+            raise ValueError(f"{name} must have shape (out_features, {in_features}), got {tuple(weight.shape)}")
+        _check_dtype(name, weight, x)
+        if weight.dtype != weights[0].dtype:
+            raise TypeError(f"{name} must be {weights[0].dtype} like weights[0], got {weight.dtype}")
+        out_features = weight.shape[0]
+        if biases:
+            _check_tensor("bias" if one else f"biases{index}", biases[i], (out_features,), x)
+        found = _groups(f"lora_A{index}", down, 2, group)
+        groups = found if groups is None else groups
+        rank = down.shape[-2]
+        if rank < 1:
+            raise ValueError(f"lora_A{index} must have at least rank 1, got rank 0")
+        _check_tensor(f"lora_A{index}", down, (*groups, rank, in_features), x)
+        _check_tensor(f"lora_B{index}", up, (*groups, out_features, rank), x)
     _check_group(group, groups, x)
 
 

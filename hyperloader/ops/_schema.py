@@ -37,8 +37,12 @@ SCHEMAS = {
     "lora_linear": (
         "(Tensor x, Tensor weight, Tensor? bias, Tensor lora_A, Tensor lora_B, Tensor? group, float scaling) -> Tensor"
     ),
-    "lora_linear_backward": (
-        "(Tensor grad, Tensor x, Tensor weight, Tensor lora_A, Tensor lora_B, Tensor? group, float scaling, "
+    "lora_linears": (
+        "(Tensor x, Tensor[] weights, Tensor[] biases, Tensor[] lora_A, Tensor[] lora_B, Tensor? group, float scaling) "
+        "-> Tensor[]"
+    ),
+    "lora_linears_backward": (
+        "(Tensor[] grads, Tensor x, Tensor[] weights, Tensor[] lora_A, Tensor[] lora_B, Tensor? group, float scaling, "
         "bool[] needed) -> Tensor[]"
     ),
 }
@@ -70,9 +74,9 @@ def _adapter_backward(grad, x, pre, *arguments):
     return adapter_reference.backward(grad, x, pre, *arguments)
 
 
-def _lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
-    _check.lora_linear(x, weight, bias, lora_A, lora_B, group)
-    return lora_reference.forward(x, weight, bias, lora_A, lora_B, group, scaling)
+def _lora_linears(x, weights, biases, lora_A, lora_B, group, scaling):
+    _check.lora_linears(x, weights, biases, lora_A, lora_B, group)
+    return lora_reference.forward(x, weights, biases, lora_A, lora_B, group, scaling)
 
 
 _KERNELS = {
@@ -82,8 +86,8 @@ _KERNELS = {
     "generate_backward": generate_reference.backward,
     "adapter": _adapter,
     "adapter_backward": _adapter_backward,
-    "lora_linear": _lora_linear,
-    "lora_linear_backward": lora_reference.backward,
+    "lora_linears": _lora_linears,
+    "lora_linears_backward": lora_reference.backward,
 }
 
 
@@ -93,10 +97,16 @@ def define(namespace: str) -> None:
         torch.library.define(f"{namespace}::{name}", schema)
     fill(namespace)
     operators = getattr(torch.ops, namespace)
+
+    def lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
+        biases = [] if bias is None else [bias]
+        return operators.lora_linears(x, [weight], biases, [lora_A], [lora_B], group, scaling)[0]
+
+    torch.library.impl(f"{namespace}::lora_linear", "CompositeImplicitAutograd", lora_linear)
     _register_condition(operators)
     _register_generate(operators)
     _register_adapter(operators)
-    _register_lora_linear(operators)
+    _register_lora_linears(operators)
 
 
 def fill(namespace: str) -> None:
@@ -119,8 +129,8 @@ def _without_autocast(kernel):
 
 def register_fakes(namespace: str) -> None:
     """Tell the tracer the shapes and dtypes that every operator of ``namespace`` returns."""
-    for name in SCHEMAS:
-        torch.library.register_fake(f"{namespace}::{name}", _FAKES[name])
+    for name, fake in _FAKES.items():
+        torch.library.register_fake(f"{namespace}::{name}", fake)
 
 
 def _register_condition(operators):
@@ -167,17 +177,28 @@ def _register_adapter(operators):
     torch.library.register_autograd(operators.adapter.default, backward, setup_context=setup)
 
 
-def _register_lora_linear(operators):
+def _register_lora_linears(operators):
     def setup(ctx, inputs, output):
-        x, weight, _, lora_A, lora_B, ctx.group, ctx.scaling = inputs
-        ctx.save_for_backward(x, weight, lora_A, lora_B)
+        x, weights, biases, lora_A, lora_B, ctx.group, ctx.scaling = inputs
+        ctx.count, ctx.has_bias = len(weights), bool(biases)
+        ctx.save_for_backward(x, *weights, *lora_A, *lora_B)
 
-    def backward(ctx, grad):
-        needed = list(ctx.needs_input_grad[:5])
-        grads = iter(operators.lora_linear_backward(grad, *ctx.saved_tensors, ctx.group, ctx.scaling, needed))
-        return *(next(grads) if needs else None for needs in needed), None, None
+    def backward(ctx, grads):
+        x, *tensors = ctx.saved_tensors
+        n = ctx.count
+        lists = [tensors[i : i + n] for i in range(0, 3 * n, n)]
+        needs_x, *needs = ctx.needs_input_grad[:5]
+        needed = [needs_x, *(any(flags) for flags in needs)]
+        found = iter(operators.lora_linears_backward(grads, x, *lists, ctx.group, ctx.scaling, needed))
+        grad_x = next(found) if needs_x else None
+        counts = (n, n if ctx.has_bias else 0, n, n)
+        by_list = [
+            [next(found) for _ in range(count)] if needs else [None] * count
+            for needs, count in zip(needed[1:], counts, strict=True)
+        ]
+        return grad_x, *by_list, None, None
 
-    torch.library.register_autograd(operators.lora_linear.default, backward, setup_context=setup)
+    torch.library.register_autograd(operators.lora_linears.default, backward, setup_context=setup)
 
 
 def _fake_adapter(x, down_weight, *_):
@@ -213,14 +234,15 @@ def _fake_generate_backward(grads, condition, weights, has_bias):
     return [_contiguous(condition), *(_contiguous(weight) for weight in weights), *biases]
 
 
-def _fake_lora_linear(x, weight, *_):
-    return x.new_empty(*x.shape[:-1], weight.shape[0])
+def _fake_lora_linears(x, weights, *_):
+    return [x.new_empty(*x.shape[:-1], weight.shape[0]) for weight in weights]
 
 
-def _fake_lora_linear_backward(grad, x, weight, lora_A, lora_B, group, scaling, needed):
-    bias = weight.new_empty(weight.shape[0], dtype=accumulation_dtype(x.dtype))
-    like = [x, weight, bias, lora_A, lora_B]
-    return [_contiguous(tensor) for tensor, needs in zip(like, needed, strict=True) if needs]
+def _fake_lora_linears_backward(grads, x, weights, lora_A, lora_B, group, scaling, needed):
+    wide = accumulation_dtype(x.dtype)
+    biases = [weight.new_empty(weight.shape[0], dtype=wide) for weight in weights]
+    lists = zip(([x], weights, biases, lora_A, lora_B), needed, strict=True)
+    return [_contiguous(tensor) for tensors, needs in lists if needs for tensor in tensors]
 
 
 _FAKES = {
@@ -230,6 +252,6 @@ _FAKES = {
     "generate_backward": _fake_generate_backward,
     "adapter": _fake_adapter,
     "adapter_backward": _fake_adapter_backward,
-    "lora_linear": _fake_lora_linear,
-    "lora_linear_backward": _fake_lora_linear_backward,
+    "lora_linears": _fake_lora_linears,
+    "lora_linears_backward": _fake_lora_linears_backward,
 }

@@ -8,7 +8,7 @@ from hyperloader.ops import _schema, native
 
 BACKENDS = ("auto", "native", "triton", "reference")
 ENVIRONMENT_VARIABLE = "HYPERLOADER_BACKEND"
-OPERATORS = ("condition", "generate", "adapter", "lora_linear")
+OPERATORS = ("condition", "generate", "adapter", "lora_linear", "lora_linears")
 
 _REFERENCE = "hyperloader_reference"
 _schema.define(_REFERENCE)

@@ -1,4 +1,6 @@
-"""A frozen linear layer with a LoRA update."""
+"""Frozen linear layers with a LoRA update."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +42,40 @@ def lora_linear(
     Source: arXiv 2106.09685 (LoRA).
     """
     return operator("lora_linear")(x, weight, bias, lora_A, lora_B, group, scaling)
+
+
+def lora_linears(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor] | None,
+    lora_A: Sequence[Tensor],
+    lora_B: Sequence[Tensor],
+    *,
+    group: Tensor | None = None,
+    scaling: float = 1.0,
+) -> list[Tensor]:
+    """``lora_linear`` with several layers that read the same ``x``, such as an attention's query and value.
+
+        yᵢ = x · weightsᵢᵀ + biasesᵢ + scaling · (x · lora_Aᵢᵀ) · lora_Bᵢᵀ
+
+    Their low-rank products ``x · lora_Aᵢᵀ`` are one product, and the gradient of ``x`` is summed where it is made.
+
+    Args:
+        x: (..., in_features).
+        weights: one (out_features_i, in_features) per layer, of one dtype.
+        biases: one (out_features_i,) per layer, or None.
+        lora_A: one (rank_i, in_features) per layer.
+        lora_B: one (out_features_i, rank_i) per layer.
+        group: as in ``lora_linear``; every ``lora_A`` and ``lora_B`` then has the same number of groups.
+        scaling: factor of every update.
+
+    Returns:
+        ``yᵢ`` (..., out_features_i) of every layer, in the dtype of ``x``.
+
+    Raises:
+        ValueError, TypeError, IndexError: as ``lora_linear``; the message names the argument and the layer.
+    """
+    return operator("lora_linears")(x, weights, [] if biases is None else biases, lora_A, lora_B, group, scaling)
 
 
 def explain_lora_linear(x: Tensor, weight: Tensor, *, group: Tensor | None = None) -> str:

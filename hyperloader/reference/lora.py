@@ -1,5 +1,7 @@
-"""A frozen linear layer with a LoRA update: ``y = x · weightᵀ + bias + scaling · (x · lora_Aᵀ) · lora_Bᵀ``."""
+"""Frozen linear layers with a LoRA update: ``yᵢ = x · weightsᵢᵀ + biasesᵢ + scaling · (x · lora_Aᵢᵀ) · lora_Bᵢᵀ``."""
 
+import functools
+import operator
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -10,48 +12,52 @@ from hyperloader.reference._group import as_batches, of_batches, to_groups
 
 def forward(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    lora_A: Tensor,
-    lora_B: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    lora_A: Sequence[Tensor],
+    lora_B: Sequence[Tensor],
     group: Tensor | None,
     scaling: float,
-) -> Tensor:
-    """Return ``y`` (..., out_features) in the dtype of ``x``."""
+) -> list[Tensor]:
+    """Return every ``yᵢ`` (..., out_features) in the dtype of ``x``; ``biases`` is empty or has one per weight."""
     batches = as_batches(x, group)
     wide = batches.dtype
-    frozen = functional.linear(batches, weight.to(wide), None if bias is None else bias.to(wide))
-    down, up = of_batches(lora_A, group, wide), of_batches(lora_B, group, wide)
-    y = frozen + scaling * ((batches @ down.mT) @ up.mT)
-    return y.reshape(*x.shape[:-1], weight.shape[0]).to(x.dtype)
+    results = []
+    for i, weight in enumerate(weights):
+        frozen = functional.linear(batches, weight.to(wide), biases[i].to(wide) if biases else None)
+        down, up = of_batches(lora_A[i], group, wide), of_batches(lora_B[i], group, wide)
+        y = frozen + scaling * ((batches @ down.mT) @ up.mT)
+        results.append(y.reshape(*x.shape[:-1], weight.shape[0]).to(x.dtype))
+    return results
 
 
 def backward(
-    grad: Tensor,
+    grads: Sequence[Tensor],
     x: Tensor,
-    weight: Tensor,
-    lora_A: Tensor,
-    lora_B: Tensor,
+    weights: Sequence[Tensor],
+    lora_A: Sequence[Tensor],
+    lora_B: Sequence[Tensor],
     group: Tensor | None,
     scaling: float,
     needed: Sequence[bool],
 ) -> list[Tensor]:
-    """Return those gradients of x, weight, bias, lora_A and lora_B that ``needed`` asks for, in this order."""
-    grads, batches = as_batches(grad, group), as_batches(x, group)  # (batches, tokens, out), (batches, tokens, in)
+    """Return those gradients of x, weights, biases, lora_A and lora_B that ``needed`` asks for, in this order."""
+    batches = as_batches(x, group)  # (batches, tokens, in)
     wide = batches.dtype
-    down, up = of_batches(lora_A, group, wide), of_batches(lora_B, group, wide)
-    shrunk = scaling * (grads @ up)  # (batches, tokens, rank)
-
-    needs_x, needs_weight, needs_bias, needs_A, needs_B = needed
-    result = []
-    if needs_x:
-        result.append((grads @ weight.to(wide) + shrunk @ down).reshape(x.shape).to(x.dtype))
-    if needs_weight:
-        result.append((grads.flatten(0, 1).mT @ batches.flatten(0, 1)).to(weight.dtype))
-    if needs_bias:
-        result.append(grads.sum((0, 1)))  # in the accumulation dtype: the bias may be wider than the weight
-    if needs_A:
-        result.append(to_groups(shrunk.mT @ batches, lora_A, group))
-    if needs_B:
-        result.append(to_groups(scaling * (grads.mT @ (batches @ down.mT)), lora_B, group))
-    return result
+    of_x, of_weights, of_biases, of_A, of_B = [], [], [], [], []
+    for grad, weight, A, B in zip(grads, weights, lora_A, lora_B, strict=True):
+        grad = as_batches(grad, group)  # (batches, tokens, out)
+        down, up = of_batches(A, group, wide), of_batches(B, group, wide)
+        shrunk = scaling * (grad @ up)  # (batches, tokens, rank)
+        if needed[0]:
+            of_x.append(grad @ weight.to(wide) + shrunk @ down)
+        if needed[1]:
+            of_weights.append((grad.flatten(0, 1).mT @ batches.flatten(0, 1)).to(weight.dtype))
+        if needed[2]:
+            of_biases.append(grad.sum((0, 1)))  # in the accumulation dtype: a bias may be wider than its weight
+        if needed[3]:
+            of_A.append(to_groups(shrunk.mT @ batches, A, group))
+        if needed[4]:
+            of_B.append(to_groups(scaling * (grad.mT @ (batches @ down.mT)), B, group))
+    grad_x = [functools.reduce(operator.add, of_x).reshape(x.shape).to(x.dtype)] if needed[0] else []
+    return [*grad_x, *of_weights, *of_biases, *of_A, *of_B]

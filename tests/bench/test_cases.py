@@ -11,7 +11,7 @@ from bench.runner import measure_point
 SMALL = {
     "generate": [generate.point(2, 64, 2)],
     "adapter": [adapter.point(40, 64)],
-    "lora_linear": [lora_linear.point(40, 64)],
+    "lora_linear": [lora_linear.point(40, 64), lora_linear.point(40, 64, layers=2)],
     "overhead": [overhead.point(operator) for operator in ("adapter", "lora_linear", "generate")],
     "step": [step.point("tiny encoder", 2, 5, 2), step.point("tiny T5", 2, 5, 2)],
     "predict": [predict.point("tiny encoder", 2, 5), predict.point("tiny T5", 2, 5, new_tokens=2)],

@@ -86,6 +86,19 @@ def test_wrong_result_stops_the_case():
         measure_point(case, Point("small", {}), Setting(), 0.0)
 
 
+def test_the_baseline_sets_the_scale_of_errors():
+    def off(name, error):
+        return provider(name, lambda: Calls.of(lambda: [torch.ones(3) + error]))
+
+    rows_of(off("baseline", 1e-3), off("other", 1.9e-3))
+    with pytest.raises(WrongResultError, match="other is wrong by 2.1e-03 .*, allowed is 2e-03"):
+        rows_of(off("baseline", 1e-3), off("other", 2.1e-3))
+    with pytest.raises(WrongResultError, match="baseline is wrong by 2.1e-03 .*, allowed is 2e-03"):
+        rows_of(off("baseline", 2.1e-3))
+    with pytest.raises(WrongResultError, match="other is wrong by 3.0e-04 .*, allowed is 2e-04"):
+        rows_of(provider("baseline"), off("other", 3e-4))
+
+
 @pytest.mark.parametrize("result", [[torch.full((3,), torch.nan)], [torch.ones(2)], [], [torch.ones(3)] * 2])
 def test_nan_and_other_shapes_are_wrong(result):
     with pytest.raises(WrongResultError):

@@ -22,14 +22,15 @@ def adapter_backward():
     return [torch.randn(3, 2, 8).transpose(0, 1), x, torch.randn(2, 3, 4), *rest]
 
 
-def lora_linear(dtype=torch.float32):
-    inputs = {name: turned(tensor) for name, tensor in lora_inputs(2, 3, 8, 6, 4, None, dtype).items()}
-    return [*inputs.values(), None, 0.5]
+def lora_linears(dtype=torch.float32):
+    layers = [lora_inputs(2, 3, 8, *sizes, None, dtype) for sizes in ((6, 4), (5, 2))]
+    names = ("weight", "bias", "lora_A", "lora_B")
+    return [turned(layers[0]["x"]), *([turned(layer[name]) for layer in layers] for name in names), None, 0.5]
 
 
-def lora_linear_backward():
-    x, weight, _, *rest = lora_linear(torch.bfloat16)
-    return [torch.randn(2, 3, 6).bfloat16(), x, weight, *rest, [True] * 5]
+def lora_linears_backward():
+    x, weights, _, *rest = lora_linears(torch.bfloat16)
+    return [[torch.randn(2, 3, n).bfloat16() for n in (6, 5)], x, weights, *rest, [True] * 5]
 
 
 def generate():
@@ -53,8 +54,8 @@ def condition_backward():
 CASES = {
     "adapter": adapter,
     "adapter_backward": adapter_backward,
-    "lora_linear": lora_linear,
-    "lora_linear_backward": lora_linear_backward,
+    "lora_linears": lora_linears,
+    "lora_linears_backward": lora_linears_backward,
     "generate": lambda: [*generate(), None],
     "generate_backward": generate_backward,
     "condition": condition,

@@ -124,8 +124,8 @@ def test_lora_linear_computes_only_the_gradients_that_are_wanted():
     assert inputs["lora_B"].grad.shape == (6, 2)
     torch.testing.assert_close(inputs["bias"].grad, torch.full((6,), 6.0))
     needed = [False, False, False, True, False]
-    tensors = [inputs[name].detach() for name in ("x", "weight", "lora_A", "lora_B")]
-    found = torch.ops.hyperloader.lora_linear_backward(torch.randn(2, 3, 6), *tensors, None, 1.0, needed)
+    x, *layer = ([inputs[name].detach()] for name in ("x", "weight", "lora_A", "lora_B"))
+    found = torch.ops.hyperloader.lora_linears_backward([torch.randn(2, 3, 6)], *x, *layer, None, 1.0, needed)
     assert [tuple(tensor.shape) for tensor in found] == [(2, 8)]
 
 

@@ -17,9 +17,10 @@ def test_gradients(groups, needed):
     grad = torch.randn_like(y)
     expected = torch.autograd.grad(y, [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs], grad)
 
-    x, weight, bias, lora_A, lora_B = inputs.values()
-    torch.testing.assert_close(lora.forward(x, weight, bias, lora_A, lora_B, group, 0.7), y.detach())
-    actual = lora.backward(grad, x, weight, lora_A, lora_B, group, 0.7, needed)
+    x, *layer = ([tensor] for tensor in inputs.values())
+    torch.testing.assert_close(lora.forward(*x, *layer, group, 0.7), [y.detach()])
+    weights, _, *factors = layer
+    actual = lora.backward([grad], *x, weights, *factors, group, 0.7, needed)
     assert len(actual) == sum(needed)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

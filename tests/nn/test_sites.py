@@ -1,0 +1,58 @@
+"""The wrappers around a backbone's layers."""
+
+import pytest
+import torch
+from tiny import BACKBONES, TASK_IDS, make_batch, make_model
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hyperloader.nn.sites import LoraSite
+
+
+class Counter(TorchDispatchMode):
+    """Counts the calls of lora_linears and the layers that they compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers: list[int] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "lora_linears." in str(function):
+            self.layers.append(len(args[1]))
+        return function(*args, **kwargs or {})
+
+
+def lora_sites(model):
+    return [module for module in model.backbone.modules() if isinstance(module, LoraSite)]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_query_and_value_of_a_self_attention_are_one_call(name):
+    model, batch = make_model(name), make_batch(name)
+    batch["task_ids"] = TASK_IDS
+    sites = lora_sites(model)
+    pairs = sum(1 for site in sites if site.together)
+    with Counter() as counter, torch.no_grad():
+        together = model(**batch)
+    assert counter.layers.count(2) == pairs > 0
+    assert sum(counter.layers) == len(sites)
+
+    for site in sites:
+        site.together = ()
+    with Counter() as counter, torch.no_grad():
+        alone = model(**batch)
+    assert counter.layers == [1] * len(sites)
+    torch.testing.assert_close(together.logits, alone.logits)
+
+
+def test_a_value_that_is_given_another_tensor_computes_its_own():
+    model = make_model("bert")
+    attention = model.backbone.encoder.layer[0].attention.self
+    x, other = torch.randn(2, 2, 3, 16, dtype=torch.float64)
+    with model._active.use(model._generate_weights(0)), torch.no_grad():
+        expected = attention.value(other)
+        attention.query(x)
+        torch.testing.assert_close(attention.value(other), expected)
+        attention.query(other)
+        with Counter() as counter:
+            torch.testing.assert_close(attention.value(other), expected)
+        assert counter.layers == []
