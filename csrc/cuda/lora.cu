@@ -36,16 +36,17 @@ void forward(
   run_low_rank(call);
 }
 
-std::vector<Tensor> lora_forward(
-    const Tensor& x, at::TensorList weights, at::ArrayRef<Optional> biases, at::TensorList lora_A,
-    at::TensorList lora_B, const Optional& group, double scaling, int64_t groups) {
+std::vector<Tensor> lora_linears(
+    const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A, at::TensorList lora_B,
+    const Optional& group, double scaling) {
+  const int64_t groups = check_lora_linears(x, weights, biases, lora_A, lora_B, group);
   const Guard device(x.device());
   const WithoutAutocast dtypes_as_given;
-  const Tensor input = x.contiguous();
+  const at::ScalarType dtype = product_dtype(x, weights[0]);
+  const Tensor input = x.contiguous(), operand = input.to(dtype);
   std::vector<Tensor> frozen, results;
   for (size_t i = 0; i < weights.size(); ++i) {
-    const at::ScalarType dtype = product_dtype(x, weights[i]);
-    frozen.push_back(at::linear(input.to(dtype), weights[i], biases[i] ? Optional(biases[i]->to(dtype)) : std::nullopt));
+    frozen.push_back(at::linear(operand, weights[i], biases.empty() ? Optional() : Optional(biases[i].to(dtype))));
     results.push_back(dtype == x.scalar_type() ? frozen[i] : at::empty(frozen[i].sizes(), x.options()));
   }
   const Optional sentences = contiguous(group);
@@ -61,15 +62,8 @@ std::vector<Tensor> lora_forward(
   return results;
 }
 
-Tensor lora_linear(
-    const Tensor& x, const Tensor& weight, const Optional& bias, const Tensor& lora_A, const Tensor& lora_B,
-    const Optional& group, double scaling) {
-  const int64_t groups = check_lora_linear(x, weight, bias, lora_A, lora_B, group);
-  return lora_forward(x, weight, bias, lora_A, lora_B, group, scaling, groups)[0];
-}
-
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("lora_linear", &lora_linear); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("lora_linears", &lora_linears); }
 
 }  // namespace hyperloader::cuda

@@ -10,28 +10,23 @@
 namespace hyperloader::cuda {
 namespace {
 
-// frozen, grad_x: undefined where the gradient of x is not wanted; grad_A, grad_B: undefined likewise.
 struct BackwardCall {
   std::vector<Tensor> grads;
-  Tensor x, frozen, grad_x;
-  std::vector<Tensor> grad_A, grad_B;
+  Tensor x, frozen, grad_x;            // the latter two undefined where the gradient of x is not wanted
+  std::vector<Tensor> grad_A, grad_B;  // empty where they are not wanted
   double scaling;
-
-  bool wants(const std::vector<Tensor>& tensors) const {
-    return std::any_of(tensors.begin(), tensors.end(), [](const Tensor& tensor) { return tensor.defined(); });
-  }
 };
 
 template <typename X, typename C>
 void backward(const BackwardCall& call, const Updates& updates, const Optional& group) {
   using S = Sum<X>;
   const Tokens tokens = tokens_of(call.x, group, updates.groups);
-  const bool wants_A = call.wants(call.grad_A), wants_B = call.wants(call.grad_B), wants_x = call.grad_x.defined();
+  const bool wants_A = !call.grad_A.empty(), wants_B = !call.grad_B.empty(), wants_x = call.grad_x.defined();
   const int64_t thin = updates.thin(), rank = updates.rank(), groups = updates.groups, in_features = call.x.size(-1);
   const int64_t count = tokens.sentences * tokens.tokens, wide = padded(in_features);
   int64_t results = wants_A ? thin * wide : 0;
-  for (size_t i = 0; i < updates.size(); ++i) {
-    if (call.grad_B[i].defined()) results += padded(updates.A[i].size(-2)) * padded(updates.B[i].size(-2));
+  for (size_t i = 0; wants_B && i < updates.size(); ++i) {
+    results += padded(updates.A[i].size(-2)) * padded(updates.B[i].size(-2));
   }
   const int64_t splits = splits_for(tokens, results);
 
@@ -47,7 +42,7 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
     const int64_t out_features = updates.B[i].size(-2);
     B.push_back(memory.reserve<C>(wants_x || wants_A ? groups * thin * padded(out_features) : 0));
     B_parts.push_back(
-        memory.reserve<S>(call.grad_B[i].defined() ? groups * splits * updates.A[i].size(-2) * out_features : 0));
+        memory.reserve<S>(wants_B ? groups * splits * updates.A[i].size(-2) * out_features : 0));
   }
   memory.allocate(call.x);
 
@@ -100,10 +95,10 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   if (wants_A) add(memory[shrunk_grad], rank, call.x, in_features, memory[A_parts]);
   for (size_t i = 0; i < updates.size(); ++i) {
     const int64_t own = updates.A[i].size(-2), out_features = updates.B[i].size(-2);
-    if (call.grad_A[i].defined()) {
+    if (wants_A) {
       finish(memory[A_parts] + updates.begin[i] * in_features, rank, own, in_features, call.grad_A[i], false);
     }
-    if (!call.grad_B[i].defined()) continue;
+    if (!wants_B) continue;
     add(memory[shrunk] + updates.begin[i], own, call.grads[i], out_features, memory[B_parts[i]]);
     finish(memory[B_parts[i]], own, own, out_features, call.grad_B[i], true);
   }
@@ -111,84 +106,58 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   reduce<S>(reductions);
 }
 
-// Which gradients are wanted.
-struct Wanted {
-  bool x;
-  std::vector<bool> weights, biases, A, B;
-};
-
-std::vector<Tensor> lora_backward(
+std::vector<Tensor> lora_linears_backward(
     at::TensorList given, const Tensor& x, at::TensorList weights, at::TensorList lora_A, at::TensorList lora_B,
-    const Optional& group, double scaling, int64_t groups, const Wanted& wanted) {
+    const Optional& group, double scaling, const c10::List<bool>& needed) {
+  const int64_t groups = check_lora_linears(x, weights, {}, lora_A, lora_B, group);
+  check_lora_linears_backward(given, x, weights, needed);
   const Guard device(x.device());
   const WithoutAutocast dtypes_as_given;
+  const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
+  const at::ScalarType dtype = product_dtype(x, weights[0]), sums = accumulation_dtype(x.scalar_type());
   const Tensor input = x.contiguous();
-  std::vector<Tensor> grads;
+  std::vector<Tensor> grads, results;
   for (const Tensor& grad : given) grads.push_back(grad.contiguous());
 
   Tensor frozen, grad_x;  // Σ grad · weight, and with the updates
-  for (size_t i = 0; wanted.x && i < weights.size(); ++i) {
-    const at::ScalarType dtype = product_dtype(x, weights[i]);
-    const Tensor grad = as_matrix(grads[i].to(dtype));
-    frozen = i == 0 ? at::mm(grad, weights[i]) : frozen.addmm_(grad, weights[i]);
-  }
-  if (wanted.x) {
+  if (needs_x) {
+    frozen = at::mm(as_matrix(grads[0].to(dtype)), weights[0]);
+    for (size_t i = 1; i < weights.size(); ++i) frozen.addmm_(as_matrix(grads[i].to(dtype)), weights[i]);
     frozen = frozen.view(x.sizes());
-    grad_x = frozen.scalar_type() == x.scalar_type() ? frozen : at::empty(x.sizes(), x.options());
+    grad_x = dtype == x.scalar_type() ? frozen : at::empty(x.sizes(), x.options());
+    results.push_back(grad_x);
   }
-  const auto empty_where = [](bool wants, const Tensor& like) {
-    return wants ? at::empty(like.sizes(), like.options()) : Tensor();
-  };
-  std::vector<Tensor> grad_A, grad_B;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    grad_A.push_back(empty_where(wanted.A[i], lora_A[i]));
-    grad_B.push_back(empty_where(wanted.B[i], lora_B[i]));
+  for (size_t i = 0; needed.get(1) && i < weights.size(); ++i) {
+    const Tensor product = at::mm(as_matrix(grads[i].to(dtype)).t(), as_matrix(input.to(dtype)));
+    results.push_back(product.to(weights[i].scalar_type()));
   }
+  for (size_t i = 0; needed.get(2) && i < weights.size(); ++i) {  // in its own dtype, which may be wider
+    results.push_back(as_matrix(grads[i]).sum(0, /*keepdim=*/false, sums));
+  }
+  std::vector<Tensor> grad_A, grad_B;  // without entries where they are not wanted
+  for (size_t i = 0; needs_A && i < weights.size(); ++i) grad_A.push_back(at::empty(lora_A[i].sizes(), lora_A[i].options()));
+  for (size_t i = 0; needs_B && i < weights.size(); ++i) grad_B.push_back(at::empty(lora_B[i].sizes(), lora_B[i].options()));
+
   const Optional sentences = contiguous(group);
   for (size_t begin = 0; begin < weights.size(); begin += kProjections) {
-    const size_t count = std::min<size_t>(kProjections, weights.size() - begin), end = begin + count;
+    const size_t count = std::min<size_t>(kProjections, weights.size() - begin);
     const Updates updates(lora_A.slice(begin, count), lora_B.slice(begin, count), group.has_value(), groups);
     const auto part = [&](const std::vector<Tensor>& all) {
-      return std::vector<Tensor>(all.begin() + begin, all.begin() + end);
+      return all.empty() ? all : std::vector<Tensor>(all.begin() + begin, all.begin() + begin + count);
     };
     const BackwardCall call{part(grads), input, frozen, grad_x, part(grad_A), part(grad_B), scaling};
     with_types(x.scalar_type(), updates.same_dtypes(x), [&](auto types) {
       backward<typename decltype(types)::X, typename decltype(types)::C>(call, updates, sentences);
     });
-    frozen = grad_x;
+    frozen = grad_x;  // the next updates are added to it
   }
-
-  const at::ScalarType sums = accumulation_dtype(x.scalar_type());
-  std::vector<Tensor> results;
-  if (wanted.x) results.push_back(grad_x);
-  for (size_t i = 0; i < weights.size(); ++i) {
-    if (!wanted.weights[i]) continue;
-    const at::ScalarType dtype = product_dtype(x, weights[i]);
-    const Tensor product = at::mm(as_matrix(grads[i].to(dtype)).t(), as_matrix(input.to(dtype)));
-    results.push_back(product.to(weights[i].scalar_type()));
-  }
-  for (size_t i = 0; i < weights.size(); ++i) {
-    if (wanted.biases[i]) results.push_back(as_matrix(grads[i]).sum(0, /*keepdim=*/false, sums));
-  }
-  for (const std::vector<Tensor>* found : {&grad_A, &grad_B}) {
-    for (const Tensor& grad : *found) {
-      if (grad.defined()) results.push_back(grad);
-    }
-  }
+  results.insert(results.end(), grad_A.begin(), grad_A.end());
+  results.insert(results.end(), grad_B.begin(), grad_B.end());
   return results;
-}
-
-std::vector<Tensor> lora_linear_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B,
-    const Optional& group, double scaling, const c10::List<bool>& needed) {
-  const int64_t groups = check_lora_linear(x, weight, std::nullopt, lora_A, lora_B, group);
-  check_lora_linear_backward(grad, x, weight, needed);
-  const Wanted wanted{needed.get(0), {needed.get(1)}, {needed.get(2)}, {needed.get(3)}, {needed.get(4)}};
-  return lora_backward(grad, x, weight, lora_A, lora_B, group, scaling, groups, wanted);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("lora_linear_backward", &lora_linear_backward); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("lora_linears_backward", &lora_linears_backward); }
 
 }  // namespace hyperloader::cuda
