@@ -20,7 +20,8 @@ struct Forward {
 };
 
 template <typename X, typename C, bool kNorm>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>) adapter_kernel(const __grid_constant__ Forward<X, C> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
+    adapter_kernel(const __grid_constant__ Forward<X, C> call) {
   using S = Sum<X>;
   __shared__ Partial<S> partial;
   __shared__ Moments<S> kept[kWarps][kTokens];
@@ -52,7 +53,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>) adapter_kernel(con
       S v[8];
       values(tile, h, adapter.up_bias, column, v);
       if constexpr (kNorm) {
-        const auto weight = load<8>(adapter.norm_weight + own, 8, true), bias = load<8>(adapter.norm_bias + own, 8, true);
+        const auto weight = load<8>(adapter.norm_weight + own, 8, true),
+                   bias = load<8>(adapter.norm_bias + own, 8, true);
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[i] = (v[i] - standard[h].mean) * standard[h].rstd * weight.at[i] + bias.at[i];
       }

@@ -49,8 +49,7 @@ struct Standard {
 
 // Of all lanes and warps that share a token; `kept` is shared memory.
 template <typename S>
-__device__ __forceinline__ Standard<S> join_block(
-    Moments<S> own, int h, S eps, Moments<S> (&kept)[kWarps][kTokens]) {
+__device__ __forceinline__ Standard<S> join_block(Moments<S> own, int h, S eps, Moments<S> (&kept)[kWarps][kTokens]) {
 #pragma unroll
   for (int mask = 1; mask < 4; mask *= 2) {
     own.join(
@@ -76,10 +75,10 @@ struct Adapter {
 
   Tokens tokens;
   int64_t hidden, bottleneck;
-  bool aligned;          // all rows of tokens are, for accesses of 16 bytes
-  const C *down, *up;    // of each group (padded bottleneck, padded hidden), (padded hidden, padded bottleneck)
-  const S* down_bias;    // (padded bottleneck)
-  const S* up_bias;      // (padded hidden), and so the next two; null where there is no outer norm
+  bool aligned;        // all rows of tokens are, for accesses of 16 bytes
+  const C *down, *up;  // of each group (padded bottleneck, padded hidden), (padded hidden, padded bottleneck)
+  const S* down_bias;  // (padded bottleneck)
+  const S* up_bias;    // (padded hidden), and so the next two; null where there is no outer norm
   const S* norm_weight;
   const S* norm_bias;
   Activation activation;

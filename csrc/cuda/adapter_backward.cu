@@ -64,8 +64,7 @@ void run(const Call& call) {
   const int64_t splits = splits_for(tokens, 2 * padded(hidden) * padded(bottleneck));
 
   Workspace memory;
-  const AdapterLayout<X, C> layout(
-      call.weights, call.options, call.group.has_value(), /*transposed=*/true, memory);
+  const AdapterLayout<X, C> layout(call.weights, call.options, call.group.has_value(), /*transposed=*/true, memory);
   const auto units = memory.reserve<S>(2 * count * bottleneck);
   const auto grad_v = memory.reserve<X>(outer ? count * hidden : 0);
   const auto sums = memory.reserve<S>(tiles * places.width);
@@ -98,8 +97,7 @@ void run(const Call& call) {
   products.tokens = tokens;
   products.splits = splits;
   const X *z = call.z.const_data_ptr<X>(), *v = outer ? memory[grad_v] : kernel_call.grad;
-  products.add(
-      {memory[units], 2 * bottleneck, bottleneck, z, hidden, rows_aligned(z, hidden), memory[down_parts]});
+  products.add({memory[units], 2 * bottleneck, bottleneck, z, hidden, rows_aligned(z, hidden), memory[down_parts]});
   products.add(
       {memory[units] + bottleneck, 2 * bottleneck, bottleneck, v, hidden, rows_aligned(v, hidden), memory[up_parts]});
   sum_products<X, C>(products);
@@ -132,8 +130,16 @@ void run(const Call& call) {
   const auto [weight, bias] = weights.inner_norm(call.options.norm);
   const auto [grad_weight, grad_bias] = grads.inner_norm(call.options.norm);
   const InnerNorm<S> norm{
-      memory[inner_product], memory[inner_bias], as_layout(weights.down_weight), as_layout(weight), as_layout(bias),
-      hidden,                bottleneck,         to(grads.down_weight),          to(grad_weight),   to(grad_bias)};
+      memory[inner_product],
+      memory[inner_bias],
+      as_layout(weights.down_weight),
+      as_layout(weight),
+      as_layout(bias),
+      hidden,
+      bottleneck,
+      to(grads.down_weight),
+      to(grad_weight),
+      to(grad_bias)};
   launch(inner_norm_kernel<S>, dim3((hidden + kThreads - 1) / kThreads, groups), dim3(kThreads), 0, norm);
 }
 
@@ -167,8 +173,8 @@ std::vector<Tensor> adapter_backward(
     run<typename decltype(types)::X, typename decltype(types)::C>(call);
   });
   if (inner) {
-    grad_x = std::get<0>(at::native_layer_norm_backward(
-        grad_x, input, {options.hidden}, mean, rstd, {}, {}, {true, false, false}));
+    grad_x = std::get<0>(
+        at::native_layer_norm_backward(grad_x, input, {options.hidden}, mean, rstd, {}, {}, {true, false, false}));
     grad_x.add_(grad_y);
   }
 

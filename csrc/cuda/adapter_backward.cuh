@@ -129,7 +129,8 @@ __device__ __forceinline__ void through_norm(
 }
 
 template <typename X, typename C, bool kNorm>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>) adapter_backward_kernel(const __grid_constant__ Backward<X, C> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
+    adapter_backward_kernel(const __grid_constant__ Backward<X, C> call) {
   using S = Sum<X>;
   __shared__ Partial<S> partial;
   const Tokens& tokens = call.adapter.tokens;

@@ -5,9 +5,9 @@ namespace {
 
 // to[unit] += Σ over the hidden units of down · norm_bias: one warp each.
 template <typename S>
-__global__ void __launch_bounds__(kThreads)
-    add_norm_bias_kernel(const __grid_constant__ Layout down, AnyNumbers bias, int64_t bias_group_stride,
-                         int64_t bias_stride, S* to, int64_t to_group_stride) {
+__global__ void __launch_bounds__(kThreads) add_norm_bias_kernel(
+    const __grid_constant__ Layout down, AnyNumbers bias, int64_t bias_group_stride, int64_t bias_stride, S* to,
+    int64_t to_group_stride) {
   const int64_t unit = int64_t(blockIdx.x) * kWarps + warp_of_block(), group = blockIdx.y;
   if (unit >= down.rows) return;
   S sum = 0;

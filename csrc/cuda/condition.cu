@@ -28,7 +28,9 @@ void forward(const ConditionWeights& weights, at::ArrayRef<double> scales, doubl
   const Condition<S>& c = arguments.condition;
   const Places at(c);
   const int64_t shared = kRowsOfBlock * at.forward_width * static_cast<int64_t>(sizeof(S));
-  launch(condition_kernel<S>, blocks_of(c), dim3(kThreads), shared, c, at, AnyResults{results.mutable_data_ptr(), results.scalar_type()});
+  launch(
+      condition_kernel<S>, blocks_of(c), dim3(kThreads), shared, c, at,
+      AnyResults{results.mutable_data_ptr(), results.scalar_type()});
 }
 
 Tensor condition(

@@ -31,7 +31,7 @@ struct Condition {
 
 // Where the numbers of a row stand.
 struct Places {
-  int64_t input, hidden, before, forward_width;                                 // both directions
+  int64_t input, hidden, before, forward_width;                               // both directions
   int64_t grad_input, grad_hidden, grad_before, along_standard, grad, width;  // the backward
 
   template <typename S>

@@ -48,7 +48,8 @@ struct Heads {
 };
 
 template <typename S>
-__device__ __forceinline__ S number(const AnyNumbers& matrix, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+__device__ __forceinline__ S
+number(const AnyNumbers& matrix, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   return row < rows && column < columns ? matrix.load<S>(row * columns + column) : S(0);
 }
 

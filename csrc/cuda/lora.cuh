@@ -36,7 +36,8 @@ struct LowRank {
 };
 
 template <typename X, typename C>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>) low_rank_kernel(const __grid_constant__ LowRank<X, C> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
+    low_rank_kernel(const __grid_constant__ LowRank<X, C> call) {
   using S = Sum<X>;
   __shared__ Partial<S> partial;
   const Tokens& tokens = call.tokens;
@@ -125,8 +126,8 @@ struct Updates {
   template <typename C>
   void lay_out_B(Layouts& layouts, size_t i, C* to, bool transposed) const {
     const int64_t wide = padded(B[i].size(-2));
-    Layout layout = Matrix{B[i], grouped, transposed}.layout(
-        to, false, transposed ? thin() : wide, transposed ? wide : thin());
+    Layout layout =
+        Matrix{B[i], grouped, transposed}.layout(to, false, transposed ? thin() : wide, transposed ? wide : thin());
     (transposed ? layout.first_row : layout.first_column) = begin[i];
     layouts.add(layout);
   }
@@ -138,9 +139,9 @@ inline at::ScalarType product_dtype(const Tensor& x, const Tensor& weight) {
 }
 
 inline Tensor as_matrix(const Tensor& tensor) {
-  return tensor.dim() == 2 ? tensor
-                           : tensor.reshape({c10::multiply_integers(tensor.sizes().slice(0, tensor.dim() - 1)),
-                                             tensor.size(-1)});
+  return tensor.dim() == 2
+             ? tensor
+             : tensor.reshape({c10::multiply_integers(tensor.sizes().slice(0, tensor.dim() - 1)), tensor.size(-1)});
 }
 
 // `frozen` is the product; `y` what is written, the same where the dtypes are.
@@ -159,8 +160,7 @@ Side<const X, C> operand_side(const Tensor& x, int64_t width, const C* weights) 
 
 template <typename X, typename C>
 void run_low_rank(const LowRank<X, C>& call) {
-  launch(
-      low_rank_kernel<X, C>, dim3(call.tokens.tiles()), dim3(kThreads), Units<C>::bytes(padded(call.rank)), call);
+  launch(low_rank_kernel<X, C>, dim3(call.tokens.tiles()), dim3(kThreads), Units<C>::bytes(padded(call.rank)), call);
 }
 
 inline Optional contiguous(const Optional& group) { return group ? Optional(group->contiguous()) : std::nullopt; }

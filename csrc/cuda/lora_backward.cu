@@ -1,5 +1,5 @@
-// Gradients of frozen linear layers with LoRA updates on CUDA devices. No gradient of the size of a weight is formed for
-// lora_A and lora_B: only the kernels' sums over the tokens are.
+// Gradients of frozen linear layers with LoRA updates on CUDA devices. No gradient of the size of a weight is formed
+// for lora_A and lora_B: only the kernels' sums over the tokens are.
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 #include <torch/library.h>
@@ -41,8 +41,7 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   for (size_t i = 0; i < updates.size(); ++i) {
     const int64_t out_features = updates.B[i].size(-2);
     B.push_back(memory.reserve<C>(wants_x || wants_A ? groups * thin * padded(out_features) : 0));
-    B_parts.push_back(
-        memory.reserve<S>(wants_B ? groups * splits * updates.A[i].size(-2) * out_features : 0));
+    B_parts.push_back(memory.reserve<S>(wants_B ? groups * splits * updates.A[i].size(-2) * out_features : 0));
   }
   memory.allocate(call.x);
 
@@ -61,12 +60,10 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   LowRank<X, C> again = through;  // x to the units
   if (wants_x || wants_A) {
     for (size_t i = 0; i < updates.size(); ++i) {
-      through.from[through.from_count++] =
-          operand_side<X, C>(call.grads[i], updates.B[i].size(-2), memory[B[i]]);
+      through.from[through.from_count++] = operand_side<X, C>(call.grads[i], updates.B[i].size(-2), memory[B[i]]);
     }
     if (wants_x) {
-      through.to[through.to_count++] =
-          result_side<X, C>(call.frozen, call.grad_x, in_features, memory[A_transposed]);
+      through.to[through.to_count++] = result_side<X, C>(call.frozen, call.grad_x, in_features, memory[A_transposed]);
     }
     through.shrunk = wants_A ? memory[shrunk_grad] : nullptr;
     run_low_rank(through);
@@ -89,7 +86,14 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   const auto finish = [&](const S* parts, int64_t all, int64_t rows, int64_t columns, const Tensor& grad, bool turned) {
     const int64_t size = all * columns;
     reductions.add(
-        {parts, splits, size, splits * size, false, rows, columns, {grad.mutable_data_ptr(), grad.scalar_type()},
+        {parts,
+         splits,
+         size,
+         splits * size,
+         false,
+         rows,
+         columns,
+         {grad.mutable_data_ptr(), grad.scalar_type()},
          turned});
   };
   if (wants_A) add(memory[shrunk_grad], rank, call.x, in_features, memory[A_parts]);
@@ -135,8 +139,10 @@ std::vector<Tensor> lora_linears_backward(
     results.push_back(as_matrix(grads[i]).sum(0, /*keepdim=*/false, sums));
   }
   std::vector<Tensor> grad_A, grad_B;  // without entries where they are not wanted
-  for (size_t i = 0; needs_A && i < weights.size(); ++i) grad_A.push_back(at::empty(lora_A[i].sizes(), lora_A[i].options()));
-  for (size_t i = 0; needs_B && i < weights.size(); ++i) grad_B.push_back(at::empty(lora_B[i].sizes(), lora_B[i].options()));
+  for (size_t i = 0; needs_A && i < weights.size(); ++i)
+    grad_A.push_back(at::empty(lora_A[i].sizes(), lora_A[i].options()));
+  for (size_t i = 0; needs_B && i < weights.size(); ++i)
+    grad_B.push_back(at::empty(lora_B[i].sizes(), lora_B[i].options()));
 
   const Optional sentences = contiguous(group);
   for (size_t begin = 0; begin < weights.size(); begin += kProjections) {

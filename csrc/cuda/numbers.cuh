@@ -81,9 +81,7 @@ struct AnyResults {
     switch (dtype) {
       case at::kDouble: static_cast<double*>(data)[index] = static_cast<double>(value); break;
       case at::kHalf: static_cast<Half*>(data)[index] = static_cast<Half>(static_cast<float>(value)); break;
-      case at::kBFloat16:
-        static_cast<BFloat16*>(data)[index] = static_cast<BFloat16>(static_cast<float>(value));
-        break;
+      case at::kBFloat16: static_cast<BFloat16*>(data)[index] = static_cast<BFloat16>(static_cast<float>(value)); break;
       default: static_cast<float*>(data)[index] = static_cast<float>(value);
     }
   }

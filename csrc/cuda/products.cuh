@@ -18,8 +18,8 @@ class Product {
     S right[kColumnsOfProduct][kDepth + 4];
   };
 
-  // left(row, term) and right(column, term) give zero where there is none. kAlong: that which is stored along the terms,
-  // so that neighbouring threads read neighbouring numbers.
+  // left(row, term) and right(column, term) give zero where there is none. kAlong: that which is stored along the
+  // terms, so that neighbouring threads read neighbouring numbers.
   template <bool kLeftAlong, bool kRightAlong, typename Left, typename Right>
   __device__ __forceinline__ void add(Memory& memory, int64_t depth, const Left& left, const Right& right) {
     for (int64_t begin = 0; begin < depth; begin += kDepth) {

@@ -6,7 +6,8 @@ namespace {
 
 constexpr int kUnits = 32;  // units and columns of a block's sums
 
-// A warp's share of the sums (32 units, 32 columns): lane l holds the units g + 8 h + 16 m and the columns 8q .. 8q + 7.
+// A warp's share of the sums (32 units, 32 columns): lane l holds the units g + 8 h + 16 m and the columns 8q .. 8q
+// + 7.
 template <typename S>
 struct Sums {
   S parts[2][4][4] = {};
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(kThreads) sum_products_kernel(const __grid_con
   const TokenProduct<X>& product = products.of[which];
   const int64_t unit = block / slices * kUnits, column = block % slices * kStep;
   const int64_t split = blockIdx.y, group = blockIdx.z;
-  const Operands<X> from{product.units + unit, product.stride,           product.count - unit, product.x + column,
+  const Operands<X> from{product.units + unit, product.stride,         product.count - unit, product.x + column,
                          product.width,        product.width - column, product.aligned};
   Sums<S> sums;
   const Tokens& tokens = products.tokens;
@@ -134,7 +135,7 @@ __global__ void __launch_bounds__(kThreads) sum_products_kernel(const __grid_con
 constexpr int kColumns = 32, kShares = 8;  // of a block of `reduce_kernel`
 
 template <typename S>
-__global__ void __launch_bounds__(kColumns * kShares) reduce_kernel(const __grid_constant__ Reductions reductions) {
+__global__ void __launch_bounds__(kColumns* kShares) reduce_kernel(const __grid_constant__ Reductions reductions) {
   __shared__ S shares[kShares][kColumns];
   const Reduction& reduction = reductions.of[blockIdx.y];
   const int64_t size = reduction.rows * reduction.columns, group = blockIdx.z;

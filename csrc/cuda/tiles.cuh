@@ -148,8 +148,8 @@ struct Units {
   __device__ Rows<const C> rows() const { return {numbers, units, true, kTokens, units + kApart}; }
 };
 
-// The products add(tile, unit) of units [unit, unit + 32), summed over the warps: finish(token, unit, sum) by one thread
-// each, which may keep a number in partial.of[0][token][unit - first unit].
+// The products add(tile, unit) of units [unit, unit + 32), summed over the warps: finish(token, unit, sum) by one
+// thread each, which may keep a number in partial.of[0][token][unit - first unit].
 template <typename S, typename Add, typename Finish>
 __device__ __forceinline__ void shrink(int64_t units, Partial<S>& partial, const Add& add, const Finish& finish) {
   for (int64_t unit = 0; unit < units; unit += kStep) {
@@ -173,8 +173,7 @@ __device__ __forceinline__ void shrink(int64_t units, Partial<S>& partial, const
 
 // A warp's share of tile += rows · weightsᵀ over all columns of the rows; `weights` (units, padded(width)).
 template <typename C, typename T>
-__device__ __forceinline__ void add_products(
-    Tile<Sum<C>>& tile, const Rows<T>& rows, const C* weights, int64_t unit) {
+__device__ __forceinline__ void add_products(Tile<Sum<C>>& tile, const Rows<T>& rows, const C* weights, int64_t unit) {
   const int64_t terms = padded(rows.width);
   for (int64_t term = warp_of_block() * kStep; term < terms; term += kWarps * kStep) {
     multiply(tile, rows, term, weights + unit * terms, terms);

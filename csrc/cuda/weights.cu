@@ -14,8 +14,8 @@ __global__ void __launch_bounds__(kThreads) lay_out_kernel(const __grid_constant
     const int64_t row = to_row - layout.first_row, column = to_column - layout.first_column;
     S value = 0;
     if (row >= 0 && row < layout.rows && column >= 0 && column < layout.columns) {
-      value = layout.from.load<S>(
-          group * layout.group_stride + row * layout.row_stride + column * layout.column_stride);
+      value =
+          layout.from.load<S>(group * layout.group_stride + row * layout.row_stride + column * layout.column_stride);
       if (layout.factor.data != nullptr) {
         value *= layout.factor.load<S>(
             group * layout.factor_group_stride + (layout.factor_of_rows ? row : column) * layout.factor_stride);
@@ -62,8 +62,7 @@ Tokens tokens_of(const Tensor& x, const std::optional<Tensor>& group, int64_t gr
   found.group = group ? group->const_data_ptr<int64_t>() : nullptr;
   found.groups = groups;
   found.tiles_of_sentence = (found.tokens + kTokens - 1) / kTokens;
-  TORCH_CHECK_VALUE(
-      groups > 0 || found.tiles() == 0, "group must name one of the stacked weights, got none of them");
+  TORCH_CHECK_VALUE(groups > 0 || found.tiles() == 0, "group must name one of the stacked weights, got none of them");
   return found;
 }
 
