@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "bench/results/kernels/cuda.json"
+VARIABLES = ("CUDA_HOME", "CPATH", "LIBRARY_PATH")
 EXPECTED: dict[str, str] = {}  # the beginning of a kernel's name -> why it may have a stack or spill
 
 _IMPORT = """
@@ -43,7 +45,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build/cuda", help="folder of the build, made anew")
     parser.add_argument("--report", type=Path, default=REPORT)
+    parser.add_argument("--environment", action="store_true", help="print the build's environment for a shell, no more")
     given = parser.parse_args()
+    if given.environment:
+        found = toolkit()
+        print("\n".join(f"export {name}={shlex.quote(found[name])}" for name in VARIABLES if name in found))
+        return 0
     environment = toolkit() | {"HYPERLOADER_NATIVE": "cuda", "NVCC_APPEND_FLAGS": "-Xptxas -v"}
     output = build(given.build, environment)
     kernels = sorted(resources(output), key=lambda kernel: (kernel["name"], kernel["architecture"]))
@@ -75,7 +82,8 @@ def toolkit() -> dict[str, str]:
     shipped = sorted((Path(torch.__file__).parents[1] / "nvidia").glob("cu[0-9]*"))
     for variable, folder in (("CPATH", "include"), ("LIBRARY_PATH", "lib")):
         found = [str(path / folder) for path in shipped if (path / folder).is_dir()]
-        environment[variable] = os.pathsep.join([*found, *filter(None, [environment.get(variable)])])
+        if found:
+            environment[variable] = os.pathsep.join([*found, *filter(None, [environment.get(variable)])])
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     return environment
 

@@ -26,14 +26,15 @@ step() { # name, most seconds, command ...
 )
 folder=$OUT/$($PYTHON -c "import torch; from bench import machine; print(machine.slug(torch.device('$DEVICE')))")
 mkdir -p "$folder"
-[ "$DEVICE" = cuda ] && step build 150 env HYPERLOADER_NATIVE=cuda MAX_JOBS="$(nproc)" $PYTHON setup.py -q build_ext --inplace
+[ "$DEVICE" = cuda ] && eval "$($PYTHON bench/cuda_check.py --environment)" && step build 150 env HYPERLOADER_NATIVE=cuda MAX_JOBS="$(nproc)" $PYTHON setup.py -q build_ext --inplace
 $PYTHON -c 'import json, hyperloader; print(json.dumps(hyperloader.build_info(), indent=1))' | tee "$folder/build.json"
 
 step "tests marked gpu" 90 $PYTHON -m pytest -q -m gpu
 step "operators' tests" 150 $PYTHON -m pytest -q tests/ops --ignore tests/ops/test_cpu_kernels.py --ignore tests/ops/test_native_loading.py
 for tool in memcheck racecheck; do
   if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
-    step "compute-sanitizer $tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 3 $PYTHON tests/ops/small_calls.py
+    step "compute-sanitizer $tool" 60 compute-sanitizer --target-processes all --tool "$tool" --error-exitcode 3 \
+      env PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH="$PWD:$PWD/tests" "$PYTHON" tests/ops/small_calls.py
   fi
 done
 measure() { step "bench $*" 150 $PYTHON -m bench "$@" --device "$DEVICE" --threads 2 --no-compile --output "$folder"; }
