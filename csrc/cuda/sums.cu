@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kColumns* kShares) reduce_kernel(const __grid_
 
 int64_t splits_for(const Tokens& tokens, int64_t results) {
   constexpr int64_t kBlocks = 512, kLeastTiles = 2 * kWarps;  // in flight on a GPU; worth a block
-  const int64_t blocks = std::max<int64_t>(results / (kUnits * kStep), 1) * tokens.groups;
+  const int64_t blocks = std::max<int64_t>(results / (kUnits * kStep), 1) * std::max<int64_t>(tokens.groups, 1);
   return std::max<int64_t>(std::min(kBlocks / blocks, tokens.tiles() / kLeastTiles), 1);
 }
 
