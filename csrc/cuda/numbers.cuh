@@ -50,10 +50,18 @@ bool rows_aligned(const T* data, int64_t width) {
   return reinterpret_cast<uintptr_t>(data) % kBytes == 0 && width * static_cast<int64_t>(sizeof(T)) % kBytes == 0;
 }
 
+// The same bytes as another type.
+template <typename To, typename From>
+__device__ __forceinline__ To bytes_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
 template <typename T>
 __device__ __forceinline__ uint32_t pack(float first, float second) {
-  const Numbers<T, 2> both{{static_cast<T>(first), static_cast<T>(second)}};
-  return *reinterpret_cast<const uint32_t*>(&both);
+  return bytes_as<uint32_t>(Numbers<T, 2>{{static_cast<T>(first), static_cast<T>(second)}});
 }
 
 // Numbers of a dtype that is known at run time.

@@ -45,8 +45,7 @@ __device__ __forceinline__ void add_tile(Sums<Sum<X>>& sums, const Operands<X>& 
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         const int token = pair + 8 * far + odd;
-        const auto found = from.template columns<4>(first + token, token < count, 4 * g);
-        x[far][odd] = *reinterpret_cast<const uint2*>(&found);
+        x[far][odd] = bytes_as<uint2>(from.template columns<4>(first + token, token < count, 4 * g));
       }
 #pragma unroll
       for (int m = 0; m < 2; ++m) {

@@ -88,11 +88,10 @@ __device__ __forceinline__ void multiply(
   if constexpr (kIsHalf<C>) {
     static_assert(std::is_same_v<std::remove_const_t<T>, C>);
     const int64_t own = term + lane_column();
-    const auto first = rows.template load<8>(0, own), second = rows.template load<8>(1, own);
-    const uint4 a = *reinterpret_cast<const uint4*>(&first), b = *reinterpret_cast<const uint4*>(&second);
+    const uint4 a = bytes_as<uint4>(rows.template load<8>(0, own)), b = bytes_as<uint4>(rows.template load<8>(1, own));
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const uint4 w = *reinterpret_cast<const uint4*>(weights + (4 * lane_token() + i) * stride + own);
+      const uint4 w = bytes_as<uint4>(load<8>(weights + (4 * lane_token() + i) * stride + own, 8, true));
       tensor_core_product<C>(tile.parts[i], {a.x, b.x, a.y, b.y}, {w.x, w.y});
       tensor_core_product<C>(tile.parts[i], {a.z, b.z, a.w, b.w}, {w.z, w.w});
     }
@@ -104,7 +103,7 @@ __device__ __forceinline__ void multiply(
       const auto first = rows.template load<kTerms>(0, at), second = rows.template load<kTerms>(1, at);
 #pragma unroll
       for (int column = 0; column < 8; ++column) {
-        const auto w = *reinterpret_cast<const Numbers<C, kTerms>*>(weights + column * stride + at);
+        const auto w = load<kTerms>(weights + column * stride + at, kTerms, true);
 #pragma unroll
         for (int i = 0; i < kTerms; ++i) {
           tile.at(0, column) += static_cast<C>(first.at[i]) * w.at[i];
