@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint bench sanitize study clean
+.PHONY: help install demo test test-all lint bench sanitize cuda-check study clean
 help:
-	@echo "make demo | test | test-all | lint | bench | sanitize | study | clean"
+	@echo "make demo | test | test-all | lint | bench | sanitize | cuda-check | study | clean"
 
 install: $(installed)
 
@@ -50,6 +50,14 @@ sanitize: $(installed)
 	    $(bin)/python setup.py -q build --build-base $(sanitized) --build-lib $(sanitized)/lib
 	LD_PRELOAD=$(preloaded) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    PYTHONPATH=$(abspath $(sanitized)/lib) $(bin)/pytest -o pythonpath=tests -p no:cacheprovider tests/ops --ignore tests/ops/test_native_loading.py
+
+# The CUDA kernels without a GPU: compiled, imported, asked for by the dispatcher, their registers and spills counted.
+CUDA_TORCH ?= 2.14.1
+CUDA_VENV ?= build/cuda-venv
+cuda-check:
+	test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet torch==$(CUDA_TORCH) setuptools ninja numpy
+	$(CUDA_VENV)/bin/python bench/cuda_check.py
 
 lint: $(dependencies)
 	$(bin)/ruff check .

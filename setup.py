@@ -1,7 +1,8 @@
 """Build of the compiled extension; everything else about the package is declared in pyproject.toml.
 
 HYPERLOADER_NATIVE=cpu|cuda|none chooses what csrc/ builds, and a choice that fails is an error. Unset, it is cuda where
-PyTorch, nvcc and CUDA sources are there, else cpu, and a build that fails leaves the package without the extension.
+PyTorch for CUDA, nvcc and CUDA sources are there, else cpu, and a build that fails leaves the package without the
+extension. TORCH_CUDA_ARCH_LIST names the GPUs to compile for; which GPU this machine has, if any, makes no difference.
 """
 
 import os
@@ -12,6 +13,7 @@ from setuptools import find_packages, setup
 
 CHOICE = os.environ.get("HYPERLOADER_NATIVE")
 # Vectors of another instruction set are no arguments of ours (-Wno-psabi); at::parallel_for is serial without OpenMP.
+ARCHITECTURES = "8.0;9.0+PTX"
 FLAGS = ["-O3", "-g0", "-Wno-psabi", *(["-fopenmp"] if sys.platform == "linux" else [])]
 
 
@@ -46,6 +48,8 @@ def extension_and_command():
     cuda_sources = [str(path) for path in sorted(Path("csrc/cuda").glob("*.cu"))]
     target = CHOICE or ("cuda" if torch.version.cuda and CUDA_HOME and cuda_sources else "cpu")
     sources = [str(path) for folder in ("csrc", "csrc/cpu") for path in sorted(Path(folder).glob("*.cpp"))]
+    if target == "cuda":
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     kind = CUDAExtension if target == "cuda" else CppExtension
     macros = [("HYPERLOADER_FLAGS", f'"{" ".join(FLAGS)}"')]
     macros += [("HYPERLOADER_CUDA", f'"{torch.version.cuda}"')] if target == "cuda" else []

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bench.clock import DEVICE
+
 FORWARD, BOTH = "forward", "forward + backward"
 
 
@@ -94,6 +96,8 @@ class Case:
     """A benchmark: its points, and how to build what is measured at one of them.
 
     ``gate`` is the small point at which ``bench.gate`` counts operators and bytes; None leaves the case out of it.
+    ``clock`` is what counts on a GPU: ``device``, the time of the kernels alone, from events and with an empty second
+    cache, or ``wall``, the time that the host waits.
     """
 
     name: str
@@ -101,3 +105,4 @@ class Case:
     points: Sequence[Point]
     passes: Callable[[Point, Setting], Iterable[Pass]]
     gate: Point | None = None
+    clock: str = DEVICE

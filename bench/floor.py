@@ -1,9 +1,10 @@
 """What the machine can do at best, measured in the run that it is compared with."""
 
-import time
 from collections.abc import Callable
 
 import torch
+
+from bench.clock import DEVICE, sampler
 
 _SIDE = 1536
 _COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}  # beyond any cache
@@ -22,13 +23,6 @@ def measure_floor(device: torch.device, dtype: torch.dtype, repeats: int = 7) ->
 
 def _median(call: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Median seconds of ``call``."""
-    seconds = []
-    for _ in range(repeats + 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
+    sample = sampler(DEVICE, device)
+    seconds = [sample(call, 1) for _ in range(repeats + 2)]
     return sorted(seconds[2:])[repeats // 2]

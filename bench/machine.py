@@ -27,10 +27,13 @@ def versions() -> dict[str, str | None]:
 
 def hardware(device: torch.device) -> dict[str, str | int]:
     """Name of the device, the instruction sets that PyTorch uses, and how many processors there are."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name, capability = _processor(), torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        capability = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
     return {
         "device": name,
-        "capability": torch.backends.cpu.get_cpu_capability(),
+        "capability": capability,
         "processors": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.case import Calls, Case, Pass, Point, Provider, Setting, Unavailable
+from bench.clock import Sampler, sampler, wall
 from bench.measure import count_memory, count_operators
 
 # Largest error that still counts as right, ‖result - reference‖ / ‖reference‖: of every tensor that a provider returns;
@@ -44,14 +45,15 @@ def measure_point(case: Case, point: Point, setting: Setting, seconds: float) ->
     """
     found = []
     for one in case.passes(point, setting):
-        rows = measure_pass(one, setting, seconds, f"{case.name}, {point.name}, {one.name}")
+        where = f"{case.name}, {point.name}, {one.name}"
+        rows = measure_pass(one, setting, seconds, where, sampler(case.clock, setting.device))
         sizes = {"flop": one.flop, "bytes": one.bytes, "units": one.units, "unit": one.unit}
         found.append({"pass": one.name, **sizes, "providers": rows})
         release(setting)
     return found
 
 
-def measure_pass(one: Pass, setting: Setting, seconds: float, where: str) -> list[dict]:
+def measure_pass(one: Pass, setting: Setting, seconds: float, where: str, sample: Sampler | None = None) -> list[dict]:
     """One dict for every provider: what was measured, or under ``error`` why nothing was."""
     expected = [tensor.detach().double() for tensor in one.expected()]
     rows, ready = {}, {}
@@ -61,7 +63,7 @@ def measure_pass(one: Pass, setting: Setting, seconds: float, where: str) -> lis
         rows[provider.name] |= outcome
         if calls is not None:
             ready[provider] = calls.run
-    timings = time_in_turn(ready, setting.device, seconds)
+    timings = time_in_turn(ready, setting.device, seconds, sample=sample)
     for provider, run in ready.items():
         timing = timings[provider]
         with provider.around():
@@ -123,8 +125,11 @@ def time_in_turn(
     device: torch.device,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
+    sample: Sampler | None = None,
 ) -> dict[Provider, Timing]:
     """Time every provider once per repeat, so that clocks and neighbours disturb all of them alike.
+
+    ``sample`` takes a sample; the wall ``clock`` does if it is None.
 
     A call that is not timed comes before each sample, so that every provider finds the caches and the allocator as it
     left them itself. Each repeat begins with another provider. There are as many as fit into ``seconds`` for each
@@ -132,10 +137,11 @@ def time_in_turn(
     """
     if not calls:
         return {}
+    sample = sample or wall(device, clock)
     once = {}
     for provider, call in calls.items():
         with provider.around():
-            once[provider] = min(_sample(call, 1, device, clock) for _ in range(_WARM_UP))
+            once[provider] = min(sample(call, 1) for _ in range(_WARM_UP))
     inner = {provider: max(1, math.ceil(_SHORTEST_SAMPLE / max(once[provider], 1e-7))) for provider in calls}
     one_round = sum(once[provider] * inner[provider] for provider in calls)
     repeats = min(max(int(seconds * len(calls) / max(one_round, 1e-9)), _LEAST_REPEATS), _MOST_REPEATS)
@@ -148,23 +154,11 @@ def time_in_turn(
             for provider in order:
                 with provider.around():
                     calls[provider]()
-                    samples[provider].append(_sample(calls[provider], inner[provider], device, clock))
+                    samples[provider].append(sample(calls[provider], inner[provider]))
             order = order[1:] + order[:1]
     finally:
         gc.enable()
     return {provider: _summary(samples[provider], inner[provider]) for provider in calls}
-
-
-def _sample(call: Callable[[], object], count: int, device: torch.device, clock: Callable[[], float]) -> float:
-    """Seconds of one call, as the mean of ``count``: wall clock, with the device's work finished at both ends."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = clock()
-    for _ in range(count):
-        call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (clock() - began) / count
 
 
 def _summary(samples: list[float], calls: int) -> Timing:

@@ -10,6 +10,7 @@ import torch
 
 from bench import machine, plot, results
 from bench.case import Case, Point, Setting
+from bench.clock import WALL
 from bench.floor import measure_floor
 from bench.providers import missing_backends
 from bench.runner import WrongResultError, measure_point
@@ -83,6 +84,7 @@ def run_case(case: Case, options: Options) -> dict:
         "format": results.FORMAT, "case": case.name, "title": case.title,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": machine.commit(),
         "versions": machine.versions(), "hardware": machine.hardware(options.device), "options": options.to_dict(),
+        "clock": case.clock if options.device.type == "cuda" else WALL,
         "missing_backends": missing_backends(), "runs": runs,
     }  # fmt: skip
 

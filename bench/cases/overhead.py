@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from bench.baselines import plain
 from bench.case import BOTH, FORWARD, Case, Pass, Point, Provider, Setting
+from bench.clock import WALL
 from bench.providers import PLAIN, as_reference, backward_calls, compiled, forward_calls, ours, random_tensors
 from hyperloader import ops
 
@@ -79,4 +80,5 @@ CASE = Case(
     title="Overhead of a call",
     points=[point(operator) for operator in _SHAPES],
     passes=passes,
+    clock=WALL,
 )

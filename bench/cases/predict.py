@@ -7,6 +7,7 @@ import torch
 from bench.backbones import make_batch, make_model
 from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
 from bench.case import Calls, Case, Pass, Point, Provider, Setting
+from bench.clock import WALL
 from bench.providers import PLAIN, PUBLISHED, as_reference, compiled, ours
 from hyperloader import HyperLoaderModel
 
@@ -83,4 +84,5 @@ CASE = Case(
         *(point("MiniLM", sentences, 32, "sentences") for sentences in (1, 4, 128)),
     ],
     passes=passes,
+    clock=WALL,
 )

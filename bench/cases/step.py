@@ -10,6 +10,7 @@ from bench.backbones import make_batch, make_model
 from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
 from bench.baselines.peft import PeftModel
 from bench.case import Calls, Case, Pass, Point, Provider, Setting
+from bench.clock import WALL
 from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours
 from hyperloader import HyperLoaderModel
 
@@ -97,5 +98,6 @@ CASE = Case(
         *(point("MiniLM", 4, 32, layers, "layers") for layers in (12, 24)),
     ],
     passes=passes,
+    clock=WALL,
     gate=point("tiny encoder", 4, 8, 2),
 )

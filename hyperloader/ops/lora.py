@@ -84,13 +84,15 @@ def explain_lora_linear(x: Tensor, weight: Tensor, *, group: Tensor | None = Non
     Returns:
         ``reference``: in plain PyTorch.
         ``epilogue``: the frozen product by PyTorch's library, the update added into its output.
-        ``folded``: the update added to a copy of ``weight``, then one product. Chosen for one task with at least 1.5
-        tokens per feature (harmonic mean of in and out), except in half precision.
+        ``folded``: the update added to a copy of ``weight``, then one product. Chosen on the CPU for one task with at
+        least 1.5 tokens per feature (harmonic mean of in and out), except in half precision.
     """
     if runs_triton(x):
         return "epilogue"
-    if backend_in_use() != "native" or x.device.type != "cpu":
+    if backend_in_use() != "native":
         return "reference"
+    if x.device.type != "cpu":
+        return "epilogue" if x.device.type == "cuda" and native.build_info()["cuda"] else "reference"
     out_features, in_features = weight.shape
     half = x.dtype == weight.dtype and x.dtype in (torch.bfloat16, torch.float16)
     tokens = x.shape[:-1].numel()

@@ -1,6 +1,6 @@
-"""Every operator test runs once with every backend of this installation, Triton's on the GPU where there is one."""
+"""Every operator test runs once with every backend of this installation, on the GPU where there is one."""
 
-import contextlib
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,6 +9,14 @@ from conftest import DEVICE
 from hyperloader.ops import BACKENDS, use_backend, why_missing
 
 NAMESPACES = {"reference": "hyperloader_reference", "triton": "hyperloader_triton"}
+
+
+@pytest.fixture(autouse=True)
+def on_gpu(request):
+    """Let tests make their tensors there; one code checks the arguments on all devices, and rejects them on the CPU."""
+    on_cpu = "test_cpu_kernels" in request.module.__name__ or request.function.__name__.startswith("test_rejects")
+    with torch.device(DEVICE) if DEVICE == "cuda" and not on_cpu else nullcontext():
+        yield
 
 
 @pytest.fixture(params=[name for name in BACKENDS if name != "auto"])
@@ -20,9 +28,7 @@ def backend(request):
         reason = triton_refuses(request.node.callspec.params.get("dtype"), request.node)
         if reason is not None:
             pytest.skip(reason)
-    # Arguments that are refused never reach a kernel, and some are made before a test runs.
-    on_gpu = request.param == "triton" and not request.node.name.startswith("test_rejects")
-    with use_backend(request.param), torch.device(DEVICE) if on_gpu else contextlib.nullcontext():
+    with use_backend(request.param):
         yield request.param
 
 

@@ -1,0 +1,171 @@
+// Gradients of the conditions of a hypernetwork on CUDA devices: one kernel for the rows, one for the sums over them.
+#include <torch/library.h>
+
+#include "condition.cuh"
+
+namespace hyperloader::cuda {
+namespace {
+
+// kept (rows, at.width): what the sums over the rows are taken of.
+template <typename S>
+__global__ void __launch_bounds__(kThreads) condition_rows_kernel(
+    const __grid_constant__ Condition<S> c, const __grid_constant__ Places at, AnyNumbers grad, S* kept) {
+  S* const rows = dynamic_shared<S>();
+  const int64_t stride = at.width, begin = int64_t(blockIdx.x) * kRowsOfBlock;
+  before_norm(c, at, rows, stride);
+  if (warp_of_block() < kRowsOfBlock) {
+    S* const own = rows + warp_of_block() * stride;
+    const int64_t row = begin + warp_of_block();
+    S mean, rstd, sum = 0, along = 0;
+    standardise(c, own + at.before, mean, rstd);
+    for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
+      const S given = row < c.rows() ? c.scales[2] * grad.load<S>(row * c.size + i) : S(0);
+      const S standard = (own[at.before + i] - mean) * rstd, weighted = given * c.norm_weight[i];
+      own[at.grad + i] = given;
+      own[at.along_standard + i] = given * standard;
+      sum += weighted;
+      along += weighted * standard;
+    }
+    sum = sum_warp(sum) / S(c.size);
+    along = sum_warp(along) / S(c.size);
+    for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
+      const S standard = (own[at.before + i] - mean) * rstd;
+      own[at.grad_before + i] = rstd * (own[at.grad + i] * c.norm_weight[i] - sum - standard * along);
+    }
+  }
+  __syncthreads();
+  for (int64_t unit = threadIdx.x; unit < c.hidden; unit += kThreads) {
+    S sums[kRowsOfBlock] = {};
+    for (int64_t i = 0; i < c.size; ++i) {
+      const S weight = c.second_weight[i * c.hidden + unit];
+#pragma unroll
+      for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * rows[row * stride + at.grad_before + i];
+    }
+#pragma unroll
+    for (int row = 0; row < kRowsOfBlock; ++row) {
+      const bool passes = rows[row * stride + at.hidden + unit] > 0;
+      rows[row * stride + at.grad_hidden + unit] = passes ? c.scales[1] * sums[row] : S(0);
+    }
+  }
+  __syncthreads();
+  for (int64_t element = threadIdx.x; element < 3 * c.embedding; element += kThreads) {
+    S sums[kRowsOfBlock] = {};
+    for (int64_t i = 0; i < c.hidden; ++i) {
+      const S weight = c.first_weight[i * 3 * c.embedding + element];
+#pragma unroll
+      for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * rows[row * stride + at.grad_hidden + i];
+    }
+#pragma unroll
+    for (int row = 0; row < kRowsOfBlock; ++row) rows[row * stride + at.grad_input + element] = c.scales[0] * sums[row];
+  }
+  __syncthreads();
+  for (int64_t i = threadIdx.x; i < kRowsOfBlock * stride; i += kThreads) {
+    if (begin + i / stride < c.rows()) kept[begin * stride + i] = rows[i];
+  }
+}
+
+enum class RowsOf { kAll, kTask, kLayer, kPosition };
+
+// result (lefts, rights) = scale · Σ over the rows of left[i] · right[j]; over a task's (a layer's, a position's) rows
+// alone and without `left` where i is its index in the embedding.
+template <typename S>
+struct RowSum {
+  RowsOf which;
+  int64_t left, lefts, right, rights;  // places in a row; left is negative where there is none
+  S scale;
+  AnyResults result;
+};
+
+constexpr int kRowSums = 9, kSumColumns = 32;
+
+template <typename S>
+struct RowSums {
+  RowSum<S> of[kRowSums];
+};
+
+template <typename S>
+__global__ void __launch_bounds__(kThreads) condition_sums_kernel(
+    const __grid_constant__ Condition<S> c, const __grid_constant__ RowSums<S> all, const S* kept, int64_t width) {
+  __shared__ S shares[kWarps][kSumColumns];
+  const RowSum<S>& sum = all.of[blockIdx.y];
+  const int64_t begin = int64_t(blockIdx.x) * kSumColumns, at = begin + threadIdx.x % 32;
+  if (begin >= sum.lefts * sum.rights) return;
+  const int64_t left = at / sum.rights, right = at % sum.rights;
+  S total = 0;
+  for (int64_t row = warp_of_block(); at < sum.lefts * sum.rights && row < c.rows(); row += kWarps) {
+    if (sum.which == RowsOf::kTask && c.task_of(row) != left) continue;
+    if (sum.which == RowsOf::kLayer && c.layer_of(row) != left) continue;
+    if (sum.which == RowsOf::kPosition && c.position_of(row) != left) continue;
+    const S factor = sum.left < 0 ? S(1) : kept[row * width + sum.left + left];
+    total += factor * kept[row * width + sum.right + right];
+  }
+  shares[warp_of_block()][threadIdx.x % 32] = total;
+  __syncthreads();
+  if (warp_of_block() != 0 || at >= sum.lefts * sum.rights) return;
+#pragma unroll
+  for (int warp = 1; warp < kWarps; ++warp) total += shares[warp][threadIdx.x];
+  sum.result.store(at, sum.scale * total);
+}
+
+AnyResults to(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type()}; }
+
+template <typename S>
+void backward(
+    const Tensor& grad, const ConditionWeights& weights, at::ArrayRef<double> scales, double eps,
+    const std::vector<Tensor>& results) {
+  const Arguments<S> arguments(weights, scales, eps);
+  const Condition<S>& c = arguments.condition;
+  const Places at(c);
+  Workspace memory;
+  const auto kept = memory.reserve<S>(c.rows() * at.width);
+  memory.allocate(grad);
+  const int64_t shared = kRowsOfBlock * at.width * static_cast<int64_t>(sizeof(S));
+  const AnyNumbers given{grad.const_data_ptr(), grad.scalar_type()};
+  launch(condition_rows_kernel<S>, blocks_of(c), dim3(kThreads), shared, c, at, given, memory[kept]);
+
+  const int64_t embedding = c.embedding, input = 3 * embedding, hidden = c.hidden, size = c.size;
+  const RowSums<S> sums{{
+      {RowsOf::kTask, -1, c.tasks, at.grad_input, embedding, S(1), to(results[0])},
+      {RowsOf::kLayer, -1, c.layer_rows, at.grad_input + embedding, embedding, S(1), to(results[1])},
+      {RowsOf::kPosition, -1, c.position_rows, at.grad_input + 2 * embedding, embedding, S(1), to(results[2])},
+      {RowsOf::kAll, at.grad_hidden, hidden, at.input, input, c.scales[0], to(results[3])},
+      {RowsOf::kAll, -1, 1, at.grad_hidden, hidden, S(1), to(results[4])},
+      {RowsOf::kAll, at.grad_before, size, at.hidden, hidden, c.scales[1], to(results[5])},
+      {RowsOf::kAll, -1, 1, at.grad_before, size, S(1), to(results[6])},
+      {RowsOf::kAll, -1, 1, at.along_standard, size, S(1), to(results[7])},
+      {RowsOf::kAll, -1, 1, at.grad, size, S(1), to(results[8])},
+  }};
+  int64_t most = 0;
+  for (const RowSum<S>& sum : sums.of) most = std::max(most, sum.lefts * sum.rights);
+  const dim3 grid((most + kSumColumns - 1) / kSumColumns, kRowSums);
+  launch(condition_sums_kernel<S>, grid, dim3(kThreads), 0, c, sums, memory[kept], at.width);
+}
+
+std::vector<Tensor> condition_backward(
+    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding,
+    const Tensor& layers, const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias,
+    const Tensor& second_weight, const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias,
+    at::ArrayRef<double> scales, double eps) {
+  const ConditionWeights weights{task_embedding, layer_embedding, position_embedding, layers,
+                                 positions,      first_weight,    first_bias,         second_weight,
+                                 second_bias,    norm_weight,     norm_bias};
+  check_condition(weights, scales, eps);
+  check_condition_backward(grad, weights);
+  const Guard device(grad.device());
+  const Tensor given = grad.contiguous();
+  std::vector<Tensor> results;
+  for (const Tensor* like :
+       {&task_embedding, &layer_embedding, &position_embedding, &first_weight, &first_bias, &second_weight,
+        &second_bias, &norm_weight, &norm_bias}) {
+    results.push_back(at::empty(like->sizes(), like->options()));
+  }
+  task_embedding.scalar_type() == at::kDouble ? backward<double>(given, weights, scales, eps, results)
+                                              : backward<float>(given, weights, scales, eps, results);
+  return results;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("condition_backward", &condition_backward); }
+
+}  // namespace hyperloader::cuda

@@ -1,0 +1,38 @@
+// Launching kernels: the current stream, dynamic shared memory, temporary memory from PyTorch's allocator.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+namespace hyperloader::cuda {
+
+using Guard = c10::cuda::CUDAGuard;
+
+// Nothing is launched for a grid without blocks. Neither this nor anything around it waits for the device.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared, const Arguments&... arguments) {
+  constexpr int64_t kWithoutAsking = 8 << 10;  // of the 48 KiB that every kernel may have, 40 are for static memory
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (shared > kWithoutAsking) {
+    const bool fits = cudaFuncSetAttribute(
+                          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)) == cudaSuccess;
+    if (!fits) cudaGetLastError();  // the next call shall not find it
+    TORCH_CHECK_VALUE(
+        fits, "sizes must be smaller for this GPU: bottleneck, rank or embeddings take ", shared,
+        " bytes of shared memory");
+  }
+  kernel<<<grid, block, static_cast<size_t>(shared), c10::cuda::getCurrentCUDAStream()>>>(arguments...);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <typename T>
+__device__ T* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  return reinterpret_cast<T*>(shared_bytes);
+}
+
+}  // namespace hyperloader::cuda

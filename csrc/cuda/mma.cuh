@@ -1,0 +1,41 @@
+// The tensor cores' product of half-precision numbers, and how they are packed for it.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "hyperloader's CUDA kernels need compute capability 8.0: set TORCH_CUDA_ARCH_LIST to 8.0 or later"
+#endif
+
+namespace hyperloader::cuda {
+
+// c += a · b of a warp: a (16, 16) by rows, b (16, 8) by columns, two numbers a register. With g = lane / 4 and
+// q = lane % 4, a[0..3] hold the rows g, g + 8, g, g + 8 and of them the columns 2q and 2q + 1 (a[2], a[3]: + 8);
+// b[0], b[1] the column g and of it the rows 2q and 2q + 1 (b[1]: + 8); c[0..3] the rows g, g, g + 8, g + 8 and the
+// columns 2q, 2q + 1, 2q, 2q + 1.
+template <typename T>
+__device__ __forceinline__ void tensor_core_product(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  if constexpr (std::is_same_v<T, c10::BFloat16>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    static_assert(std::is_same_v<T, c10::Half>);
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+
+// The lower (0) or upper (1) halves of two registers as one.
+__device__ __forceinline__ uint32_t take_halves(uint32_t first, uint32_t second, int which) {
+  return __byte_perm(first, second, which == 0 ? 0x5410 : 0x7632);
+}
+
+}  // namespace hyperloader::cuda

@@ -1,0 +1,98 @@
+// Dtypes: what sums are taken in, loads of several numbers, loads and stores of a dtype known at run time.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include "mma.cuh"
+
+namespace hyperloader::cuda {
+
+using c10::BFloat16;
+using c10::Half;
+
+template <typename T>
+using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+template <typename T>
+constexpr bool kIsHalf = std::is_same_v<T, BFloat16> || std::is_same_v<T, Half>;
+
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Numbers {
+  T at[kCount];
+};
+
+// `valid` of them lie in memory, and the rest are zero; with `aligned` the address is one of a whole Numbers.
+template <int kCount, typename T>
+__device__ __forceinline__ Numbers<T, kCount> load(const T* from, int64_t valid, bool aligned) {
+  if (aligned && valid >= kCount) return *reinterpret_cast<const Numbers<T, kCount>*>(from);
+  Numbers<T, kCount> found;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) found.at[i] = i < valid ? from[i] : T(0);
+  return found;
+}
+
+template <int kCount, typename T>
+__device__ __forceinline__ void store(T* to, const Numbers<T, kCount>& numbers, int64_t valid, bool aligned) {
+  if (aligned && valid >= kCount) {
+    *reinterpret_cast<Numbers<T, kCount>*>(to) = numbers;
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if (i < valid) to[i] = numbers.at[i];
+  }
+}
+
+// Whether rows of `width` numbers from `data` on may be read eight numbers at a time, 16 bytes an access.
+template <typename T>
+bool rows_aligned(const T* data, int64_t width) {
+  constexpr int64_t kBytes = 16;
+  return reinterpret_cast<uintptr_t>(data) % kBytes == 0 && width * static_cast<int64_t>(sizeof(T)) % kBytes == 0;
+}
+
+// The same bytes as another type.
+template <typename To, typename From>
+__device__ __forceinline__ To bytes_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+template <typename T>
+__device__ __forceinline__ uint32_t pack(float first, float second) {
+  return bytes_as<uint32_t>(Numbers<T, 2>{{static_cast<T>(first), static_cast<T>(second)}});
+}
+
+// Numbers of a dtype that is known at run time.
+struct AnyNumbers {
+  const void* data;
+  at::ScalarType dtype;
+
+  template <typename T>
+  __device__ T load(int64_t index) const {
+    switch (dtype) {
+      case at::kDouble: return static_cast<T>(static_cast<const double*>(data)[index]);
+      case at::kHalf: return static_cast<T>(static_cast<const Half*>(data)[index]);
+      case at::kBFloat16: return static_cast<T>(static_cast<const BFloat16*>(data)[index]);
+      default: return static_cast<T>(static_cast<const float*>(data)[index]);
+    }
+  }
+};
+
+struct AnyResults {
+  void* data;
+  at::ScalarType dtype;
+
+  template <typename T>
+  __device__ void store(int64_t index, T value) const {
+    switch (dtype) {
+      case at::kDouble: static_cast<double*>(data)[index] = static_cast<double>(value); break;
+      case at::kHalf: static_cast<Half*>(data)[index] = static_cast<Half>(static_cast<float>(value)); break;
+      case at::kBFloat16: static_cast<BFloat16*>(data)[index] = static_cast<BFloat16>(static_cast<float>(value)); break;
+      default: static_cast<float*>(data)[index] = static_cast<float>(value);
+    }
+  }
+};
+
+}  // namespace hyperloader::cuda

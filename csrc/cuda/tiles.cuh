@@ -1,0 +1,182 @@
+// Products of a tile of 16 tokens, by one warp: 32 results of each token at a time.
+//
+// Lane l holds the results 8q .. 8q + 7 of the tokens g and g + 8, where g = l / 4 and q = l % 4: what it reads and
+// writes in a row is contiguous. In half precision the tensor cores multiply; else the lane does, in the dtype of sums.
+#pragma once
+
+#include "numbers.cuh"
+
+namespace hyperloader::cuda {
+
+constexpr int kTokens = 16;  // of a tile
+constexpr int kStep = 32;    // results, and terms of a product, at a time: widths of weights are padded to it
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Blocks of a multiprocessor at once, at least: the lanes' own products take more registers.
+template <typename C>
+constexpr int kBlocksAtOnce = kIsHalf<C> ? 2 : 1;
+
+__host__ __device__ constexpr int64_t padded(int64_t width) { return (width + kStep - 1) / kStep * kStep; }
+
+__device__ __forceinline__ int warp_of_block() { return static_cast<int>(threadIdx.x) / 32; }
+__device__ __forceinline__ int lane_token() { return static_cast<int>(threadIdx.x) % 32 / 4; }
+__device__ __forceinline__ int lane_column() { return static_cast<int>(threadIdx.x) % 4 * 8; }
+
+// The tokens of a batch. With groups a tile lies within one sentence, so that its tokens share their weights.
+struct Tokens {
+  int64_t sentences, tokens;  // of the batch, of a sentence
+  const int64_t* group;       // of each sentence; null where there is one set of weights
+  int64_t groups;
+  int64_t tiles_of_sentence;
+
+  __host__ __device__ int64_t tiles() const { return sentences * tiles_of_sentence; }
+
+  // An index out of range is clamped: the host does not look at indices that lie on the device.
+  __device__ int64_t group_of_tile(int64_t tile) const {
+    if (group == nullptr) return 0;
+    const int64_t found = group[tile / tiles_of_sentence];
+    return found < 0 ? 0 : found < groups ? found : groups - 1;
+  }
+  __device__ int64_t first(int64_t tile) const {
+    return tile / tiles_of_sentence * tokens + tile % tiles_of_sentence * kTokens;
+  }
+  __device__ int count(int64_t tile) const {
+    const int64_t left = tokens - tile % tiles_of_sentence * kTokens;
+    return left < kTokens ? static_cast<int>(left) : kTokens;
+  }
+};
+
+// A lane's two rows of a matrix (tokens, width).
+template <typename T>
+struct Rows {
+  T* row[2];  // null where the tile has no such token
+  int64_t width;
+  bool aligned;
+
+  __device__ Rows(T* tokens, int64_t width, bool aligned, int count, int64_t stride) : width(width), aligned(aligned) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int token = lane_token() + 8 * h;
+      row[h] = token < count ? tokens + token * stride : nullptr;
+    }
+  }
+  __device__ Rows(T* tokens, int64_t width, bool aligned, int count) : Rows(tokens, width, aligned, count, width) {}
+
+  template <int kCount>
+  __device__ __forceinline__ Numbers<std::remove_const_t<T>, kCount> load(int h, int64_t column) const {
+    return cuda::load<kCount>(row[h] + column, row[h] == nullptr ? 0 : width - column, aligned);
+  }
+  __device__ __forceinline__ void store(int h, int64_t column, const Numbers<T, 8>& numbers) const {
+    if (row[h] != nullptr) cuda::store<8>(row[h] + column, numbers, width - column, aligned);
+  }
+};
+
+// A lane's share of (16, 32) results.
+template <typename S>
+struct Tile {
+  S parts[4][4] = {};  // as the tensor cores leave them
+
+  __device__ __forceinline__ S& at(int h, int column) { return parts[column % 4][2 * h + column / 4]; }
+};
+
+// tile += rows · weightsᵀ over the terms [term, term + 32): of the rows' columns and of `weights` (32, stride).
+template <typename C, typename T>
+__device__ __forceinline__ void multiply(
+    Tile<Sum<C>>& tile, const Rows<T>& rows, int64_t term, const C* weights, int64_t stride) {
+  if constexpr (kIsHalf<C>) {
+    static_assert(std::is_same_v<std::remove_const_t<T>, C>);
+    const int64_t own = term + lane_column();
+    const uint4 a = bytes_as<uint4>(rows.template load<8>(0, own)), b = bytes_as<uint4>(rows.template load<8>(1, own));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint4 w = bytes_as<uint4>(load<8>(weights + (4 * lane_token() + i) * stride + own, 8, true));
+      tensor_core_product<C>(tile.parts[i], {a.x, b.x, a.y, b.y}, {w.x, w.y});
+      tensor_core_product<C>(tile.parts[i], {a.z, b.z, a.w, b.w}, {w.z, w.w});
+    }
+  } else {
+    constexpr int kTerms = 16 / sizeof(C);
+    weights += lane_column() * stride;
+#pragma unroll 1
+    for (int64_t at = term; at < term + kStep; at += kTerms) {
+      const auto first = rows.template load<kTerms>(0, at), second = rows.template load<kTerms>(1, at);
+#pragma unroll
+      for (int column = 0; column < 8; ++column) {
+        const auto w = load<kTerms>(weights + column * stride + at, kTerms, true);
+#pragma unroll
+        for (int i = 0; i < kTerms; ++i) {
+          tile.at(0, column) += static_cast<C>(first.at[i]) * w.at[i];
+          tile.at(1, column) += static_cast<C>(second.at[i]) * w.at[i];
+        }
+      }
+    }
+  }
+}
+
+// visit(column, tile) for every 32 columns of (16, width) = rows · weightsᵀ, shared out among the warps; `terms` and
+// the rows of `weights` (padded(width), terms) are padded.
+template <typename C, typename T, typename Visit>
+__device__ __forceinline__ void expand(
+    const Rows<T>& rows, int64_t terms, const C* weights, int64_t width, const Visit& visit) {
+  for (int64_t column = warp_of_block() * kStep; column < width; column += kWarps * kStep) {
+    Tile<Sum<C>> tile;
+    for (int64_t term = 0; term < terms; term += kStep) multiply(tile, rows, term, weights + column * terms, terms);
+    visit(column, tile);
+  }
+}
+
+// Memory of `shrink`, in shared memory: a partial sum of each warp.
+template <typename S>
+struct Partial {
+  S of[kWarps][kTokens][kStep + 1];
+};
+
+// What a tile's tokens have become, (16, units) in shared memory: an operand of the next product.
+template <typename C>
+struct Units {
+  C* numbers;
+  int64_t units;
+
+  static constexpr int kApart = 8;  // numbers between rows, so that the rows begin in different banks
+  __host__ __device__ static int64_t bytes(int64_t units) {
+    return kTokens * (units + kApart) * static_cast<int64_t>(sizeof(C));
+  }
+
+  __device__ C& at(int token, int64_t unit) const { return numbers[token * (units + kApart) + unit]; }
+  __device__ Rows<const C> rows() const { return {numbers, units, true, kTokens, units + kApart}; }
+};
+
+// The products add(tile, unit) of units [unit, unit + 32), summed over the warps: finish(token, unit, sum) by one
+// thread each, which may keep a number in partial.of[0][token][unit - first unit].
+template <typename S, typename Add, typename Finish>
+__device__ __forceinline__ void shrink(int64_t units, Partial<S>& partial, const Add& add, const Finish& finish) {
+  for (int64_t unit = 0; unit < units; unit += kStep) {
+    Tile<S> tile;
+    add(tile, unit);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) partial.of[warp_of_block()][lane_token() + 8 * h][lane_column() + i] = tile.at(h, i);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < kTokens * kStep; i += kThreads) {
+      S sum = 0;
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) sum += partial.of[warp][i / kStep][i % kStep];
+      finish(i / kStep, unit + i % kStep, sum);
+    }
+    __syncthreads();
+  }
+}
+
+// A warp's share of tile += rows · weightsᵀ over all columns of the rows; `weights` (units, padded(width)).
+template <typename C, typename T>
+__device__ __forceinline__ void add_products(Tile<Sum<C>>& tile, const Rows<T>& rows, const C* weights, int64_t unit) {
+  const int64_t terms = padded(rows.width);
+  for (int64_t term = warp_of_block() * kStep; term < terms; term += kWarps * kStep) {
+    multiply(tile, rows, term, weights + unit * terms, terms);
+  }
+}
+
+}  // namespace hyperloader::cuda
