@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint bench sanitize study clean
+.PHONY: help install demo test test-all lint bench sanitize study newtask clean
 help:
-	@echo "make demo | test | test-all | lint | bench | sanitize | study | clean"
+	@echo "make demo | test | test-all | lint | bench | sanitize | study | newtask | clean"
 
 install: $(installed)
 
@@ -61,6 +61,9 @@ bench: $(installed)
 
 study: $(installed) $(minilm)
 	$(bin)/python -m bench.study $(STUDY)
+
+newtask: $(installed) $(minilm)
+	$(bin)/python -m bench.newtask recipes/new-task.yaml
 
 clean:
 	rm -rf build dist *.egg-info hyperloader/_C*.so .pytest_cache .ruff_cache .hypothesis
