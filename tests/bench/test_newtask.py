@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 def results(folder):
     """JSON files by name, after a whole study."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readme.put, "__defaults__", (folder / "README.md",))
+        patch.setattr(readme, "README", folder / "README.md")
         command.main([str(folder / "plan.yaml")])
     return {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
 
@@ -83,7 +83,7 @@ def test_table_and_chart(folder, results):
 
 
 def test_what_is_there_is_not_trained_again(folder, results, monkeypatch):
-    monkeypatch.setattr(readme.put, "__defaults__", (folder / "README.md",))
+    monkeypatch.setattr(readme, "README", folder / "README.md")
     monkeypatch.setattr(command, "learn", lambda plan, tasks, run: pytest.fail(f"{run.name} was trained again"))
     before = (folder / "README.md").read_text()
     command.main([str(folder / "plan.yaml")])
