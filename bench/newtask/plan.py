@@ -123,8 +123,8 @@ class Plan:
                 yield Learning(name, method, search.examples, search.seed, rate, "validation", search.sentences)
 
     def learnings(self, rates: Mapping[str, float]) -> Iterator[Learning]:
-        """The runs that are compared, with the chosen ``rates``."""
+        """The runs that are compared, of the methods whose rate is chosen."""
         for examples in self.examples:
-            for method in self.learning_rates:
+            for method in (method for method in self.learning_rates if method in rates):
                 for seed in self.seeds:
                     yield Learning(f"{method}-{examples}-{seed}", method, examples, seed, rates[method])

@@ -1,6 +1,7 @@
 """python -m bench.newtask: a new task from few examples, in miniature."""
 
 import json
+from pathlib import Path
 
 import pytest
 import small_run
@@ -10,6 +11,8 @@ from bench import readme
 from bench.newtask import __main__ as command
 from bench.newtask import report
 from bench.newtask.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def values(folder) -> dict:
@@ -124,6 +127,6 @@ def test_no_plan():
 
 
 def test_the_committed_plan_is_whole():
-    plan = Plan.from_yaml("recipes/new-task.yaml")
+    plan = Plan.from_yaml(ROOT / "recipes/new-task.yaml")
     assert len(plan.base_config.tasks) == 6
-    assert "<!-- newtask: begin -->" in readme.README.read_text()
+    assert "<!-- newtask: begin -->" in (ROOT / readme.README).read_text(encoding="utf-8")
