@@ -239,6 +239,15 @@ def test_gradients_of_the_row_are_those_of_the_table(checkpointing):
     torch.testing.assert_close(model.task_embedding.row.grad[0], expected)
 
 
+def test_a_frozen_model_compiles_without_graph_breaks():
+    model, batch = make_new(), make_batch("bert")["input_ids"]
+    model.freeze_except_task_embedding(NEW)
+    train(model, "bert")
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for task in ("a", NEW):
+        torch.testing.assert_close(compiled(batch, task=task).logits, model(batch, task=task).logits)
+
+
 def test_detach_of_a_frozen_model_gives_the_backbone_back():
     backbone = tiny.make("bert")
     backbone.embeddings.requires_grad_(False)
