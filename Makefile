@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint bench sanitize cuda-check study clean
+.PHONY: help install demo test test-all lint bench sanitize cuda-check study newtask clean
 help:
-	@echo "make demo | test | test-all | lint | bench | sanitize | cuda-check | study | clean"
+	@echo "make demo | test | test-all | lint | bench | sanitize | cuda-check | study | newtask | clean"
 
 install: $(installed)
 
@@ -69,6 +69,10 @@ bench: $(installed)
 
 study: $(installed) $(minilm)
 	$(bin)/python -m bench.study $(STUDY)
+
+newtask: $(installed) $(minilm)
+	$(bin)/python -m bench.newtask recipes/new-task.yaml
+	$(bin)/hyperloader inspect runs/newtask/base --output bench/results/newtask/inspect
 
 clean:
 	rm -rf build dist *.egg-info hyperloader/_C*.so .pytest_cache .ruff_cache .hypothesis

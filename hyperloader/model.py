@@ -16,7 +16,9 @@ from hyperloader.nn.heads import task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
+from hyperloader.nn.task_embedding import TaskEmbedding
 from hyperloader.nn.weights import ActiveWeights, Weights
+from hyperloader.tasks import add_task, freeze_except_task_embedding, unfreeze
 
 IGNORED = -100  # the label that counts for nothing
 
@@ -36,12 +38,16 @@ class HyperLoaderModel(nn.Module):
         ValueError: an unsupported backbone, one that is attached already, or sizes that do not fit it.
     """
 
+    add_task = add_task
+    freeze_except_task_embedding = freeze_except_task_embedding
+    unfreeze = unfreeze
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         super().__init__()
         self.hyperloader_config = config
         self._active = ActiveWeights()
+        self._unfrozen: dict[str, bool] | None = None  # what was trained before one task alone was
         self._attachment = Attachment(backbone, config, self._active)
         try:
             self._build(self._attachment.layouts, backbone)
@@ -57,7 +63,7 @@ class HyperLoaderModel(nn.Module):
         if config.generator == "table":
             self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
         else:
-            self.task_embedding = nn.Embedding(len(config.tasks), config.task_embedding_dim)
+            self.task_embedding = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
             self.generators = nn.ModuleDict(hypernetworks(config, layouts))
         self.heads = task_heads(backbone, config.labels) if config.labels is not None else None
 
@@ -156,11 +162,11 @@ class HyperLoaderModel(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """What is trained, by name: all that a checkpoint has to hold."""
-        trained = set(self._attachment.norm_names)
+        trained, state = set(self._attachment.norm_names), self.state_dict()
         return {
-            name: parameter.detach()
-            for name, parameter in self.named_parameters()  # which names what two stacks share once
-            if not name.startswith("backbone.") or name.removeprefix("backbone.") in trained
+            name: state[name]
+            for name, _ in self.named_parameters()  # which names what two stacks share once
+            if name in state and (not name.startswith("backbone.") or name.removeprefix("backbone.") in trained)
         }
 
     def trainable_parameters(self) -> int:
@@ -284,8 +290,7 @@ def _rows(input_ids: Tensor | None, arguments: Mapping) -> int | None:
     if input_ids is not None:
         return input_ids.shape[0]
     for name in ("inputs", "inputs_embeds", "encoder_outputs"):
-        given = arguments.get(name)
-        if given is not None:
+        if (given := arguments.get(name)) is not None:
             return (given if isinstance(given, Tensor) else given[0]).shape[0]
     return None
 

@@ -21,8 +21,8 @@ MAY_IMPORT = {
     "backbones": {"nn", "ops"},
 }
 PUBLIC = "the public names"  # from hyperloader import HyperLoaderModel
-MODEL = {"reference", "ops", "nn", "backbones", "attach", "model", "checkpoint"}
-MAY_IMPORT |= dict.fromkeys(("attach", "model", "checkpoint"), MODEL)
+MODEL = {"reference", "ops", "nn", "backbones", "attach", "model", "checkpoint", "tasks"}
+MAY_IMPORT |= dict.fromkeys(("attach", "model", "checkpoint", "tasks"), MODEL)
 MAY_IMPORT |= {
     "data": {*MODEL, PUBLIC},
     "training": {*MODEL, "data", "interop", PUBLIC},

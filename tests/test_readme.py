@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    return re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)[1]
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)[number]
 
 
-def test_example(tmp_path, data_folder):
-    """In a folder where `t5-base` is a small random T5 with the real tokenizer."""
+def test_examples(tmp_path, data_folder):
+    """In a folder where `t5-base` is a small random T5 with the real tokenizer; the second goes on from the first."""
     folder = tmp_path / "t5-base"
     sizes = {"d_model": 64, "d_kv": 8, "num_heads": 8, "d_ff": 64, "num_layers": 2, "vocab_size": 32128}
     T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)).save_pretrained(folder)
@@ -28,11 +28,13 @@ def test_example(tmp_path, data_folder):
         shutil.copy(file, folder)
     example = block("python")
     assert example.count("\n") <= 20
+    example += block("python", 1) + "print(model.trainable_parameters(), model.hyperloader_config.tasks)"
     command = [sys.executable, "-W", "error::FutureWarning", "-c", example]
     result = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "trainable parameters: " in result.stdout
-    assert (tmp_path / "my-tasks" / "model.safetensors").is_file()
+    assert "64 ('atis', 'snips', 'mtop')" in result.stdout
+    assert '"mtop"' in (tmp_path / "my-tasks" / "hyperloader.json").read_text()
 
 
 def _environment() -> dict[str, str]:
@@ -48,7 +50,7 @@ def test_run_configuration(tmp_path):
 
 def test_commands_exist():
     listed = re.findall(r"^\| `hyperloader ([a-z ]+?)(?: [A-Z\[-].*?)?` \|", README, re.MULTILINE)
-    assert {"train", "evaluate", "predict", "data check", "env", "demo"} <= set(listed)
+    assert {"train", "evaluate", "predict", "inspect", "data check", "env", "demo"} <= set(listed)
     for command in listed:
         result = subprocess.run(
             [sys.executable, "-m", "hyperloader.cli", *command.split(), "--help"],

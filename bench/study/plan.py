@@ -64,10 +64,10 @@ class Plan:
             raise FileNotFoundError(f"{path}: no such file; give the YAML file of a study")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         try:
-            _check_keys("study", values, cls)
-            _check_keys("search", values["search"], Search)
+            check_keys("study", values, cls)
+            check_keys("search", values["search"], Search)
             for stage in values["stages"]:
-                _check_keys("stage", stage, Stage)
+                check_keys("stage", stage, Stage)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return cls(
@@ -105,7 +105,8 @@ class Plan:
                 yield name, method, rate, self.config(method, **sizes, rate=rate, folder=name)
 
 
-def _check_keys(what: str, values, kind: type) -> None:
+def check_keys(what: str, values, kind: type) -> None:
+    """Raise ``ValueError`` unless the keys of ``values`` are exactly the fields of the dataclass ``kind``."""
     known = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(values, Mapping):
         raise ValueError(f"{what} must be a mapping, got {values!r}")

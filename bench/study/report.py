@@ -2,12 +2,11 @@
 
 import json
 import statistics
-from pathlib import Path
 
+from bench import readme
 from bench.study.plan import Plan, Stage
 
 ORDER = ("full", "hyperloader", "hyperformer++", "lora", "adapter")
-README, BEGIN, END = Path("README.md"), "<!-- study: begin -->", "<!-- study: end -->"
 _SAME = 0.01  # a difference in mean F1 that one short run cannot show
 _COLOURS = {
     "full": "#999999", "hyperloader": "#0072B2", "hyperformer++": "#56B4E9", "lora": "#E69F00", "adapter": "#009E73",
@@ -20,12 +19,7 @@ def write(plan: Plan) -> None:
     text = "\n\n".join([_search_table(plan), *(_stage_table(plan, stage) for stage in stages)])
     for stage in stages:
         draw(plan, stage)
-    readme = README.read_text(encoding="utf-8")
-    if BEGIN not in readme or END not in readme:
-        raise ValueError(f"{README}: must hold the marks {BEGIN} and {END}")
-    head, rest = readme.split(BEGIN, 1)
-    README.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
-    print(text)
+    readme.put("study", text)
 
 
 def chosen_rates(plan: Plan) -> dict[str, float]:

@@ -10,6 +10,7 @@ from hyperloader.cli.demo import demo
 from hyperloader.cli.env import env
 from hyperloader.cli.errors import OneLineErrors
 from hyperloader.cli.evaluate import evaluate
+from hyperloader.cli.inspect import inspect
 from hyperloader.cli.predict import predict
 from hyperloader.cli.train import train
 
@@ -17,6 +18,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "inspect": inspect,
     "demo": demo,
     "env": env,
     "data check": check,

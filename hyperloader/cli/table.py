@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | None = None) -> str:
-    """Aligned columns: text to the left, numbers to the right; `total` stands under a rule."""
-    body = [[_cell(value) for value in row] for row in (*rows, *([total] if total else []))]
+def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | None = None, digits: int = 1) -> str:
+    """Aligned columns: text to the left, numbers to the right, fractions with `digits`; `total` stands under a rule."""
+    body = [[_cell(value, digits) for value in row] for row in (*rows, *([total] if total else []))]
     numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
     widths = [max(len(row[column]) for row in (header, *body)) for column in range(len(header))]
 
@@ -30,7 +30,7 @@ def scores_table(scores: Mapping) -> str:
     return table(("task", "F1 %", "precision %", "recall %", "spans", "sentences"), rows, total=total)
 
 
-def _cell(value) -> str:
+def _cell(value, digits: int) -> str:
     if isinstance(value, float):
-        return f"{value:.1f}"
+        return f"{value:.{digits}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

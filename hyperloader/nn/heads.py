@@ -18,12 +18,28 @@ class TaskHeads(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, len(names)) for names in labels.values())
         for head in self.heads:
-            nn.init.normal_(head.weight, 0, 0.02)
-            nn.init.zeros_(head.bias)
-        sizes = torch.tensor([len(names) for names in labels.values()])
-        self.register_buffer("sizes", sizes, persistent=False)
-        self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
-        self._widest = int(sizes.max())
+            _init_head(head)
+        self.register_buffer("sizes", None, persistent=False)  # (tasks,)
+        self.register_buffer("starts", None, persistent=False)
+        self._count_labels()
+
+    def new_head(self, size: int) -> nn.Linear:
+        """A head of ``size`` labels like the others, to be given to ``append``."""
+        last = self.heads[-1]
+        head = nn.Linear(last.in_features, size)
+        _init_head(head)
+        return head.to(last.weight).requires_grad_(last.weight.requires_grad).train(last.training)
+
+    def append(self, head: nn.Linear) -> None:
+        """One more task, behind the others."""
+        self.heads.append(head)
+        self._count_labels()
+
+    def _count_labels(self) -> None:
+        device = self.heads[0].weight.device
+        self.sizes = torch.tensor([head.out_features for head in self.heads], device=device)
+        self.starts = self.sizes.cumsum(0) - self.sizes
+        self._widest = max(head.out_features for head in self.heads)
 
     def forward(self, hidden_states: Tensor, task_ids: int | Tensor, widest: bool = False) -> Tensor:
         """Logits of ``hidden_states`` (batch, tokens, hidden).
@@ -49,6 +65,11 @@ class TaskHeads(nn.Module):
         index = (self.starts[task_ids][:, None] + columns).clamp(max=logits.shape[-1] - 1)
         chosen = logits.gather(-1, index[:, None].expand(-1, logits.shape[1], -1))
         return chosen.masked_fill(~own[:, None], -torch.inf)
+
+
+def _init_head(head: nn.Linear) -> None:
+    nn.init.normal_(head.weight, 0, 0.02)
+    nn.init.zeros_(head.bias)
 
 
 def head_dropout(sizes) -> float:

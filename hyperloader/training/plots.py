@@ -1,4 +1,4 @@
-"""The two figures a run leaves behind: its learning curve and its scores by task.
+"""The figures of a run: its learning curve, its scores by task, and heat maps of similarities.
 
 matplotlib is imported when a figure is made, and draws without a display. Scores come as numbers from 0 to 1 and are
 shown in per cent, as the literature does. The colours are of Okabe and Ito's set, which colour-blind readers can tell
@@ -93,6 +93,50 @@ def per_task_bars(scores: Mapping[str, float], path: str | Path | None = None, *
     return _finish(figure, path, axes, grid="x")
 
 
+def heat_maps(
+    panels: Mapping[str, tuple[Sequence[str], Sequence[Sequence[float]]]],
+    path: str | Path | None = None,
+    *,
+    title: str,
+) -> Figure:
+    """One square of cosine similarities a panel, from -1 to 1, four panels a row; grey is what is not a number.
+
+    Args:
+        panels: title of the panel → names of its rows and columns, and the matrix.
+        path: a PNG is written there if given.
+        title: stands over the figure.
+
+    Raises:
+        ValueError: if there are no panels.
+        ImportError: without matplotlib.
+    """
+    if not panels:
+        raise ValueError("panels must hold at least one matrix, got none")
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(3.2 * columns + 1.0, 3.2 * rows + 0.6)
+    figure.suptitle(title)
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (name, (labels, matrix)) in zip(all_axes, panels.items(), strict=False):
+        axes.set_title(name, fontsize=10)
+        axes.set_facecolor("#BBBBBB")
+        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
+        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        for (row, column), value in _numbers(matrix) if len(labels) <= 12 else ():
+            colour = "white" if abs(value) > 0.6 else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5, color=colour)
+    for axes in all_axes[len(panels) :]:
+        axes.set_visible(False)
+    figure.colorbar(image, ax=list(all_axes), shrink=0.6, label="cosine similarity")
+    return _save(figure, path)
+
+
+def _numbers(matrix: Sequence[Sequence[float]]) -> list[tuple[tuple[int, int], float]]:
+    cells = (((row, column), value) for row, values in enumerate(matrix) for column, value in enumerate(values))
+    return [(place, value) for place, value in cells if _is_number(value)]
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
@@ -112,6 +156,10 @@ def _finish(figure: Figure, path: str | Path | None, *all_axes, grid: str = "bot
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis=grid, color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
         figure.savefig(path, format="png", dpi=150)
     return figure

@@ -26,7 +26,7 @@ from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 from hyperloader.training.weights import load_weights
 
-__all__ = ["Run", "RunConfig", "evaluate", "load_run", "predict", "train"]
+__all__ = ["Run", "RunConfig", "evaluate", "load_run", "predict", "scorer", "train"]
 
 CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
 
@@ -81,7 +81,7 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
         run.model.gradient_checkpointing_enable()
     part = {task.name: subset(task.train, config.fraction, config.data_seed, task.name) for task in tasks}
     examples = run.formulation.encode_all(part)
-    validate = _scorer(run, tasks, "validation")
+    validate = scorer(run, tasks, "validation")
     trainer = MultiTaskTrainer(
         run.model,
         options,
@@ -103,7 +103,7 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     load_weights(run.model, output / BEST)
-    scores = _scorer(run, tasks, "test")(run.model) if test else None
+    scores = scorer(run, tasks, "test")(run.model) if test else None
     metrics = _metrics(config, run, trainer, validate(run.model), scores)
     if trainer.args.should_save:
         write_text(output / METRICS, json.dumps(metrics, ensure_ascii=False, indent=1))
@@ -140,7 +140,7 @@ def evaluate(folder: str | Path, split: str = "test") -> dict:
     """
     check_key("split", split, SPLITS)
     run = load_run(folder)
-    return _scorer(run, run.config.load_tasks(), split)(run.model)
+    return scorer(run, run.config.load_tasks(), split)(run.model)
 
 
 def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[list[str]]:
@@ -202,11 +202,15 @@ def _build(config: RunConfig, labels: dict[str, list[str]]) -> Run:
     return Run(config, model, tokenizer, formulation, labels)
 
 
-def _scorer(run: Run, tasks: list[Task], split: str) -> Scorer:
+def scorer(run: Run, tasks: list[Task], split: str, limit: int | None = None) -> Scorer:
+    """Scores a model on a split of the run's tasks: the part that the run has used, of ``test`` all of it; with
+    ``limit`` a fixed random part of that, so many sentences of every task."""
     config = run.config
     sentences = {task.name: getattr(task, split) for task in tasks}
     if split != "test":
         sentences = {task: subset(some, config.fraction, config.data_seed, task) for task, some in sentences.items()}
+    if limit is not None:
+        sentences = {task: subset(some, min(1, limit / len(some)), 0, task) for task, some in sentences.items()}
     return Scorer(run.formulation, sentences, config.options.eval_batch_size, generate=run.generates)
 
 

@@ -90,7 +90,7 @@ def test_version_and_help(call):
     for words in ([], ["--help"]):
         result = call(*words)
         assert result.exit_code == 0
-        for command in ("train", "evaluate", "predict", "demo", "env", "data"):
+        for command in ("train", "evaluate", "predict", "inspect", "demo", "env", "data"):
             assert command in result.stdout
 
 

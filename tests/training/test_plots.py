@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from hyperloader.training.plots import learning_curve, per_task_bars
+from hyperloader.training.plots import heat_maps, learning_curve, per_task_bars
 
 CURVE = [
     {"step": 50, "train_loss": 2.0, "mean_f1": 0.25},
@@ -47,6 +47,22 @@ def test_per_task_bars(tmp_path):
     low, high = axes.get_xlim()
     assert low == 0
     assert high > 100
+
+
+def test_heat_maps(tmp_path):
+    matrix = [[1.0, -0.5], [-0.5, float("nan")]]
+    panels = {name: (["x", "y"], matrix) for name in ("first", "second", "third", "fourth", "fifth")}
+    figure = heat_maps(panels, tmp_path / "maps.png", title="Similarity")
+    size_of_png(tmp_path / "maps.png")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown[:5]] == list(panels)
+    assert shown[5].get_ylabel() == "cosine similarity"
+    assert [label.get_text() for label in shown[0].get_yticklabels()] == ["x", "y"]
+    assert [text.get_text() for text in shown[0].texts] == ["1.00", "-0.50", "-0.50"]
+    assert shown[0].images[0].get_clim() == (-1, 1)
+    assert figure.get_suptitle() == "Similarity"
+    with pytest.raises(ValueError, match="at least one matrix"):
+        heat_maps({}, title="")
 
 
 def test_one_task_has_no_mean(tmp_path):

@@ -1,0 +1,93 @@
+"""One training on the new task."""
+
+import shutil
+
+import torch
+from torch import Tensor, nn
+from transformers import set_seed
+
+from bench.newtask.plan import Learning, Plan
+from hyperloader.data import TokenClassification, subset
+from hyperloader.data.tasks import Task
+from hyperloader.training.backbone import load_backbone
+from hyperloader.training.evaluation import Scorer
+from hyperloader.training.methods import METHODS, build_model
+from hyperloader.training.presets import training_options
+from hyperloader.training.run import load_run
+from hyperloader.training.trainer import MultiTaskTrainer
+from hyperloader.training.versions import versions
+
+
+def learn(plan: Plan, tasks: dict[str, Task], run: Learning) -> dict:
+    """Train as ``run`` says and score on the new task; with the base's model also whether the other tasks' outputs are
+    the same bits as before."""
+    new = tasks[plan.held_out]
+    set_seed(run.seed)
+    model, formulation = _adapters(plan, new) if run.method == "adapter" else _of_base(plan, new, run.method)
+    some = {new.name: _some(new.train, run.examples, run.seed, new.name)}
+    split = getattr(new, run.scored)
+    scored = split if run.sentences is None else _some(split, run.sentences, run.seed, new.name)
+    changes = {"steps": plan.steps, "batch_size": min(plan.batch_size, run.examples), "learning_rate": run.rate}
+    changes |= {"eval_steps": plan.steps, "save_steps": plan.steps, "report_to": "none"}
+    options = training_options(plan.recipe.preset, "hyperloader", {**plan.recipe.training, **changes})
+    scorer = Scorer(formulation, {new.name: scored}, options.eval_batch_size, generate=False)
+    scores = []
+
+    def validate(model: nn.Module) -> dict:  # once, at the end
+        scores.append(scorer(model))
+        return scores[-1]
+
+    folder = plan.runs / run.name
+    shutil.rmtree(folder, ignore_errors=True)
+    examples = [formulation.encode_all(some)[new.name]]
+    before = _outputs(model, formulation, tasks)
+    trainer = MultiTaskTrainer(
+        model, options, folder, examples, formulation.collate, validate,
+        seed=run.seed, data_seed=run.seed, progress=False,
+    )  # fmt: skip
+    trainer.train()
+    after = _outputs(model, formulation, tasks)
+    return {
+        "scores": scores[-1]["tasks"][new.name],
+        "trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        "others_unchanged": None if before is None else torch.equal(before, after),
+        "seconds_per_step": trainer.step_times.median(),
+        "run": vars(run),
+        "versions": versions(torch.device("cpu")),
+    }
+
+
+def _of_base(plan: Plan, new: Task, method: str) -> tuple[nn.Module, TokenClassification]:
+    base = load_run(plan.base_config.output)
+    base.model.add_task(new.name, init="mean", labels=new.labels)
+    base.model.freeze_except_task_embedding(new.name)
+    if method == "head":
+        base.model.task_embedding.row.requires_grad_(False)
+    labels = {**base.labels, new.name: new.labels}
+    return base.model, TokenClassification(base.tokenizer, labels, plan.recipe.options.max_length)
+
+
+def _adapters(plan: Plan, new: Task) -> tuple[nn.Module, TokenClassification]:
+    backbone, tokenizer = load_backbone(plan.recipe.backbone, plan.recipe.head)
+    sizes = {key: value for key, value in plan.recipe.model_options.items() if key in METHODS["adapter"]}
+    labels = {new.name: new.labels}
+    model = build_model("adapter", backbone, [new.name], labels, sizes)
+    return model, TokenClassification(tokenizer, labels, plan.recipe.options.max_length)
+
+
+def _some(sentences: list, count: int, seed: int, name: str) -> list:
+    return subset(sentences, min(1.0, count / len(sentences)), seed, name)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, formulation: TokenClassification, tasks: dict[str, Task]) -> Tensor | None:
+    """Logits of a batch of sentences of all other tasks; None if the model has no others."""
+    others = [name for name in formulation.labels if name in tasks][:-1]
+    if not others:
+        return None
+    encoded = formulation.encode_all({name: tasks[name].validation[:4] for name in others})
+    batch = formulation.collate([example for some in encoded.values() for example in some])
+    was_training = model.training
+    logits = model.eval()(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    model.train(was_training)
+    return logits

@@ -1,0 +1,130 @@
+"""What is trained on which examples, read from YAML."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from bench.study.plan import check_keys
+from hyperloader.training.run import RunConfig
+
+METHODS = {
+    "embedding": "64 numbers and a head",
+    "head": "a head alone",
+    "adapter": "fresh adapters and a head",
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model of the other tasks: updates, their learning rate, and the share of the training data."""
+
+    fraction: float
+    steps: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """The runs that choose learning rates: examples to train on, and validation sentences to score on."""
+
+    examples: int
+    seed: int
+    sentences: int
+
+
+@dataclass(frozen=True)
+class Learning:
+    """One training on the new task; ``scored`` is the split, of which ``sentences`` are used or all."""
+
+    name: str
+    method: str
+    examples: int
+    seed: int
+    rate: float
+    scored: str = "test"
+    sentences: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it.
+
+    Args:
+        recipe: a run's YAML file: backbone, tasks and model.
+        held_out: the task that the base does not see.
+        results: folder of the JSON files and the figure.
+        runs: folder of the runs themselves.
+        base: how the base is trained.
+        steps, batch_size: of every training on the new task.
+        examples, seeds: numbers of examples, and choices of them.
+        search: how learning rates are chosen.
+        learning_rates: method of ``METHODS`` -> the rates to try.
+    """
+
+    recipe: RunConfig
+    held_out: str
+    results: Path
+    runs: Path
+    base: Base
+    steps: int
+    batch_size: int
+    examples: list[int]
+    seeds: list[int]
+    search: Search
+    learning_rates: Mapping[str, list[float]]
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Plan":
+        """Read a plan; raises ``ValueError`` naming the file for an unknown or missing key, task or method."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; give a YAML file such as recipes/new-task.yaml")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            check_keys("plan", values, cls)
+            check_keys("base", values["base"], Base)
+            check_keys("search", values["search"], Search)
+            recipe = RunConfig.from_yaml(path.parent / values["recipe"])
+            if isinstance(recipe.tasks, str):
+                raise ValueError(f"recipe must list its tasks itself, got the task file {recipe.tasks}")
+            tasks = [task["name"] for task in recipe.tasks]
+            if values["held_out"] not in tasks or len(tasks) < 2:
+                raise ValueError(f"held_out must be one of several tasks {', '.join(tasks)}, got {values['held_out']}")
+            if values["learning_rates"].keys() - METHODS:
+                raise ValueError(f"learning_rates must be of {', '.join(METHODS)}, got {[*values['learning_rates']]}")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        folders = {name: Path(values[name]) for name in ("results", "runs")}
+        base, search = Base(**values["base"]), Search(**values["search"])
+        return cls(**{**values, **folders, "recipe": recipe, "base": base, "search": search})
+
+    @property
+    def base_config(self) -> RunConfig:
+        """The run of the other tasks; two validations."""
+        base, every = self.base, max(1, self.base.steps // 2)
+        training = {"steps": base.steps, "learning_rate": base.learning_rate, "eval_steps": every, "save_steps": every}
+        return dataclasses.replace(
+            self.recipe,
+            tasks=[task for task in self.recipe.tasks if task["name"] != self.held_out],
+            output=str(self.runs / "base"),
+            fraction=base.fraction,
+            training={**self.recipe.training, **training},
+        )
+
+    def searches(self) -> Iterator[Learning]:
+        """The runs that choose learning rates."""
+        search = self.search
+        for method, rates in self.learning_rates.items():
+            for rate in rates:
+                name = f"search-{method}-{rate:g}"
+                yield Learning(name, method, search.examples, search.seed, rate, "validation", search.sentences)
+
+    def learnings(self, rates: Mapping[str, float]) -> Iterator[Learning]:
+        """The runs that are compared, of the methods whose rate is chosen."""
+        for examples in self.examples:
+            for method in (method for method in self.learning_rates if method in rates):
+                for seed in self.seeds:
+                    yield Learning(f"{method}-{examples}-{seed}", method, examples, seed, rates[method])

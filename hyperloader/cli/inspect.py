@@ -1,0 +1,128 @@
+"""`hyperloader inspect`: what a trained run's hypernetwork generates, and whether it uses the tasks' names."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hyperloader.cli.table import table
+
+TASKS, LAYERS, NUMBERS = "tasks.png", "layers.png", "inspect.json"
+_NOTHING = 1.0  # points of F1 that say nothing
+
+
+def inspect(
+    run_folder: Annotated[Path, typer.Argument(help="Output folder of `hyperloader train`.", metavar="RUN_FOLDER")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for heat maps and numbers; RUN_FOLDER/inspect if not given.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="For the control: train, validation or test.")] = "validation",
+    limit: Annotated[int, typer.Option(min=1, help="Sentences of every task, at most, in the control.")] = 200,
+) -> None:
+    """Show norms and similarities of the generated weights, and the F1 with every task's name and with another's."""
+    from hyperloader import HyperLoaderModel
+    from hyperloader.data.tasks import SPLITS
+    from hyperloader.training import inspect as look
+    from hyperloader.training.presets import check_key
+    from hyperloader.training.run import load_run, scorer
+
+    check_key("split", split, SPLITS)
+    output = run_folder / "inspect" if output is None else output
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output must be a folder, got the file {output}")
+    run = load_run(run_folder)
+    if not isinstance(run.model, HyperLoaderModel):
+        raise ValueError(
+            f"{run_folder}: method must be hyperloader, hyperformer++ or adapter to be inspected, got "
+            f"{run.config.method}, which generates no weights"
+        )
+    score = scorer(run, run.config.load_tasks(), split, limit)
+    weights = look.generated(run.model)
+    norms, tasks, layers = look.norms(weights), look.task_similarity(weights), look.layer_similarity(weights)
+    control = look.control(run.model, score)
+
+    output.mkdir(parents=True, exist_ok=True)
+    numbers = {
+        "norms": norms,
+        "task_similarity": {name: _plain(matrix) for name, matrix in tasks.items()},
+        "layer_similarity": {" ".join(key): _plain(matrix) for key, matrix in layers.items()},
+        "control": control and {**control, "split": split, "limit": limit},
+    }
+    (output / NUMBERS).write_text(json.dumps(numbers, ensure_ascii=False, indent=1), encoding="utf-8")
+    plots = draw(tasks, layers, run.tasks, output)
+    print(f"{run_folder}: what {run.config.method} generates for {len(run.tasks)} tasks\n")
+    print(norms_table(norms))
+    print("\nCosine similarity of what is generated (1: the same for all; nan: zero everywhere)\n")
+    print(similarity_table(tasks, layers))
+    print(f"\n{conclusion(control, split, limit)}\n")
+    for path in (*plots, output / NUMBERS):
+        print(f"{'plot   ' if path in plots else 'numbers'}  {path}")
+
+
+def norms_table(norms: list[dict]) -> str:
+    """Norms by stack, site and weight."""
+    header = ("stack", "site", "weight", "mean norm", "smallest", "largest")
+    return table(header, [tuple(row.values()) for row in norms], digits=4)
+
+
+def similarity_table(tasks: dict, layers: dict) -> str:
+    """Mean similarity of two tasks and of two layers, by weight."""
+    from hyperloader.training.inspect import between
+
+    stacks = list(dict.fromkeys(stack for stack, _ in layers))
+    header = ("weight", "two tasks", *(f"two layers ({stack})" for stack in stacks))
+    nothing = float("nan")
+    rows = [
+        (
+            name,
+            between(matrix),
+            *(between(layers[stack, name]) if (stack, name) in layers else nothing for stack in stacks),
+        )
+        for name, matrix in tasks.items()
+    ]
+    return table(header, rows, digits=3)
+
+
+def conclusion(control: dict | None, split: str, limit: int) -> str:
+    """The control's scores by task, and what they say."""
+    if control is None:
+        return "Control: none, a run of one task has no names to shuffle."
+    right, wrong = control["right"], control["shuffled"]
+    rows = [
+        (task, 100 * right["tasks"][task]["f1"], 100 * wrong["tasks"][task]["f1"], other)
+        for task, other in control["others"].items()
+    ]
+    total = ("mean", 100 * right["mean_f1"], 100 * wrong["mean_f1"], "")
+    falls = 100 * (right["mean_f1"] - wrong["mean_f1"])
+    verdict = f"Mean F1 falls by {falls:.1f} points when the names are shuffled" + (
+        ": this model hardly uses its tasks' names." if falls < _NOTHING else "."
+    )
+    return (
+        f"Control: micro-F1 over spans, {split}, at most {limit:,} sentences a task\n\n"
+        + table(("task", "F1 %", "shuffled F1 %", "with the weights of"), rows, total=total)
+        + f"\n\n{verdict}"
+    )
+
+
+def draw(tasks: dict, layers: dict, names: list[str], folder: Path) -> list[Path]:
+    """The heat maps as PNG files in `folder`: tasks by tasks, layers by layers, a panel a weight."""
+    from hyperloader.training.plots import heat_maps
+
+    paths = [folder / TASKS, folder / LAYERS]
+    heat_maps(
+        {name: (names, matrix.tolist()) for name, matrix in tasks.items()},
+        paths[0],
+        title="Similarity of generated weights: tasks",
+    )
+    heat_maps(
+        {" ".join(key): ([str(n) for n in range(len(matrix))], matrix.tolist()) for key, matrix in layers.items()},
+        paths[1],
+        title="Similarity of generated weights: layers",
+    )
+    return paths
+
+
+def _plain(matrix) -> list[list[float | None]]:
+    return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]

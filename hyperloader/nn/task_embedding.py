@@ -1,0 +1,61 @@
+"""One embedding per task, of which one alone can be trained."""
+
+import torch
+from torch import Tensor, nn
+
+
+class TaskEmbedding(nn.Embedding):
+    """``weight`` (tasks, task_embedding_dim), looked up by task.
+
+    ``train_only(task)`` takes the row of one task out of ``weight``, which is then frozen, into ``row``, a parameter of
+    its own: an optimizer that decays or has momentum cannot move what it does not hold, where a mask over the gradient
+    of ``weight`` would let every row decay. Meanwhile the row that counts is ``row``; ``state_dict`` has ``weight``
+    alone, up to date, and loading one goes to both.
+    """
+
+    def __init__(self, num_tasks: int, size: int):
+        super().__init__(num_tasks, size)
+        self.register_parameter("row", None)  # (1, task_embedding_dim)
+        self.trained_task: int | None = None
+
+    def forward(self, tasks: Tensor) -> Tensor:
+        """(n, task_embedding_dim) for ``tasks`` (n,) int64."""
+        found = super().forward(tasks)
+        return found if self.row is None else torch.where((tasks == self.trained_task)[:, None], self.row, found)
+
+    def train_only(self, task: int) -> None:
+        """Freeze every row but that of ``task``."""
+        self.train_all(self.weight.requires_grad)
+        self.weight.requires_grad_(False)
+        self.weight.grad = None  # an optimizer skips what has no gradient
+        self.row = nn.Parameter(self.weight.detach()[task : task + 1].clone())
+        self.trained_task = task
+
+    def train_all(self, requires_grad: bool = True) -> None:
+        """Put the row that was trained alone back among the others."""
+        self._write_back()
+        self.row = self.trained_task = None
+        self.weight.requires_grad_(requires_grad)
+
+    @torch.no_grad()
+    def extended(self, row: Tensor) -> nn.Parameter:
+        """``weight`` with ``row`` (task_embedding_dim,) below it; this module stays as it is."""
+        return nn.Parameter(torch.cat([self.weight, row[None]]), self.weight.requires_grad)
+
+    @torch.no_grad()
+    def _write_back(self) -> None:
+        if self.row is not None:
+            self.weight[self.trained_task] = self.row[0]
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        self._write_back()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.pop(f"{prefix}row", None)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *lists):
+        self._write_back()  # for a state without this module's weight
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *lists)
+        if self.row is not None:
+            missing_keys[:] = [key for key in missing_keys if key != f"{prefix}row"]
+            with torch.no_grad():
+                self.row.copy_(self.weight[self.trained_task : self.trained_task + 1])
