@@ -45,8 +45,9 @@ def make_model(
 ) -> HyperLoaderModel:
     """One of ours around backbone ``name``, in training mode, with the same weights every time.
 
-    ``options`` are fields of its config. Dropout is off, so that all providers compute the same; LoRA's B is small and random, not zero as in a new
-    model: a large one would drive the attention of a random T5 into saturation, where float32 has no digits left.
+    ``options`` are fields of its config. Dropout is off, so that all providers compute the same; LoRA's B is small and
+    random, not zero as in a new model: a large one would drive the attention of a random T5 into saturation, where
+    float32 has no digits left.
     """
     torch.manual_seed(_SEED)
     backbone = BACKBONES[name](layers)
