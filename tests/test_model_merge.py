@@ -86,9 +86,7 @@ def test_saves_and_loads_without_hypernetworks(name, dtype, tmp_path):
     assert next(loaded.parameters()).dtype == dtype
     if name in SEQUENCE_TO_SEQUENCE:
         ids = make_batch(name)["input_ids"]
-        assert torch.equal(
-            loaded.generate(ids, max_new_tokens=5), model.generate(ids, task="ü.weight", max_new_tokens=5)
-        )
+        assert torch.equal(loaded.generate(ids, max_new_tokens=5), merged.generate(ids, max_new_tokens=5))
 
 
 def test_labels_of_one_task():
@@ -124,8 +122,8 @@ def test_exported_task_is_a_model_of_its_own(name, tmp_path):
     alone = HyperLoaderModel.from_pretrained(tmp_path, make(name, torch.float64)).double()
     assert alone.hyperloader_config.tasks == ("b c",)
     assert not hasattr(alone, "task_embedding")
-    torch.testing.assert_close(logits(alone, name, task="b c"), expected["b c"])
-    torch.testing.assert_close(logits(alone.merge("b c"), name), expected["b c"])
+    for found in (logits(alone, name, task="b c"), logits(alone.merge("b c"), name)):  # it was loaded as float32
+        torch.testing.assert_close(found, expected["b c"], rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="task must be one of"):
         model.export_task("d", tmp_path / "none")
     assert not (tmp_path / "none").exists()
