@@ -40,19 +40,24 @@ BACKBONES = {
 }
 
 
-def make_model(name: str, setting: Setting, tasks: int = 1, layers: int | None = None) -> HyperLoaderModel:
+def make_model(
+    name: str, setting: Setting, tasks: int = 1, layers: int | None = None, **options: object
+) -> HyperLoaderModel:
     """One of ours around backbone ``name``, in training mode, with the same weights every time.
 
-    Dropout is off, so that all providers compute the same; LoRA's B is small and random, not zero as in a new
-    model: a large one would drive the attention of a random T5 into saturation, where float32 has no digits left.
+    ``options`` are fields of its config. Dropout is off, so that all providers compute the same; LoRA's B is small and
+    random, not zero as in a new model: a large one would drive the attention of a random T5 into saturation, where
+    float32 has no digits left.
     """
     torch.manual_seed(_SEED)
     backbone = BACKBONES[name](layers)
     names = [f"task {number}" for number in range(tasks)]
     encoder = not backbone.can_generate()
     labels = {task: [f"label {number}" for number in range(LABELS)] for task in names} if encoder else None
-    model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=names, labels=labels))
+    model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=names, labels=labels, **options))
     for generator in model.generators.values():
+        if "lora_B" not in generator.heads:
+            continue
         nn.init.normal_(generator.heads["lora_B"].weight, 0, 1e-4)
     return model.to(setting.device, setting.dtype).train()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.case import BOTH, FORWARD
-from bench.cases import lora_linear, mixed, step
+from bench.cases import lora_linear, mixed, predict, step
 from bench.providers import PLAIN, PUBLISHED
 from bench.results import Run, best_of_ours
 
@@ -98,6 +98,15 @@ def _mixed(what: str, name: str, tokens: int, hidden: int) -> Value:
     return value
 
 
+def _merged(suffix: str, point: str, name: str) -> Value:
+    def value(run: Run) -> float | None:
+        rows = run.providers("predict", point, name)
+        own = best_of_ours(rows, suffix)
+        return None if own is None else own["median_s"] / rows[predict.FROZEN]["median_s"]
+
+    return value
+
+
 _FASTER = {"inverse": True}
 ROWS = [
     Row("generation of one t5-base stack, forward + backward: faster than published style",
@@ -133,6 +142,9 @@ ROWS = [
         Goal(1.15), Goal(1.1), _mixed("MiniLM", step.STEP, 16, 384)),
     *(Row(f"8 tasks in one batch, {operator} forward + backward: time over one task",
           Goal(1.15), Goal(1.1), _mixed(operator, BOTH, 32, 768)) for operator in ("adapter", "lora_linear")),
+    *(Row(f"inference, {point}, merged{what}: time over the frozen backbone", goal, goal, _merged(suffix, point, name))
+      for point, name in (("MiniLM, 32 × 32 tokens", "encode"), ("T5-small, 8 × 32 tokens", "generate"))
+      for what, suffix, goal in ((" LoRA alone", predict.LORA_MERGED, Goal(1.05)), ("", predict.MERGED, Goal(1.1)))),
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import HyperLoaderModel
 from hyperloader.ops import build_info, use_backend
+from hyperloader.task_model import TaskModel
 
 __version__ = "0.1.0"
-__all__ = ["HyperLoaderConfig", "HyperLoaderModel", "build_info", "ops", "use_backend"]
+__all__ = ["HyperLoaderConfig", "HyperLoaderModel", "TaskModel", "build_info", "ops", "use_backend"]

@@ -43,7 +43,7 @@ class Attachment:
         }
         for path, key in self.site_paths.items():
             kind = AdapterSite if key[2] in ADAPTER_SITES else LoraSite
-            _replace(backbone, path, kind(backbone.get_submodule(path), key, active, config))
+            replace(backbone, path, kind(backbone.get_submodule(path), key, active, config))
         for query, value in _self_attentions(backbone, stacks):
             query.together = (value,)
         for parameter in backbone.parameters():
@@ -56,7 +56,7 @@ class Attachment:
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
         for path in self.site_paths:
-            _replace(backbone, path, backbone.get_submodule(path).linear)
+            replace(backbone, path, backbone.get_submodule(path).linear)
         with torch.no_grad():
             for name, value in self.norms.items():
                 backbone.get_parameter(name).copy_(value)
@@ -81,7 +81,8 @@ def _self_attentions(backbone: nn.Module, stacks: list[Stack]) -> Iterator[tuple
                 yield pair[0], pair[1]
 
 
-def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
+def replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` where ``path`` leads in ``backbone``."""
     parent, _, name = path.rpartition(".")
     setattr(backbone.get_submodule(parent), name, module)
 

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from hyperloader.attach import Attachment
 from hyperloader.config import HyperLoaderConfig
 
 TENSORS, DESCRIPTION = "model.safetensors", "hyperloader.json"
@@ -81,7 +81,7 @@ def save(
     tensors: dict[str, Tensor],
     config: HyperLoaderConfig,
     backbone: nn.Module,
-    attachment: Attachment,
+    trained_norms: Sequence[str],
 ) -> None:
     """Write a checkpoint; the files of an older one stay intact until the new ones are complete."""
     import safetensors.torch
@@ -96,8 +96,8 @@ def save(
         "backbone": {
             "name": getattr(backbone.config, "_name_or_path", ""),
             "class": type(backbone).__name__,
-            "trained": attachment.norm_names,
-            "fingerprint": fingerprint(backbone, set(attachment.norm_names)),
+            "trained": list(trained_norms),
+            "fingerprint": fingerprint(backbone, set(trained_norms)),
         },
     }
     text = json.dumps(description, ensure_ascii=False, indent=1)

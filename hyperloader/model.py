@@ -6,21 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from hyperloader import checkpoint
-from hyperloader.attach import Attachment
+from hyperloader import checkpoint, export, generation, task_model
+from hyperloader.attach import Attachment, replace
 from hyperloader.backbones import checkpointing
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.heads import task_heads
+from hyperloader.nn.bank import WeightBank
+from hyperloader.nn.heads import classify, task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
-from hyperloader.nn.weights import ActiveWeights, Weights
+from hyperloader.nn.weights import ActiveWeights
+from hyperloader.task_model import TaskModel
 from hyperloader.tasks import add_task, freeze_except_task_embedding, unfreeze
-
-IGNORED = -100  # the label that counts for nothing
 
 
 class HyperLoaderModel(nn.Module):
@@ -46,6 +45,8 @@ class HyperLoaderModel(nn.Module):
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         super().__init__()
         self.hyperloader_config = config
+        self.bank = WeightBank()
+        self._merged: tuple[str, dict[str, nn.Module]] | None = None
         self._active = ActiveWeights()
         self._unfrozen: dict[str, bool] | None = None  # what was trained before one task alone was
         self._attachment = Attachment(backbone, config, self._active)
@@ -71,6 +72,26 @@ class HyperLoaderModel(nn.Module):
     def config(self) -> Any:
         """The backbone's transformers config, which Trainer and its kin look at; ours is ``hyperloader_config``."""
         return self.backbone.config
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        """Stack -> what is generated for it."""
+        return self._attachment.layouts
+
+    @property
+    def site_paths(self) -> Mapping[str, tuple[str, int, str]]:
+        """Path of every wrapped layer in the backbone -> (stack, layer, site)."""
+        return self._attachment.site_paths
+
+    @property
+    def generated_dtype(self) -> torch.dtype:
+        """The dtype that weights are generated in."""
+        return self._attachment.dtype(self.backbone)
+
+    @property
+    def norm_names(self) -> list[str]:
+        """The backbone's own norms that are trained."""
+        return self._attachment.norm_names
 
     def forward(
         self,
@@ -102,14 +123,15 @@ class HyperLoaderModel(nn.Module):
         Raises:
             ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
         """
-        which = self._which(task, task_ids, _rows(input_ids, backbone_arguments))
-        with self._active.use(self._generate_weights(which)):
+        self._check_attached()
+        which = generation.which(self.hyperloader_config, task, task_ids, input_ids, backbone_arguments)
+        with self._active.use(generation.weights_for(self, which)):
             if self.heads is None:
                 if labels is not None:
                     backbone_arguments["labels"] = labels
                 return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
             outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
-        return self._classify(outputs, labels, which, widest=task is None)
+        return classify(self.heads, outputs, labels, which, widest=task is None)
 
     @torch.no_grad()
     def generate(
@@ -128,8 +150,8 @@ class HyperLoaderModel(nn.Module):
         self._check_attached()
         if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
             raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
-        which = self._which(task, task_ids, _rows(input_ids, generate_arguments))
-        with self._active.use(self._generate_weights(which)):
+        which = generation.which(self.hyperloader_config, task, task_ids, input_ids, generate_arguments)
+        with self._active.use(generation.weights_for(self, which)):
             return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def gradient_checkpointing_enable(
@@ -160,9 +182,76 @@ class HyperLoaderModel(nn.Module):
             delattr(self, name)
         return backbone
 
+    def train(self, mode: bool = True) -> "HyperLoaderModel":
+        """Set training or evaluation mode. In training the weight bank is empty."""
+        if mode:
+            self.bank.clear()
+        return super().train(mode)
+
+    @torch.no_grad()
+    def weights_of(self, task: str) -> dict[tuple[str, int, str], tuple[Tensor, ...]]:
+        """What the hypernetworks generate for ``task``, from the weight bank; not to be written to.
+
+        Returns:
+            (stack, layer, site) -> the site's tensors, in the order of ``ops.adapter``'s or ``ops.lora_linear``'s
+            arguments (``lora_A``, ``lora_B``), in the backbone's dtype.
+
+        Raises:
+            ValueError: an unknown task. RuntimeError: the model is being trained.
+        """
+        self._check_attached()
+        index = self.hyperloader_config.task_id(task)
+        if self.training:
+            raise RuntimeError("the weight bank serves a model in evaluation mode: call model.eval() first")
+        return generation.weights_for(self, index).sites
+
+    def merge(self, task: str, *, inplace: bool = False) -> TaskModel:
+        """Fold the LoRA updates of ``task`` into the projections and give the adapters their generated weights.
+
+        Args:
+            task: name of a task.
+            inplace: put the merged layers into this model's own backbone, which serves no other task until
+                ``unmerge()``; else into a copy of it.
+
+        Returns:
+            A plain module without hypernetworks, in the mode that the backbone is in; it is called, saved and loaded on
+            its own.
+
+        Raises:
+            ValueError: an unknown task. RuntimeError: the model is being trained, or merged already.
+        """
+        sites = export.sites_of_task(self, task)
+        config = export.config_of_task(self.hyperloader_config, task)
+        heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
+        merged, wrapped = task_model.merge(self.backbone, sites, config, heads, inplace)
+        if inplace:
+            self._merged = (task, wrapped)
+        return merged
+
+    def unmerge(self) -> None:
+        """Undo ``merge(..., inplace=True)``, to the bit; raises ``RuntimeError`` if nothing is merged."""
+        if self._merged is None:
+            raise RuntimeError("nothing is merged into this model's backbone")
+        for path, site in self._merged[1].items():
+            replace(self.backbone, path, site)
+        self._merged = None
+
+    def export_task(self, task: str, folder: str | Path) -> None:
+        """Write ``task`` alone, with what is generated for it: ``from_pretrained`` loads it, without hypernetworks."""
+        export.export_task(self, task, folder)
+
+    def export_peft(self, task: str, folder: str | Path, *, lora_only: bool = False) -> None:
+        """Write the LoRA updates of ``task`` as a checkpoint of Hugging Face's PEFT.
+
+        Raises:
+            ValueError: an unknown task; what PEFT's LoRA cannot hold (adapters, trained norms, a head), as a list,
+                unless ``lora_only`` leaves it out.
+        """
+        export.export_peft(self, task, folder, lora_only)
+
     def trainable_state(self) -> dict[str, Tensor]:
         """What is trained, by name: all that a checkpoint has to hold."""
-        trained, state = set(self._attachment.norm_names), self.state_dict()
+        trained, state = set(self.norm_names), self.state_dict()
         return {
             name: state[name]
             for name, _ in self.named_parameters()  # which names what two stacks share once
@@ -184,7 +273,7 @@ class HyperLoaderModel(nn.Module):
         Both are written aside and then renamed: a failure leaves what was there.
         """
         self._check_attached()
-        checkpoint.save(folder, self.trainable_state(), self.hyperloader_config, self.backbone, self._attachment)
+        checkpoint.save(folder, self.trainable_state(), self.hyperloader_config, self.backbone, self.norm_names)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: nn.Module | None = None) -> "HyperLoaderModel":
@@ -215,86 +304,5 @@ class HyperLoaderModel(nn.Module):
     def _check_attached(self) -> None:
         if "backbone" not in self._modules:
             raise RuntimeError("this model has no backbone since detach(); attach a new HyperLoaderModel to it")
-
-    def _which(self, task: str | None, task_ids: Tensor | None, rows: int | None) -> int | Tensor:
-        """The task of the whole batch of ``rows`` sentences as an index, or that of each sentence."""
-        self._check_attached()
-        if (task is None) == (task_ids is None):
-            raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
-        if task is not None:
-            return self.hyperloader_config.task_id(task)
-        if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
-            what = f"{task_ids.dtype} {tuple(task_ids.shape)}" if isinstance(task_ids, Tensor) else repr(task_ids)
-            raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {what}")
-        if rows is not None and task_ids.shape[0] != rows:
-            raise ValueError(f"task_ids must have one entry per sentence, got {task_ids.shape[0]} for {rows} sentences")
-        if _may_look_at(task_ids) and task_ids.numel():
-            low, high = (int(bound) for bound in task_ids.aminmax())
-            count = len(self.hyperloader_config.tasks)
-            if low < 0 or high >= count:
-                raise IndexError(f"task_ids must be from 0 to {count - 1}, got {low if low < 0 else high}")
-            if low == high:
-                return low
-        return task_ids
-
-    def _generate_weights(self, which: int | Tensor) -> Weights:
-        """The weights of every site: of the one task, or of all tasks in the batch and who uses which."""
-        device = next(self.generators.parameters()).device
-        if isinstance(which, int):
-            tasks, group = torch.tensor([which], device=device), None
-        elif _may_look_at(which):
-            tasks, group = (tensor.to(device) for tensor in torch.unique(which, return_inverse=True))
-        else:
-            tasks, group = torch.arange(len(self.hyperloader_config.tasks), device=device), which
-        with torch.autocast(device.type, enabled=False):
-            return Weights(self._weights_of(tasks, grouped=group is not None), group)
-
-    def _weights_of(self, tasks: Tensor, grouped: bool) -> dict:
-        dtype = self._attachment.dtype(self.backbone)
-        inputs = tasks if self.hyperloader_config.generator == "table" else self.task_embedding(tasks)
-        sites = {}
-        for name, generator in self.generators.items():
-            generated = generator(inputs, grouped=grouped, dtype=dtype)
-            sites |= {(name, layer, site): weights for (layer, site), weights in generated.items()}
-        return sites
-
-    def _classify(self, outputs: Any, labels: Tensor | None, which: int | Tensor, widest: bool) -> Any:
-        from transformers.modeling_outputs import TokenClassifierOutput
-
-        logits = self.heads(outputs.last_hidden_state, which, widest)
-        if labels is not None and labels.shape != logits.shape[:2]:
-            raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
-        loss = None
-        if labels is not None:
-            self._check_labels(labels, which)
-            wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-            total = functional.cross_entropy(
-                wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
-            loss = total / labels.ne(IGNORED).sum().clamp_min(1)
-        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"))
-
-    def _check_labels(self, labels: Tensor, which: int | Tensor) -> None:
-        if not _may_look_at(labels):
-            return
-        sizes = self.heads.sizes[which]
-        wrong = (labels >= sizes.view(-1, 1)) | ((labels < 0) & (labels != IGNORED))
-        if wrong.any():
-            raise ValueError(
-                f"labels must be below the number of the task's labels or {IGNORED}, got {int(labels[wrong][0])}"
-            )
-
-
-def _rows(input_ids: Tensor | None, arguments: Mapping) -> int | None:
-    """Sentences of the batch, as far as the arguments say."""
-    if input_ids is not None:
-        return input_ids.shape[0]
-    for name in ("inputs", "inputs_embeds", "encoder_outputs"):
-        if (given := arguments.get(name)) is not None:
-            return (given if isinstance(given, Tensor) else given[0]).shape[0]
-    return None
-
-
-def _may_look_at(tensor: Tensor) -> bool:
-    """Whether the values of ``tensor`` are at hand: on a device a look would wait, in a trace there are none."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+        if self._merged is not None:
+            raise RuntimeError(f"{self._merged[0]!r} is merged into this model's backbone: call unmerge() first")

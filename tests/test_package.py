@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "backbones": {"nn", "ops"},
 }
 PUBLIC = "the public names"  # from hyperloader import HyperLoaderModel
-MODEL = {"reference", "ops", "nn", "backbones", "attach", "model", "checkpoint", "tasks"}
-MAY_IMPORT |= dict.fromkeys(("attach", "model", "checkpoint", "tasks"), MODEL)
+WHOLE_MODEL = {"attach", "checkpoint", "export", "generation", "model", "task_model", "tasks"}
+MODEL = {"reference", "ops", "nn", "backbones", *WHOLE_MODEL}
+MAY_IMPORT |= dict.fromkeys(WHOLE_MODEL, MODEL)
 MAY_IMPORT |= {
     "data": {*MODEL, PUBLIC},
     "training": {*MODEL, "data", "interop", PUBLIC},

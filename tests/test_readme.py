@@ -15,26 +15,44 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(language: str, number: int = 0) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)[number]
+def block(language: str, heading: str = "# HyperLoader") -> str:
+    """The first block of ``language`` behind ``heading``."""
+    return re.search(rf"```{language}\n(.*?)```", README.split(f"{heading}\n", 1)[1], re.DOTALL)[1]
 
 
-def test_examples(tmp_path, data_folder):
-    """In a folder where `t5-base` is a small random T5 with the real tokenizer; the second goes on from the first."""
-    folder = tmp_path / "t5-base"
+def run_in(folder: Path, example: str, data_folder: Path) -> subprocess.CompletedProcess:
+    """Run ``example`` in a folder where `t5-base` is a small random T5 with the real tokenizer."""
     sizes = {"d_model": 64, "d_kv": 8, "num_heads": 8, "d_ff": 64, "num_layers": 2, "vocab_size": 32128}
-    T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)).save_pretrained(folder)
+    T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)).save_pretrained(folder / "t5-base")
     for file in (data_folder / "t5_tokenizer").iterdir():
-        shutil.copy(file, folder)
+        shutil.copy(file, folder / "t5-base")
+    command = [sys.executable, "-W", "error::FutureWarning", "-c", example]
+    result = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_example_and_a_new_task(tmp_path, data_folder):
     example = block("python")
     assert example.count("\n") <= 20
-    example += block("python", 1) + "print(model.trainable_parameters(), model.hyperloader_config.tasks)"
-    command = [sys.executable, "-W", "error::FutureWarning", "-c", example]
-    result = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    example += block("python", "## A new task, nothing forgotten")
+    result = run_in(
+        tmp_path, example + "print(model.trainable_parameters(), model.hyperloader_config.tasks)", data_folder
+    )
     assert "trainable parameters: " in result.stdout
     assert "64 ('atis', 'snips', 'mtop')" in result.stdout
     assert '"mtop"' in (tmp_path / "my-tasks" / "hyperloader.json").read_text()
+    assert (tmp_path / "my-tasks" / "model.safetensors").is_file()
+
+
+def test_serving(tmp_path, data_folder):
+    """The example goes on with the model of the first one."""
+    imports = "from hyperloader import TaskModel\nfrom hyperloader.interop.peft import load_peft\n"
+    example = block("python") + imports + block("python", "## Serve, merge, export")
+    result = run_in(tmp_path, example, data_folder)
+    assert "'generated': 1, 'served': 1" in result.stdout
+    for folder in ("atis-alone", "atis-task"):
+        assert (tmp_path / folder / "model.safetensors").is_file()
 
 
 def _environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from bench.providers import PLAIN, PUBLISHED, as_reference, compiled, ours
 from hyperloader import HyperLoaderModel
 
 FROZEN = "frozen backbone alone"
+MERGED, LORA_MERGED = ", merged", ", LoRA alone, merged"
 
 
 def point(
@@ -28,8 +29,8 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     batch = make_batch(backbone, setting, sentences, at.sizes["tokens"])
     new_tokens = at.sizes["new_tokens"] if "T5" in backbone else 0
 
-    def model() -> HyperLoaderModel:
-        return make_model(backbone, setting).eval()
+    def model(**options) -> HyperLoaderModel:
+        return make_model(backbone, setting, **options).eval()
 
     def baseline(kind: type[BaselineModel], compiler: Callable = lambda module: module) -> Calls:
         built = compiler(kind(model()).eval())
@@ -44,6 +45,12 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             new_tokens,
         )
 
+    def merged(model: HyperLoaderModel) -> Calls:
+        alone = model.merge(model.hyperloader_config.tasks[0], inplace=True)
+        return _calls(
+            lambda labels: alone(input_ids=batch["input_ids"], labels=labels).logits, alone.generate, batch, new_tokens
+        )
+
     yield Pass(
         "generate" if new_tokens else "encode",
         [
@@ -56,6 +63,8 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             Provider(PUBLISHED, lambda: baseline(PublishedModel)),
             Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
             *ours(lambda: own(model())),
+            *ours(lambda: merged(model()), MERGED),
+            *ours(lambda: merged(model(adapter_sites=())), LORA_MERGED, compared=False),
         ],
         as_reference(lambda: own(model().double())),
         units=sentences * max(new_tokens, 1),

@@ -28,7 +28,7 @@ def predict(
     A line is answered as soon as it has been read. Plain text is split at white space; empty lines are skipped.
     """
     from hyperloader.training.presets import check_key
-    from hyperloader.training.run import load_run
+    from hyperloader.training.run import for_task, load_run
     from hyperloader.training.run import predict as predict_tags
 
     check_key("format", format, FORMATS)
@@ -37,6 +37,7 @@ def predict(
     with nullcontext(sys.stdin.buffer) if input == "-" else open(input, "rb") as source:
         run = load_run(run_folder)
         check_key("task", task, run.tasks)
+        run = for_task(run, task)
         if input == "-" and sys.stdin.isatty():
             print("one sentence a line; Ctrl-D ends", file=sys.stderr)
         with nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target:

@@ -1,10 +1,14 @@
 """Token classification with one head per task."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+IGNORED = -100  # the label that counts for nothing
 
 
 class TaskHeads(nn.Module):
@@ -40,6 +44,14 @@ class TaskHeads(nn.Module):
         self.sizes = torch.tensor([head.out_features for head in self.heads], device=device)
         self.starts = self.sizes.cumsum(0) - self.sizes
         self._widest = max(head.out_features for head in self.heads)
+
+    def of(self, task: int) -> "TaskHeads":
+        """A copy with the head of one task alone."""
+        alone = copy.deepcopy(self)
+        alone.heads = nn.ModuleList([alone.heads[task]])
+        alone.sizes, alone.starts = alone.sizes[task : task + 1], torch.zeros_like(alone.starts[:1])
+        alone._widest = int(alone.sizes)
+        return alone
 
     def forward(self, hidden_states: Tensor, task_ids: int | Tensor, widest: bool = False) -> Tensor:
         """Logits of ``hidden_states`` (batch, tokens, hidden).
@@ -87,3 +99,41 @@ def task_heads(backbone: nn.Module, labels: Mapping[str, Sequence[str]]) -> Task
             "hidden states, such as BertModel or T5EncoderModel"
         )
     return TaskHeads(sizes.hidden_size, labels, head_dropout(sizes))
+
+
+def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, which: int | Tensor, widest: bool) -> Any:
+    """Logits of a backbone's ``outputs`` and, with ``labels`` (batch, tokens), their mean cross entropy.
+
+    Returns:
+        A ``TokenClassifierOutput``; its loss is 0 where nothing is labelled.
+
+    Raises:
+        ValueError: labels of another shape, or beyond those of the sentence's task.
+    """
+    from transformers.modeling_outputs import TokenClassifierOutput
+
+    logits = heads(outputs.last_hidden_state, which, widest)
+    loss = None
+    if labels is not None:
+        if labels.shape != logits.shape[:2]:
+            raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
+        _check_labels(labels, heads.sizes[which])
+        wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        total = functional.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        loss = total / labels.ne(IGNORED).sum().clamp_min(1)
+    return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"))
+
+
+def may_look_at(tensor: Tensor) -> bool:
+    """Whether the values of ``tensor`` are at hand: on a device a look would wait, in a trace there are none."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _check_labels(labels: Tensor, sizes: Tensor) -> None:
+    if not may_look_at(labels):
+        return
+    wrong = (labels >= sizes.view(-1, 1)) | ((labels < 0) & (labels != IGNORED))
+    if wrong.any():
+        raise ValueError(
+            f"labels must be below the number of the task's labels or {IGNORED}, got {int(labels[wrong][0])}"
+        )

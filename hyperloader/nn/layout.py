@@ -12,6 +12,7 @@ from hyperloader.config import POSITIONS, HyperLoaderConfig
 _ADAPTER = ("down_weight", "down_bias", "up_weight", "up_bias")
 _NORM = ("norm_weight", "norm_bias")
 _PRE_NORM = ("pre_norm_weight", "pre_norm_bias")
+ADAPTER_WEIGHTS = (*_ADAPTER, *_NORM, *_PRE_NORM)
 
 SiteWeights = tuple[Tensor, ...]
 

@@ -7,6 +7,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from hyperloader.data.sentence import Sentence
+from hyperloader.task_model import TaskModel
 from hyperloader.training.metrics import score_tasks
 
 
@@ -24,13 +25,14 @@ def predict_examples(
     order = sorted(range(len(examples)), key=lambda number: -len(examples[number].input_ids))
     predictions: list = [None] * len(examples)
     training = model.training
+    unused = {"labels", "task_ids"} if isinstance(model, TaskModel) else {"labels"}
     model.eval()
     try:
         with torch.no_grad():
             for start in range(0, len(order), batch_size):
                 numbers = order[start : start + batch_size]
                 batch = formulation.collate([examples[number] for number in numbers])
-                batch = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+                batch = {name: tensor.to(device) for name, tensor in batch.items() if name not in unused}
                 if generate:
                     rows = model.generate(**batch, max_new_tokens=formulation.max_length, num_beams=1, do_sample=False)
                 else:

@@ -1,12 +1,12 @@
 """Trains a run, scores it, loads it again, predicts with it."""
 
+import dataclasses
 import itertools
 import json
 import os
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from transformers import set_seed
 
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.tasks import SPLITS, Task, subset
+from hyperloader.model import HyperLoaderModel
 from hyperloader.training.backbone import load_backbone
 from hyperloader.training.evaluation import Scorer, predict_examples
 from hyperloader.training.folders import checkpoints, recover, write_text
@@ -26,12 +27,12 @@ from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 from hyperloader.training.weights import load_weights
 
-__all__ = ["Run", "RunConfig", "evaluate", "load_run", "predict", "scorer", "train"]
+__all__ = ["Run", "RunConfig", "evaluate", "for_task", "load_run", "predict", "scorer", "train"]
 
 CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
 
 
-@dataclass
+@dataclasses.dataclass
 class Run:
     """A model and what is needed to use it; ``labels`` are the BIO labels of every task, in the order of the ids."""
 
@@ -150,6 +151,14 @@ def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size:
     """
     check_key("task", task, run.tasks)
     return _predict(run, iter(sentences), run.tasks.index(task), batch_size)
+
+
+def for_task(run: Run, task: str) -> Run:
+    """The run with its model merged for ``task``, which is all that it can predict then, and faster."""
+    check_key("task", task, run.tasks)
+    if not isinstance(run.model, HyperLoaderModel):
+        return run
+    return dataclasses.replace(run, model=run.model.eval().merge(task, inplace=True))
 
 
 def _predict(run: Run, sentences: Iterator, task_id: int, batch_size: int) -> Iterator[list[str]]:

@@ -5,6 +5,7 @@ import torch
 from tiny import BACKBONES, TASK_IDS, make_batch, make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hyperloader.generation import weights_for
 from hyperloader.nn.sites import LoraSite
 
 
@@ -48,7 +49,7 @@ def test_a_value_that_is_given_another_tensor_computes_its_own():
     model = make_model("bert")
     attention = model.backbone.encoder.layer[0].attention.self
     x, other = torch.randn(2, 2, 3, 16, dtype=torch.float64)
-    with model._active.use(model._generate_weights(0)), torch.no_grad():
+    with model._active.use(weights_for(model, 0)), torch.no_grad():
         expected = attention.value(other)
         attention.query(x)
         torch.testing.assert_close(attention.value(other), expected)

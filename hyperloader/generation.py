@@ -1,0 +1,112 @@
+"""Which weights a batch needs, and where they come from: generated, or from the weight bank."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.bank import Stack
+from hyperloader.nn.heads import may_look_at
+from hyperloader.nn.weights import Weights
+
+if TYPE_CHECKING:
+    from hyperloader.model import HyperLoaderModel
+
+
+def which(
+    config: HyperLoaderConfig, task: str | None, task_ids: Tensor | None, input_ids: Tensor | None, arguments: Mapping
+) -> int | Tensor:
+    """The task of the whole batch as an index, or that of each sentence.
+
+    Args:
+        task, task_ids: what the user gave, one of them.
+        input_ids, arguments: of the backbone; they say how many sentences there are.
+
+    Raises:
+        ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
+    """
+    if (task is None) == (task_ids is None):
+        raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
+    if task is not None:
+        return config.task_id(task)
+    if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
+        what = f"{task_ids.dtype} {tuple(task_ids.shape)}" if isinstance(task_ids, Tensor) else repr(task_ids)
+        raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {what}")
+    rows = _rows(input_ids, arguments)
+    if rows is not None and task_ids.shape[0] != rows:
+        raise ValueError(f"task_ids must have one entry per sentence, got {task_ids.shape[0]} for {rows} sentences")
+    if may_look_at(task_ids) and task_ids.numel():
+        low, high = (int(bound) for bound in task_ids.aminmax())
+        count = len(config.tasks)
+        if low < 0 or high >= count:
+            raise IndexError(f"task_ids must be from 0 to {count - 1}, got {low if low < 0 else high}")
+        if low == high:
+            return low
+    return task_ids
+
+
+def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> Weights:
+    """The weights of every site: of the one task, or of all tasks in the batch and who uses which."""
+    device = next(model.generators.parameters()).device
+    served = _is_served(model)
+    if isinstance(which, int):
+        if served:
+            return Weights(_stack(model, [which]).of(which), None)
+        return Weights(_weights_of(model, torch.tensor([which], device=device), grouped=False), None)
+    if not may_look_at(which):
+        tasks, group = torch.arange(len(model.hyperloader_config.tasks), device=device), which
+    elif served:
+        tasks, group = which.unique(), which
+    else:
+        tasks, group = (tensor.to(device) for tensor in torch.unique(which, return_inverse=True))
+    if served and tasks.numel():
+        stack = _stack(model, tasks.tolist())
+        return Weights(stack.sites, stack.slots[group.to(device)])
+    return Weights(_weights_of(model, tasks, grouped=True), group.to(device))
+
+
+def _is_served(model: "HyperLoaderModel") -> bool:
+    """Whether the bank has a say: in evaluation, without gradients, where tensors can tell that they changed."""
+    if model.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return not any(parameter.is_inference() for parameter in model.generators.parameters())
+
+
+def _stack(model: "HyperLoaderModel", tasks: list[int]) -> Stack:
+    """The weights of ``tasks`` from the bank."""
+    device = next(model.generators.parameters()).device
+    dtype = model.generated_dtype
+    everyone = torch.arange(len(model.hyperloader_config.tasks), device=device)
+    has_rows = model.hyperloader_config.generator == "hypernetwork"
+    return model.bank.get(
+        tasks,
+        dtype,
+        shared=[*model.generators.parameters(), *model.generators.buffers()],
+        own=model.task_embedding.parameters() if has_rows else [],
+        rows=lambda: model.task_embedding(everyone) if has_rows else everyone[:, None],
+        make=lambda missing: _weights_of(model, torch.tensor(missing, device=device), grouped=True),
+    )
+
+
+def _weights_of(model: "HyperLoaderModel", tasks: Tensor, grouped: bool) -> dict:
+    dtype = model.generated_dtype
+    sites = {}
+    with torch.autocast(tasks.device.type, enabled=False):
+        inputs = tasks if model.hyperloader_config.generator == "table" else model.task_embedding(tasks)
+        for name, generator in model.generators.items():
+            generated = generator(inputs, grouped=grouped, dtype=dtype)
+            sites |= {(name, layer, site): weights for (layer, site), weights in generated.items()}
+    return sites
+
+
+def _rows(input_ids: Tensor | None, arguments: Mapping) -> int | None:
+    """Sentences of the batch, as far as the arguments say."""
+    if input_ids is not None:
+        return input_ids.shape[0]
+    for name in ("inputs", "inputs_embeds", "encoder_outputs"):
+        given = arguments.get(name)
+        if given is not None:
+            return (given if isinstance(given, Tensor) else given[0]).shape[0]
+    return None

@@ -1,0 +1,1 @@
+"""Checkpoints and classes of other packages."""

@@ -1,0 +1,146 @@
+"""LoRA checkpoints of Hugging Face's PEFT as tasks of a model."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hyperloader.backbones import Stack, find_stacks
+from hyperloader.config import LORA_SITES, HyperLoaderConfig
+from hyperloader.export import PEFT_CONFIG, PEFT_PREFIX, PEFT_TENSORS
+from hyperloader.model import HyperLoaderModel
+
+# Keys of PEFT's configuration that change what is computed, and the values that mean that they do not.
+_PLAIN = {
+    "bias": ("none",),
+    "use_dora": (False,),
+    "fan_in_fan_out": (False,),
+    "modules_to_save": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "layers_to_transform": (None,),
+    "trainable_token_indices": (None,),
+    "lora_bias": (False,),
+    "target_parameters": (None, []),
+}
+
+
+@dataclass(frozen=True)
+class _Updates:
+    """A PEFT checkpoint as read: path of a layer -> lora_A, lora_B."""
+
+    folder: Path
+    rank: int
+    scaling: float
+    layers: dict[str, tuple[Tensor, Tensor]]
+
+
+def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLoaderModel:
+    """A model whose tasks are PEFT LoRA checkpoints, one each. A batch may mix them.
+
+    They are fixed: no parameter requires a gradient until you say so. Nothing of ``backbone`` is changed but what
+    ``HyperLoaderModel`` wraps.
+
+    Args:
+        backbone: what the checkpoints were trained with.
+        folders: name of a task -> folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Raises:
+        FileNotFoundError, ValueError: a missing or foreign file; one that updates other layers than the queries and
+            values of attentions; one that holds more than plain LoRA updates. The message lists what.
+    """
+    stacks = find_stacks(backbone)
+    known = {path: site for stack in stacks for layer in stack.layers for site, path in layer.items()}
+    known = {path: site for path, site in known.items() if site in LORA_SITES}
+    read = {task: _read(Path(folder), backbone, known) for task, folder in folders.items()}
+    if not read:
+        raise ValueError("folders must name at least one task, got none")
+    rank = max(updates.rank for updates in read.values())
+    sites = {known[path] for updates in read.values() for path in updates.layers}
+    config = HyperLoaderConfig(
+        tasks=list(read), adapter_sites=(), lora_sites=tuple(sites), rank=rank, lora_alpha=rank, train_norms=False,
+        generator="table",
+    )  # fmt: skip
+    model = HyperLoaderModel(backbone, config)
+    with torch.no_grad():
+        for index, updates in enumerate(read.values()):
+            _fill(model, stacks, index, updates)
+    return model.requires_grad_(False).eval()
+
+
+def _fill(model: HyperLoaderModel, stacks: list[Stack], task: int, updates: _Updates) -> None:
+    """Copy a checkpoint into the tables; a layer that it does not update gets zeros."""
+    for stack in stacks:
+        table = model.generators[stack.name]
+        for row, (layer, site) in enumerate(table.layout.sites_of(table.layout.lora_sites)):
+            to_A, to_B = (table.weights[name][row, task] for name in ("lora_A", "lora_B"))
+            to_A.zero_()
+            to_B.zero_()
+            found = updates.layers.get(stack.layers[layer][site])
+            if found is not None:
+                to_A[: updates.rank].copy_(found[0])
+                to_B[:, : updates.rank].copy_(found[1].double() * updates.scaling)
+
+
+def _read(folder: Path, backbone: nn.Module, known: Mapping[str, str]) -> _Updates:
+    import safetensors.torch
+
+    for name in (PEFT_CONFIG, PEFT_TENSORS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name}: no such file; a PEFT checkpoint holds {PEFT_CONFIG} and {PEFT_TENSORS}"
+            )
+    path = folder / PEFT_CONFIG
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        rank, alpha = description["r"], description["lora_alpha"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the configuration of a LoRA checkpoint: {error!r}") from error
+    if description.get("peft_type") != "LORA":
+        raise ValueError(f"{path}: peft_type must be LORA, got {description.get('peft_type')!r}")
+    other = {key: description[key] for key, plain in _PLAIN.items() if description.get(key, plain[0]) not in plain}
+    if other:
+        raise ValueError(f"{path}: only plain LoRA updates can be read, got {other}")
+    tensors = safetensors.torch.load_file(folder / PEFT_TENSORS)
+    layers = _layers(folder / PEFT_TENSORS, tensors, rank, backbone, known)
+    scaling = alpha / (math.sqrt(rank) if description.get("use_rslora") else rank)
+    return _Updates(folder, rank, scaling, layers)
+
+
+def _layers(
+    path: Path, tensors: Mapping[str, Tensor], rank: int, backbone: nn.Module, known: Mapping[str, str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """lora_A and lora_B by the path of their layer; raises ``ValueError`` for any other tensor, and lists them."""
+    named = {}
+    for name, tensor in tensors.items():
+        layer, _, factor = name.removeprefix(PEFT_PREFIX).removesuffix(".weight").rpartition(".")
+        named[layer, factor] = (name, tensor)
+    foreign = sorted(
+        name for (layer, factor), (name, _) in named.items() if layer not in known or factor not in ("lora_A", "lora_B")
+    )
+    layers = sorted({layer for layer, _ in named})
+    missing = [
+        f"{PEFT_PREFIX}{layer}.{factor}.weight"
+        for layer in layers
+        for factor in ("lora_A", "lora_B")
+        if layer in known and (layer, factor) not in named
+    ]
+    if foreign or missing:
+        raise ValueError(
+            f"{path}: tensors missing: {', '.join(missing) or 'none'}; extra, which update no query or value of "
+            f"{type(backbone).__name__}'s attentions: {', '.join(foreign) or 'none'}"
+        )
+    found = {}
+    for layer in layers:
+        linear = backbone.get_submodule(layer)
+        shapes = {"lora_A": (rank, linear.in_features), "lora_B": (linear.out_features, rank)}
+        for factor, shape in shapes.items():
+            name, tensor = named[layer, factor]
+            if tuple(tensor.shape) != shape:
+                raise ValueError(f"{path}: {name} must have shape {shape}, got {tuple(tensor.shape)}")
+        found[layer] = (named[layer, "lora_A"][1], named[layer, "lora_B"][1])
+    return found

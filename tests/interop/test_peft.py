@@ -1,0 +1,138 @@
+"""LoRA updates to and from PEFT."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from tiny import BACKBONES, TASKS, make, make_batch, make_model
+
+from hyperloader import HyperLoaderModel
+from hyperloader.interop.peft import load_peft
+
+peft = pytest.importorskip("peft")
+
+
+def lora_only(name, **options):
+    return make_model(name, labels=None, adapter_sites=(), train_norms=False, **options)
+
+
+@torch.no_grad()
+def states(model, name, **which):
+    batch = make_batch(name)
+    batch = batch if model.config.is_encoder_decoder and "encoder" not in name else {"input_ids": batch["input_ids"]}
+    return model(**batch, **which)[-1 if "labels" in batch else 0]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_peft_loads_what_is_exported(name, tmp_path):
+    model = lora_only(name, lora_alpha=3)
+    model.export_peft("b c", tmp_path)
+    wrapped = peft.PeftModel.from_pretrained(make(name, torch.float64), tmp_path).double()
+    batch = {"input_ids": make_batch(name)["input_ids"]}
+    if hasattr(model.backbone, "lm_head"):
+        batch["labels"] = make_batch("t5")["labels"]
+    with torch.no_grad():
+        found, expected = wrapped(**batch), model(**batch, task="b c")
+        plain = make(name, torch.float64)(**batch)
+    key = "logits" if "labels" in batch else "last_hidden_state"
+    torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-5)
+    assert not torch.allclose(plain[key], expected[key], atol=1e-3)
+
+
+def test_what_peft_cannot_hold_is_refused(tmp_path):
+    model = make_model("bert")
+    message = (
+        r"cannot hold all of task 'a': adapters at encoder.layer.0.output.dense, .*; trained norms "
+        r"embeddings.LayerNorm.weight, .*; the token-classification head of 'a'. Export the LoRA updates alone"
+    )
+    with pytest.raises(ValueError, match=message):
+        model.export_peft("a", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    model.export_peft("a", tmp_path / "a", lora_only=True)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    with pytest.raises(ValueError, match="has no LoRA update to export"):
+        make_model("bert", lora_sites=()).export_peft("a", tmp_path / "b", lora_only=True)
+    with pytest.raises(ValueError, match="task must be one of"):
+        model.export_peft("d", tmp_path / "b", lora_only=True)
+
+
+@pytest.mark.parametrize("name", ["bert", "t5"])
+def test_round_trip_of_several_tasks_in_one_batch(name, tmp_path):
+    model = lora_only(name, lora_alpha=3)
+    for task in TASKS:
+        model.export_peft(task, tmp_path / task)
+    loaded = load_peft(make(name, torch.float64), {task: tmp_path / task for task in TASKS}).double()
+    task_ids = torch.tensor([0, 2, 1, 0, 2])
+    batch = make_batch("t5") if name == "t5" else {"input_ids": make_batch(name)["input_ids"]}
+    key = "logits" if name == "t5" else "last_hidden_state"
+    with torch.no_grad():
+        found, expected = loaded(**batch, task_ids=task_ids), model(**batch, task_ids=task_ids)
+    torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    loaded.save_pretrained(tmp_path / "all")
+    again = HyperLoaderModel.from_pretrained(tmp_path / "all", make(name, torch.float64)).double()
+    with torch.no_grad():
+        torch.testing.assert_close(again(**batch, task_ids=task_ids)[key], expected[key], rtol=0, atol=1e-5)
+
+
+def test_checkpoints_of_peft(tmp_path):
+    """Of two ranks and scalings, one of them on the queries alone."""
+    options = {"first": {"r": 4, "lora_alpha": 8, "target_modules": ["query", "value"]}}
+    options["second"] = {"r": 2, "lora_alpha": 2, "target_modules": ["query"], "use_rslora": True}
+    batch, expected = {"input_ids": make_batch("bert")["input_ids"]}, {}
+    for task, values in options.items():
+        torch.manual_seed(3)
+        wrapped = peft.get_peft_model(make("bert", torch.float64), peft.LoraConfig(**values)).eval()
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, 0, 0.3)
+        wrapped.save_pretrained(tmp_path / task)
+        with torch.no_grad():
+            expected[task] = wrapped(**batch).last_hidden_state
+    model = load_peft(make("bert", torch.float64), {task: tmp_path / task for task in options})
+    for task in options:
+        with torch.no_grad():
+            torch.testing.assert_close(model(**batch, task=task).last_hidden_state, expected[task], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_dora": True}, r"only plain LoRA updates can be read, got {'use_dora': True}"),
+        ({"bias": "all", "modules_to_save": ["head"]}, r"got {'bias': 'all', 'modules_to_save': \['head'\]}"),
+        ({"peft_type": "IA3"}, "peft_type must be LORA, got 'IA3'"),
+        ({"r": 3}, r"lora_A.weight must have shape \(3, 16\), got \(2, 16\)"),
+    ],
+    ids=str,
+)
+def test_bad_configurations(change, message, tmp_path):
+    lora_only("bert").export_peft("a", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    backbone = make("bert")
+    with pytest.raises(ValueError, match=message):
+        load_peft(backbone, {"a": tmp_path})
+    make_model_of = HyperLoaderModel(backbone, lora_only("bert").hyperloader_config)  # the backbone is as it was
+    assert make_model_of is not None
+
+
+def test_missing_and_extra_tensors_are_listed(tmp_path):
+    lora_only("bert").export_peft("a", tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    prefix = "base_model.model.encoder.layer"
+    tensors[f"{prefix}.0.attention.self.key.lora_A.weight"] = torch.zeros(2, 16)
+    del tensors[f"{prefix}.1.attention.self.query.lora_B.weight"]
+    safetensors.torch.save_file(tensors, path)
+    message = (
+        r"tensors missing: base_model.model.encoder.layer.1.attention.self.query.lora_B.weight; extra, which update no "
+        r"query or value of BertModel's attentions: base_model.model.encoder.layer.0.attention.self.key.lora_A.weight"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_peft(make("bert"), {"a": tmp_path})
+    with pytest.raises(FileNotFoundError, match=r"adapter_config.json: no such file"):
+        load_peft(make("bert"), {"a": tmp_path / "none"})

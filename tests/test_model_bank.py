@@ -1,0 +1,203 @@
+"""The weight bank: what is generated once, what is noticed, what is forgotten."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from tiny import TASK_IDS, TASKS, make_batch, make_model
+
+from hyperloader.nn.bank import process_statistics
+
+
+def counts(model):
+    statistics = model.bank.statistics()
+    return statistics["generated"], statistics["dropped"]
+
+
+@torch.no_grad()
+def run(model, name="t5", **which):
+    return model(**make_batch(name), **which).logits
+
+
+@pytest.fixture
+def model():
+    return make_model()
+
+
+def without_bank(model, **which):
+    """What the model computes when everything is generated anew."""
+    fresh = make_model()
+    fresh.load_state_dict(model.state_dict())
+    with torch.enable_grad():
+        return fresh(**make_batch(), **which).logits.detach()
+
+
+def test_one_generation_for_a_task_over_an_evaluation(model):
+    for _ in range(3):
+        for task in TASKS:
+            torch.testing.assert_close(run(model, task=task), without_bank(model, task=task))
+        torch.testing.assert_close(run(model, task_ids=TASK_IDS), without_bank(model, task_ids=TASK_IDS))
+        batch = make_batch()
+        model.generate(input_ids=batch["input_ids"], task_ids=TASK_IDS, max_new_tokens=4, num_beams=2)
+    assert counts(model) == (3, 0)
+    assert model.bank.statistics()["served"] == 3 * 3 + 6 * 3 - 3
+
+
+def test_a_mixed_batch_first(model):
+    expected = without_bank(model, task_ids=TASK_IDS)
+    torch.testing.assert_close(run(model, task_ids=torch.tensor([2, 2, 1, 1, 2])).shape, expected.shape)
+    torch.testing.assert_close(run(model, task_ids=TASK_IDS), expected)
+    assert counts(model) == (3, 0)
+
+
+def test_none_is_stale_after_a_step(model):
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    before = run(model, task="a")
+    with torch.enable_grad():  # in evaluation mode, so that nothing but the step tells the bank
+        model(**make_batch(), task="a").loss.backward()
+    optimizer.step()
+    after = run(model, task="a")
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, without_bank(model, task="a"))
+    assert counts(model) == (2, 1)
+
+
+@pytest.mark.parametrize("change", ["load", "assign", "head in place", "half and back", "data", "buffer"])
+def test_every_change_is_noticed(model, change):
+    for task in TASKS:
+        run(model, task=task)
+    other = make_model()
+    with torch.no_grad():
+        for parameter in other.generators.parameters():
+            parameter.mul_(1.1)
+    if change == "load":
+        model.load_state_dict(other.state_dict())
+    elif change == "assign":
+        model.load_state_dict(other.state_dict(), assign=True)
+    elif change == "head in place":
+        with torch.no_grad():
+            model.generators["decoder"].heads["up_weight"].bias.add_(0.5)
+    elif change == "half and back":
+        model.half().double()
+    elif change == "data":
+        parameter = model.generators["encoder"].condition.norm.weight
+        parameter.data = parameter.data * 2
+    else:
+        model.generators["encoder"]._layers.copy_(model.generators["encoder"]._layers.flip(0))
+    found = run(model, task="a")
+    if change == "buffer":
+        assert counts(model) == (4, 3)
+        return
+    torch.testing.assert_close(found, without_bank(model, task="a"))
+    assert counts(model) == (4, 3)
+
+
+def test_a_change_of_one_embedding_drops_that_task_alone(model):
+    for task in TASKS:
+        run(model, task=task)
+    kept = run(model, task="a")
+    with torch.no_grad():
+        model.task_embedding.weight[1].add_(1)
+    torch.testing.assert_close(run(model, task="b c"), without_bank(model, task="b c"))
+    assert torch.equal(run(model, task="a"), kept)
+    assert counts(model) == (4, 1)
+
+
+def test_another_dtype_of_the_backbone_is_noticed(model):
+    run(model, task="a")
+    model.backbone.float()
+    assert model(**make_batch(), task="a").logits.dtype == torch.float32
+    assert run(model, task="a").dtype == torch.float32
+    assert counts(model) == (2, 1)
+
+
+def test_memory_is_bounded(model):
+    run(model, task="a")
+    one = model.bank.statistics()["bytes"]
+    model.bank.limit_bytes = 2 * one
+    expected = {task: without_bank(model, task=task) for task in TASKS}
+    for task in ("a", "b c", "a", "ü.weight", "a", "b c"):
+        torch.testing.assert_close(run(model, task=task), expected[task])
+        assert model.bank.statistics()["bytes"] <= 2 * one
+    assert counts(model)[0] == 4  # of "b c" twice
+    assert model.bank.statistics()["evicted"] == 2
+    torch.testing.assert_close(run(model, task_ids=TASK_IDS), without_bank(model, task_ids=TASK_IDS))
+    assert model.bank.statistics()["bytes"] <= 2 * one
+    model.bank.limit_bytes = 0
+    model.bank.clear()
+    torch.testing.assert_close(run(model, task="a"), expected["a"])
+    assert model.bank.statistics()["tasks"] == 0
+
+
+def test_training_and_gradients_bypass_it(model):
+    model.train()
+    run(model, task="a")
+    model.eval()
+    model(**make_batch(), task="a").loss.backward()
+    assert model.task_embedding.weight.grad is not None
+    assert counts(model) == (0, 0)
+    run(model, task="a")
+    model.train()
+    assert model.bank.statistics()["tasks"] == 0
+
+
+def test_inference_mode(model):
+    expected = run(model, task="a")
+    with torch.inference_mode():
+        torch.testing.assert_close(run(model, task="b c"), without_bank(model, task="b c"))
+    torch.testing.assert_close(run(model, task="b c"), without_bank(model, task="b c"))
+    assert torch.equal(run(model, task="a"), expected)
+    assert counts(model) == (2, 0)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_threads_share_it(model, limit):
+    expected = {task: without_bank(model, task=task) for task in TASKS}
+    batch, wrong = make_batch(), []
+    model.bank.limit_bytes = limit
+
+    def work(task):
+        with torch.no_grad():
+            for _ in range(5):
+                if not torch.allclose(model(**batch, task=task).logits, expected[task]):
+                    wrong.append(task)
+
+    threads = [threading.Thread(target=work, args=(task,)) for task in TASKS * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert counts(model)[0] == (3 if limit else 6 * 5)
+
+
+def test_copies_start_empty(model):
+    run(model, task="a")
+    model.bank.limit_bytes = 1 << 20
+    copied = copy.deepcopy(model)
+    assert copied.bank.statistics()["tasks"] == 0
+    assert copied.bank.limit_bytes == 1 << 20
+
+
+@pytest.mark.parametrize("generator", ["hypernetwork", "table"])
+def test_weights_of(generator):
+    model = make_model(generator=generator)
+    weights = model.weights_of("b c")
+    down_weight, *rest = weights["decoder", 1, "feed_forward"]
+    assert down_weight.shape == (4, 16)
+    assert len(rest) == 5
+    assert model.weights_of("b c")["decoder", 1, "feed_forward"][0] is down_weight
+    with pytest.raises(ValueError, match="task must be one of"):
+        model.weights_of("d")
+    model.train()
+    with pytest.raises(RuntimeError, match=r"the weight bank serves a model in evaluation mode: call model.eval\(\)"):
+        model.weights_of("b c")
+
+
+def test_statistics_of_the_process(model):
+    before = process_statistics()
+    run(model, task="a")
+    after = process_statistics()
+    assert after["generated"] == before["generated"] + 1
+    assert after["banks"] >= 1

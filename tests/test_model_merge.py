@@ -1,0 +1,129 @@
+"""One task's model: merging, undoing it, saving without hypernetworks."""
+
+import pytest
+import torch
+from tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, TASKS, make, make_batch, make_model
+
+from hyperloader import HyperLoaderModel
+from hyperloader.attach import Site
+from hyperloader.task_model import TaskModel
+
+
+@torch.no_grad()
+def logits(model, name, **which):
+    batch = make_batch(name)
+    if name not in SEQUENCE_TO_SEQUENCE:
+        del batch["labels"]
+    return model(**batch, **which).logits
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["copy", "in place"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_computes_what_the_model_does(name, inplace):
+    model = make_model(name)
+    expected = logits(model, name, task="b c")
+    merged = model.merge("b c", inplace=inplace)
+    assert not any(isinstance(module, Site) for module in merged.modules())
+    assert (merged.backbone is model.backbone) == inplace
+    torch.testing.assert_close(logits(merged, name), expected)
+    assert merged.training is False
+
+
+@pytest.mark.parametrize("norm", ["post", "pre", "both", "none"])
+def test_every_norm(norm, tmp_path):
+    model = make_model("bert", norm=norm)
+    merged = model.merge("a")
+    merged.save_pretrained(tmp_path)
+    for one in (merged, TaskModel.from_pretrained(tmp_path)):
+        torch.testing.assert_close(logits(one, "bert"), logits(model, "bert", task="a"))
+
+
+def test_undone_to_the_bit():
+    model = make_model()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modules = [id(module) for module in model.modules()]
+    expected = logits(model, "t5", task="a")
+    model.merge("b c", inplace=True)
+    for call in (
+        lambda: logits(model, "t5", task="a"),
+        lambda: model.generate(make_batch()["input_ids"], task="a"),
+        lambda: model.merge("a"),
+        lambda: model.merge("a", inplace=True),
+        lambda: model.save_pretrained("anywhere"),
+        lambda: model.export_task("a", "anywhere"),
+        model.detach,
+    ):
+        with pytest.raises(RuntimeError, match=r"'b c' is merged into this model's backbone: call unmerge\(\) first"):
+            call()
+    model.unmerge()
+    assert [id(module) for module in model.modules()] == modules
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(logits(model, "t5", task="a"), expected)
+    with pytest.raises(RuntimeError, match="nothing is merged"):
+        model.unmerge()
+
+
+def test_a_copy_leaves_the_model_alone():
+    model = make_model()
+    expected = logits(model, "t5", task="a")
+    merged = model.merge("b c")
+    with torch.no_grad():
+        for parameter in merged.parameters():
+            parameter.zero_()
+    assert torch.equal(logits(model, "t5", task="a"), expected)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_saves_and_loads_without_hypernetworks(name, dtype, tmp_path):
+    model = make_model(name, dtype=dtype)
+    merged = model.merge("ü.weight")
+    merged.save_pretrained(tmp_path)
+    loaded = TaskModel.from_pretrained(tmp_path)
+    assert loaded.task == "ü.weight"
+    assert loaded.labels == merged.labels
+    assert torch.equal(logits(loaded, name), logits(merged, name))
+    assert next(loaded.parameters()).dtype == dtype
+    if name in SEQUENCE_TO_SEQUENCE:
+        ids = make_batch(name)["input_ids"]
+        assert torch.equal(loaded.generate(ids, max_new_tokens=5), merged.generate(ids, max_new_tokens=5))
+
+
+def test_labels_of_one_task():
+    model = make_model("bert")
+    merged = model.merge("b c")
+    batch = make_batch("bert") | {"labels": torch.zeros(5, 7).long()}
+    torch.testing.assert_close(merged(**batch).loss, model(**batch, task="b c").loss)
+    with pytest.raises(ValueError, match="labels must be below the number of the task's labels"):
+        merged(**batch | {"labels": torch.ones(5, 7).long()})
+
+
+def test_bad_input(tmp_path):
+    model = make_model()
+    with pytest.raises(ValueError, match="task must be one of"):
+        model.merge("d")
+    model.train()
+    with pytest.raises(RuntimeError, match="evaluation mode"):
+        model.merge("a")
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors: no such file; a task's model has it"):
+        TaskModel.from_pretrained(tmp_path)
+    model.eval().merge("a").save_pretrained(tmp_path)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[:-8])
+    with pytest.raises(ValueError, match="truncated, changed, or not the file that task.json describes"):
+        TaskModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_exported_task_is_a_model_of_its_own(name, tmp_path):
+    model = make_model(name)
+    expected = {task: logits(model, name, task=task) for task in TASKS}
+    model.export_task("b c", tmp_path)
+    alone = HyperLoaderModel.from_pretrained(tmp_path, make(name, torch.float64)).double()
+    assert alone.hyperloader_config.tasks == ("b c",)
+    assert not hasattr(alone, "task_embedding")
+    for found in (logits(alone, name, task="b c"), logits(alone.merge("b c"), name)):  # it was loaded as float32
+        torch.testing.assert_close(found, expected["b c"], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="task must be one of"):
+        model.export_task("d", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
