@@ -49,8 +49,7 @@ class TaskHeads(nn.Module):
         """A copy with the head of one task alone."""
         alone = copy.deepcopy(self)
         alone.heads = nn.ModuleList([alone.heads[task]])
-        alone.sizes, alone.starts = alone.sizes[task : task + 1], torch.zeros_like(alone.starts[:1])
-        alone._widest = int(alone.sizes)
+        alone._count_labels()
         return alone
 
     def forward(self, hidden_states: Tensor, task_ids: int | Tensor, widest: bool = False) -> Tensor:
