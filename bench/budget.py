@@ -87,8 +87,8 @@ def _operators(run: Run) -> float | None:
     return None if own is None else own["operators"]
 
 
-def _mixed(what: str, name: str, tokens: int, hidden: int) -> Value:
-    point = mixed.point(what, 8, tokens, hidden).name
+def _mixed(what: str, name: str, tokens: int, hidden: int, tasks: int = 8) -> Value:
+    point = mixed.point(what, tasks, tokens, hidden).name
 
     def value(run: Run) -> float | None:
         rows = run.providers("mixed", point, name)
@@ -142,6 +142,10 @@ ROWS = [
         Goal(1.15), Goal(1.1), _mixed("MiniLM", step.STEP, 16, 384)),
     *(Row(f"8 tasks in one batch, {operator} forward + backward: time over one task",
           Goal(1.15), Goal(1.1), _mixed(operator, BOTH, 32, 768)) for operator in ("adapter", "lora_linear")),
+    Row("64 tasks in one batch, a sentence each, training step of MiniLM: time over one task",
+        Goal(1.5), Goal(1.5), _mixed("MiniLM", step.STEP, 16, 384, 64)),
+    *(Row(f"64 tasks in one batch, a sentence each, {operator} forward + backward: time over one task",
+          Goal(1.5), Goal(1.5), _mixed(operator, BOTH, 32, 768, 64)) for operator in ("adapter", "lora_linear")),
     *(Row(f"inference, {point}, merged{what}: time over the frozen backbone", goal, goal, _merged(suffix, point, name))
       for point, name in (("MiniLM, 32 × 32 tokens", "encode"), ("T5-small, 8 × 32 tokens", "generate"))
       for what, suffix, goal in ((" LoRA alone", predict.LORA_MERGED, Goal(1.05)), ("", predict.MERGED, Goal(1.1)))),

@@ -55,7 +55,7 @@ def trainings(plan: Plan) -> dict[str, RunConfig]:
                 if method in rates:
                     name = f"{stage.name}-{method}-{seed}"
                     sizes = {"fraction": stage.fraction, "steps": stage.steps, "seed": seed}
-                    runs[name] = plan.config(method, **sizes, rate=rates[method], folder=name)
+                    runs[name] = plan.config(method, **sizes, rate=rates[method], folder=name, **stage.training)
     return runs
 
 

@@ -26,7 +26,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Stage:
-    """Runs of ``methods`` with every seed; ``steps`` updates on ``fraction`` of the training data."""
+    """Runs of ``methods`` with every seed; ``steps`` updates on ``fraction`` of the training data.
+
+    ``training`` holds options that differ from the recipe's.
+    """
 
     name: str
     title: str
@@ -34,6 +37,7 @@ class Stage:
     steps: int
     seeds: list[int]
     methods: list[str]
+    training: Mapping = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,13 @@ class Plan:
             stages=[Stage(**stage) for stage in values["stages"]],
         )
 
-    def config(self, method: str, *, fraction: float, steps: int, seed: int, rate: float, folder: str) -> RunConfig:
-        """The run of ``method`` with these numbers; four validations, the last at the end."""
+    def config(
+        self, method: str, *, fraction: float, steps: int, seed: int, rate: float, folder: str, **options: object
+    ) -> RunConfig:
+        """The run of ``method`` with these numbers and training ``options``; four validations, the last at the end."""
         model = self.models.get(method, self.recipe.model)
         every = max(1, steps // 4)
-        training = {**self.recipe.training, "steps": steps, "learning_rate": rate, "eval_steps": every}
+        training = {**self.recipe.training, "steps": steps, "learning_rate": rate, "eval_steps": every, **options}
         return dataclasses.replace(
             self.recipe,
             method=method,
@@ -112,6 +118,6 @@ def check_keys(what: str, values, kind: type) -> None:
         raise ValueError(f"{what} must be a mapping, got {values!r}")
     for key in values:
         check_key(f"{what} key", key, known)
-    for key in known:
-        if key not in values:
-            raise ValueError(f"{what} must have the key {key}")
+    for field in dataclasses.fields(kind):
+        if field.name not in values and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{what} must have the key {field.name}")
