@@ -45,7 +45,7 @@ def forward(
     if tokens.count == 0:
         return y, pre
     dot, precision = _launch.product_dtype(x, down_weight, up_weight)
-    blocks = _launch.adapter_blocks(dot, False, _launch.architecture(x.device))
+    blocks = _launch.adapter_blocks(dot, _launch.architecture(x.device))
     _launch.launch(
         forward_kernel, (tokens.tiles(blocks.tokens),),
         x, *weights, *outer, *inner, tokens.group, y, pre, tokens.length, tokens.groups, eps,
@@ -92,10 +92,10 @@ def backward(
 
     dot, precision = _launch.product_dtype(x, down_weight, up_weight)
     block_b = padded(bottleneck + 1)
-    block_h = max(16, 1024 // block_b)
+    block_h = max(16, 2048 // block_b)
     section = triton.cdiv(bottleneck + 2, 8) * 8
     device = x.device
-    blocks = _launch.adapter_blocks(dot, True, _launch.architecture(device))
+    blocks = _launch.adapter_blocks(dot, _launch.architecture(device))
     units = torch.empty(tokens.count, 3 * section, dtype=_launch.scratch_dtype(x), device=device)
     moments = None if inner[0] is None else torch.empty(tokens.count, 2, dtype=torch.float32, device=device)
     order = None if group is None else torch.empty(tokens.sentences, dtype=torch.int32, device=device)
@@ -124,7 +124,7 @@ def backward(
         partial, down, up, up_shift, outer[0], *inner, *grads, *grads_outer, *grads_inner, partial.shape[1],
         HIDDEN=hidden, BOTTLENECK=bottleneck, OF_X=products[0].size, OF_UNITS=products[0].size + products[1].size,
         UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2], BLOCK_H=block_h,
-        BLOCK_B=block_b, num_warps=8,
+        BLOCK_B=block_b, num_warps=4,
     )  # fmt: skip
     return results
 
