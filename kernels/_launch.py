@@ -122,10 +122,10 @@ def adapter_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
 
 
 @functools.cache
-def sums_blocks(dtype: torch.dtype, architecture: Architecture) -> Blocks:
-    """Blocks of the sums over tokens; many tokens at once where a product is on tensor cores."""
+def sums_blocks(dtype: torch.dtype, width: int, architecture: Architecture) -> Blocks:
+    """Blocks of the sums over tokens of ``width`` products; many tokens at once where these are on tensor cores."""
     if dtype == torch.float32:
-        return Blocks(tokens=32, columns=64, num_warps=4, num_stages=2)
+        return Blocks(tokens=32, columns=64 if width <= 32 else 32, num_warps=4, num_stages=2)
     return Blocks(tokens=64, columns=128, num_warps=4, num_stages=3)
 
 

@@ -92,7 +92,7 @@ def backward(
 
     dot, precision = _launch.product_dtype(x, down_weight, up_weight)
     block_b = padded(bottleneck + 1)
-    block_h = max(16, 2048 // block_b)
+    block_h = max(16, 1024 // block_b)
     section = triton.cdiv(bottleneck + 2, 8) * 8
     device = x.device
     blocks = _launch.adapter_blocks(dot, _launch.architecture(device))
@@ -116,9 +116,8 @@ def backward(
         Product(x.view(-1, hidden), grad_pre),
         Product(units[:, first : section + bottleneck], basis),
     ]
-    blocks = _launch.sums_blocks(x.dtype, _launch.architecture(device))
     of_x = -1 if moments is None else 1
-    partial = sums(products, tokens, order, blocks, _launch.architecture(device), moments, normalised=of_x)
+    partial = sums(products, tokens, order, _launch.architecture(device), moments, normalised=of_x)
     _launch.launch(
         weights_kernel, (triton.cdiv(hidden, block_h), tokens.groups),
         partial, down, up, up_shift, outer[0], *inner, *grads, *grads_outer, *grads_inner, partial.shape[1],
