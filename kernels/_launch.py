@@ -110,22 +110,22 @@ def check_width(operator: str, what: str, width: int) -> None:
 
 
 @functools.cache
-def adapter_blocks(dot: tl.dtype, backward: bool, architecture: Architecture) -> Blocks:
+def adapter_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
     """Blocks of the adapter's kernels over tokens.
 
-    Steps over hidden are wide, for with few tokens a program waits for memory once a step. Many tokens share what is
-    read of the weights; the backward holds three products of a block at once, and takes half as many.
+    A warp takes 16 tokens, for a product whose left side is another product's result is shared out by rows alone. Many
+    tokens share what is read of the weights, and columns are as many as the backward holds without spilling.
     """
     if dot == tl.float32:  # products without tensor cores hold their operands in registers
         return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
-    return Blocks(tokens=32 if backward else 64, columns=128, num_warps=8, num_stages=2)
+    return Blocks(tokens=64, columns=64, num_warps=4, num_stages=2)
 
 
 @functools.cache
-def sums_blocks(dtype: torch.dtype, architecture: Architecture) -> Blocks:
-    """Blocks of the sums over tokens; many tokens at once where a product is on tensor cores."""
+def sums_blocks(dtype: torch.dtype, width: int, architecture: Architecture) -> Blocks:
+    """Blocks of the sums over tokens of ``width`` products; many tokens at once where these are on tensor cores."""
     if dtype == torch.float32:
-        return Blocks(tokens=32, columns=64, num_warps=4, num_stages=2)
+        return Blocks(tokens=32, columns=64 if width <= 32 else 32, num_warps=4, num_stages=2)
     return Blocks(tokens=64, columns=128, num_warps=4, num_stages=3)
 
 

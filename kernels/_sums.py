@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperloader.kernels import _launch
-from hyperloader.kernels._launch import Architecture, Blocks, Tokens, padded
+from hyperloader.kernels._launch import Architecture, Tokens, padded
 from hyperloader.kernels._math import load_block
 from hyperloader.kernels._tokens import members_of
 
@@ -92,7 +92,6 @@ def sums(
     products: Sequence[Product],
     tokens: Tokens,
     order: Tensor | None,
-    blocks: Blocks,
     architecture: Architecture,
     moments: Tensor | None = None,
     normalised: int = -1,
@@ -102,13 +101,14 @@ def sums(
     ``order`` (sentences,) int32 holds the sentences by group. The left of product ``normalised`` is standardised with
     ``moments`` (tokens, 2).
     """
+    left, width = products[0].left, padded(max(product.right.shape[1] for product in products))
+    blocks = _launch.sums_blocks(left.dtype, width, architecture)
     first_blocks, places = [0], [0]
     for product in products:
         first_blocks.append(first_blocks[-1] + triton.cdiv(product.left.shape[1], blocks.columns))
         places.append(places[-1] + product.size)
     most = triton.cdiv(_PROGRAMS * architecture.processors, first_blocks[-1] * tokens.groups)
     splits = max(1, min(most, triton.cdiv(tokens.count, blocks.tokens)))
-    left = products[0].left
     partial = torch.empty(tokens.groups, splits, places[-1], dtype=torch.float32, device=left.device)
     _launch.launch(
         _sums_kernel, (first_blocks[-1], splits, tokens.groups),
@@ -121,7 +121,7 @@ def sums(
         WIDTHS=tuple(product.right.shape[1] for product in products), NORMALISED=normalised, TOTAL=places[-1],
         # beside half-precision tokens, the few numbers a token that are float32 need no more than tensor cores keep
         PRECISION="ieee" if left.dtype == torch.float32 else "tf32", BLOCK_T=blocks.tokens, BLOCK_C=blocks.columns,
-        BLOCK_W=padded(max(product.right.shape[1] for product in products)), BLOCK_S=SENTENCES,
+        BLOCK_W=width, BLOCK_S=SENTENCES,
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip
     return partial

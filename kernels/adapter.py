@@ -45,7 +45,7 @@ def forward(
     if tokens.count == 0:
         return y, pre
     dot, precision = _launch.product_dtype(x, down_weight, up_weight)
-    blocks = _launch.adapter_blocks(dot, False, _launch.architecture(x.device))
+    blocks = _launch.adapter_blocks(dot, _launch.architecture(x.device))
     _launch.launch(
         forward_kernel, (tokens.tiles(blocks.tokens),),
         x, *weights, *outer, *inner, tokens.group, y, pre, tokens.length, tokens.groups, eps,
@@ -95,7 +95,7 @@ def backward(
     block_h = max(16, 1024 // block_b)
     section = triton.cdiv(bottleneck + 2, 8) * 8
     device = x.device
-    blocks = _launch.adapter_blocks(dot, True, _launch.architecture(device))
+    blocks = _launch.adapter_blocks(dot, _launch.architecture(device))
     units = torch.empty(tokens.count, 3 * section, dtype=_launch.scratch_dtype(x), device=device)
     moments = None if inner[0] is None else torch.empty(tokens.count, 2, dtype=torch.float32, device=device)
     order = None if group is None else torch.empty(tokens.sentences, dtype=torch.int32, device=device)
@@ -116,15 +116,14 @@ def backward(
         Product(x.view(-1, hidden), grad_pre),
         Product(units[:, first : section + bottleneck], basis),
     ]
-    blocks = _launch.sums_blocks(x.dtype, _launch.architecture(device))
     of_x = -1 if moments is None else 1
-    partial = sums(products, tokens, order, blocks, _launch.architecture(device), moments, normalised=of_x)
+    partial = sums(products, tokens, order, _launch.architecture(device), moments, normalised=of_x)
     _launch.launch(
         weights_kernel, (triton.cdiv(hidden, block_h), tokens.groups),
         partial, down, up, up_shift, outer[0], *inner, *grads, *grads_outer, *grads_inner, partial.shape[1],
         HIDDEN=hidden, BOTTLENECK=bottleneck, OF_X=products[0].size, OF_UNITS=products[0].size + products[1].size,
         UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2], BLOCK_H=block_h,
-        BLOCK_B=block_b, num_warps=8,
+        BLOCK_B=block_b, num_warps=4,
     )  # fmt: skip
     return results
 

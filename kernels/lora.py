@@ -159,7 +159,7 @@ def _low_rank_gradients(
             places.append(sum(product.size for product in products))
             products.append(Product(grad, units[:, section + first : section + first + rank]))
             columns.append(grad.shape[1])
-    partial = sums(products, tokens, order, _launch.sums_blocks(x.dtype, architecture), architecture)
+    partial = sums(products, tokens, order, architecture)
     first_blocks = (0, *accumulate(triton.cdiv(size, _BLOCK) for size in columns))
     ranks = shapes.ranks * (bool(grads_A) + bool(grads_B))
     _launch.launch(
