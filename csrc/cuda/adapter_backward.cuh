@@ -102,6 +102,11 @@ __device__ __forceinline__ void through_norm(
     sum_tokens(of_bias, sums + places.norm_bias + column);
   });
   sum_block(along, kept_sums);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {  // now their means
+    along[0][h] /= S(hidden);
+    along[1][h] /= S(hidden);
+  }
 
   expand(a, thin, adapter.up, hidden, [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();
@@ -116,7 +121,7 @@ __device__ __forceinline__ void through_norm(
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const S given = static_cast<S>(g.at[i]), x = (v[i] - standard[h].mean) * standard[h].rstd;
-        const S found = standard[h].rstd * (weight.at[i] * given - (along[0][h] + x * along[1][h]) / S(hidden));
+        const S found = standard[h].rstd * (weight.at[i] * given - along[0][h] - x * along[1][h]);
         of_weight.at[i] += given * x;
         of_v.at[i] += found;
         result.at[i] = static_cast<X>(found);
