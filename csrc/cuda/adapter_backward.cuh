@@ -85,6 +85,7 @@ __device__ __forceinline__ void through_norm(
   expand(a, thin, adapter.up, hidden, [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();
     const auto weight = load<8>(adapter.norm_weight + own, 8, true);
+    Numbers<S, 8> of_bias{};
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       S v[8];
@@ -92,18 +93,25 @@ __device__ __forceinline__ void through_norm(
       const auto g = grad.template load<8>(h, own);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const S weighted = weight.at[i] * static_cast<S>(g.at[i]);
+        const S given = static_cast<S>(g.at[i]), weighted = weight.at[i] * given;
+        of_bias.at[i] += given;
         along[0][h] += weighted;
         along[1][h] += weighted * (v[i] - standard[h].mean) * standard[h].rstd;
       }
     }
+    sum_tokens(of_bias, sums + places.norm_bias + column);
   });
   sum_block(along, kept_sums);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {  // now their means
+    along[0][h] /= S(hidden);
+    along[1][h] /= S(hidden);
+  }
 
   expand(a, thin, adapter.up, hidden, [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();
     const auto weight = load<8>(adapter.norm_weight + own, 8, true);
-    Numbers<S, 8> of_weight{}, of_bias{}, of_v{};
+    Numbers<S, 8> of_weight{}, of_v{};
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       S v[8];
@@ -113,16 +121,14 @@ __device__ __forceinline__ void through_norm(
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const S given = static_cast<S>(g.at[i]), x = (v[i] - standard[h].mean) * standard[h].rstd;
-        const S found = standard[h].rstd * (weight.at[i] * given - (along[0][h] + x * along[1][h]) / S(hidden));
+        const S found = standard[h].rstd * (weight.at[i] * given - along[0][h] - x * along[1][h]);
         of_weight.at[i] += given * x;
-        of_bias.at[i] += given;
         of_v.at[i] += found;
         result.at[i] = static_cast<X>(found);
       }
       grad_v.store(h, own, result);
     }
     sum_tokens(of_weight, sums + places.norm_weight + column);
-    sum_tokens(of_bias, sums + places.norm_bias + column);
     sum_tokens(of_v, sums + places.up_bias + column);
   });
   __syncthreads();  // grad_v is read by other threads of the block

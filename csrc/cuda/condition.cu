@@ -7,7 +7,7 @@ namespace hyperloader::cuda {
 namespace {
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     condition_kernel(const __grid_constant__ Condition<S> c, const __grid_constant__ Places at, AnyResults results) {
   S* const rows = dynamic_shared<S>();
   before_norm(c, at, rows, at.forward_width);

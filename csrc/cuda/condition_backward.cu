@@ -8,7 +8,7 @@ namespace {
 
 // kept (rows, at.width): what the sums over the rows are taken of.
 template <typename S>
-__global__ void __launch_bounds__(kThreads) condition_rows_kernel(
+__global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
     const __grid_constant__ Condition<S> c, const __grid_constant__ Places at, AnyNumbers grad, S* kept) {
   S* const rows = dynamic_shared<S>();
   const int64_t stride = at.width, begin = int64_t(blockIdx.x) * kRowsOfBlock;
@@ -84,7 +84,7 @@ struct RowSums {
 };
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads) condition_sums_kernel(
+__global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
     const __grid_constant__ Condition<S> c, const __grid_constant__ RowSums<S> all, const S* kept, int64_t width) {
   __shared__ S shares[kWarps][kSumColumns];
   const RowSum<S>& sum = all.of[blockIdx.y];
