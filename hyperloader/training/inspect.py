@@ -19,12 +19,12 @@ def generated(model: HyperLoaderModel) -> Generated:
     found = {}
     for stack, generator in model.generators.items():
         weights, layout = generator(inputs, grouped=True, dtype=torch.float32), generator.layout
-        kinds = ((layout.adapter_sites, layout.adapter_shapes), (layout.lora_sites, layout.lora_shapes))
-        for site, number, name in (
-            (site, number, name) for sites, shapes in kinds for site in sites for number, name in enumerate(shapes)
-        ):
-            of_layers = [weights[layer, site][number].flatten(1) for layer in range(layout.num_layers)]
-            found[stack, site, name] = torch.stack(of_layers)
+        names_of = dict.fromkeys(layout.adapter_sites, layout.adapter_shapes)
+        names_of |= dict.fromkeys(layout.lora_sites, layout.lora_shapes)
+        for site, names in names_of.items():
+            for number, name in enumerate(names):
+                of_layers = [weights[layer, site][number].flatten(1) for layer in range(layout.num_layers)]
+                found[stack, site, name] = torch.stack(of_layers)
     return found
 
 

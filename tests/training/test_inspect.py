@@ -7,6 +7,7 @@ import torch
 from tiny import TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader.training import inspect
+from hyperloader.training.run import load_run, scorer, train
 
 OTHERS = dict(zip(TASKS, ["b c", "ü.weight", "a"], strict=True))
 
@@ -116,6 +117,16 @@ def test_the_control_falls_where_the_model_depends_on_the_task_and_not_elsewhere
         model.task_embedding.weight.copy_(model.task_embedding.weight[:1].expand(3, -1))
     result = inspect.control(model, score)
     assert result["right"] == result["shuffled"]
+
+
+def test_control_of_a_run_that_writes_text(settings, t5):
+    config = settings(backbone=str(t5), head="text-to-text", training={"steps": 2, "eval_steps": 2, "max_length": 40})
+    train(config, progress=False, test=False)
+    run = load_run(config.output)
+    result = inspect.control(run.model, scorer(run, config.load_tasks(), "validation", limit=3))
+    assert result["others"] == {"colours": "places", "places": "colours"}
+    for scores in (result["right"], result["shuffled"]):
+        assert [one["sentences"] for one in scores["tasks"].values()] == [3, 3]
 
 
 def test_one_task_has_no_names_to_shuffle():
