@@ -1,0 +1,1 @@
+"""What other code wrote or expects: its checkpoints, its classes."""
