@@ -109,7 +109,7 @@ def test_a_new_model_is_drawn_as_published():
     bound = state["lora_a_hyper_net.weight_generator.0.weight"].shape[1] ** -0.5
     assert 0.95 * bound < state["lora_a_hyper_net.weight_generator.0.weight"].abs().max() <= bound
     assert not state["lora_b_hyper_net.weight_generator.0.weight"].any()
-    assert not any(tensor.any() for name, tensor in state.items() if name.endswith("0.bias") or name.endswith("r.bias"))
+    assert not any(tensor.any() for name, tensor in state.items() if name.endswith(("0.bias", "r.bias")))
 
 
 @pytest.mark.parametrize(("before", "after"), NORMS)
@@ -191,7 +191,8 @@ def test_adapter_takes_weights_of_the_published_code():
     config = make_config()
     _, theirs = both()
     weights, x = theirs(task(), 0).feed_forward, torch.randn(4, 16)
-    found, expected = (kind(config)(x, weights) for kind in (MetaLayersAdapterController, oracle.MetaLayersAdapterController))
+    kinds = (MetaLayersAdapterController, oracle.MetaLayersAdapterController)
+    found, expected = (kind(config)(x, weights) for kind in kinds)
     assert torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -212,8 +213,8 @@ def test_lora():
         ({"reduction_factor": 0}, ValueError, "config.reduction_factor must be at least 1, got 0"),
         ({"input_dim": 16.0}, TypeError, "config.input_dim must be a whole number, got 16.0"),
         ({"task_hidden_dim": True}, TypeError, "config.task_hidden_dim must be a whole number, got True"),
-        ({"unique_hyper_net_layer_norm": 1}, TypeError, "config.unique_hyper_net_layer_norm must be True or False, got 1"),
-        ({"conditional_layer_norm": False}, ValueError, "config.conditional_layer_norm must be True with adapters that"),
+        ({"unique_hyper_net_layer_norm": 1}, TypeError, "unique_hyper_net_layer_norm must be True or False, got 1"),
+        ({"conditional_layer_norm": False}, ValueError, "conditional_layer_norm must be True with adapters that"),
     ],
 )
 def test_unsupported_configurations(changes, error, message):
@@ -230,7 +231,7 @@ def test_norms_that_are_not_there_need_no_condition():
 def test_missing_attribute(name):
     config = make_config()
     delattr(config, name)
-    with pytest.raises(AttributeError, match=f"config must have the attribute {name}, got a SimpleNamespace without it"):
+    with pytest.raises(AttributeError, match=f"config must have the attribute {name}, got a SimpleNamespace"):
         AdapterLayersOneHyperNetController(config, 2)
 
 

@@ -4,6 +4,7 @@ The names, shapes and numbers are those of the published code; what differs is w
 a stack at once, by the first layer that asks, instead of one weight at a time.
 """
 
+from hyperloader.interop.published.checkpoint import load_published_checkpoint
 from hyperloader.interop.published.controller import AdapterLayersOneHyperNetController
 from hyperloader.interop.published.layers import MetaLayersAdapterController, MetaLoRALayer
 
@@ -11,4 +12,5 @@ __all__ = [
     "AdapterLayersOneHyperNetController",
     "MetaLayersAdapterController",
     "MetaLoRALayer",
+    "load_published_checkpoint",
 ]

@@ -5,7 +5,6 @@ import operator
 import threading
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hyperloader.interop.published.generation import Generation, LayerWeights, Plan, Source, state_of
@@ -61,13 +60,14 @@ class AdapterLayersOneHyperNetController(nn.Module):
         one = ("layer_id_embeddings", "adapters_block_type", *LORA)  # modules of a weight alone
         self._paths = [(path.split("."), ("weight",) if path in one else ("weight", "bias")) for path in modules]
         hidden, bottleneck = sizes.hidden, sizes.bottleneck
+        adapter_shapes = ((bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,))
         self._plan = Plan(
             condition_norm=sizes.condition_norm,
-            adapter_shapes=((bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,), *[(hidden,)] * len(norms)),
+            adapter_shapes=(*adapter_shapes, *[(hidden,)] * len(norms)),
             lora_shapes=((RANK, hidden), (hidden, RANK)),
             norm_before=sizes.norm_before,
             norm_after=sizes.norm_after,
-        )  # fmt: skip
+        )
         self._embedding_dim = sizes.task_embedding_dim
         self._served = _Served()
 
@@ -79,9 +79,9 @@ class AdapterLayersOneHyperNetController(nn.Module):
             layer_id: from 0 to num_layers - 1.
 
         Returns:
-            An object with the fields ``feed_forward`` and ``self_attention`` (each with ``up`` and ``down``: ``weight``,
-            ``bias``; ``pre_norm`` and ``post_norm``: ``weight``, ``bias`` or None) and ``lora_query``, ``lora_value``,
-            ``lora_cross_query``, ``lora_cross_value`` (each with ``a`` and ``b``).
+            An object with the fields ``feed_forward`` and ``self_attention`` (each with ``up`` and ``down``:
+            ``weight``, ``bias``; ``pre_norm`` and ``post_norm``: ``weight``, ``bias`` or None) and ``lora_query``,
+            ``lora_value``, ``lora_cross_query``, ``lora_cross_value`` (each with ``a`` and ``b``).
 
         Raises:
             TypeError, IndexError, ValueError: a layer or a task embedding that is none of this stack.

@@ -35,9 +35,9 @@ def state_of(tensors: Sequence[Tensor]) -> tuple | None:
         return (
             torch.is_grad_enabled(),
             operator("generate"),
-            [id(tensor) for tensor in tensors],
+            [*map(id, tensors)],
             [tensor._version for tensor in tensors],
-            [tensor.data_ptr() for tensor in tensors],
+            [*map(Tensor.data_ptr, tensors)],
             [tensor.requires_grad for tensor in tensors],
         )
     except RuntimeError:  # of inference mode, or of a transformation: without a version, without memory
@@ -239,4 +239,3 @@ def _recording(grad: bool):
     """Ordinary tensors, which carry a version, in inference mode too; with a graph if ``grad``."""
     with torch.inference_mode(False), torch.set_grad_enabled(grad):
         yield
-

@@ -66,12 +66,14 @@ class MetaLayersAdapterController(nn.Module):
             raise ValueError(f"inputs must have shape (..., {self.input_dim}), got {tuple(inputs.shape)}")
         before, after = self.add_layer_norm_before_adapter, self.add_layer_norm_after_adapter
         down, up = adapter_weights.down, adapter_weights.up
-        norms = [_norm(adapter_weights, name) for name, wanted in (("post_norm", after), ("pre_norm", before)) if wanted]
-        outer = norms[0] if norms else (None, None)
-        inner = norms[1] if len(norms) > 1 else (None, None)
+        none = (None, None)
+        post = _norm(adapter_weights, "post_norm") if after else none
+        pre = _norm(adapter_weights, "pre_norm") if before else none
+        norm_weight, norm_bias = post if after else pre  # ``pre_norm_*`` are the inner norm of two
+        pre_norm_weight, pre_norm_bias = pre if after else none
         return ops.adapter(
-            inputs, down.weight, down.bias, up.weight, up.bias, *outer, norm=NORMS[before, after],
-            activation=self.activation, pre_norm_weight=inner[0], pre_norm_bias=inner[1],
+            inputs, down.weight, down.bias, up.weight, up.bias, norm_weight, norm_bias, norm=NORMS[before, after],
+            activation=self.activation, pre_norm_weight=pre_norm_weight, pre_norm_bias=pre_norm_bias,
         )  # fmt: skip
 
 
