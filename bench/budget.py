@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.case import BOTH, FORWARD
-from bench.cases import lora_linear, mixed, predict, step
+from bench.cases import generate, lora_linear, mixed, predict, step
 from bench.providers import PLAIN, PUBLISHED
 from bench.results import Run, best_of_ours
 
@@ -87,6 +87,12 @@ def _operators(run: Run) -> float | None:
     return None if own is None else own["operators"]
 
 
+def _drop_in(run: Run) -> float | None:
+    rows = run.providers("generate", _GENERATE, BOTH)
+    own = best_of_ours(rows, generate.DROP_IN)
+    return None if own is None or PUBLISHED not in rows else rows[PUBLISHED]["median_s"] / own["median_s"]
+
+
 def _mixed(what: str, name: str, tokens: int, hidden: int, tasks: int = 8) -> Value:
     point = mixed.point(what, tasks, tokens, hidden).name
 
@@ -114,6 +120,8 @@ ROWS = [
     Row("the same: dispatched operators", Goal(60, unit=""), Goal(60, unit=""), _operators),
     Row("the same: time over that of copying what must be read and written",
         None, Goal(1.5), _against_floor("generate", _GENERATE, BOTH, "bytes", "bytes_per_s")),
+    Row("the same layer by layer, through the drop-in classes: faster than published style",
+        Goal(10, True), None, _drop_in),
     Row("adapter forward, 4096 × 768: faster than plain PyTorch",
         Goal(1.6, True), Goal(3, True), _against("adapter", _ADAPTER, FORWARD, PLAIN, **_FASTER)),
     Row("the same: time over its floor",

@@ -49,6 +49,7 @@ import hyperloader
 missing = [name for name in getattr(hyperloader, "__all__", []) if not hasattr(hyperloader, name)]
 assert not missing, missing
 hyperloader.HyperLoaderConfig(tasks=["atis"])
+import hyperloader.interop.published
 """
 
 

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from interop import published_oracle
+from interop.published_t5 import PublishedT5, classes
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hyperloader.training.run_config import RunConfig
@@ -55,8 +58,19 @@ def test_serving(tmp_path, data_folder):
         assert (tmp_path / folder / "model.safetensors").is_file()
 
 
+def test_drop_in(tmp_path):
+    """In a folder where `published-model` holds a small checkpoint of the published code."""
+    (tmp_path / "published-model").mkdir()
+    torch.save(PublishedT5(classes(published_oracle)).checkpoint(), tmp_path / "published-model" / "pytorch_model.bin")
+    command = [sys.executable, "-c", block("python", "## Drop-in for the published code")]
+    result = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "atis, mit.movie, ü\n" in result.stdout
+    assert (tmp_path / "my-tasks" / "model.safetensors").is_file()
+
+
 def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
 
 
 def test_run_configuration(tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from bench import dropin
 from bench.baselines import plain, published
 from bench.case import BOTH, FORWARD, Calls, Case, Pass, Point, Provider, Setting, Unavailable
 from bench.providers import PLAIN, PUBLISHED, as_reference, backward_calls, compiled, forward_calls, ours
@@ -12,6 +13,7 @@ from hyperloader.config import ADAPTER_SITES, LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.hypernetwork import Hypernetwork
 from hyperloader.nn.layout import layout_of
 
+DROP_IN = ", drop-in"  # layer by layer, through the classes of hyperloader.interop.published
 _PUBLISHED_MOST = 48  # layers × tasks that are generated one by one
 _SITES = (*ADAPTER_SITES, *LORA_SITES[:2])  # of an encoder
 
@@ -61,6 +63,7 @@ def _pass(name: str, at: Point, setting: Setting, flop: int, traffic: int) -> Pa
         *(_compiled(calls, setting) if at.headline else []),
         Provider(PUBLISHED, lambda: calls(_bearable(at))),
         *ours(lambda: calls(_ours)),
+        *(ours(lambda: calls(_drop_in), DROP_IN) if not at.sweep else []),
     ]
     expected = as_reference(lambda: calls(_ours, torch.float64))
     return Pass(name, providers, expected, flop, traffic)
@@ -89,6 +92,11 @@ def _plain(network: Hypernetwork, grouped: bool) -> Callable[[Tensor], list[Tens
 def _published(network: Hypernetwork, grouped: bool) -> Callable[[Tensor], list[Tensor]]:
     baseline = published.PublishedHypernetwork(network)
     return lambda task_embedding: _flat(published.generate_all(baseline, task_embedding, grouped))
+
+
+def _drop_in(network: Hypernetwork, grouped: bool) -> Callable[[Tensor], list[Tensor]]:
+    controller = dropin.controller(network)
+    return lambda task_embedding: _flat(dropin.generate_all(controller, task_embedding, grouped))
 
 
 def _flat(sites: dict[tuple[int, str], tuple[Tensor, ...]]) -> list[Tensor]:

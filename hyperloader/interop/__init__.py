@@ -1,1 +1,1 @@
-"""Checkpoints and classes of other packages."""
+"""What other code wrote or expects: its checkpoints, its classes."""

@@ -18,7 +18,7 @@ SMALL = {
     "mixed": [mixed.point(what, 3, 5, 64, sentences=4) for what in ("adapter", "lora_linear", "tiny encoder")],
 }
 EXPECTED = {
-    "generate": {PLAIN, PUBLISHED},
+    "generate": {PLAIN, PUBLISHED, ours_name("reference") + generate.DROP_IN},
     "adapter": {PLAIN, PUBLISHED},
     "lora_linear": {PLAIN, PEFT, lora_linear.FROZEN},
     "overhead": {PLAIN},

@@ -1,0 +1,148 @@
+"""Reading a whole model of the published code."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hyperloader.backbones import find_stacks
+from hyperloader.interop.published.names import ADAPTER, CONDITION, LORA, norm_modules
+from hyperloader.interop.published.sizes import HYPERNETWORK, TASKS, hyperloader_config, t5_class, t5_config
+from hyperloader.model import HyperLoaderModel
+
+FILE = "pytorch_model.bin"
+_DROPPED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"  # of older versions of T5
+_UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+
+Shapes = dict[str, torch.Size]
+
+
+def load_published_checkpoint(
+    path: str | Path, backbone: nn.Module | str | None = None, *, activation: str = "gelu_new"
+) -> HyperLoaderModel:
+    """Read a checkpoint of the published code: hypernetworks and T5, or its HyperFormer++, which has no LoRA.
+
+    Args:
+        path: ``pytorch_model.bin``, or its folder. Pickles are read with ``weights_only=True``: no code in them runs.
+        backbone: a ``T5ForConditionalGeneration``, whose weights become those of the checkpoint; the name or folder of
+            a model, whose config describes a new one; None takes the ``config.json`` beside the file and, without one,
+            the sizes of the tensors and what all T5 of version 1.0 have in common.
+        activation: of the adapters, which no tensor tells.
+
+    Returns:
+        The model, in evaluation mode, with every size read off the tensors and the tasks in the order of the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError, TypeError: a file that cannot be read safely, tensors that are missing, unexpected or of another
+            shape (all are listed), a backbone that does not fit. A given backbone is then as it was.
+    """
+    file = Path(path)
+    file = file / FILE if file.is_dir() else file
+    tensors = _read(file)
+    sizes = t5_config(file, tensors, backbone)
+    kind = t5_class(sizes) if not isinstance(backbone, nn.Module) else type(backbone)
+    config = hyperloader_config(tensors, sizes.d_model, activation)
+    with torch.device("meta"):
+        shell = kind(sizes)
+    of_backbone = {name: tensor.shape for name, tensor in shell.state_dict().items()}
+    tied = _tied(shell)
+    if isinstance(backbone, nn.Module):
+        _check_backbone(backbone, of_backbone)
+    ours, of_hypernetworks = _hypernetworks(HyperLoaderModel(shell, config))
+    of_tasks = {TASKS + task: torch.Size([config.task_embedding_dim]) for task in config.tasks}
+    filled = tensors | {copy: tensors[name] for copy, name in tied.items() if copy not in tensors and name in tensors}
+    _compare(file, filled, of_backbone | of_hypernetworks | of_tasks)
+    _check_tied(file, filled, tied)
+
+    if not isinstance(backbone, nn.Module):
+        with torch.device("meta"):
+            backbone, assign = kind(sizes), True
+    else:
+        assign = False
+    backbone.load_state_dict({name: filled[name] for name in of_backbone}, assign=assign)
+    backbone.tie_weights()
+    model = HyperLoaderModel(backbone, config)
+    state = {our_name: tensors[name] for name, our_name in ours.items()}
+    state["task_embedding.weight"] = torch.stack([tensors[name] for name in of_tasks])
+    model.load_state_dict(state, strict=False)  # what is not in it is the backbone
+    return model.eval()
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; a published checkpoint is a {FILE}")
+    try:
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).strip().splitlines()
+        raise ValueError(f"{file}: cannot be read as tensors alone: {reason[0] if reason else error!r}") from error
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{file}: must hold a dict of tensors by name, got a {type(tensors).__name__}")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            what = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{file}: must hold floating tensors by name, got {what} under {name!r}")
+    if not any(name.startswith(TASKS) for name in tensors):
+        raise ValueError(f"{file}: must hold the task embeddings {TASKS}<task> of a published model, got none")
+    return {name: tensor for name, tensor in tensors.items() if name != _DROPPED}
+
+
+def _hypernetworks(model: HyperLoaderModel) -> tuple[dict[str, str], Shapes]:
+    """Our name and the shape of every tensor of the hypernetworks, by its published name."""
+    config, names, shapes = model.hyperloader_config, {}, {}
+    norms = norm_modules(config.norm in ("pre", "both"), config.norm in ("post", "both"))
+    table = CONDITION | ADAPTER | norms | (LORA if config.lora_sites else {})
+    for stack, generator in model.generators.items():
+        for published, ours in table.items():
+            for name, parameter in generator.get_submodule(ours).named_parameters():
+                full = f"{stack}.{HYPERNETWORK}{published}.{name}"
+                names[full], shapes[full] = f"generators.{stack}.{ours}.{name}", parameter.shape
+    return names, shapes
+
+
+def _compare(file: Path, tensors: Mapping[str, Tensor], wanted: Shapes) -> None:
+    """Raise ``ValueError`` with everything that differs in names or shapes."""
+    wrong = [
+        f"{name} must have shape {tuple(shape)}, got {tuple(tensors[name].shape)}"
+        for name, shape in wanted.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    lists = {
+        "tensors missing": sorted(wanted.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - wanted.keys()),
+    }
+    found = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
+    if lists["tensors missing"]:  # the sizes may have been read off one of them
+        wrong = []
+    if found or wrong:
+        raise ValueError(f"{file}: {'; '.join(found + wrong)}")
+
+
+def _tied(shell: nn.Module) -> dict[str, str]:
+    """Every name of a parameter that has more than one, but the first, and that first one."""
+    first: dict[int, str] = {}
+    names = {
+        name: first.setdefault(id(parameter), name)
+        for name, parameter in shell.named_parameters(remove_duplicate=False)
+    }
+    return {name: original for name, original in names.items() if name != original}
+
+
+def _check_tied(file: Path, tensors: Mapping[str, Tensor], tied: Mapping[str, str]) -> None:
+    for copy, name in tied.items():
+        if not torch.equal(tensors[copy], tensors[name]):
+            raise ValueError(f"{file}: {copy} must equal {name}, which is the same parameter in this T5; it does not")
+
+
+def _check_backbone(backbone: nn.Module, wanted: Shapes) -> None:
+    """Raise ``ValueError`` unless ``backbone`` has the tensors that its config describes and can be attached to."""
+    find_stacks(backbone)
+    found = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if differing:
+        raise ValueError(
+            f"backbone must have the tensors that its config describes, got others: {', '.join(differing)}"
+        )
