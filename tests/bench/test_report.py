@@ -8,7 +8,7 @@ import torch
 from bench import budget, results, session
 from bench.__main__ import main
 from bench.case import BOTH, FORWARD, Calls, Case, Pass, Point, Provider
-from bench.cases import CASES, lora_linear, mixed, predict, step
+from bench.cases import CASES, generate, lora_linear, mixed, predict, step
 from bench.providers import PLAIN, PUBLISHED, ours_name
 from bench.report import BEGIN, END
 from bench.results import Run
@@ -102,6 +102,9 @@ def test_wrong_provider(monkeypatch, tmp_path, quick_floor, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+PASSES = (FORWARD, BOTH, step.STEP, "encode", "generate")
+
+
 def made_up_run():
     """Ours takes 2 s, plain PyTorch 8 s, the published way 40 s, what is frozen 1 s; see the numbers below."""
 
@@ -110,13 +113,14 @@ def made_up_run():
 
     rows = [row(PLAIN, 8.0), row(PUBLISHED, 40.0, 100), row(step.FROZEN, 1.0), row(lora_linear.FROZEN, 1.0)]
     rows += [row(NATIVE, 2.0), row(ours_name("reference"), 16.0), row(NATIVE + mixed.ONE_TASK, 1.0)]
+    rows += [row(NATIVE + generate.DROP_IN, 4.0)]
     rows += [row(NATIVE + predict.MERGED, 3.0), row(NATIVE + predict.LORA_MERGED, 3.0), row(predict.FROZEN, 1.0)]
     cases = {
         name: {
             "floor": {"flop_per_s": 10.0, "bytes_per_s": 5.0},
             "points": [
                 {"point": point.name, "headline": point.headline, "passes": [
-                    {"pass": one, "flop": 20, "bytes": 5, "providers": rows} for one in (FORWARD, BOTH, step.STEP, "encode", "generate")
+                    {"pass": one, "flop": 20, "bytes": 5, "providers": rows} for one in PASSES
                 ]}
                 for point in case.points
             ],
@@ -131,7 +135,8 @@ def test_budget_values():
     values = {row.what: row.value(made_up_run()) for row in budget.ROWS}
     assert None not in values.values(), [what for what, value in values.items() if value is None]
     expected = {
-        "faster than published": 20, "dispatched operators": 50, "copying what must be": 2, "faster than plain": 4,
+        "through the drop-in": 10, "stack, forward + backward: faster than published": 20,
+        "sentences: faster than published": 20, "dispatched operators": 50, "copying what must be": 2, "faster than plain": 4,
         "time over its floor": 1, "share of copy bandwidth": 50, "frozen linear alone": 2, "time over plain": 0.25,
         "norms trained": 2, "peak memory": 0.8, "time over one task": 2, "merged": 3,
     }  # fmt: skip
