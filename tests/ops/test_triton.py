@@ -12,6 +12,9 @@ import pytest
 import torch
 from conftest import DEVICE
 from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from ops.test_condition import NAMES, make_tensors
+from ops.test_condition import call as call_condition
+from ops.test_condition import plain as plain_condition
 from ops.test_native import adapter_pair, compare, lora_pair
 from oracle import value_and_gradients
 
@@ -146,6 +149,12 @@ def test_generate_beyond_one_block(rows):
         return [torch.nn.functional.linear(condition, w, b) for w, b in zip(weights, biases, strict=True)]
 
     compare(run(ops.generate), run(plain), [condition, bias, *weights], ["condition", "bias", *map(str, sizes)])
+
+
+def test_condition_beyond_one_block():
+    """More tasks than a program takes, more hidden units and numbers than are multiplied at once."""
+    tensors = [tensor.to(DEVICE) for tensor in make_tensors(tasks=20, size=40, hidden=70, condition_dim=40)]
+    compare(call_condition, plain_condition, tensors, NAMES)
 
 
 def calls():
