@@ -11,8 +11,10 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parents[2]
-# kernel → why it may spill
-MAY_SPILL: dict[str, str] = {}
+# float32 is multiplied as such, by no tensor core, in products that are unrolled into all 255 registers of an NVIDIA
+# thread: two of these may not fit at some sizes. Halves, in which models are trained there, spill nothing.
+MAY_SPILL = {"sums._sums_kernel", "adapter_backward.tokens_kernel", "generate.condition_kernel"}
+MOST_SPILLED = 8  # bytes of a thread, in float32
 
 
 def compile_kernels(path, *options):
@@ -24,9 +26,14 @@ def compile_kernels(path, *options):
     return json.loads(path.read_text())["kernels"]
 
 
+def may_spill(row):
+    listed = row["kernel"] in MAY_SPILL and row["target"].startswith("sm_") and row["dtype"] == "float32"
+    return listed and row["spilled"] <= MOST_SPILLED
+
+
 def assert_no_spills(rows):
     assert rows
-    spilling = [row for row in rows if row["spilled"] and row["kernel"] not in MAY_SPILL]
+    spilling = [row for row in rows if row["spilled"] and not may_spill(row)]
     assert not spilling, "\n".join(map(str, spilling))
 
 
