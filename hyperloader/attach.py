@@ -75,9 +75,9 @@ def _self_attentions(backbone: nn.Module, stacks: list[Stack]) -> Iterator[tuple
     """Query and value of every self-attention in which both are sites: they read the same tensor."""
     for stack in stacks:
         for layer in stack.layers:
-            pair = [backbone.get_submodule(layer[f"self_attention.{name}"]) for name in ("query", "value")]
-            alike = len({(module.weight.dtype, module.bias is None) for module in pair}) == 1
-            if alike and all(isinstance(module, LoraSite) for module in pair):
+            names = ("self_attention.query", "self_attention.value")
+            pair = [backbone.get_submodule(layer[name]) for name in names if name in layer]
+            if len(pair) == 2 and all(isinstance(module, LoraSite) for module in pair):
                 yield pair[0], pair[1]
 
 

@@ -55,7 +55,7 @@ class LoraSite(Site):
     """``linear(x) + scaling · lora_B (lora_A x)``.
 
     ``together`` are sites that read the same ``x`` later in the forward: theirs is computed in the same call, and they
-    take it if ``x`` is indeed the tensor that they are given.
+    take it if ``x`` is indeed what they are given.
     """
 
     def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig):
@@ -68,11 +68,16 @@ class LoraSite(Site):
         ready = weights.take(self.key, x)
         if ready is not None:
             return ready
-        sites = (self, *self.together)
-        y, *others = self._compute(x, sites, weights)
-        for site, result in zip(self.together, others, strict=True):
+        together = [site for site in self.together if self._is_like(site)]
+        y, *others = self._compute(x, (self, *together), weights)
+        for site, result in zip(together, others, strict=True):
             weights.keep(site.key, x, result)
         return y
+
+    def _is_like(self, other: "LoraSite") -> bool:
+        """Whether one call can compute both; a user may have changed a layer since it was wrapped."""
+        one, two = self.linear, other.linear
+        return one.weight.dtype == two.weight.dtype and (one.bias is None) == (two.bias is None)
 
     def _compute(self, x: Tensor, sites: tuple["LoraSite", ...], weights: Weights) -> list[Tensor]:
         if torch.is_autocast_enabled(x.device.type):

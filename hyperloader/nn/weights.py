@@ -20,16 +20,21 @@ class Weights:
         self.sites = sites
         self.group = group
         self._repeated: dict[int, Tensor] = {}
-        self._ready: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
+        self._ready: dict[tuple[str, int, str], tuple[Tensor, tuple, Tensor]] = {}
 
     def keep(self, key: tuple[str, int, str], x: Tensor, y: Tensor) -> None:
         """Keep ``y``, what the site ``key`` computes of ``x``, until the site takes it."""
-        self._ready[key] = x, y
+        self._ready[key] = x, _state(x), y
 
     def take(self, key: tuple[str, int, str], x: Tensor) -> Tensor | None:
-        """What was kept for the site ``key``, if it was computed of this very tensor ``x``."""
-        kept_x, y = self._ready.pop(key, (None, None))
-        return y if kept_x is x else None
+        """What was kept for the site ``key``, if it was computed of this very tensor ``x``, which nothing has written
+        to since, and with gradients or without as now."""
+        kept_x, state, y = self._ready.pop(key, (None, None, None))
+        return y if kept_x is x and state == _state(x) else None
+
+    def forget(self) -> None:
+        """Drop what no site has taken."""
+        self._ready.clear()
 
     def group_of(self, rows: int) -> Tensor | None:
         """``group`` for a batch of ``rows`` rows: beam search repeats every sentence."""
@@ -41,6 +46,12 @@ class Weights:
                 raise ValueError(f"task_ids must have one entry per sentence, got {sentences} for {rows} rows")
             self._repeated[rows] = torch.repeat_interleave(self.group, rows // sentences)
         return self._repeated[rows]
+
+
+def _state(x: Tensor) -> tuple:
+    """What changes when ``x`` is written to (a trace and tensors of inference mode do not tell), or grad mode does."""
+    tells = not torch.compiler.is_compiling() and not x.is_inference()
+    return torch.is_grad_enabled(), x._version if tells else None
 
 
 class ActiveWeights(threading.local):
@@ -83,4 +94,6 @@ class Use:
         self._active.current = self._weights
 
     def __exit__(self, *_) -> None:
+        if self._weights is not None:
+            self._weights.forget()
         self._active.current = self._previous.pop()

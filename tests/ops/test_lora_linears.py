@@ -74,6 +74,23 @@ def test_only_what_is_needed_gets_a_gradient(backend, trained, groups):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.computes(torch.bfloat16)
+@each_groups
+def test_float32_weights_beside_half_tokens_that_lie_apart(backend, groups):
+    """Two runs are equal to the bit."""
+    x, group, layers = make_inputs(4, 40, 24, groups, torch.float32)
+    layers["weight"] = [weight.T.contiguous().T for weight in layers["weight"]]
+    tensors = [x.transpose(0, 1).contiguous().transpose(0, 1).half(), *(t for name in NAMES for t in layers[name])]
+    grad = torch.randn(40, 4, sum(out for out, _ in SIZES)).transpose(0, 1)
+    in_half = [tensor.half() for tensor in tensors]
+    oracle = value_and_gradients(call(plainly, group), [tensor.double() for tensor in tensors], grad.double())
+    eager = value_and_gradients(call(plainly, group), in_half, grad.half())
+    found, again = (value_and_gradients(call(ops.lora_linears, group), tensors, grad.half()) for _ in range(2))
+    for i, (one, other, plain, exact) in enumerate(zip(found, again, eager, oracle, strict=True)):
+        assert torch.equal(one, other)
+        assert_as_accurate(one, plain.to(one.dtype), exact, f"result {i}", luck=4)
+
+
 @pytest.mark.computes(torch.float64)
 def test_a_result_that_is_not_used(backend):
     x, _, layers = make_inputs(2, 5, 6, None, torch.float64)
