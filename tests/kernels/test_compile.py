@@ -11,8 +11,13 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parents[2]
-# kernel → why it may spill
-MAY_SPILL: dict[str, str] = {}
+# kernel → bytes a thread that it may spill on some NVIDIA target: ptxas keeps to a number of registers of its own choice
+# and spills one register of 4 bytes, in a stack frame of 8
+MAY_SPILL = {
+    "sums._sums_kernel": 8,
+    "adapter_backward.tokens_kernel": 8,
+    "generate.condition_kernel": 8,
+}
 
 
 def compile_kernels(path, *options):
@@ -26,7 +31,7 @@ def compile_kernels(path, *options):
 
 def assert_no_spills(rows):
     assert rows
-    spilling = [row for row in rows if row["spilled"] and row["kernel"] not in MAY_SPILL]
+    spilling = [row for row in rows if row["spilled"] > MAY_SPILL.get(row["kernel"], 0)]
     assert not spilling, "\n".join(map(str, spilling))
 
 
@@ -37,6 +42,12 @@ def test_the_kernels_of_t5_base(tmp_path, target):
     assert_no_spills(rows)
     names = {row["kernel"] for row in rows}
     assert {"adapter_forward.forward_kernel", "adapter_backward.tokens_kernel", "lora.tokens_kernel"} <= names
+
+
+def test_the_committed_report_has_no_spills():
+    rows = json.loads((ROOT / "bench" / "results" / "kernels" / "triton.json").read_text())["kernels"]
+    assert {row["target"] for row in rows} == {"sm_80", "sm_90", "gfx942"}
+    assert_no_spills(rows)
 
 
 @pytest.mark.slow
