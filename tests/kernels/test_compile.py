@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parents[2]
-# kernel → bytes a thread that it may spill on some NVIDIA target: ptxas keeps to a number of registers of its own choice
-# and spills one register of 4 bytes, in a stack frame of 8
+# kernel → bytes of stack a thread that it may use on some NVIDIA target: ptxas keeps to a number of registers of its
+# own choice and spills a register or two
 MAY_SPILL = {
     "sums._sums_kernel": 8,
     "adapter_backward.tokens_kernel": 8,
