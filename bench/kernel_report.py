@@ -233,9 +233,10 @@ def main() -> None:
     if options.output:
         import triton
 
-        result = {"versions": {"torch": torch.__version__, "triton": triton.__version__}, "kernels": rows}
+        versions = {"torch": torch.__version__, "triton": triton.__version__}
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)  # one kernel a line, so that changes can be read
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        options.output.write_text(f'{{"versions": {json.dumps(versions)}, "kernels": [\n{lines}\n]}}\n')
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def lora_linears(
 
         yᵢ = x · weightsᵢᵀ + biasesᵢ + scaling · (x · lora_Aᵢᵀ) · lora_Bᵢᵀ
 
-    Their low-rank products ``x · lora_Aᵢᵀ`` are one product, and the gradient of ``x`` is summed where it is made. On the
-    CPU they are folded (see ``explain_lora_linear``) if each of them alone would be.
+    Their low-rank products ``x · lora_Aᵢᵀ`` are one product, and the gradient of ``x`` is summed where it is made. On
+    the CPU they are folded (see ``explain_lora_linear``) if each of them alone would be.
 
     Args:
         x: (..., in_features).

@@ -11,10 +11,13 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parents[2]
-# float32 is multiplied as such, by no tensor core, in products that are unrolled into all 255 registers of an NVIDIA
-# thread: two of these may not fit at some sizes. Halves, in which models are trained there, spill nothing.
-MAY_SPILL = {"sums._sums_kernel", "adapter_backward.tokens_kernel", "generate.condition_kernel"}
-MOST_SPILLED = 8  # bytes of a thread, in float32
+# kernel → bytes of stack a thread that it may use on some NVIDIA target: ptxas keeps to a number of registers of its
+# own choice and spills a register or two
+MAY_SPILL = {
+    "sums._sums_kernel": 8,
+    "adapter_backward.tokens_kernel": 8,
+    "generate.condition_kernel": 8,
+}
 
 
 def compile_kernels(path, *options):
@@ -26,14 +29,9 @@ def compile_kernels(path, *options):
     return json.loads(path.read_text())["kernels"]
 
 
-def may_spill(row):
-    listed = row["kernel"] in MAY_SPILL and row["target"].startswith("sm_") and row["dtype"] == "float32"
-    return listed and row["spilled"] <= MOST_SPILLED
-
-
 def assert_no_spills(rows):
     assert rows
-    spilling = [row for row in rows if row["spilled"] and not may_spill(row)]
+    spilling = [row for row in rows if row["spilled"] > MAY_SPILL.get(row["kernel"], 0)]
     assert not spilling, "\n".join(map(str, spilling))
 
 
@@ -44,6 +42,12 @@ def test_the_kernels_of_t5_base(tmp_path, target):
     assert_no_spills(rows)
     names = {row["kernel"] for row in rows}
     assert {"adapter_forward.forward_kernel", "adapter_backward.tokens_kernel", "lora.tokens_kernel"} <= names
+
+
+def test_the_committed_report_has_no_spills():
+    rows = json.loads((ROOT / "bench" / "results" / "kernels" / "triton.json").read_text())["kernels"]
+    assert {row["target"] for row in rows} == {"sm_80", "sm_90", "gfx942"}
+    assert_no_spills(rows)
 
 
 @pytest.mark.slow
