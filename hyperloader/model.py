@@ -178,6 +178,7 @@ class HyperLoaderModel(nn.Module):
         self._check_attached()
         backbone = self.backbone
         self._attachment.undo(backbone)
+        self.bank.clear()
         for name in list(self._modules):
             delattr(self, name)
         return backbone

@@ -47,7 +47,8 @@ class TaskModel(nn.Module):
         labels: Tensor | None = None,
         **backbone_arguments: Any,
     ) -> Any:
-        """As ``HyperLoaderModel.forward`` with this task."""
+        """As ``HyperLoaderModel.forward`` with this task; raises ``ValueError`` where another one is asked for."""
+        self._check_task(backbone_arguments)
         if self.heads is None and labels is not None:
             backbone_arguments["labels"] = labels
         outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
@@ -55,7 +56,12 @@ class TaskModel(nn.Module):
 
     def generate(self, input_ids: Tensor | None = None, **generate_arguments: Any) -> Any:
         """The backbone's ``generate``."""
+        self._check_task(generate_arguments)
         return self.backbone.generate(input_ids=input_ids, **generate_arguments)
+
+    def _check_task(self, arguments: dict) -> None:
+        if "task_ids" in arguments or arguments.pop("task", self.task) != self.task:
+            raise ValueError(f"this model serves task {self.task!r} alone: call it without task and task_ids")
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the whole model to ``folder``: ``model.safetensors``, ``task.json``, the backbone's ``config.json``."""
@@ -129,6 +135,10 @@ class TaskModel(nn.Module):
                 f"{folder / TENSORS}: tensors missing: {', '.join(missing) or 'none'}; extra: "
                 f"{', '.join(extra) or 'none'}"
             )
+        for name, tensor in tensors.items():
+            if tensor.shape != by_name[name].shape:
+                wanted = tuple(by_name[name].shape)
+                raise ValueError(f"{folder / TENSORS}: {name} must have shape {wanted}, got {tuple(tensor.shape)}")
         with torch.no_grad():
             for name, tensor in tensors.items():  # in the dtype that they were saved in
                 by_name[name].data = tensor

@@ -51,8 +51,10 @@ def test_a_mixed_batch_first(model):
     assert counts(model) == (3, 0)
 
 
-def test_none_is_stale_after_a_step(model):
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+@pytest.mark.parametrize("fused", [False, True])
+def test_none_is_stale_after_a_step(model, fused):
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.1, fused=fused)
     before = run(model, task="a")
     with torch.enable_grad():  # in evaluation mode, so that nothing but the step tells the bank
         model(**make_batch(), task="a").loss.backward()

@@ -127,3 +127,12 @@ def test_exported_task_is_a_model_of_its_own(name, tmp_path):
     with pytest.raises(ValueError, match="task must be one of"):
         model.export_task("d", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_another_task_is_refused():
+    merged = make_model().merge("a")
+    batch = make_batch()
+    assert merged(**batch, task="a").loss.isfinite()
+    for which in ({"task": "b c"}, {"task_ids": torch.zeros(5).long()}):
+        with pytest.raises(ValueError, match="this model serves task 'a' alone"):
+            merged(**batch, **which)

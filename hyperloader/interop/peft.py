@@ -66,9 +66,13 @@ def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLo
         generator="table",
     )  # fmt: skip
     model = HyperLoaderModel(backbone, config)
-    with torch.no_grad():
-        for index, updates in enumerate(read.values()):
-            _fill(model, stacks, index, updates)
+    try:
+        with torch.no_grad():
+            for index, updates in enumerate(read.values()):
+                _fill(model, stacks, index, updates)
+    except BaseException:  # whatever it is: the backbone is given back
+        model.detach()
+        raise
     return model.requires_grad_(False).eval()
 
 
@@ -105,6 +109,12 @@ def _read(folder: Path, backbone: nn.Module, known: Mapping[str, str]) -> _Updat
     other = {key: description[key] for key, plain in _PLAIN.items() if description.get(key, plain[0]) not in plain}
     if other:
         raise ValueError(f"{path}: only plain LoRA updates can be read, got {other}")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ValueError(f"{path}: r must be at least 1 and lora_alpha a number, got {rank!r} and {alpha!r}")
+    if description.get("init_lora_weights", True) not in (True, False, "gaussian") or "alora_invocation_tokens" in {
+        key for key, value in description.items() if value is not None
+    }:
+        raise ValueError(f"{path}: only plain LoRA updates can be read, got one whose backbone is changed as well")
     tensors = safetensors.torch.load_file(folder / PEFT_TENSORS)
     layers = _layers(folder / PEFT_TENSORS, tensors, rank, backbone, known)
     scaling = alpha / (math.sqrt(rank) if description.get("use_rslora") else rank)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hyperloader.nn.layout import SiteWeights
 
@@ -16,6 +17,16 @@ DEFAULT_LIMIT = 1 << 30  # bytes
 _Marks = list[tuple]
 _COUNTED = ("generated", "served", "evicted", "dropped")
 _banks: "weakref.WeakSet[WeightBank]" = weakref.WeakSet()
+
+
+def _count_fused_step(optimizer: torch.optim.Optimizer, *_) -> None:
+    """A fused optimizer writes to its parameters without counting their versions, which tell the bank of a step."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            torch.autograd.graph.increment_version([p for p in group["params"] if p.grad is not None])
+
+
+register_optimizer_step_post_hook(_count_fused_step)
 
 
 class Stack:
