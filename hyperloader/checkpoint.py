@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from hyperloader.config import HyperLoaderConfig
 
 TENSORS, DESCRIPTION = "model.safetensors", "hyperloader.json"
-_FORMAT = 1
+FORMAT = 1
+_FIELDS = {
+    "sha256": str,
+    "config": dict,
+    "backbone": dict,
+    "backbone.name": str,
+    "backbone.class": str,
+    "backbone.trained": list,
+    "backbone.fingerprint": dict,
+}
 _SAMPLES = 8  # numbers of each frozen tensor in a fingerprint
 _TOLERANCE = 1e-2  # relative: a backbone cast to bfloat16 is the same backbone
 
@@ -29,15 +38,10 @@ class Stored:
 
     def load_backbone(self) -> nn.Module:
         """Load the backbone that the checkpoint names, with transformers."""
-        import transformers
-
-        name, class_name = self.backbone["name"], self.backbone["class"]
+        name = self.backbone["name"]
         if not name:
             raise ValueError(f"{self.folder}: its backbone was saved without a name; give backbone=")
-        kind = getattr(transformers, class_name, None)
-        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-            raise ValueError(f"{self.folder / DESCRIPTION}: backbone class {class_name!r} is none of transformers'")
-        return kind.from_pretrained(name)
+        return backbone_class(self.backbone["class"], str(self.folder / DESCRIPTION)).from_pretrained(name)
 
     def check_backbone(self, backbone: nn.Module) -> None:
         """Raise ``ValueError`` unless ``backbone`` is the one that the checkpoint was trained with."""
@@ -83,14 +87,16 @@ def save(
     backbone: nn.Module,
     trained_norms: Sequence[str],
 ) -> None:
-    """Write a checkpoint; the files of an older one stay intact until the new ones are complete."""
+    """Write a checkpoint; the files of an older one stay intact until the new ones are complete.
+
+    Raises ``ValueError`` for a folder with tensors of something else.
+    """
     import safetensors.torch
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = own_folder(folder, DESCRIPTION)
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     description = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "sha256": hashlib.sha256(content).hexdigest(),
         "config": config.to_dict(),
         "backbone": {
@@ -101,7 +107,7 @@ def save(
         },
     }
     text = json.dumps(description, ensure_ascii=False, indent=1)
-    replace_files({folder / TENSORS: content, folder / DESCRIPTION: text.encode()})
+    replace_files({folder / DESCRIPTION: text.encode(), folder / TENSORS: content})
 
 
 def load(folder: str | Path) -> Stored:
@@ -112,14 +118,9 @@ def load(folder: str | Path) -> Stored:
     for name in (TENSORS, DESCRIPTION):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; a checkpoint holds {TENSORS} and {DESCRIPTION}")
-    description = _read_description(folder / DESCRIPTION)
-    content = (folder / TENSORS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != description["sha256"]:
-        raise ValueError(f"{folder / TENSORS}: truncated, changed, or not the file that {DESCRIPTION} describes")
-    try:
-        config = HyperLoaderConfig.from_dict(description["config"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / DESCRIPTION}: {error}") from error
+    description = read_description(folder / DESCRIPTION, "a checkpoint's description", _FIELDS)
+    content = read_tensors(folder / TENSORS, description["sha256"], DESCRIPTION)
+    config = config_of(description["config"], folder / DESCRIPTION)
     return Stored(folder, config, safetensors.torch.load(content), description["backbone"])
 
 
@@ -153,17 +154,57 @@ def replace_files(contents: dict[Path, bytes]) -> None:
             aside.unlink(missing_ok=True)
 
 
-def _read_description(path: Path) -> dict:
+def own_folder(folder: str | Path, description: str) -> Path:
+    """``folder``, made if need be; raises ``ValueError`` if it has tensors without the file ``description``."""
+    folder = Path(folder)
+    if (folder / TENSORS).exists() and not (folder / description).exists():
+        raise ValueError(
+            f"{folder}: holds the {TENSORS} of something else, which would be lost; choose another folder, or remove it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def backbone_class(name: str, where: str) -> type:
+    """The class ``name`` of transformers; raises ``ValueError``, beginning with ``where``, if it has none."""
+    import transformers
+
+    kind = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        raise ValueError(f"{where}: backbone class {name!r} is none of transformers'")
+    return kind
+
+
+def read_description(path: Path, what: str, fields: Mapping[str, type]) -> dict:
+    """The JSON file ``path``; raises ``ValueError`` unless it is of our format and has ``fields`` of these types.
+
+    A field's name may have two parts, as in ``backbone.name``.
+    """
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not a checkpoint's description: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != _FORMAT:
-        raise ValueError(f"{path}: not a checkpoint's description of format {_FORMAT}")
-    for key, kind in (("sha256", str), ("config", dict), ("backbone", dict)):
-        if not isinstance(description.get(key), kind):
-            raise ValueError(f"{path}: {key} must be a {kind.__name__}, got {description.get(key)!r:.80}")
-    for key, kind in (("name", str), ("class", str), ("trained", list), ("fingerprint", dict)):
-        if not isinstance(description["backbone"].get(key), kind):
-            raise ValueError(f"{path}: backbone.{key} must be a {kind.__name__}")
+        raise ValueError(f"{path}: not {what}: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ValueError(f"{path}: not {what} of format {FORMAT}")
+    for field, kind in fields.items():
+        outer, _, inner = field.rpartition(".")
+        found = (description[outer] if outer else description).get(inner)
+        if not isinstance(found, kind):
+            raise ValueError(f"{path}: {field} must be a {kind.__name__}, got {found!r:.80}")
     return description
+
+
+def read_tensors(path: Path, sha256: str, description: str) -> bytes:
+    """The content of ``path``; raises ``ValueError`` unless it has this hash, which the file ``description`` names."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path}: truncated, changed, or not the file that {description} describes")
+    return content
+
+
+def config_of(values: dict, path: object) -> HyperLoaderConfig:
+    """The configuration in the file ``path``; raises ``ValueError`` naming it for one that is none."""
+    try:
+        return HyperLoaderConfig.from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -27,7 +27,12 @@ def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
 
 
 def export_task(model: "HyperLoaderModel", task: str, folder: str | Path) -> None:
-    """Write what is generated for ``task``, its head and the trained norms, as ``HyperLoaderModel`` loads it."""
+    """Write ``task`` alone, with what is generated for it, its head and the trained norms: ``from_pretrained`` loads
+    it, without hypernetworks.
+
+    Raises:
+        ValueError: an unknown task, or a folder that holds something else.
+    """
     weights = model.weights_of(task)
     config = config_of_task(model.hyperloader_config, task)
     tensors = {}
@@ -54,8 +59,13 @@ def _table(weights: Mapping, stack: str, layout: Layout) -> dict[str, Tensor]:
     }
 
 
-def export_peft(model: "HyperLoaderModel", task: str, folder: str | Path, lora_only: bool = False) -> None:
-    """Write the LoRA updates of ``task`` as ``peft.PeftModel.from_pretrained`` loads them."""
+def export_peft(model: "HyperLoaderModel", task: str, folder: str | Path, *, lora_only: bool = False) -> None:
+    """Write the LoRA updates of ``task`` as ``peft.PeftModel.from_pretrained`` loads them.
+
+    Raises:
+        ValueError: an unknown task; what PEFT's LoRA cannot hold (adapters, trained norms, a head), as a list,
+            unless ``lora_only`` leaves it out.
+    """
     config = model.hyperloader_config
     task_weights = model.weights_of(task)
     paths = {path: key for path, key in model.site_paths.items() if key[2] in LORA_SITES}

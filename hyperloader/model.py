@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import checkpoint, export, generation, task_model
-from hyperloader.attach import Attachment, replace
+from hyperloader import checkpoint, export, generation, merging
+from hyperloader.attach import Attachment
 from hyperloader.backbones import checkpointing
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.bank import WeightBank
@@ -18,7 +18,6 @@ from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 from hyperloader.nn.weights import ActiveWeights
-from hyperloader.task_model import TaskModel
 from hyperloader.tasks import add_task, freeze_except_task_embedding, unfreeze
 
 
@@ -38,8 +37,12 @@ class HyperLoaderModel(nn.Module):
     """
 
     add_task = add_task
+    export_peft = export.export_peft
+    export_task = export.export_task
     freeze_except_task_embedding = freeze_except_task_embedding
+    merge = merging.merge
     unfreeze = unfreeze
+    unmerge = merging.unmerge
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
@@ -58,6 +61,8 @@ class HyperLoaderModel(nn.Module):
             raise
         self.backbone = backbone
         self.train(backbone.training)
+        self.register_state_dict_pre_hook(merging.refuse)
+        self.register_load_state_dict_pre_hook(merging.refuse)
 
     def _build(self, layouts: Mapping[str, Layout], backbone: nn.Module) -> None:
         config = self.hyperloader_config
@@ -189,6 +194,10 @@ class HyperLoaderModel(nn.Module):
             self.bank.clear()
         return super().train(mode)
 
+    def _apply(self, *arguments, **options):  # what .to(), .half(), .cuda() come down to
+        self.bank.clear()  # it would keep the memory of before alive
+        return super()._apply(*arguments, **options)
+
     @torch.no_grad()
     def weights_of(self, task: str) -> dict[tuple[str, int, str], tuple[Tensor, ...]]:
         """What the hypernetworks generate for ``task``, from the weight bank; not to be written to.
@@ -205,50 +214,6 @@ class HyperLoaderModel(nn.Module):
         if self.training:
             raise RuntimeError("the weight bank serves a model in evaluation mode: call model.eval() first")
         return generation.weights_for(self, index).sites
-
-    def merge(self, task: str, *, inplace: bool = False) -> TaskModel:
-        """Fold the LoRA updates of ``task`` into the projections and give the adapters their generated weights.
-
-        Args:
-            task: name of a task.
-            inplace: put the merged layers into this model's own backbone, which serves no other task until
-                ``unmerge()``; else into a copy of it.
-
-        Returns:
-            A plain module without hypernetworks, in the mode that the backbone is in; it is called, saved and loaded on
-            its own.
-
-        Raises:
-            ValueError: an unknown task. RuntimeError: the model is being trained, or merged already.
-        """
-        sites = export.sites_of_task(self, task)
-        config = export.config_of_task(self.hyperloader_config, task)
-        heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
-        merged, wrapped = task_model.merge(self.backbone, sites, config, heads, inplace)
-        if inplace:
-            self._merged = (task, wrapped)
-        return merged
-
-    def unmerge(self) -> None:
-        """Undo ``merge(..., inplace=True)``, to the bit; raises ``RuntimeError`` if nothing is merged."""
-        if self._merged is None:
-            raise RuntimeError("nothing is merged into this model's backbone")
-        for path, site in self._merged[1].items():
-            replace(self.backbone, path, site)
-        self._merged = None
-
-    def export_task(self, task: str, folder: str | Path) -> None:
-        """Write ``task`` alone, with what is generated for it: ``from_pretrained`` loads it, without hypernetworks."""
-        export.export_task(self, task, folder)
-
-    def export_peft(self, task: str, folder: str | Path, *, lora_only: bool = False) -> None:
-        """Write the LoRA updates of ``task`` as a checkpoint of Hugging Face's PEFT.
-
-        Raises:
-            ValueError: an unknown task; what PEFT's LoRA cannot hold (adapters, trained norms, a head), as a list,
-                unless ``lora_only`` leaves it out.
-        """
-        export.export_peft(self, task, folder, lora_only)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """What is trained, by name: all that a checkpoint has to hold."""
@@ -305,5 +270,4 @@ class HyperLoaderModel(nn.Module):
     def _check_attached(self) -> None:
         if "backbone" not in self._modules:
             raise RuntimeError("this model has no backbone since detach(); attach a new HyperLoaderModel to it")
-        if self._merged is not None:
-            raise RuntimeError(f"{self._merged[0]!r} is merged into this model's backbone: call unmerge() first")
+        merging.refuse(self)

@@ -10,14 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.attach import replace
-from hyperloader.checkpoint import replace_files
+from hyperloader.checkpoint import (
+    FORMAT,
+    TENSORS,
+    backbone_class,
+    config_of,
+    own_folder,
+    read_description,
+    read_tensors,
+    replace_files,
+)
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.heads import TaskHeads, classify, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
 
-TENSORS, DESCRIPTION, BACKBONE, GENERATION = "model.safetensors", "task.json", "config.json", "generation_config.json"
-_FORMAT = 1
+DESCRIPTION, BACKBONE, GENERATION = "task.json", "config.json", "generation_config.json"
+_FIELDS = {"sha256": str, "class": str, "without_pooler": bool, "config": dict, "adapted": dict}
 
 
 class TaskModel(nn.Module):
@@ -64,20 +73,20 @@ class TaskModel(nn.Module):
             raise ValueError(f"this model serves task {self.task!r} alone: call it without task and task_ids")
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the whole model to ``folder``: ``model.safetensors``, ``task.json``, the backbone's ``config.json``."""
+        """Write the whole model to ``folder``: ``model.safetensors``, ``task.json``, the backbone's ``config.json``.
+
+        Raises:
+            ValueError: a backbone that its class and config do not build again, or a folder with another model.
+        """
         import safetensors.torch
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        names = {name for name, _ in self.named_parameters()} | {name for name, _ in self.named_buffers()}  # tied: once
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items() if name in names
-        }
+        tensors = {name: self.state_dict()[name].detach().cpu().contiguous() for name in _by_name(self)}
         content = safetensors.torch.save(tensors)
         description = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "sha256": hashlib.sha256(content).hexdigest(),
             "class": type(self.backbone).__name__,
+            "without_pooler": _is_without_pooler(self.backbone),
             "config": self.hyperloader_config.to_dict(),
             "adapted": {
                 path: [len(module.down_bias), len(module.up_bias)]
@@ -85,10 +94,16 @@ class TaskModel(nn.Module):
                 if isinstance(module, AdaptedLinear)
             },
         }
+        with torch.device("meta"):
+            again = _build(description, copy.deepcopy(self.config), "this model")
+        _check_tensors(tensors, _by_name(again), "this model, which its backbone's class and config do not build again")
+        folder = own_folder(folder, DESCRIPTION)
         text = json.dumps(description, ensure_ascii=False, indent=1)
-        files = {TENSORS: content, DESCRIPTION: text.encode(), BACKBONE: self.config.to_json_string().encode()}
+        files = {DESCRIPTION: text.encode(), TENSORS: content, BACKBONE: self.config.to_json_string().encode()}
         if getattr(self.backbone, "generation_config", None) is not None:
             files[GENERATION] = self.backbone.generation_config.to_json_string().encode()
+        else:
+            (folder / GENERATION).unlink(missing_ok=True)  # of the model that was there before
         replace_files({folder / name: data for name, data in files.items()})
 
     @classmethod
@@ -105,44 +120,64 @@ class TaskModel(nn.Module):
         for name in (TENSORS, DESCRIPTION, BACKBONE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder / name}: no such file; a task's model has it")
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if description.get("format") != _FORMAT:
-            raise ValueError(f"{folder / DESCRIPTION}: not the description of a task's model of format {_FORMAT}")
-        content = (folder / TENSORS).read_bytes()
-        if hashlib.sha256(content).hexdigest() != description["sha256"]:
-            raise ValueError(f"{folder / TENSORS}: truncated, changed, or not the file that {DESCRIPTION} describes")
-        kind = getattr(transformers, description["class"], None)
-        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-            raise ValueError(
-                f"{folder / DESCRIPTION}: backbone class {description['class']!r} is none of transformers'"
-            )
-        tensors = safetensors.torch.load(content)
-        config = HyperLoaderConfig.from_dict(description["config"])
-        backbone = kind(kind.config_class.from_json_file(folder / BACKBONE))
+        description = read_description(folder / DESCRIPTION, "the description of a task's model", _FIELDS)
+        tensors = safetensors.torch.load(read_tensors(folder / TENSORS, description["sha256"], DESCRIPTION))
+        config = _read_config(description, folder)
+        model = _build(description, config, str(folder / DESCRIPTION))
         if (folder / GENERATION).is_file():
-            backbone.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-        for path, (bottleneck, hidden) in description["adapted"].items():
-            replace(
-                backbone, path, AdaptedLinear(backbone.get_submodule(path), _empty(config, bottleneck, hidden), config)
-            )
-        heads = None if config.labels is None else task_heads(backbone, config.labels)
-        model = cls(backbone, config, heads)
-        by_name = dict(model.named_parameters()) | dict(model.named_buffers())
-        wanted = {name for name in model.state_dict() if name in by_name}
-        missing, extra = sorted(wanted - tensors.keys()), sorted(tensors.keys() - wanted)
-        if missing or extra:
-            raise ValueError(
-                f"{folder / TENSORS}: tensors missing: {', '.join(missing) or 'none'}; extra: "
-                f"{', '.join(extra) or 'none'}"
-            )
-        for name, tensor in tensors.items():
-            if tensor.shape != by_name[name].shape:
-                wanted = tuple(by_name[name].shape)
-                raise ValueError(f"{folder / TENSORS}: {name} must have shape {wanted}, got {tuple(tensor.shape)}")
+            model.backbone.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+        by_name = _by_name(model)
+        _check_tensors(tensors, by_name, folder / TENSORS)
         with torch.no_grad():
             for name, tensor in tensors.items():  # in the dtype that they were saved in
                 by_name[name].data = tensor
         return model.eval()
+
+
+def _by_name(model: TaskModel) -> dict[str, Tensor]:
+    """What a checkpoint holds: every parameter and buffer of the state, what is tied once."""
+    state = model.state_dict()
+    found = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: tensor for name, tensor in found.items() if name in state}
+
+
+def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor], where: object) -> None:
+    """Raise ``ValueError``, beginning with ``where``, unless names and shapes are the same."""
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or extra:
+        names = f"tensors missing: {', '.join(missing) or 'none'}; extra: {', '.join(extra) or 'none'}"
+        raise ValueError(f"{where}: {names}")
+    for name, tensor in wanted.items():
+        if tensor.shape != found[name].shape:
+            raise ValueError(f"{where}: {name} must have shape {tuple(tensor.shape)}, got {tuple(found[name].shape)}")
+
+
+def _is_without_pooler(backbone: nn.Module) -> bool:
+    """Whether the backbone was made without the pooler that its class has by itself."""
+    return hasattr(backbone, "pooler") and backbone.pooler is None
+
+
+def _read_config(description: dict, folder: Path) -> Any:
+    """The backbone's config."""
+    kind = backbone_class(description["class"], str(folder / DESCRIPTION))
+    try:
+        return kind.config_class.from_json_file(folder / BACKBONE)
+    except Exception as error:  # whatever transformers raises for a file that is none
+        raise ValueError(f"{folder / BACKBONE}: no config of a {description['class']}: {error}") from error
+
+
+def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
+    """A model with the structure that ``description`` tells, and any weights."""
+    kind, config = backbone_class(description["class"], where), config_of(description["config"], where)
+    options = {"add_pooling_layer": False} if description["without_pooler"] else {}
+    try:
+        backbone = kind(backbone_config, **options)
+        for path, (bottleneck, hidden) in description["adapted"].items():
+            linear = backbone.get_submodule(path)
+            replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
+    except (AttributeError, TypeError, ValueError) as error:  # a path that leads nowhere, sizes that are none
+        raise ValueError(f"{where}: describes no {description['class']} with adapters: {error}") from error
+    return TaskModel(backbone, config, None if config.labels is None else task_heads(backbone, config.labels))
 
 
 def merge(

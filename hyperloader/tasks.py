@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from hyperloader.config import HyperLoaderConfig, did_you_mean
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 MEAN = "mean"
 
 
+@torch.inference_mode(False)  # new parameters are to be trained
 def add_task(self: "HyperLoaderModel", name: str, init: str = MEAN, labels: Sequence[str] | None = None) -> int:
     """Add a task behind the others, which stay as they are: a row of the task embedding and, with ``config.labels``, a
     head. ``hyperloader_config`` is then another one. An optimizer made before does not know the new parameters: make a
@@ -48,6 +50,7 @@ def add_task(self: "HyperLoaderModel", name: str, init: str = MEAN, labels: Sequ
     return len(config.tasks) - 1
 
 
+@torch.inference_mode(False)
 def freeze_except_task_embedding(self: "HyperLoaderModel", name: str) -> None:
     """Leave nothing to be trained but the embedding of the task ``name`` and, with ``config.labels``, its head.
 
@@ -71,6 +74,7 @@ def freeze_except_task_embedding(self: "HyperLoaderModel", name: str) -> None:
         self.heads.heads[task].requires_grad_(True)
 
 
+@torch.inference_mode(False)
 def unfreeze(self: "HyperLoaderModel") -> None:
     """Train again what was trained before ``freeze_except_task_embedding``; without that, nothing happens."""
     self._check_attached()

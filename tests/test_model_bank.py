@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import TASK_IDS, TASKS, make_batch, make_model
 
+from hyperloader.nn import bank
 from hyperloader.nn.bank import process_statistics
 
 
@@ -203,3 +204,82 @@ def test_statistics_of_the_process(model):
     after = process_statistics()
     assert after["generated"] == before["generated"] + 1
     assert after["banks"] >= 1
+
+
+def test_a_lower_limit_takes_effect_at_once(model):
+    for task in TASKS:
+        run(model, task=task)
+    one = model.bank.statistics()["bytes"] // 3
+    model.bank.limit_bytes = one
+    assert model.bank.statistics()["tasks"] == 1
+    assert model.bank.statistics()["bytes"] == one
+    run(model, task=TASKS[-1])
+    assert counts(model) == (3, 0)  # the task used last was kept
+    model.bank.limit_bytes = 0
+    assert model.bank.statistics()["bytes"] == 0
+
+
+def test_a_mixed_batch_is_copied_together_once(model, monkeypatch):
+    for task in TASKS:
+        run(model, task=task)
+    joined = []
+    join = bank._join
+    monkeypatch.setattr(bank, "_join", lambda found: joined.append(len(found)) or join(found))
+    expected = without_bank(model, task_ids=TASK_IDS)
+    for _ in range(3):
+        torch.testing.assert_close(run(model, task_ids=TASK_IDS), expected)
+        for task in TASKS:
+            torch.testing.assert_close(run(model, task=task), without_bank(model, task=task))
+    assert joined == [3]
+    assert counts(model) == (3, 0)
+
+
+def test_a_miss_at_the_limit_copies_nothing(model, monkeypatch):
+    run(model, task="a")
+    model.bank.limit_bytes = 2 * model.bank.statistics()["bytes"]
+    monkeypatch.setattr(bank, "_join", lambda found: pytest.fail("copied"))
+    for task in TASKS * 2:
+        torch.testing.assert_close(run(model, task=task), without_bank(model, task=task))
+    assert model.bank.statistics()["tasks"] == 2
+
+
+def test_a_stack_of_which_a_part_is_out_of_date_makes_room(model):
+    run(model, task_ids=TASK_IDS)  # all three in one stack
+    every = model.bank.statistics()["bytes"]
+    model.bank.limit_bytes = every
+    with torch.no_grad():
+        model.task_embedding.weight[1].add_(1)
+    for task in ("b c", "a", "ü.weight", "b c"):
+        torch.testing.assert_close(run(model, task=task), without_bank(model, task=task))
+        assert model.bank.statistics()["bytes"] <= every
+    torch.testing.assert_close(run(model, task_ids=TASK_IDS), without_bank(model, task_ids=TASK_IDS))
+
+
+@pytest.mark.parametrize("limit", [0.5, 1, 2.5, 3, 10])
+def test_any_order_of_tasks_at_any_limit(model, limit):
+    """Random batches, single and mixed, while embeddings change: never stale, never beyond the limit."""
+    run(model, task="a")
+    model.bank.limit_bytes = int(limit * model.bank.statistics()["bytes"])
+    generator = torch.Generator().manual_seed(0)
+    for step in range(12):
+        which = torch.randint(3, (5,), generator=generator)
+        if step % 4 == 3:
+            with torch.no_grad():
+                model.task_embedding.weight[which[0]].add_(0.1)
+        which = {"task_ids": which} if step % 2 else {"task": TASKS[which[0]]}
+        torch.testing.assert_close(run(model, **which), without_bank(model, **which))
+        assert model.bank.statistics()["bytes"] <= model.bank.limit_bytes
+
+
+def test_moving_the_model_empties_it(model):
+    run(model, task="a")
+    model.float()
+    assert model.bank.statistics()["tasks"] == 0
+
+
+def test_what_inference_mode_generated_serves_outside_of_it(model):
+    with torch.inference_mode():
+        run(model, task="a")
+        weights = model.weights_of("b c")
+    assert not any(tensor.is_inference() for tensors in weights.values() for tensor in tensors)
+    torch.testing.assert_close(run(model, task="a"), without_bank(model, task="a"))

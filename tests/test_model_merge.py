@@ -1,10 +1,14 @@
 """One task's model: merging, undoing it, saving without hypernetworks."""
 
+import json
+
 import pytest
 import torch
 from tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, TASKS, make, make_batch, make_model
+from torch import nn
+from transformers import BertModel
 
-from hyperloader import HyperLoaderModel
+from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.attach import Site
 from hyperloader.task_model import TaskModel
 
@@ -136,3 +140,110 @@ def test_another_task_is_refused():
     for which in ({"task": "b c"}, {"task_ids": torch.zeros(5).long()}):
         with pytest.raises(ValueError, match="this model serves task 'a' alone"):
             merged(**batch, **which)
+
+
+def test_cast_while_merged_in_place():
+    """The layers that come back are in the dtype that the rest has now."""
+    model = make_model()
+    merged = model.merge("a", inplace=True)
+    merged.float()
+    model.unmerge()
+    assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.float32}
+    expected = make_model().float()
+    torch.testing.assert_close(logits(model.float(), "t5", task="b c"), logits(expected, "t5", task="b c"))
+
+
+def test_no_state_while_merged_in_place():
+    model = make_model()
+    state = model.state_dict()
+    model.merge("a", inplace=True)
+    for call in (model.state_dict, lambda: model.load_state_dict(state), lambda: nn.Sequential(model).state_dict()):
+        with pytest.raises(RuntimeError, match=r"'a' is merged into this model's backbone: call unmerge\(\) first"):
+            call()
+    model.unmerge()
+    model.load_state_dict(state)
+
+
+def test_merged_in_inference_mode():
+    model = make_model()
+    expected = logits(model, "t5", task="a")
+    with torch.inference_mode():
+        merged = model.merge("a")
+        torch.testing.assert_close(logits(merged, "t5"), expected)
+    assert not any(parameter.is_inference() for parameter in merged.parameters())
+    torch.testing.assert_close(logits(merged, "t5"), expected)
+
+
+def test_without_a_pooler(tmp_path):
+    torch.manual_seed(1)
+    backbone = BertModel(make("bert").config, add_pooling_layer=False)
+    model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=["a"], labels={"a": ["O"]}, bottleneck=2)).eval()
+    merged = model.merge("a")
+    merged.save_pretrained(tmp_path)
+    loaded = TaskModel.from_pretrained(tmp_path)
+    assert loaded.backbone.pooler is None
+    assert torch.equal(logits(loaded, "bert"), logits(merged, "bert"))
+
+
+def test_what_cannot_be_built_again_is_not_saved(tmp_path):
+    merged = make_model("bert").merge("a")
+    embeddings = merged.backbone.embeddings
+    embeddings.token_type_embeddings.weight = nn.Parameter(torch.zeros(3, 16).double())
+    message = r"class and config do not build again: embeddings.token_type_embeddings.weight must have shape \(2, 16\)"
+    with pytest.raises(ValueError, match=message.replace("again: ", "again: backbone.")):
+        merged.save_pretrained(tmp_path / "a")
+    embeddings.token_type_embeddings.weight = embeddings.position_embeddings.weight  # a tie that no config knows
+    with pytest.raises(ValueError, match="do not build again: tensors missing: backbone.embeddings.token_type"):
+        merged.save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("task.json", "{", "task.json: not the description of a task's model"),
+        ("task.json", "[]", "not the description of a task's model of format 1"),
+        ("task.json", '{"format": 1, "sha256": 3}', "task.json: sha256 must be a str, got 3"),
+        ("config.json", "{", "config.json: no config of a BertModel"),
+        ("config.json", '{"hidden_size": "many"}', "config.json: no config of a BertModel"),
+    ],
+)
+def test_broken_descriptions(file, text, message, tmp_path):
+    make_model("bert").merge("a").save_pretrained(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        TaskModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class": "Nothing"}, "backbone class 'Nothing' is none of transformers'"),
+        ({"adapted": {"encoder.nowhere": [4, 16]}}, "task.json: describes no BertModel with adapters"),
+        ({"adapted": {}}, "model.safetensors: tensors missing: backbone.encoder"),
+        ({"config": {"tasks": []}}, "task.json: tasks"),
+    ],
+    ids=str,
+)
+def test_descriptions_of_something_else(change, message, tmp_path):
+    make_model("bert").merge("a").save_pretrained(tmp_path)
+    path = tmp_path / "task.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        TaskModel.from_pretrained(tmp_path)
+
+
+def test_another_models_folder_is_left_alone(tmp_path):
+    model = make_model("bert")
+    merged = model.merge("a")
+    merged.save_pretrained(tmp_path / "merged")
+    model.save_pretrained(tmp_path / "model")
+    for save, folder in ((model.save_pretrained, "merged"), (merged.save_pretrained, "model")):
+        before = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        with pytest.raises(ValueError, match=r"holds the model.safetensors of something else, which would be lost"):
+            save(tmp_path / folder)
+        assert {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} == before
+    make_model("t5").merge("a").save_pretrained(tmp_path / "merged")  # a task's model over another
+    merged.save_pretrained(tmp_path / "merged")
+    assert not (tmp_path / "merged" / "generation_config.json").exists()
+    TaskModel.from_pretrained(tmp_path / "merged")

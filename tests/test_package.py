@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "backbones": {"nn", "ops"},
 }
 PUBLIC = "the public names"  # from hyperloader import HyperLoaderModel
-WHOLE_MODEL = {"attach", "checkpoint", "export", "generation", "model", "task_model", "tasks"}
+WHOLE_MODEL = {"attach", "checkpoint", "export", "generation", "merging", "model", "task_model", "tasks"}
 MODEL = {"reference", "ops", "nn", "backbones", *WHOLE_MODEL}
 MAY_IMPORT |= dict.fromkeys(WHOLE_MODEL, MODEL)
 MAY_IMPORT |= {

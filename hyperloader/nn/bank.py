@@ -44,6 +44,11 @@ class Stack:
         self.slots = torch.tensor(slots, device=tensors[0].device)
         self._alone: dict[int, Sites] = {}
 
+    @property
+    def bytes_of_a_task(self) -> int:
+        """Each task's share of the memory."""
+        return self.num_bytes // len(self.tasks)
+
     def of(self, task: int) -> Sites:
         """The weights of one task, without a dimension for tasks; views."""
         if task not in self._alone:
@@ -62,15 +67,15 @@ class WeightBank:
     It may be used from several threads at once.
 
     Args:
-        limit_bytes: memory that may be held; the tasks used least recently go first. 0 keeps nothing.
+        limit_bytes: memory that may be held between two calls; the tasks used least recently go first. 0 keeps nothing.
     """
 
     def __init__(self, limit_bytes: int = DEFAULT_LIMIT):
-        self.limit_bytes = limit_bytes
+        self._limit = limit_bytes
         self._lock = threading.RLock()
         self._counts = dict.fromkeys(_COUNTED, 0)
-        self._stack: Stack | None = None
-        self._recent: list[int] = []  # the tasks held, the one used last at the end
+        self._held: dict[int, Stack] = {}  # task -> where its weights are; the task used last at the end
+        self._copied = 0  # bytes that batches have had copied together since the last stack of all tasks
         self._dtype: torch.dtype | None = None
         self._shared: _Marks = []
         self._own: _Marks = []
@@ -80,6 +85,19 @@ class WeightBank:
     def __reduce__(self):  # copied or pickled with its model, it starts empty
         return type(self), (self.limit_bytes,)
 
+    @property
+    def limit_bytes(self) -> int:
+        """Memory that may be held; a lower limit takes effect at once."""
+        return self._limit
+
+    @limit_bytes.setter
+    def limit_bytes(self, limit_bytes: int) -> None:
+        with self._lock:
+            self._limit = limit_bytes
+            self._make_room(0, keep=())
+
+    @torch.inference_mode(False)  # what is kept serves outside of it, too
+    @torch.no_grad()
     def get(
         self,
         tasks: Sequence[int],
@@ -90,7 +108,7 @@ class WeightBank:
         rows: Callable[[], Tensor],
         make: Callable[[list[int]], Sites],
     ) -> Stack:
-        """Weights of ``tasks``, generated where they are not there.
+        """Weights of ``tasks``, and perhaps of others, generated where they are not there.
 
         Args:
             tasks: distinct indices.
@@ -102,48 +120,91 @@ class WeightBank:
         tasks = list(tasks)
         with self._lock:
             self._drop_stale(dtype, list(shared), list(own), rows)
-            missing = [task for task in tasks if task not in self._recent]
+            found = {task: self._held[task] for task in tasks if task in self._held}
+            missing = [task for task in tasks if task not in found]
             self._counts["generated"] += len(missing)
-            self._counts["served"] += len(tasks) - len(missing)
-            stack = self._with(tasks, missing, make) if missing else self._stack
-            if stack is self._stack:
-                self._recent = [task for task in self._recent if task not in tasks] + tasks
-            return stack
+            self._counts["served"] += len(found)
+            fits = True
+            if missing:
+                made = Stack(tuple(missing), make(missing))
+                found |= dict.fromkeys(missing, made)
+                fits = self._make_room(made.num_bytes, keep=tasks)
+                found = {task: self._held.get(task, stack) for task, stack in found.items()}
+            if fits:
+                for task in tasks:
+                    self._held.pop(task, None)
+                    self._held[task] = found[task]
+            return self._one_of(found, fits)
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._drop(list(self._recent))
+            self._drop(list(self._held))
             self._shared, self._own, self._rows = [], [], None
 
     def statistics(self) -> dict[str, int]:
         """Tasks ``generated``, ``served`` from memory, ``evicted`` for want of memory and ``dropped`` as out of date,
         all since the beginning; ``tasks`` and ``bytes`` held now."""
         with self._lock:
-            held = 0 if self._stack is None else self._stack.num_bytes
-            return {**self._counts, "tasks": len(self._recent), "bytes": held}
+            return {**self._counts, "tasks": len(self._held), "bytes": self._bytes()}
 
-    def _with(self, tasks: list[int], missing: list[int], make: Callable[[list[int]], Sites]) -> Stack:
-        """A stack that holds ``tasks``: the bank's own from now on, unless ``tasks`` alone are too large for it."""
-        made = Stack(tuple(missing), make(missing))
-        room = self.limit_bytes * len(missing) // max(made.num_bytes, 1)  # how many tasks fit
-        kept = [task for task in self._recent if task not in tasks]
-        kept = kept[max(len(kept) - max(room - len(tasks), 0), 0) :]
-        wanted = [task for task in self._recent if task in kept or task in tasks]
-        stack = made if not wanted else _join(self._stack, wanted, made)
-        if len(tasks) > room:
-            return stack
-        self._counts["evicted"] += len(self._recent) - len(wanted)
-        self._recent = wanted + missing
-        self._stack = stack
-        return stack
+    def _bytes(self) -> int:
+        return sum(stack.num_bytes for stack in set(self._held.values()))
+
+    def _one_of(self, found: dict[int, Stack], held: bool) -> Stack:
+        """One stack with all that a batch needs, which may lie in several.
+
+        These are copied together for the batch, until so much has been copied that one stack of all tasks, which
+        serves every batch, would have cost no more.
+        """
+        stacks = set(found.values())
+        if len(stacks) == 1:
+            return stacks.pop()
+        if held:
+            self._copied += sum(stack.bytes_of_a_task for stack in found.values())
+            if self._copied >= sum(stack.bytes_of_a_task for stack in self._held.values()):
+                return self._join_all()
+        return _join(found)
+
+    def _join_all(self) -> Stack:
+        together = _join(self._held)
+        self._held = dict.fromkeys(self._held, together)
+        self._copied = 0
+        return together
+
+    def _make_room(self, num_bytes: int, keep: Sequence[int]) -> bool:
+        """Forget tasks but those to ``keep``, the least recently used first, until ``num_bytes`` more may be held.
+
+        Returns:
+            Whether they may.
+        """
+        room = self._limit - num_bytes
+        if self._bytes() <= room:
+            return True
+        if sum(stack.bytes_of_a_task for task, stack in self._held.items() if task in keep) > room:
+            return False
+        self._evict(room, keep)
+        if self._bytes() > room:  # by stacks of which only a part is used: half of them, so that this is seldom
+            self._evict(room // 2, keep)
+            if self._held:
+                self._join_all()
+        return True
+
+    def _evict(self, room: int, keep: Sequence[int]) -> None:
+        """Forget tasks until those that are left need no more than ``room``, or all are to ``keep``."""
+        needed = sum(stack.bytes_of_a_task for stack in self._held.values())
+        for task in [task for task in self._held if task not in keep]:
+            if needed <= room:
+                return
+            needed -= self._held.pop(task).bytes_of_a_task
+            self._counts["evicted"] += 1
 
     def _drop_stale(
         self, dtype: torch.dtype, shared: list[Tensor], own: list[Tensor], rows: Callable[[], Tensor]
     ) -> None:
         marks = _marks(shared)
         if dtype != self._dtype or not _same(marks, self._shared):
-            self._drop(list(self._recent))
+            self._drop(list(self._held))
             self._dtype, self._shared, self._rows = dtype, marks, None
         marks = _marks(own)
         if self._rows is not None and _same(marks, self._own):
@@ -153,7 +214,7 @@ class WeightBank:
             alike = before.shape[1:] == now.shape[1:] and before.device == now.device and before.dtype == now.dtype
             changed = [
                 task
-                for task in self._recent
+                for task in self._held
                 if not (alike and task < min(len(before), len(now)) and torch.equal(before[task], now[task]))
             ]
             self._drop(changed)
@@ -161,11 +222,9 @@ class WeightBank:
 
     def _drop(self, tasks: list[int]) -> None:
         """The tasks' weights are out of date."""
-        if not tasks:
-            return
         self._counts["dropped"] += len(tasks)
-        self._recent = [task for task in self._recent if task not in tasks]
-        self._stack = _join(self._stack, self._recent) if self._recent else None
+        for task in tasks:
+            del self._held[task]
 
 
 def process_statistics() -> dict[str, int]:
@@ -175,17 +234,16 @@ def process_statistics() -> dict[str, int]:
     return {"banks": len(everything), **{key: sum(one[key] for one in everything) for key in keys}}
 
 
-def _join(stack: Stack, tasks: Sequence[int], more: Stack | None = None) -> Stack:
-    """A stack of ``tasks`` of ``stack``, followed by those of ``more``."""
-    slots = [stack.tasks.index(task) for task in tasks]
+def _join(found: dict[int, Stack]) -> Stack:
+    """One stack of tasks that lie in several."""
+    places = [(stack, stack.tasks.index(task)) for task, stack in found.items()]
     sites = {
         key: tuple(
-            torch.cat([*(tensor[slot : slot + 1] for slot in slots), *([] if more is None else [more.sites[key][i]])])
-            for i, tensor in enumerate(tensors)
+            torch.stack([stack.sites[key][number][slot] for stack, slot in places]) for number in range(len(tensors))
         )
-        for key, tensors in stack.sites.items()
+        for key, tensors in places[0][0].sites.items()
     }
-    return Stack((*tasks, *(() if more is None else more.tasks)), sites)
+    return Stack(tuple(found), sites)
 
 
 def _marks(tensors: list[Tensor]) -> _Marks:

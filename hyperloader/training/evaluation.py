@@ -63,7 +63,9 @@ class Scorer:
         self.encoded = formulation.encode_all(sentences, **blind)
 
     def predict(self, model: nn.Module) -> dict[str, list[list[str]]]:
-        """BIO tags of every sentence of every task."""
+        """BIO tags of every sentence of every task; raises ``ValueError`` for a merged model of fewer tasks."""
+        if isinstance(model, TaskModel) and self.encoded.keys() != {model.task}:
+            raise ValueError(f"a model merged for {model.task!r} serves no other task, got {', '.join(self.encoded)}")
         device = next(model.parameters()).device
         examples = [example for task in self.encoded.values() for example in task]
         rank, world = _place()

@@ -16,6 +16,7 @@ from transformers import set_seed
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.model import HyperLoaderModel
+from hyperloader.task_model import TaskModel
 from hyperloader.training.backbone import load_backbone
 from hyperloader.training.evaluation import Scorer, predict_examples
 from hyperloader.training.folders import checkpoints, recover, write_text
@@ -150,6 +151,8 @@ def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size:
     Sentences are taken ``batch_size`` at a time, so that endless input works; ``task`` is checked before the first.
     """
     check_key("task", task, run.tasks)
+    if isinstance(run.model, TaskModel) and task != run.model.task:
+        raise ValueError(f"task must be {run.model.task!r}, for which the run's model is merged, got {task!r}")
     return _predict(run, iter(sentences), run.tasks.index(task), batch_size)
 
 

@@ -1,0 +1,97 @@
+"""The weight bank by itself: what it holds, forgets and copies."""
+
+import pytest
+import torch
+
+from hyperloader.nn import bank as module
+from hyperloader.nn.bank import WeightBank
+
+TASK_BYTES = 16  # of the only site's four numbers
+
+
+class Bank:
+    """A bank over tasks whose weights are four times their number, and what it was asked to make and to copy."""
+
+    def __init__(self, monkeypatch, limit):
+        self.bank, self.made, self.copied = WeightBank(limit * TASK_BYTES), [], 0
+        self.source = [torch.zeros(1)]
+        join = module._join
+
+        def counted(found):
+            self.copied += len(found)
+            return join(found)
+
+        monkeypatch.setattr(module, "_join", counted)
+
+    def get(self, *tasks):
+        stack = self.bank.get(
+            tasks, torch.float32, shared=self.source, own=[], rows=lambda: torch.zeros(1000, 1), make=self._make
+        )
+        weights = stack.sites["encoder", 0, "query"][0]
+        for task in tasks:
+            assert weights[stack.slots[task]].tolist() == [task] * 4
+            assert stack.of(task)["encoder", 0, "query"][0].tolist() == [task] * 4
+        held = {id(stack): stack.num_bytes for stack in self.bank._held.values()}
+        assert self.bank.statistics()["bytes"] == sum(held.values()) <= self.bank.limit_bytes
+
+    def _make(self, tasks):
+        self.made += tasks
+        return {("encoder", 0, "query"): (torch.tensor(tasks).float()[:, None].repeat(1, 4),)}
+
+
+def test_the_least_recently_used_goes(monkeypatch):
+    bank = Bank(monkeypatch, 3)
+    for task in (0, 1, 2, 0, 3, 0, 2, 1):
+        bank.get(task)
+    assert bank.made == [0, 1, 2, 3, 1]
+    assert bank.copied == 0
+
+
+def test_a_batch_beyond_the_limit_is_made_and_not_kept(monkeypatch):
+    bank = Bank(monkeypatch, 2)
+    bank.get(0)
+    bank.get(0, 1, 2)
+    bank.get(0)
+    bank.get(1)
+    assert bank.made == [0, 1, 2, 1]
+
+
+def test_compaction_while_a_batch_needs_an_old_task(monkeypatch):
+    bank = Bank(monkeypatch, 4)
+    bank.get(0, 1, 2, 3)  # one stack, which cannot be freed in part
+    bank.get(0, 4)
+    bank.get(0)
+    bank.get(4)
+    assert bank.made == [0, 1, 2, 3, 4]
+
+
+def test_misses_at_the_limit_copy_little(monkeypatch):
+    """As many tasks again as one full stack holds: not a copy of everything for each."""
+    bank = Bank(monkeypatch, 64)
+    bank.get(*range(64))
+    for task in range(64, 128):
+        bank.get(task)
+    assert bank.bank.statistics()["tasks"] > 32
+    assert bank.copied <= 64
+
+
+def test_mixed_batches_end_in_one_stack(monkeypatch):
+    bank = Bank(monkeypatch, 100)
+    for task in range(32):
+        bank.get(task)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        bank.get(*torch.randperm(32, generator=generator)[:8].tolist())
+    assert bank.copied <= 3 * 32
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 7, 20])
+def test_any_batches(monkeypatch, limit):
+    bank = Bank(monkeypatch, limit)
+    generator = torch.Generator().manual_seed(limit)
+    for step in range(300):
+        size = int(torch.randint(1, 6, (), generator=generator))
+        bank.get(*torch.randperm(12, generator=generator)[:size].tolist())
+        if step % 50 == 49:
+            bank.bank.limit_bytes = TASK_BYTES * int(torch.randint(0, 13, (), generator=generator))
+            assert bank.bank.statistics()["bytes"] <= bank.bank.limit_bytes
