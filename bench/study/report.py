@@ -95,7 +95,7 @@ def _stage_table(plan: Plan, stage: Stage) -> str:
         )
         cells = [f"{score:.1f}" for score in by_task]
         cells += [mean, str(len(found)), f"{found[0]['trainable_parameters'] / 1e6:.2f} M"]
-        if step:
+        if step and not stage.training:  # a step was measured with the recipe's own options
             cells += [
                 f"{step['seconds'][method]['median']:.3f}",
                 f"{step['peak_memory_bytes'][method] / 2**20:.0f} MiB",

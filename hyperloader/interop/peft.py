@@ -14,19 +14,15 @@ from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.export import PEFT_CONFIG, PEFT_PREFIX, PEFT_TENSORS
 from hyperloader.model import HyperLoaderModel
 
-# Keys of PEFT's configuration that change what is computed, and the values that mean that they do not.
-_PLAIN = {
-    "bias": ("none",),
-    "use_dora": (False,),
-    "fan_in_fan_out": (False,),
-    "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "layers_to_transform": (None,),
-    "trainable_token_indices": (None,),
-    "lora_bias": (False,),
-    "target_parameters": (None, []),
-}
+# Keys of PEFT's configuration that are read, or that say nothing about what the tensors of a checkpoint compute.
+_READ = {"peft_type", "r", "lora_alpha", "use_rslora"}
+_SILENT = {
+    "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern",
+    "layers_to_transform", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "revision",
+    "target_modules", "task_type",
+}  # fmt: skip
+# Every other key, also one that PEFT has yet to invent, must be empty or have a value that changes nothing.
+_PLAIN = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
 
 
 @dataclass(frozen=True)
@@ -106,15 +102,15 @@ def _read(folder: Path, backbone: nn.Module, known: Mapping[str, str]) -> _Updat
         raise ValueError(f"{path}: not the configuration of a LoRA checkpoint: {error!r}") from error
     if description.get("peft_type") != "LORA":
         raise ValueError(f"{path}: peft_type must be LORA, got {description.get('peft_type')!r}")
-    other = {key: description[key] for key, plain in _PLAIN.items() if description.get(key, plain[0]) not in plain}
+    other = {
+        key: value
+        for key, value in description.items()
+        if key not in _READ | _SILENT and value and value not in _PLAIN.get(key, ())
+    }
     if other:
-        raise ValueError(f"{path}: only plain LoRA updates can be read, got {other}")
+        raise ValueError(f"{path}: only plain LoRA updates of the backbone as it is can be read, got {other}")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise ValueError(f"{path}: r must be at least 1 and lora_alpha a number, got {rank!r} and {alpha!r}")
-    if description.get("init_lora_weights", True) not in (True, False, "gaussian") or "alora_invocation_tokens" in {
-        key for key, value in description.items() if value is not None
-    }:
-        raise ValueError(f"{path}: only plain LoRA updates can be read, got one whose backbone is changed as well")
     tensors = safetensors.torch.load_file(folder / PEFT_TENSORS)
     layers = _layers(folder / PEFT_TENSORS, tensors, rank, backbone, known)
     scaling = alpha / (math.sqrt(rank) if description.get("use_rslora") else rank)

@@ -102,7 +102,10 @@ def test_checkpoints_of_peft(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_dora": True}, r"only plain LoRA updates can be read, got {'use_dora': True}"),
+        ({"use_dora": True}, r"only plain LoRA updates of the backbone as it is can be read, got {'use_dora': True}"),
+        ({"init_lora_weights": "pissa"}, r"got {'init_lora_weights': 'pissa'}"),
+        ({"alora_invocation_tokens": [3]}, r"got {'alora_invocation_tokens': \[3\]}"),
+        ({"of_a_later_release": {"a": 1}, "another": None}, r"got {'of_a_later_release': {'a': 1}}"),
         ({"bias": "all", "modules_to_save": ["head"]}, r"got {'bias': 'all', 'modules_to_save': \['head'\]}"),
         ({"peft_type": "IA3"}, "peft_type must be LORA, got 'IA3'"),
         ({"r": 3}, r"lora_A.weight must have shape \(3, 16\), got \(2, 16\)"),
