@@ -72,7 +72,6 @@ study: $(installed) $(minilm)
 
 newtask: $(installed) $(minilm)
 	$(bin)/python -m bench.newtask recipes/new-task.yaml
-	$(bin)/hyperloader inspect runs/newtask/base --output bench/results/newtask/inspect
 
 clean:
 	rm -rf build dist *.egg-info hyperloader/_C*.so .pytest_cache .ruff_cache .hypothesis

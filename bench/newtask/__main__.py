@@ -1,7 +1,8 @@
 """python -m bench.newtask PLAN.yaml [--report]
 
-Trains a model on all tasks but one, then that one on a few of its examples, and writes one JSON a run; a run whose JSON
-is there is not trained again, and the base goes on where it stopped. Then puts table and chart into the README.
+Trains a model on all tasks but one and looks into it, then trains that one on a few of its examples, and writes one
+JSON a run; a run whose JSON is there is not trained again, and the base goes on where it stopped. Then puts tables and
+charts into the README.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 from bench.newtask import report
 from bench.newtask.learn import learn
 from bench.newtask.plan import Learning, Plan
+from hyperloader.cli.inspect import NUMBERS, inspect
 from hyperloader.data.tasks import Task
 from hyperloader.training.folders import write_text
 from hyperloader.training.run import train
@@ -26,6 +28,7 @@ def main(words: list[str] | None = None) -> None:
         plan.results.mkdir(parents=True, exist_ok=True)
         tasks = {task.name: task for task in plan.recipe.load_tasks()}
         train_base(plan)
+        look_inside(plan)
         for run in plan.searches():
             run_one(plan, tasks, run)
         for run in plan.learnings(report.chosen_rates(plan)):
@@ -42,6 +45,13 @@ def train_base(plan: Plan) -> None:
     kept |= {"validation_f1": metrics["validation"]["mean_f1"], "tasks": tasks}
     write_text(plan.results / "base.json", json.dumps(kept, ensure_ascii=False, indent=1))
     print(f"base: validation F1 {100 * kept['validation_f1']:.2f}", flush=True)
+
+
+def look_inside(plan: Plan) -> None:
+    """Show what the base's hypernetwork generates, and whether it uses its tasks' names."""
+    folder = plan.results / "inspect"
+    if not (folder / NUMBERS).exists():
+        inspect(Path(plan.base_config.output), folder)
 
 
 def run_one(plan: Plan, tasks: dict[str, Task], run: Learning) -> None:

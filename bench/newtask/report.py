@@ -5,6 +5,7 @@ import statistics
 
 from bench import readme
 from bench.newtask.plan import METHODS, Learning, Plan
+from hyperloader.cli.inspect import LAYERS, NUMBERS, TASKS
 
 COLOURS = {"embedding": "#0072B2", "head": "#999999", "adapter": "#009E73"}
 
@@ -39,6 +40,34 @@ def write(plan: Plan) -> None:
         raise ValueError(f"{plan.results}: holds no results yet; run python -m bench.newtask without --report")
     draw(plan, results)
     readme.put("newtask", render(plan, results))
+    readme.put("inspect", render_inside(plan))
+
+
+def render_inside(plan: Plan) -> str:
+    """Markdown: what ``hyperloader inspect`` found in the base."""
+    folder = plan.results / "inspect"
+    control = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["control"]
+    images = " ".join(f"![{name}]({(folder / name).as_posix()})" for name in (TASKS, LAYERS))
+    if control is None:
+        return images
+    own, others = control["right"], control["shuffled"]
+    rows = []
+    for what, found in (("its own", own), ("the next task's", others)):
+        cells = [f"{100 * found['tasks'][task]['f1']:.1f}" for task in control["others"]]
+        rows.append(f"| {what} | {' | '.join(cells)} | **{100 * found['mean_f1']:.1f}** |")
+    return "\n".join(
+        [
+            f"| weights | {' | '.join(task.replace('_', ' ') for task in control['others'])} | mean |",
+            f"|---|{'---:|' * (len(control['others']) + 1)}",
+            *rows,
+            "",
+            f"Micro-F1 on {control['split']}, at most {control['limit']} sentences a task: with the weights generated "
+            "for the task's own name, and with those for the next one's, under the task's own head: "
+            f"{100 * (own['mean_f1'] - others['mean_f1']):.1f} points fewer.",
+            "",
+            images,
+        ]
+    )
 
 
 def render(plan: Plan, results: dict[int, dict[str, list[dict]]]) -> str:

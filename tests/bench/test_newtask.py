@@ -13,6 +13,7 @@ from bench.newtask import report
 from bench.newtask.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
+INSIDE = " <!-- inspect: begin --><!-- inspect: end -->"
 
 
 def values(folder) -> dict:
@@ -39,7 +40,7 @@ def folder(tmp_path_factory):
     recipe["tasks"] = [{"name": task, "path": f"data/{task}"} for task in small_run.TASKS]
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "output": str(folder / "run")}))
     (folder / "plan.yaml").write_text(yaml.safe_dump(values(folder)))
-    (folder / "README.md").write_text("before <!-- newtask: begin -->\nold\n<!-- newtask: end --> after")
+    (folder / "README.md").write_text("before <!-- newtask: begin -->\nold\n<!-- newtask: end --> after" + INSIDE)
     return folder
 
 
@@ -77,12 +78,29 @@ def test_other_tasks_are_unchanged(results):
 def test_table_and_chart(folder, results):
     text = (folder / "README.md").read_text()
     assert text.startswith("before <!-- newtask: begin -->\n| examples of calendar | 64 numbers and a head |")
-    assert text.endswith("<!-- newtask: end --> after")
+    assert "<!-- newtask: end --> after <!-- inspect: begin -->\n![tasks.png]" in text
     assert "same bits afterwards in 8 of 8 runs" in text
     rows = [line for line in text.splitlines() if line.startswith("| 3 |")]
     scores = [100 * results[f"adapter-3-{seed}"]["scores"]["f1"] for seed in (0, 1)]
     assert rows[0].split("|")[4].strip().startswith(f"**{sum(scores) / 2:.1f}** ({min(scores):.1f} to")
     assert (folder / "results" / "newtask.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_seen_inside(tmp_path, folder):
+    (folder / "other.yaml").write_text(yaml.safe_dump({**values(folder), "results": str(tmp_path)}))
+    scores = {task: {"right": 0.8, "shuffled": shuffled} for task, shuffled in (("a_b", 0.5), ("c", 0.7))}
+    control = {
+        kind: {"tasks": {task: {"f1": found[kind]} for task, found in scores.items()}, "mean_f1": mean}
+        for kind, mean in (("right", 0.8), ("shuffled", 0.6))
+    }
+    control |= {"others": {"a_b": "c", "c": "a_b"}, "split": "validation", "limit": 9}
+    (tmp_path / "inspect").mkdir()
+    (tmp_path / "inspect" / "inspect.json").write_text(json.dumps({"control": control}))
+    text = report.render_inside(Plan.from_yaml(folder / "other.yaml"))
+    assert text.startswith("| weights | a b | c | mean |\n")
+    assert "| its own | 80.0 | 80.0 | **80.0** |\n| the next task's | 50.0 | 70.0 | **60.0** |" in text
+    assert "validation, at most 9 sentences" in text
+    assert "20.0 points fewer" in text
 
 
 def test_what_is_there_is_not_trained_again(folder, results, monkeypatch):
@@ -129,4 +147,5 @@ def test_no_plan():
 def test_the_committed_plan_is_whole():
     plan = Plan.from_yaml(ROOT / "recipes/new-task.yaml")
     assert len(plan.base_config.tasks) == 6
-    assert "<!-- newtask: begin -->" in (ROOT / readme.README).read_text(encoding="utf-8")
+    text = (ROOT / readme.README).read_text(encoding="utf-8")
+    assert all(f"<!-- {name}: begin -->" in text for name in ("newtask", "inspect"))
