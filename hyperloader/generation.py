@@ -1,6 +1,6 @@
 """Which weights a batch needs, and where they come from: generated, or from the weight bank."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,27 +54,32 @@ def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> Weights:
     if isinstance(which, int):
         if served:
             return Weights(_stack(model, [which]).of(which), None)
-        return Weights(_weights_of(model, torch.tensor([which], device=device), grouped=False), None)
-    if not may_look_at(which):
-        tasks, group = torch.arange(len(model.hyperloader_config.tasks), device=device), which
-    elif served:
-        tasks, group = which.unique(), which
-    else:
+        return Weights(_weights_of(model, torch.full((1,), which, device=device), grouped=False), None)
+    everyone = range(len(model.hyperloader_config.tasks))
+    if served and which.numel():
+        stack = _stack(model, which.unique().tolist() if may_look_at(which) else everyone)
+        return Weights(stack.sites, stack.slots[which.to(device)])
+    if may_look_at(which):
         tasks, group = (tensor.to(device) for tensor in torch.unique(which, return_inverse=True))
-    if served and tasks.numel():
-        stack = _stack(model, tasks.tolist())
-        return Weights(stack.sites, stack.slots[group.to(device)])
-    return Weights(_weights_of(model, tasks, grouped=True), group.to(device))
+    else:
+        tasks, group = torch.arange(len(everyone), device=device), which.to(device)
+    return Weights(_weights_of(model, tasks, grouped=True), group)
 
 
 def _is_served(model: "HyperLoaderModel") -> bool:
-    """Whether the bank has a say: in evaluation, without gradients, where tensors can tell that they changed."""
+    """Whether the bank has a say: in evaluation, without gradients, where tensors can tell that they changed.
+
+    Not in a CUDA graph that is being captured: its replays would not ask the bank.
+    """
     if model.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    return not any(parameter.is_inference() for parameter in model.generators.parameters())
+    parameters = list(model.generators.parameters())
+    if parameters[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return not any(parameter.is_inference() for parameter in parameters)
 
 
-def _stack(model: "HyperLoaderModel", tasks: list[int]) -> Stack:
+def _stack(model: "HyperLoaderModel", tasks: Sequence[int]) -> Stack:
     """The weights of ``tasks`` from the bank."""
     device = next(model.generators.parameters()).device
     dtype = model.generated_dtype
