@@ -13,6 +13,26 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for i
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would download is a mistake
 
 
+OPTIONAL = ("datasets", "hypothesis", "peft", "seqeval", "typer", "yaml")  # of the extras, some machine may lack them
+
+
+class Module(pytest.Module):
+    """A file of tests. It is skipped, and says why, where a package is missing that not every machine has."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            cause = error.__cause__
+            if isinstance(cause, ModuleNotFoundError) and cause.name in OPTIONAL:
+                pytest.skip(f"{cause.name} is not installed", allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return Module.from_parent(parent, path=module_path)
+
+
 def pytest_collection_modifyitems(items):
     if DEVICE == "cuda":
         return

@@ -86,7 +86,8 @@ std::vector<Tensor> condition_backward(
   const Tensor grad_second = at::mm(grad_before.t(), rows).mul_(scales[1]);
   const Tensor grad_rows =
       at::mm(grad_before, hidden.second).mul_(scales[1]).mul_(rows.gt(0)).view(hidden.rows.sizes());
-  const Tensor by_task = grad_rows.sum({0, 1}), by_layer = grad_rows.sum({0, 2}), by_position = grad_rows.sum({1, 2});
+  const auto over = [&](at::IntArrayRef dimensions) { return grad_rows.sum(dimensions); };  // not names
+  const Tensor by_task = over({0, 1}), by_layer = over({0, 2}), by_position = over({1, 2});
   const Tensor grad_first = at::empty(hidden.first.sizes(), hidden.first.options());
   const auto through = [&](int64_t which, const Tensor& by, const Tensor& embedding) {
     grad_first.narrow(1, which * embedding.size(1), embedding.size(1)).copy_(at::mm(by.t(), embedding).mul_(scales[0]));

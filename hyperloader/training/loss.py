@@ -23,15 +23,16 @@ def sequence_loss(
         raise ValueError(f"reduction must be sum or mean, got {reduction!r}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
-    labelled = labels != -100
-    logits, labels = logits[labelled], labels[labelled]  # (labelled, classes), (labelled,)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
+    labelled = labels != -100  # never an index: how many there are is known on the device alone
     log_probabilities = functional.log_softmax(logits, dim=-1)
-    losses = functional.nll_loss(log_probabilities, labels, reduction="none")
+    losses = functional.nll_loss(
+        log_probabilities.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+    ).view_as(labels)
     if label_smoothing:
         exists = logits != -torch.inf
-        uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
-        losses = (1 - label_smoothing) * losses + label_smoothing * uniform
+        uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1).clamp_min(1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * uniform.masked_fill(~labelled, 0)
     total = losses.sum()
-    return total if reduction == "sum" else total / max(len(labels), 1)
+    return total if reduction == "sum" else total / labelled.sum().clamp_min(1)
