@@ -33,9 +33,11 @@ class Forward {
         x_(call.x, sizes_.hidden, arena.take(Rows<T>::buffered(call.x, sizes_.hidden))),
         y_(call.y, sizes_.hidden, arena.take(Rows<T>::buffered(call.y, sizes_.hidden))) {}
 
-  void prepare(int64_t group) {
+  void prepare(int64_t group, std::optional<int64_t> next) {
     weights_.emplace(call_.weights, call_.options, group);
     prepared_.prepare(*weights_);
+    next_.clear();
+    if (next) Weights<T>(call_.weights, call_.options, *next).ahead(call_.options, next_);
   }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
@@ -44,12 +46,12 @@ class Forward {
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
     const T* const* x = x_.read(rows, count);
-    next_.clear();
     x_.ahead(rows + count, ahead, next_);
     const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
     k.dot(
         z, count, prepared_.down.data(), bottleneck, hidden, units_.pre, stride, next_.data(),
         static_cast<int64_t>(next_.size()));
+    next_.clear();
     T* const kept = call_.pre.mutable_data_ptr<T>();
     for (int64_t i = 0; i < count; ++i) {
       k.add(weights_->down_bias, bottleneck, units_.pre + i * stride);
@@ -74,7 +76,7 @@ class Forward {
   Inner<T> inner_;
   DirectNorm<T> direct_;
   Rows<T> x_, y_;
-  std::vector<const T*> next_;
+  std::vector<const T*> next_;  // rows to fetch meanwhile
 };
 
 std::tuple<Tensor, Tensor> adapter(

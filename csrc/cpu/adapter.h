@@ -28,9 +28,9 @@ struct Sizes {
 
   Sizes(const AdapterOptions& options, const Tokens& tokens)
       : hidden(options.hidden), bottleneck(options.bottleneck), inner(has_inner(options.norm)) {
-    // Moments and centring take about bottleneck² multiplications per hidden unit, a row's norm about 16 per token.
+    // Moments and centring take about bottleneck² multiplications per hidden unit, a row's norm as long as 8 per token.
     const int64_t tokens_of_group = tokens.count() / std::max<int64_t>(tokens.groups_present(), 1);
-    const bool few = 16 * tokens_of_group < bottleneck * bottleneck;
+    const bool few = 8 * tokens_of_group < bottleneck * bottleneck;
     low_rank = has_outer(options.norm) && !few;
     direct = has_outer(options.norm) && few;
     terms = bottleneck + (low_rank ? 2 : 1);
@@ -61,6 +61,13 @@ struct Weights {
       const auto [weight, bias] = weights.inner_norm(options.norm);
       inner_weight = of(weight);
       inner_bias = of(bias);
+    }
+  }
+
+  // Adds the addresses of what is soon to be read, `hidden` numbers each.
+  void ahead(const AdapterOptions& options, std::vector<const T*>& next) const {
+    for (const T* matrix : {down, up}) {
+      for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(matrix + j * options.hidden);
     }
   }
 };
@@ -183,9 +190,10 @@ struct Inner {
 
   const T* const* normalise(
       const Sizes<T>& sizes, const Weights<T>& weights, double eps, const T* const* x, int64_t count) {
+    const auto& k = kernels<T>();
     for (int64_t i = 0; i < count; ++i) {
-      kernels<T>().normalise(
-          x[i], weights.inner_weight, weights.inner_bias, eps, sizes.hidden, rows[i], mean + i, rstd + i);
+      k.moments(x[i], eps, sizes.hidden, mean + i, rstd + i);
+      k.normalise(nullptr, x[i], weights.inner_weight, weights.inner_bias, mean[i], rstd[i], sizes.hidden, rows[i]);
     }
     return rows.data();
   }
@@ -197,19 +205,18 @@ class DirectNorm {
  public:
   DirectNorm(const Sizes<T>& sizes, Arena<T>& arena)
       : hidden_(sizes.hidden),
-        rows_(addresses(arena.take(sizes.direct ? sizes.tile * hidden_ : 0), sizes.tile, hidden_)),
-        normed_(arena.take(sizes.direct ? hidden_ : 0)),
-        zeros_(arena.take_zeros(sizes.direct ? hidden_ : 0)) {}
+        rows_(addresses(arena.take(sizes.direct ? sizes.tile * hidden_ : 0), sizes.tile, hidden_)) {}
 
   // y = x + norm(v); v = basis · table.
   void forward(
       const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
       const T* const* x, int64_t count, T* const* y) {
     compute(sizes, prepared, units, count);
+    const auto& k = kernels<T>();
     for (int64_t i = 0; i < count; ++i) {
       T mean, rstd;
-      kernels<T>().normalise(rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
-      kernels<T>().sum_rows(x[i], normed_, hidden_, y[i]);
+      k.moments(rows_[i], eps, hidden_, &mean, &rstd);
+      k.normalise(x[i], rows_[i], weights.outer_weight, weights.outer_bias, mean, rstd, hidden_, y[i]);
     }
   }
 
@@ -218,11 +225,12 @@ class DirectNorm {
       const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
       const T* const* grad, int64_t count, T* grad_weight, T* grad_bias) {
     compute(sizes, prepared, units, count);
+    const auto& k = kernels<T>();
     for (int64_t i = 0; i < count; ++i) {
       T mean, rstd;
-      kernels<T>().normalise(rows_[i], weights.outer_weight, weights.outer_bias, eps, hidden_, normed_, &mean, &rstd);
-      kernels<T>().normalise_backward(
-          zeros_, grad[i], rows_[i], weights.outer_weight, mean, rstd, hidden_, rows_[i], grad_weight, grad_bias);
+      k.moments(rows_[i], eps, hidden_, &mean, &rstd);
+      k.normalise_backward(
+          nullptr, grad[i], rows_[i], weights.outer_weight, mean, rstd, hidden_, rows_[i], grad_weight, grad_bias);
     }
     return rows_.data();
   }
@@ -235,7 +243,6 @@ class DirectNorm {
 
   int64_t hidden_;
   std::vector<T*> rows_;
-  T *normed_, *zeros_;
 };
 
 }  // namespace hyperloader::cpu

@@ -12,7 +12,7 @@ using Optional = std::optional<Tensor>;
 // Sums over the tokens of one group or of a part of it.
 template <typename T>
 struct Sums {
-  T* numbers;              // all of the below, in one stretch
+  T* numbers;              // all of the below, in one stretch, the large ones first
   std::vector<T*> down;    // (bottleneck, hidden)
   std::vector<T*> table;   // (terms, hidden)
   std::vector<T*> second;  // (bottleneck + 1, stride): Σ w a aᵀ, with an outer norm
@@ -131,12 +131,20 @@ class Backward {
         x_(call.x, sizes_.hidden, arena.take(Rows<T>::buffered(call.x, sizes_.hidden))),
         grad_x_(call.grad_x, sizes_.hidden, arena.take(Rows<T>::buffered(call.grad_x, sizes_.hidden))) {}
 
-  void prepare(int64_t group) {
+  void prepare(int64_t group, std::optional<int64_t> next) {
     weights_.emplace(call_.weights, call_.options, group);
     prepared_.prepare(*weights_);
+    next_.clear();
+    if (next) Weights<T>(call_.weights, call_.options, *next).ahead(call_.options, next_);
   }
 
   T* sums() { return sums_.numbers; }
+
+  void clear() {
+    const int64_t large = (sizes_.bottleneck + sizes_.terms) * sizes_.hidden;  // which the first tile writes
+    std::fill_n(sums_.numbers + large, Sums<T>::size(sizes_) - large, T(0));
+    begun_ = false;
+  }
 
   void finish(int64_t group) { finish_.run(call_, *weights_, prepared_, sums_, group); }
 
@@ -147,7 +155,6 @@ class Backward {
     call_.tokens.rows(begin, begin + count + ahead, rows);
     const T* const* x = x_.read(rows, count);
     const T* const* grad = grad_.read(rows, count);
-    next_.clear();
     grad_.ahead(rows + count, ahead, next_);
     x_.ahead(rows + count, ahead, next_);
     const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
@@ -165,6 +172,7 @@ class Backward {
     k.dot(
         grad_v, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride, next_.data(),
         static_cast<int64_t>(next_.size()));
+    next_.clear();
     if (sizes_.low_rank) {
       k.outer_backward(units_.a[0], units_.moved[0], units_.rstd, count, hidden, stride, grad_pre_, weighted_);
       const std::vector<const T*> a(units_.a.begin(), units_.a.end());
@@ -177,8 +185,10 @@ class Backward {
       k.add(grad_pre_ + i * stride, bottleneck, sums_.bias);
     }
 
-    k.accumulate(sums_.down.data(), sums_.down.data(), bottleneck, grad_pre_, 1, stride, z, count, hidden);
-    k.accumulate(sums_.table.data(), sums_.table.data(), sizes_.terms, units_.basis, 1, stride, grad_v, count, hidden);
+    const auto so_far = [&](const std::vector<T*>& sums) { return begun_ ? sums.data() : nullptr; };
+    k.accumulate(sums_.down.data(), so_far(sums_.down), bottleneck, grad_pre_, 1, stride, z, count, hidden);
+    k.accumulate(sums_.table.data(), so_far(sums_.table), sizes_.terms, units_.basis, 1, stride, grad_v, count, hidden);
+    begun_ = true;
     T* const* grad_x = grad_x_.write(rows, count);
     T* const* grad_z = sizes_.inner ? grad_z_.data() : grad_x;
     k.accumulate(
@@ -201,10 +211,11 @@ class Backward {
   DirectNorm<T> direct_;
   Finish<T> finish_;
   Sums<T> sums_;
+  bool begun_ = false;  // the sums
   T *grad_pre_, *slopes_, *weighted_;
   std::vector<T*> grad_z_;
   Rows<T> grad_, x_, grad_x_;
-  std::vector<const T*> next_;
+  std::vector<const T*> next_;  // rows to fetch meanwhile
 };
 
 template <typename T>

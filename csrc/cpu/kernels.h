@@ -51,15 +51,18 @@ struct Kernels {
       const T* a, const T* moved, const T* rstd, int64_t rows, int64_t width, int64_t stride, T* p, T* weighted);
 
   void (*multiply)(const T* left, const T* right, int64_t count, T* product);
-  void (*sum_rows)(const T* left, const T* right, int64_t count, T* sum);
   void (*add)(const T* values, int64_t count, T* total);  // total += values
   void (*centre)(T* values, int64_t count);               // values -= their mean
 
-  // normed = (x - mean) · rstd · weight + bias, and what the backward needs: the mean and rstd.
-  void (*normalise)(const T* x, const T* weight, const T* bias, double eps, int64_t width, T* normed, T* mean, T* rstd);
+  // mean = Σ x / width, rstd = 1 / sqrt(Σ (x - mean)² / width + eps).
+  void (*moments)(const T* x, double eps, int64_t width, T* mean, T* rstd);
 
-  // grad_x = grad + the gradient through `normalise`, of whose result the gradient is `grad_normed`; the gradients of
-  // weight and bias are added to.
+  // normed = start + (x - mean) · rstd · weight + bias; `start` may be null, for zeros.
+  void (*normalise)(
+      const T* start, const T* x, const T* weight, const T* bias, T mean, T rstd, int64_t width, T* normed);
+
+  // grad_x = grad + the gradient through `normalise`, of whose result the gradient is `grad_normed`; `grad` may be
+  // null, for zeros. The gradients of weight and bias are added to.
   void (*normalise_backward)(
       const T* grad, const T* grad_normed, const T* x, const T* weight, T mean, T rstd, int64_t width, T* grad_x,
       T* grad_weight, T* grad_bias);

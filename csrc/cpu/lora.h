@@ -78,7 +78,7 @@ class LoraForward {
     }
   }
 
-  void prepare(int64_t group) { factors_.prepare(call_, group); }
+  void prepare(int64_t group, std::optional<int64_t> /*next*/) { factors_.prepare(call_, group); }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
     int64_t rows[2 * kTile];
@@ -149,9 +149,11 @@ class LoraBackward {
     return total;
   }
 
-  void prepare(int64_t group) { factors_.prepare(call_, group); }
+  void prepare(int64_t group, std::optional<int64_t> /*next*/) { factors_.prepare(call_, group); }
 
   T* sums() { return sums_; }
+
+  void clear() { std::fill_n(sums_, size(call_), T(0)); }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = kernels<T>();

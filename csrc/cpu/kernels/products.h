@@ -2,6 +2,7 @@
 // A part of kernels_impl.h, which includes it once for every instruction set.
 
 constexpr int kDotRows = 4, kDotColumns = HYPERLOADER_DOT_COLUMNS;
+constexpr int kFetched = 4;          // rows that are fetched by one tile of the product, at most
 constexpr int64_t kDotWidth = 1024;  // of one pass: kDotColumns rows of `b` stay in the first cache
 constexpr int kSumRows = HYPERLOADER_SUM_ROWS, kSumVectors = HYPERLOADER_SUM_VECTORS;
 static_assert(kDotColumns <= 6 && kSumRows <= 6, "the switches below go to six");
@@ -15,8 +16,8 @@ HYPERLOADER_INLINE void dot_tile(
     V<T> rows[M];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) rows[m] = load(x[m] + h);
-    __builtin_prefetch(next[0] + h, /*write=*/0, /*second cache=*/2);
-    __builtin_prefetch(next[1] + h, 0, 2);
+#pragma GCC unroll 8
+    for (int i = 0; i < kFetched; ++i) __builtin_prefetch(next[i] + h, /*write=*/0, /*second cache=*/2);
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       const V<T> column = load(b[n] + h);
@@ -52,22 +53,24 @@ void dot_rows(
   }
 }
 
-// The rows `next` are brought into the second cache meanwhile, one or two by every tile of the product.
+// The rows `next` are brought into the second cache meanwhile, a few by every tile of the product.
 template <typename T>
 void dot(
     const T* const* x, int64_t rows, const T* const* b, int64_t columns, int64_t width, T* c, int64_t ldc,
     const T* const* next, int64_t next_rows) {
   const int64_t panels = (columns + kDotColumns - 1) / kDotColumns;  // of nearly equal size: 25 = 5 · 5, not 4 · 6 + 1
   const int64_t tiles = panels * ((rows + kDotRows - 1) / kDotRows);
-  const int64_t each = next_rows > tiles ? 2 : 1;
+  const int64_t each = smaller<int64_t>((next_rows + tiles - 1) / tiles, kFetched);
   int64_t begin = 0;
   do {
     const int64_t end = smaller<int64_t>(begin + kDotWidth, width);
     for (int64_t panel = 0, n = 0, fetched = 0; panel < panels; ++panel) {
       const int64_t count = (columns - n) / (panels - panel);
       for (int64_t m = 0; m < rows; m += kDotRows, fetched += each) {
-        const T* fetch[2] = {x[m], x[m]};  // which is there already
-        for (int64_t i = 0; i < each && fetched + i < next_rows; ++i) fetch[i] = next[fetched + i];
+        const T* fetch[kFetched];
+        for (int64_t i = 0; i < kFetched; ++i) {  // x[m] is there already
+          fetch[i] = i < each && fetched + i < next_rows ? next[fetched + i] : x[m];
+        }
         T* to = c + m * ldc + n;
         switch (rows - m) {
           case 1: dot_rows<T, 1>(x + m, b + n, count, begin, end, to, ldc, fetch); break;

@@ -1,24 +1,32 @@
 // What is done to whole rows: sums, layer norms, and the adapter's outer norm on the few numbers of each token.
 // A part of kernels_impl.h, which includes it once for every instruction set.
 
-template <typename T>
-T sum(const T* values, int64_t count) {
-  V<T> sums{};
+// The sum of what `vector(i)` gives for whole vectors and `number(i)` for those left over. Four sums side by side: none
+// waits for the one before it.
+template <typename T, typename Vector, typename Number>
+HYPERLOADER_INLINE T sum_over(int64_t count, const Vector& vector, const Number& number) {
+  V<T> sums[4] = {};
   int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) sums += load(values + i);
-  T total = add_lanes<T>(sums);
-  for (; i < count; ++i) total += values[i];
+  for (; i + 4 * kLanes<T> <= count; i += 4 * kLanes<T>) {
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; ++part) sums[part] += vector(i + part * kLanes<T>);
+  }
+  for (; i + kLanes<T> <= count; i += kLanes<T>) sums[0] += vector(i);
+  T total = add_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (; i < count; ++i) total += number(i);
   return total;
 }
 
 template <typename T>
+T sum(const T* values, int64_t count) {
+  return sum_over<T>(count, [&](int64_t i) { return load(values + i); }, [&](int64_t i) { return values[i]; });
+}
+
+template <typename T>
 T sum_of_products(const T* left, const T* right, int64_t count) {
-  V<T> sums{};
-  int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) sums += load(left + i) * load(right + i);
-  T total = add_lanes<T>(sums);
-  for (; i < count; ++i) total += left[i] * right[i];
-  return total;
+  return sum_over<T>(
+      count, [&](int64_t i) { return load(left + i) * load(right + i); },
+      [&](int64_t i) { return left[i] * right[i]; });
 }
 
 // ---- the adapter's outer norm, on the few numbers of each token ----
@@ -75,11 +83,6 @@ void multiply(const T* left, const T* right, int64_t count, T* product) {
 }
 
 template <typename T>
-void sum_rows(const T* left, const T* right, int64_t count, T* sum) {
-  for (int64_t i = 0; i < count; ++i) sum[i] = left[i] + right[i];
-}
-
-template <typename T>
 void add(const T* values, int64_t count, T* total) {
   for (int64_t i = 0; i < count; ++i) total[i] += values[i];
 }
@@ -91,38 +94,51 @@ void centre(T* values, int64_t count) {
 }
 
 template <typename T>
-void normalise(const T* x, const T* weight, const T* bias, double eps, int64_t width, T* normed, T* mean, T* rstd) {
+void moments(const T* x, double eps, int64_t width, T* mean, T* rstd) {
   const T average = sum(x, width) / T(width);
-  for (int64_t h = 0; h < width; ++h) normed[h] = x[h] - average;
-  const T variance = sum_of_products(normed, normed, width) / T(width);
-  const T factor = T(1) / T(__builtin_sqrt(double(variance) + eps));
-  for (int64_t h = 0; h < width; ++h) normed[h] = normed[h] * factor * weight[h] + bias[h];
+  const auto square = [](auto centred) { return centred * centred; };
+  const T variance = sum_over<T>(
+                         width, [&](int64_t h) { return square(load(x + h) - average); },
+                         [&](int64_t h) { return square(x[h] - average); }) /
+                     T(width);
   *mean = average;
-  *rstd = factor;
+  *rstd = T(1) / T(__builtin_sqrt(double(variance) + eps));
+}
+
+template <typename T>
+void normalise(const T* start, const T* x, const T* weight, const T* bias, T mean, T rstd, int64_t width, T* normed) {
+  if (start == nullptr) {
+    for (int64_t h = 0; h < width; ++h) normed[h] = (x[h] - mean) * rstd * weight[h] + bias[h];
+  } else {
+    for (int64_t h = 0; h < width; ++h) normed[h] = start[h] + ((x[h] - mean) * rstd * weight[h] + bias[h]);
+  }
 }
 
 template <typename T>
 void normalise_backward(
     const T* grad, const T* grad_normed, const T* x, const T* weight, T mean, T rstd, int64_t width, T* grad_x,
     T* grad_weight, T* grad_bias) {
-  V<T> first_sums{}, second_sums{};
+  const T first = sum_of_products(grad_normed, weight, width) / T(width);
+  const T second =
+      sum_over<T>(
+          width, [&](int64_t h) { return load(grad_normed + h) * load(weight + h) * (load(x + h) - mean); },
+          [&](int64_t h) { return grad_normed[h] * weight[h] * (x[h] - mean); }) *
+      rstd * rstd / T(width);
+  const auto through = [&](auto grad, auto weight, auto centred) {
+    return rstd * (grad * weight - first - centred * second);
+  };
   int64_t h = 0;
-  for (; h + kLanes<T> <= width; h += kLanes<T>) {
-    const V<T> weighted = load(grad_normed + h) * load(weight + h);
-    first_sums += weighted;
-    second_sums += weighted * (load(x + h) - mean);
+  for (; h + kLanes<T> <= width; h += kLanes<T>) {  // in vectors by hand: grad_x may be x
+    const V<T> centred = load(x + h) - mean, gradient = load(grad_normed + h);
+    store(grad_weight + h, load(grad_weight + h) + gradient * centred * rstd);
+    store(grad_bias + h, load(grad_bias + h) + gradient);
+    const V<T> start = grad == nullptr ? V<T>{} : load(grad + h);
+    store(grad_x + h, start + through(gradient, load(weight + h), centred));
   }
-  T first = add_lanes<T>(first_sums), second = add_lanes<T>(second_sums);
   for (; h < width; ++h) {
-    first += grad_normed[h] * weight[h];
-    second += grad_normed[h] * weight[h] * (x[h] - mean);
-  }
-  first /= T(width);
-  second *= rstd * rstd / T(width);
-  for (h = 0; h < width; ++h) {
     const T centred = x[h] - mean;
     grad_weight[h] += grad_normed[h] * centred * rstd;
     grad_bias[h] += grad_normed[h];
-    grad_x[h] = grad[h] + rstd * (grad_normed[h] * weight[h] - first - centred * second);
+    grad_x[h] = (grad == nullptr ? T(0) : grad[h]) + through(grad_normed[h], weight[h], centred);
   }
 }
