@@ -1,5 +1,6 @@
 """What a run was made with: versions, hardware, commit."""
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -11,6 +12,7 @@ import torch
 
 PACKAGES = ("hyperloader", "torch", "triton", "transformers", "peft")
 _ROOT = Path(__file__).resolve().parents[1]
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def versions() -> dict[str, str | None]:
@@ -44,6 +46,16 @@ def commit() -> str:
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what this process frees, from now on; False where the C library is another one.
+
+    By itself it gives large blocks back to the system now and then, and the next call pays for as many page faults.
+    Whether it does depends on what else lies in memory: calls of some milliseconds then take twice as long or not.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(_M_MMAP_MAX, 0) == 1 == mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def slug(device: torch.device) -> str:

@@ -45,13 +45,13 @@ class Options:
 
 def run_cases(cases: Sequence[Case], options: Options, folder: Path) -> int:
     """Measure ``cases``, write their JSON and charts to ``folder``; returns the exit status."""
-    threads_before = torch.get_num_threads()
+    kept, threads_before = machine.keep_freed_memory(), torch.get_num_threads()
     failures = []
     try:
         for case in cases:
             began = time.perf_counter()
             try:
-                result = run_case(case, options)
+                result = {**run_case(case, options), "freed_memory_kept": kept}
             except WrongResultError as error:
                 print(f"bench: {error}; case {case.name} is not measured", file=sys.stderr)
                 failures.append(case.name)

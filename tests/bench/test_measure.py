@@ -1,11 +1,16 @@
 """Bytes and operators of calls whose cost is known."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from bench.measure import count_memory, count_operators
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_known_allocations():
@@ -52,3 +57,21 @@ def test_known_allocations_on_a_gpu():
         return kept
 
     assert count_memory(call, torch.device("cuda")) == (12 << 20, 12 << 20)
+
+
+FAULTS = """
+import resource, torch
+from bench import machine
+kept = machine.keep_freed_memory()
+torch.ones(16 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(16 << 20)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_kept():
+    """A second block of 64 MiB, 16,384 pages, takes the memory of the first."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, cwd=ROOT)
+    kept, faults = done.stdout.split()
+    assert kept == "False" or int(faults) < 1000, faults
