@@ -321,3 +321,19 @@ def test_a_table_has_no_embedding():
             call()
     model.unfreeze()
     assert model.hyperloader_config.tasks == tuple(TASKS)
+
+
+@each_name
+def test_in_inference_mode(name):
+    """A task that is added there can be trained outside of it."""
+    model = make_model(name, torch.float32)
+    before = outputs(model, name, with_new=False)
+    with torch.inference_mode():
+        model.add_task(NEW, labels=labels_for(name))
+        model.freeze_except_task_embedding(NEW)
+    train(model, name)
+    assert same(before, outputs(model, name, with_new=False))
+    with torch.inference_mode():
+        model.unfreeze()
+    train(model, name)
+    assert not same(before, outputs(model, name, with_new=False))
