@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace {
 
 // hyperloader/ops/native.py looks for this text in the file, before loading it into another release of torch.
-constexpr char kBuiltAgainst[] = "hyperloader compiled against torch " TORCH_VERSION;
+[[gnu::used]] constexpr char kBuiltAgainst[] = "hyperloader compiled against torch " TORCH_VERSION;
 
 std::string compiler() {
 #if defined(__clang__)

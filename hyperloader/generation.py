@@ -102,7 +102,7 @@ def _weights_of(model: "HyperLoaderModel", tasks: Tensor, grouped: bool) -> dict
         inputs = tasks if model.hyperloader_config.generator == "table" else model.task_embedding(tasks)
         for name, generator in model.generators.items():
             generated = generator(inputs, grouped=grouped, dtype=dtype)
-            sites |= {(name, layer, site): weights for (layer, site), weights in generated.items()}
+            sites.update({(name, layer, site): weights for (layer, site), weights in generated.items()})
     return sites
 
 

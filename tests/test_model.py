@@ -191,6 +191,8 @@ def test_compiles_without_graph_breaks(name):
     batch = make_batch(name)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     batch["labels"] = batch["labels"].clamp(max=0)
+    if name == "t5":
+        batch["use_cache"] = False  # not every transformers makes a cache without a break
     for task in TASKS[:2]:
         expected = model(**batch, task=task)
         torch.testing.assert_close(compiled(**batch, task=task).logits, expected.logits)

@@ -1,9 +1,12 @@
 """The Triton kernels behind the operators. Importing this imports no Triton, and asks for no GPU."""
 
 import functools
+import importlib.metadata
 import os
+import re
 from collections.abc import Callable
 from importlib.machinery import PathFinder
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -11,20 +14,41 @@ import torch
 from hyperloader.ops import _schema
 
 NAMESPACE = "hyperloader_triton"
+LEAST = (3, 4)  # before, a kernel took no tuples of numbers
 
 
 def installed() -> bool:
-    """Whether there is a package ``triton``, looked for where packages lie and not imported."""
-    return PathFinder.find_spec("triton") is not None
+    """Whether there is a Triton that compiles the kernels. It is looked for where packages lie, and not imported."""
+    return _release() >= LEAST
 
 
 def why_missing() -> str | None:
     """Why the kernels cannot run here, or None where they can."""
-    if not installed():
+    release = _release()
+    if not release:
         return "triton is not installed"
-    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    if release < LEAST:
+        return "the kernels need Triton {}.{}, and {}.{} is installed".format(*LEAST, *release)
+    if torch.cuda.is_available():
+        return None
+    if os.environ.get("TRITON_INTERPRET") != "1":
         return "there is no GPU, and TRITON_INTERPRET=1, with which Triton interprets kernels on the CPU, is not set"
+    if release < (3, 7) and _numbers(importlib.metadata.version("numpy")) >= (2, 4):
+        return "there is no GPU, and the interpreter of Triton before 3.7 needs numpy before 2.4"
     return None
+
+
+def _release() -> tuple[int, ...]:
+    """The first two numbers of Triton's version, none where it is not installed; distributions of it differ in name."""
+    found = PathFinder.find_spec("triton")
+    if found is None or found.origin is None:
+        return ()
+    _, _, version = Path(found.origin).read_text(encoding="utf-8").partition("__version__ = ")
+    return _numbers(version) or LEAST
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Every Triton kernel compiles for the GPUs that it is written for, and spills no registers. No GPU is needed."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+from hyperloader.ops import _triton
+
+pytestmark = pytest.mark.skipif(not _triton.installed(), reason=f"Triton {_triton.LEAST} or newer is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = ROOT / "bench" / "results" / "kernels" / "triton.json"
 # kernel → bytes of stack a thread that it may use on some NVIDIA target: ptxas keeps to a number of registers of its
 # own choice and spills a register or two
 MAY_SPILL = {
@@ -45,11 +49,14 @@ def test_the_kernels_of_t5_base(tmp_path, target):
 
 
 def test_the_committed_report_has_no_spills():
-    rows = json.loads((ROOT / "bench" / "results" / "kernels" / "triton.json").read_text())["kernels"]
+    rows = json.loads(COMMITTED.read_text())["kernels"]
     assert {row["target"] for row in rows} == {"sm_80", "sm_90", "gfx942"}
     assert_no_spills(rows)
 
 
 @pytest.mark.slow
 def test_all_kernels(tmp_path):
+    release = json.loads(COMMITTED.read_text())["versions"]["triton"]
+    if importlib.metadata.version("triton") != release:
+        pytest.skip(f"what may spill is known for Triton {release} alone")
     assert_no_spills(compile_kernels(tmp_path / "report.json"))

@@ -7,6 +7,7 @@ interpreted, so the shapes are small.
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -225,6 +226,18 @@ def test_says_why_it_cannot_run():
     environment["CUDA_VISIBLE_DEVICES"] = environment["HIP_VISIBLE_DEVICES"] = ""
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("there is no GPU, and TRITON_INTERPRET=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("__version__ = '3.3.1'", "the kernels need Triton 3.4, and 3.3 is installed"), (None, "triton is not installed")],
+)
+def test_says_which_triton_it_needs(monkeypatch, tmp_path, text, reason):
+    (tmp_path / "__init__.py").write_text(text or "")
+    found = text and SimpleNamespace(origin=tmp_path / "__init__.py")
+    monkeypatch.setattr(_triton, "PathFinder", SimpleNamespace(find_spec=lambda name: found))
+    assert _triton.why_missing() == reason
+    assert not _triton.installed()
 
 
 def test_the_reference_takes_what_the_kernels_refuse():
