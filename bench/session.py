@@ -46,12 +46,13 @@ class Options:
 def run_cases(cases: Sequence[Case], options: Options, folder: Path) -> int:
     """Measure ``cases``, write their JSON and charts to ``folder``; returns the exit status."""
     kept, threads_before = machine.keep_freed_memory(), torch.get_num_threads()
+    commit = machine.commit()  # before results are written into the checkout
     failures = []
     try:
         for case in cases:
             began = time.perf_counter()
             try:
-                result = {**run_case(case, options), "freed_memory_kept": kept}
+                result = {**run_case(case, options), "commit": commit, "freed_memory_kept": kept}
             except WrongResultError as error:
                 print(f"bench: {error}; case {case.name} is not measured", file=sys.stderr)
                 failures.append(case.name)
@@ -82,7 +83,7 @@ def run_case(case: Case, options: Options) -> dict:
             runs.append({"threads": threads, "dtype": _name(dtype), "floor": floor, "points": points})
     return {
         "format": results.FORMAT, "case": case.name, "title": case.title,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": machine.commit(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": machine.versions(), "hardware": machine.hardware(options.device), "options": options.to_dict(),
         "clock": case.clock if options.device.type == "cuda" else WALL,
         "missing_backends": missing_backends(), "runs": runs,
