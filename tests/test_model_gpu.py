@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from graphs import capture
 from tiny import TASK_IDS, make_batch, make_model
 
 from hyperloader import ops
@@ -21,20 +22,6 @@ def backend(request):
         pytest.skip(why_missing(request.param))
     with ops.use_backend(request.param):
         yield
-
-
-def capture(step):
-    """Capture ``step`` after some calls, which compile kernels and ask for memory; returns graph and results."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = step()
-    return graph, results
 
 
 def batches(mixed, count=3):

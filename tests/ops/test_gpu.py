@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from graphs import capture
 from ops.cases import NORMS, adapter_inputs, lora_inputs
 from ops.test_condition import NAMES, call, make_tensors
 from ops.test_native import adapter_pair, compare, lora_pair
@@ -85,15 +86,7 @@ def test_graph_capture(name, dtype):
         y = function(*leaves)
         return [y, *torch.autograd.grad(y.float().square().sum(), leaves)]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # compiled, and memory asked for, before the capture
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
+    graph, captured = capture(run)
     with torch.no_grad():
         for leaf in leaves:
             leaf.mul_(0.5)
