@@ -1,65 +1,10 @@
 """add_task, freeze_except_task_embedding, unfreeze: a new task is learned and nothing else moves."""
 
-import copy
-
 import pytest
-import tiny
 import torch
+from new_task import NEW, NEW_LABELS, OPTIMIZERS, each_name, labels_for, make_new, new_batch, outputs, same, train
 from tiny import TASK_IDS, TASKS, make_batch, make_model
 from transformers import Trainer, TrainingArguments
-
-from hyperloader import HyperLoaderModel
-
-NEW, NEW_LABELS = "new", ["O", "B-w"]
-each_name = pytest.mark.parametrize("name", ["t5", "bert"])
-OPTIMIZERS = {
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1),
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=0.1),
-}
-
-
-def labels_for(name):
-    return None if name in tiny.SEQUENCE_TO_SEQUENCE else NEW_LABELS
-
-
-def make_new(name="bert", dtype=torch.float32, **options):
-    model = make_model(name, dtype, **options)
-    model.add_task(NEW, labels=labels_for(name))
-    return model
-
-
-def new_batch(name):
-    batch = make_batch(name)
-    return batch if labels_for(name) is None else batch | {"labels": batch["labels"] % len(NEW_LABELS)}
-
-
-def outputs(model, name, with_new=True):
-    """What every old task computes: alone, mixed, and mixed with the new task."""
-    batch, was_training = make_batch(name), model.training
-    model.eval()
-    ids = {**batch, "labels": None} if labels_for(name) else batch
-    mixed = [TASK_IDS, torch.tensor([0, 3, 1, 3, 2])] if with_new else [TASK_IDS]
-    with torch.no_grad():
-        found = [model(**ids, task=task).logits for task in TASKS]
-        found += [model(**ids, task_ids=tasks).logits[tasks < len(TASKS)] for tasks in mixed]
-    model.train(was_training)
-    return found
-
-
-def same(before, after):
-    return all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-
-
-def train(model, name, make_optimizer=OPTIMIZERS["adamw"], steps=3, parameters=None):
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(list(parameters or trained))
-    model.train()
-    for _ in range(steps):
-        loss = model(**new_batch(name), task=NEW).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval()
 
 
 @each_name
@@ -169,51 +114,6 @@ def test_one_task_after_another():
     assert torch.equal(model(**new_batch("bert"), task=NEW).logits, learned)
 
 
-@each_name
-@pytest.mark.parametrize("frozen", [True, False])
-def test_round_trip(tmp_path, name, frozen):
-    model = make_new(name)
-    model.freeze_except_task_embedding(NEW)
-    train(model, name)
-    if not frozen:
-        model.unfreeze()
-    model.save_pretrained(tmp_path)
-    loaded = HyperLoaderModel.from_pretrained(tmp_path, tiny.make(name))
-    assert loaded.hyperloader_config == model.hyperloader_config
-    assert same(outputs(model, name), outputs(loaded, name))
-    assert torch.equal(model(**new_batch(name), task=NEW).logits, loaded(**new_batch(name), task=NEW).logits)
-    assert loaded.trainable_parameters() > 10 * 64
-
-
-def test_a_frozen_model_loads_what_it_saved():
-    model = make_new()
-    model.freeze_except_task_embedding(NEW)
-    state = copy.deepcopy(model.state_dict())
-    assert "task_embedding.row" not in state
-    expected = model(**new_batch("bert"), task=NEW).logits
-    train(model, "bert")
-    assert not torch.equal(model(**new_batch("bert"), task=NEW).logits, expected)
-    model.load_state_dict(state)
-    assert torch.equal(model(**new_batch("bert"), task=NEW).logits, expected)
-    trained = train(model, "bert")(**new_batch("bert"), task=NEW).logits
-    model.load_state_dict({}, strict=False)
-    assert torch.equal(model(**new_batch("bert"), task=NEW).logits, trained)
-    with pytest.raises(RuntimeError, match=r"Missing key\(s\).*task_embedding.weight"):
-        model.load_state_dict({path: value for path, value in state.items() if "embedding.weight" not in path})
-
-
-def test_a_copy_of_a_frozen_model_is_trained_alone():
-    model = make_new()
-    model.freeze_except_task_embedding(NEW)
-    twin = copy.deepcopy(model)
-    before = model(**new_batch("bert"), task=NEW).logits
-    train(twin, "bert")
-    assert torch.equal(model(**new_batch("bert"), task=NEW).logits, before)
-    assert not torch.equal(twin(**new_batch("bert"), task=NEW).logits, before)
-    twin.unfreeze()
-    assert twin.trainable_parameters() > 10 * 64
-
-
 def test_a_plain_trainer_learns_the_new_task(tmp_path):
     model = make_new()
     model.freeze_except_task_embedding(NEW)
@@ -237,28 +137,6 @@ def test_gradients_of_the_row_are_those_of_the_table(checkpointing):
     model.freeze_except_task_embedding(NEW)
     model(**batch, task_ids=tasks).loss.backward()
     torch.testing.assert_close(model.task_embedding.row.grad[0], expected)
-
-
-def test_a_frozen_model_compiles_without_graph_breaks():
-    model, batch = make_new(), make_batch("bert")["input_ids"]
-    model.freeze_except_task_embedding(NEW)
-    train(model, "bert")
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    for task in ("a", NEW):
-        torch.testing.assert_close(compiled(batch, task=task).logits, model(batch, task=task).logits)
-
-
-def test_detach_of_a_frozen_model_gives_the_backbone_back():
-    backbone = tiny.make("bert")
-    backbone.embeddings.requires_grad_(False)
-    before = {path: parameter.requires_grad for path, parameter in backbone.named_parameters()}
-    model = HyperLoaderModel(backbone, make_model("bert").hyperloader_config)
-    model.freeze_except_task_embedding("a")
-    model.detach()
-    assert {path: parameter.requires_grad for path, parameter in backbone.named_parameters()} == before
-    for call in (lambda: model.add_task(NEW), lambda: model.freeze_except_task_embedding("a"), model.unfreeze):
-        with pytest.raises(RuntimeError, match=r"no backbone since detach\(\)"):
-            call()
 
 
 @pytest.mark.parametrize(
