@@ -74,5 +74,5 @@ newtask: $(installed) $(minilm)
 	$(bin)/python -m bench.newtask recipes/new-task.yaml
 
 clean:
-	rm -rf build dist *.egg-info hyperloader/_C*.so .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info hyperloader/_C*.so $(installed) hyperloader-demo .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

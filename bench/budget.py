@@ -181,7 +181,10 @@ def _cell(row: Row, run: Run) -> str:
     goal, value = row.goal(run.device), row.value(run)
     if goal is None or value is None:
         return ""
-    return f"{goal.show(value)} {'met' if goal.met(value) else '**missed**'}"
+    if goal.met(value):
+        return f"{goal.show(value)} met"
+    shown = goal.show(value) if goal.show(value) != goal.show(goal.bound) else f"{value:.3f}{goal.unit}"
+    return f"{shown} **missed**"
 
 
 def _title(run: Run, runs: list[Run]) -> str:

@@ -23,6 +23,7 @@ _FIELDS = {
     "backbone.trained": list,
     "backbone.fingerprint": dict,
 }
+_FILES_OF_MODELS = (TENSORS, "config.json", "pytorch_model.bin", "adapter_config.json")
 _SAMPLES = 8  # numbers of each frozen tensor in a fingerprint
 _TOLERANCE = 1e-2  # relative: a backbone cast to bfloat16 is the same backbone
 
@@ -94,6 +95,7 @@ def save(
     import safetensors.torch
 
     folder = own_folder(folder, DESCRIPTION)
+    _check_generator(folder / DESCRIPTION, config.generator)
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     description = {
         "format": FORMAT,
@@ -107,7 +109,7 @@ def save(
         },
     }
     text = json.dumps(description, ensure_ascii=False, indent=1)
-    replace_files({folder / DESCRIPTION: text.encode(), folder / TENSORS: content})
+    replace_files({folder / TENSORS: content, folder / DESCRIPTION: text.encode()})
 
 
 def load(folder: str | Path) -> Stored:
@@ -119,7 +121,7 @@ def load(folder: str | Path) -> Stored:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; a checkpoint holds {TENSORS} and {DESCRIPTION}")
     description = read_description(folder / DESCRIPTION, "a checkpoint's description", _FIELDS)
-    content = read_tensors(folder / TENSORS, description["sha256"], DESCRIPTION)
+    content = read_hashed(folder / TENSORS, description["sha256"], DESCRIPTION)
     config = config_of(description["config"], folder / DESCRIPTION)
     return Stored(folder, config, safetensors.torch.load(content), description["backbone"])
 
@@ -139,7 +141,7 @@ def fingerprint(backbone: nn.Module, without: set[str]) -> dict[str, list]:
 
 
 def replace_files(contents: dict[Path, bytes]) -> None:
-    """Write all files aside, down to the disk, and only then let them take their places."""
+    """Write all files aside, down to the disk, and only then let them take their places: all, once one has."""
     asides = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in contents}
     try:
         for path, content in contents.items():
@@ -147,19 +149,45 @@ def replace_files(contents: dict[Path, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        for path, aside in asides.items():
-            aside.replace(path)
+        try:
+            _take_places(asides)
+        except BaseException:  # Ctrl-C, say, between two of them
+            _take_places(asides)
+            raise
     finally:
         for aside in asides.values():
             aside.unlink(missing_ok=True)
 
 
-def own_folder(folder: str | Path, description: str) -> Path:
-    """``folder``, made if need be; raises ``ValueError`` if it has tensors without the file ``description``."""
-    folder = Path(folder)
-    if (folder / TENSORS).exists() and not (folder / description).exists():
+def _check_generator(description: Path, generator: str) -> None:
+    """Raise ``ValueError`` if there is a checkpoint already, whose weights are made in another way: an exported task is
+    not to take the place of the model that it is of."""
+    if not description.exists():
+        return
+    before = read_description(description, "a checkpoint's description", _FIELDS)["config"].get("generator")
+    if before != generator:
         raise ValueError(
-            f"{folder}: holds the {TENSORS} of something else, which would be lost; choose another folder, or remove it"
+            f"{description.parent}: holds a model with generator={before!r}, which would be lost to one with "
+            f"{generator!r}; choose another folder, or remove it"
+        )
+
+
+def _take_places(asides: dict[Path, Path]) -> None:
+    for path, aside in asides.items():
+        if aside.exists():
+            aside.replace(path)
+
+
+def own_folder(folder: str | Path, description: str) -> Path:
+    """``folder``, made if need be; raises ``ValueError`` if it is a model's without the file ``description``."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: must be a folder, got a file")
+    found = [name for name in _FILES_OF_MODELS if (folder / name).exists()]
+    if found and not (folder / description).exists():
+        raise ValueError(
+            f"{folder}: holds {found[0]} of another model, which would be lost or misread; choose another folder, or "
+            "remove it"
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -194,7 +222,7 @@ def read_description(path: Path, what: str, fields: Mapping[str, type]) -> dict:
     return description
 
 
-def read_tensors(path: Path, sha256: str, description: str) -> bytes:
+def read_hashed(path: Path, sha256: str, description: str) -> bytes:
     """The content of ``path``; raises ``ValueError`` unless it has this hash, which the file ``description`` names."""
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -39,6 +39,7 @@ def merge(self: "HyperLoaderModel", task: str, *, inplace: bool = False) -> Task
     return merged
 
 
+@torch.inference_mode(False)
 def unmerge(self: "HyperLoaderModel") -> None:
     """Undo ``merge(..., inplace=True)``, to the bit; raises ``RuntimeError`` if nothing is merged.
 

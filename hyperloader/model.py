@@ -34,6 +34,7 @@ class HyperLoaderModel(nn.Module):
 
     Raises:
         ValueError: an unsupported backbone, one that is attached already, or sizes that do not fit it.
+        TypeError: a backbone that is no module, or a config of another type.
     """
 
     add_task = add_task
@@ -47,6 +48,10 @@ class HyperLoaderModel(nn.Module):
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         super().__init__()
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
+        if not isinstance(config, HyperLoaderConfig):
+            raise TypeError(f"config must be a HyperLoaderConfig, got {config!r:.80}")
         self.hyperloader_config = config
         self.bank = WeightBank()
         self._merged: tuple[str, dict[str, nn.Module]] | None = None
@@ -77,6 +82,16 @@ class HyperLoaderModel(nn.Module):
     def config(self) -> Any:
         """The backbone's transformers config, which Trainer and its kin look at; ours is ``hyperloader_config``."""
         return self.backbone.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The backbone's dtype."""
+        return self.backbone.dtype
 
     @property
     def layouts(self) -> Mapping[str, Layout]:
@@ -230,6 +245,7 @@ class HyperLoaderModel(nn.Module):
 
     def print_trainable_parameters(self) -> None:
         """Print the number of trained parameters, of all parameters, and the share."""
+        self._check_has_backbone()
         trained, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
         print(f"trainable parameters: {trained:,} | all parameters: {total:,} | trainable: {trained / total:.2%}")
 
@@ -268,6 +284,9 @@ class HyperLoaderModel(nn.Module):
         return model.eval()
 
     def _check_attached(self) -> None:
+        self._check_has_backbone()
+        merging.refuse(self)
+
+    def _check_has_backbone(self) -> None:
         if "backbone" not in self._modules:
             raise RuntimeError("this model has no backbone since detach(); attach a new HyperLoaderModel to it")
-        merging.refuse(self)

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hyperloader.checkpoint import (
     config_of,
     own_folder,
     read_description,
-    read_tensors,
+    read_hashed,
     replace_files,
 )
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
@@ -26,7 +27,13 @@ from hyperloader.nn.heads import TaskHeads, classify, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
 
 DESCRIPTION, BACKBONE, GENERATION = "task.json", "config.json", "generation_config.json"
-_FIELDS = {"sha256": str, "class": str, "without_pooler": bool, "config": dict, "adapted": dict}
+_FIELDS = {
+    "sha256": dict,
+    "class": str,
+    "without_pooler": bool,
+    "config": dict,
+    "adapted": dict,
+}
 
 
 class TaskModel(nn.Module):
@@ -49,6 +56,16 @@ class TaskModel(nn.Module):
         """The backbone's transformers config."""
         return self.backbone.config
 
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The backbone's dtype."""
+        return self.backbone.dtype
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -69,7 +86,7 @@ class TaskModel(nn.Module):
         return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def _check_task(self, arguments: dict) -> None:
-        if "task_ids" in arguments or arguments.pop("task", self.task) != self.task:
+        if arguments.pop("task_ids", None) is not None or arguments.pop("task", None) not in (None, self.task):
             raise ValueError(f"this model serves task {self.task!r} alone: call it without task and task_ids")
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -80,11 +97,14 @@ class TaskModel(nn.Module):
         """
         import safetensors.torch
 
-        tensors = {name: self.state_dict()[name].detach().cpu().contiguous() for name in _by_name(self)}
-        content = safetensors.torch.save(tensors)
+        state = self.state_dict()
+        tensors = {name: state[name].detach().cpu().contiguous() for name in _by_name(self, state)}
+        files = {TENSORS: safetensors.torch.save(tensors), BACKBONE: self.config.to_json_string().encode()}
+        if getattr(self.backbone, "generation_config", None) is not None:
+            files[GENERATION] = self.backbone.generation_config.to_json_string().encode()
         description = {
             "format": FORMAT,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             "class": type(self.backbone).__name__,
             "without_pooler": _is_without_pooler(self.backbone),
             "config": self.hyperloader_config.to_dict(),
@@ -96,15 +116,13 @@ class TaskModel(nn.Module):
         }
         with torch.device("meta"):
             again = _build(description, copy.deepcopy(self.config), "this model")
-        _check_tensors(tensors, _by_name(again), "this model, which its backbone's class and config do not build again")
+        wanted = _by_name(again, again.state_dict())
+        _check_tensors(tensors, wanted, "this model, which its backbone's class and config do not build again")
         folder = own_folder(folder, DESCRIPTION)
         text = json.dumps(description, ensure_ascii=False, indent=1)
-        files = {DESCRIPTION: text.encode(), TENSORS: content, BACKBONE: self.config.to_json_string().encode()}
-        if getattr(self.backbone, "generation_config", None) is not None:
-            files[GENERATION] = self.backbone.generation_config.to_json_string().encode()
-        else:
+        replace_files({folder / name: content for name, content in (files | {DESCRIPTION: text.encode()}).items()})
+        if GENERATION not in files:
             (folder / GENERATION).unlink(missing_ok=True)  # of the model that was there before
-        replace_files({folder / name: data for name, data in files.items()})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "TaskModel":
@@ -117,16 +135,19 @@ class TaskModel(nn.Module):
         import transformers
 
         folder = Path(folder)
-        for name in (TENSORS, DESCRIPTION, BACKBONE):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name}: no such file; a task's model has it")
+        _check_files(folder, (TENSORS, DESCRIPTION, BACKBONE))
         description = read_description(folder / DESCRIPTION, "the description of a task's model", _FIELDS)
-        tensors = safetensors.torch.load(read_tensors(folder / TENSORS, description["sha256"], DESCRIPTION))
+        hashes = description["sha256"]
+        _check_files(folder, hashes)
+        if not {TENSORS, BACKBONE} <= hashes.keys():
+            raise ValueError(f"{folder / DESCRIPTION}: sha256 must name {TENSORS} and {BACKBONE}, got {[*hashes]}")
+        contents = {name: read_hashed(folder / name, sha256, DESCRIPTION) for name, sha256 in hashes.items()}
         config = _read_config(description, folder)
         model = _build(description, config, str(folder / DESCRIPTION))
-        if (folder / GENERATION).is_file():
+        tensors = safetensors.torch.load(contents[TENSORS])
+        if GENERATION in hashes:
             model.backbone.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-        by_name = _by_name(model)
+        by_name = _by_name(model, model.state_dict())
         _check_tensors(tensors, by_name, folder / TENSORS)
         with torch.no_grad():
             for name, tensor in tensors.items():  # in the dtype that they were saved in
@@ -134,9 +155,14 @@ class TaskModel(nn.Module):
         return model.eval()
 
 
-def _by_name(model: TaskModel) -> dict[str, Tensor]:
-    """What a checkpoint holds: every parameter and buffer of the state, what is tied once."""
-    state = model.state_dict()
+def _check_files(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: no such file; a task's model has it")
+
+
+def _by_name(model: TaskModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint holds: every parameter and buffer of the ``state``, what is tied once."""
     found = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: tensor for name, tensor in found.items() if name in state}
 
@@ -169,11 +195,16 @@ def _read_config(description: dict, folder: Path) -> Any:
 def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
     """A model with the structure that ``description`` tells, and any weights."""
     kind, config = backbone_class(description["class"], where), config_of(description["config"], where)
+    if len(config.tasks) != 1:
+        raise ValueError(f"{where}: config.tasks must name one task, got {', '.join(config.tasks)}")
     options = {"add_pooling_layer": False} if description["without_pooler"] else {}
     try:
         backbone = kind(backbone_config, **options)
         for path, (bottleneck, hidden) in description["adapted"].items():
             linear = backbone.get_submodule(path)
+            if hidden != linear.out_features or bottleneck < 1:
+                sizes = f"a bottleneck and {linear.out_features} units, got {bottleneck, hidden}"
+                raise ValueError(f"the adapter of {path} must have {sizes}")
             replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
     except (AttributeError, TypeError, ValueError) as error:  # a path that leads nowhere, sizes that are none
         raise ValueError(f"{where}: describes no {description['class']} with adapters: {error}") from error

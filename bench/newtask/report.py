@@ -38,9 +38,10 @@ def write(plan: Plan) -> None:
             results.setdefault(run.examples, {}).setdefault(run.method, []).append(result)
     if not results:
         raise ValueError(f"{plan.results}: holds no results yet; run python -m bench.newtask without --report")
+    learned, inside = render(plan, results), render_inside(plan)
     draw(plan, results)
-    readme.put("newtask", render(plan, results))
-    readme.put("inspect", render_inside(plan))
+    readme.put("newtask", learned)
+    readme.put("inspect", inside)
 
 
 def render_inside(plan: Plan) -> str:
@@ -63,7 +64,7 @@ def render_inside(plan: Plan) -> str:
             "",
             f"Micro-F1 on {control['split']}, at most {control['limit']} sentences a task: with the weights generated "
             "for the task's own name, and with those for the next one's, under the task's own head: "
-            f"{100 * (own['mean_f1'] - others['mean_f1']):.1f} points fewer.",
+            f"{100 * (others['mean_f1'] - own['mean_f1']):+.1f} points.",
             "",
             images,
         ]

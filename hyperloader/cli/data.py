@@ -7,7 +7,7 @@ import typer
 
 
 def check(
-    task_file: Annotated[Path, typer.Argument(help="YAML file with `tasks:`.", metavar="TASKS.yaml")],
+    task_file: Annotated[Path, typer.Argument(help="YAML file with `tasks:`, or that of a run.", metavar="TASKS.yaml")],
     backbone: Annotated[
         str | None, typer.Option(help="Also count what its tokenizer splits: a folder, a model of the Hub, or minilm.")
     ] = None,
@@ -17,9 +17,18 @@ def check(
     """Read and check every data set of a task file, and show a table of what is there."""
     from hyperloader.data.report import report
     from hyperloader.data.tasks import load_tasks
+    from hyperloader.training.run_config import RunConfig
 
-    tasks = load_tasks(task_file)
+    if task_file.is_dir():
+        example = f"tasks: [{{name: NAME, path: {task_file}}}]"
+        raise ValueError(f"{task_file}: must be a YAML file such as {example}, got a folder")
+    of_run = task_file.is_file() and any(line.startswith("backbone:") for line in _lines(task_file))
+    tasks = RunConfig.from_yaml(task_file).load_tasks() if of_run else load_tasks(task_file)
     print(report(tasks, _formulation(tasks, backbone, head, max_length) if backbone else None))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _formulation(tasks, backbone: str, head: str, max_length: int):

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +56,10 @@ def demo(
     show(load_run(output), colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     sentence = shlex.quote(SAME_WORDS[0])
     print("\nTry it:")
+    beside = os.path.relpath(Path(sys.executable).with_name("hyperloader"))
+    command = "hyperloader" if shutil.which("hyperloader") else shlex.quote(beside)
     for task in grammar.TASKS:
-        print(f"  echo {sentence} | hyperloader predict {shlex.quote(str(output))} --task {task}")
+        print(f"  echo {sentence} | {command} predict {shlex.quote(str(output))} --task {task}")
 
 
 def show(run, colour: bool) -> None:

@@ -50,8 +50,8 @@ def inspect(
         "layer_similarity": {" ".join(key): _plain(matrix) for key, matrix in layers.items()},
         "control": control and {**control, "split": split, "limit": limit},
     }
-    (output / NUMBERS).write_text(json.dumps(numbers, ensure_ascii=False, indent=1), encoding="utf-8")
     plots = draw(tasks, layers, run.tasks, output)
+    (output / NUMBERS).write_text(json.dumps(numbers, ensure_ascii=False, indent=1), encoding="utf-8")
     print(f"{run_folder}: what {run.config.method} generates for {len(run.tasks)} tasks\n")
     print(norms_table(norms))
     print("\nCosine similarity of what is generated (1: the same for all; nan: zero everywhere)\n")

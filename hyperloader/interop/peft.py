@@ -17,12 +17,13 @@ from hyperloader.model import HyperLoaderModel
 # Keys of PEFT's configuration that are read, or that say nothing about what the tensors of a checkpoint compute.
 _READ = {"peft_type", "r", "lora_alpha", "use_rslora"}
 _SILENT = {
-    "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern",
+    "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config", "exclude_modules",
+    "inference_mode", "layers_pattern",
     "layers_to_transform", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "revision",
     "target_modules", "task_type",
 }  # fmt: skip
 # Every other key, also one that PEFT has yet to invent, must be empty or have a value that changes nothing.
-_PLAIN = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+_PLAIN = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian", "orthogonal", "mica", "eva")}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLo
         FileNotFoundError, ValueError: a missing or foreign file; one that updates other layers than the queries and
             values of attentions; one that holds more than plain LoRA updates. The message lists what.
     """
+    if not isinstance(folders, Mapping):
+        raise TypeError(f"folders must map names of tasks to folders, got {folders!r:.80}")
     stacks = find_stacks(backbone)
     known = {path: site for stack in stacks for layer in stack.layers for site, path in layer.items()}
     known = {path: site for path, site in known.items() if site in LORA_SITES}
@@ -88,6 +91,7 @@ def _fill(model: HyperLoaderModel, stacks: list[Stack], task: int, updates: _Upd
 
 def _read(folder: Path, backbone: nn.Module, known: Mapping[str, str]) -> _Updates:
     import safetensors.torch
+    from safetensors import SafetensorError
 
     for name in (PEFT_CONFIG, PEFT_TENSORS):
         if not (folder / name).is_file():
@@ -111,7 +115,10 @@ def _read(folder: Path, backbone: nn.Module, known: Mapping[str, str]) -> _Updat
         raise ValueError(f"{path}: only plain LoRA updates of the backbone as it is can be read, got {other}")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise ValueError(f"{path}: r must be at least 1 and lora_alpha a number, got {rank!r} and {alpha!r}")
-    tensors = safetensors.torch.load_file(folder / PEFT_TENSORS)
+    try:
+        tensors = safetensors.torch.load_file(folder / PEFT_TENSORS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / PEFT_TENSORS}: no safetensors file: {error}") from error
     layers = _layers(folder / PEFT_TENSORS, tensors, rank, backbone, known)
     scaling = alpha / (math.sqrt(rank) if description.get("use_rslora") else rank)
     return _Updates(folder, rank, scaling, layers)
@@ -124,7 +131,11 @@ def _layers(
     named = {}
     for name, tensor in tensors.items():
         layer, _, factor = name.removeprefix(PEFT_PREFIX).removesuffix(".weight").rpartition(".")
+        if (layer, factor) in named:
+            raise ValueError(f"{path}: {name} and {named[layer, factor][0]} must not both be there")
         named[layer, factor] = (name, tensor)
+    if not named:
+        raise ValueError(f"{path}: holds no tensors")
     foreign = sorted(
         name for (layer, factor), (name, _) in named.items() if layer not in known or factor not in ("lora_A", "lora_B")
     )
@@ -148,5 +159,7 @@ def _layers(
             name, tensor = named[layer, factor]
             if tuple(tensor.shape) != shape:
                 raise ValueError(f"{path}: {name} must have shape {shape}, got {tuple(tensor.shape)}")
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise ValueError(f"{path}: {name} must hold finite floating-point numbers")
         found[layer] = (named[layer, "lora_A"][1], named[layer, "lora_B"][1])
     return found

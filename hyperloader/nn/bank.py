@@ -1,5 +1,6 @@
 """Generated weights, kept while nothing changes that they come from."""
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -32,28 +33,31 @@ register_optimizer_step_post_hook(_count_fused_step)
 class Stack:
     """The weights of some tasks. It never changes: a forward may go on using it when the bank has another.
 
-    ``sites`` holds them stacked, (tasks, ...) each; ``slots`` (any,) int64 says where a task's are, -1 for one that is
-    not there.
+    ``sites`` holds them stacked, (tasks, ...) each; ``places`` says where a task's are.
     """
 
-    def __init__(self, tasks: tuple[int, ...], sites: Sites):
-        self.tasks, self.sites = tasks, sites
-        tensors = [tensor for of_site in sites.values() for tensor in of_site]
-        self.num_bytes = sum(tensor.nbytes for tensor in tensors)
-        slots = [tasks.index(task) if task in tasks else -1 for task in range(max(tasks) + 1)]
-        self.slots = torch.tensor(slots, device=tensors[0].device)
+    def __init__(self, tasks: Sequence[int], sites: Sites):
+        self.sites = sites
+        self.places = {task: place for place, task in enumerate(tasks)}
+        self.num_bytes = sum(tensor.nbytes for of_site in sites.values() for tensor in of_site)
         self._alone: dict[int, Sites] = {}
+
+    @functools.cached_property
+    def slots(self) -> Tensor:
+        """``places`` as a tensor to be indexed with tasks, (any,) int64, -1 for one that is not there."""
+        slots = [self.places.get(task, -1) for task in range(max(self.places) + 1)]
+        return torch.tensor(slots, device=next(iter(self.sites.values()))[0].device)
 
     @property
     def bytes_of_a_task(self) -> int:
         """Each task's share of the memory."""
-        return self.num_bytes // len(self.tasks)
+        return self.num_bytes // len(self.places)
 
     def of(self, task: int) -> Sites:
         """The weights of one task, without a dimension for tasks; views."""
         if task not in self._alone:
-            slot = self.tasks.index(task)
-            self._alone[task] = {key: tuple(tensor[slot] for tensor in tensors) for key, tensors in self.sites.items()}
+            place = self.places[task]
+            self._alone[task] = {key: tuple(tensor[place] for tensor in tensors) for key, tensors in self.sites.items()}
         return self._alone[task]
 
 
@@ -71,7 +75,7 @@ class WeightBank:
     """
 
     def __init__(self, limit_bytes: int = DEFAULT_LIMIT):
-        self._limit = limit_bytes
+        self._limit = _at_least_zero(limit_bytes)
         self._lock = threading.RLock()
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._held: dict[int, Stack] = {}  # task -> where its weights are; the task used last at the end
@@ -93,7 +97,7 @@ class WeightBank:
     @limit_bytes.setter
     def limit_bytes(self, limit_bytes: int) -> None:
         with self._lock:
-            self._limit = limit_bytes
+            self._limit = _at_least_zero(limit_bytes)
             self._make_room(0, keep=())
 
     @torch.inference_mode(False)  # what is kept serves outside of it, too
@@ -122,17 +126,16 @@ class WeightBank:
             self._drop_stale(dtype, list(shared), list(own), rows)
             found = {task: self._held[task] for task in tasks if task in self._held}
             missing = [task for task in tasks if task not in found]
-            self._counts["generated"] += len(missing)
             self._counts["served"] += len(found)
             fits = True
             if missing:
-                made = Stack(tuple(missing), make(missing))
+                made = Stack(missing, make(missing))
+                self._counts["generated"] += len(missing)
                 found |= dict.fromkeys(missing, made)
                 fits = self._make_room(made.num_bytes, keep=tasks)
                 found = {task: self._held.get(task, stack) for task, stack in found.items()}
-            if fits:
-                for task in tasks:
-                    self._held.pop(task, None)
+            for task in tasks:
+                if self._held.pop(task, None) is not None or fits:
                     self._held[task] = found[task]
             return self._one_of(found, fits)
 
@@ -236,14 +239,20 @@ def process_statistics() -> dict[str, int]:
 
 def _join(found: dict[int, Stack]) -> Stack:
     """One stack of tasks that lie in several."""
-    places = [(stack, stack.tasks.index(task)) for task, stack in found.items()]
+    places = [(stack, stack.places[task]) for task, stack in found.items()]
     sites = {
         key: tuple(
-            torch.stack([stack.sites[key][number][slot] for stack, slot in places]) for number in range(len(tensors))
+            torch.stack([stack.sites[key][number][place] for stack, place in places]) for number in range(len(tensors))
         )
         for key, tensors in places[0][0].sites.items()
     }
-    return Stack(tuple(found), sites)
+    return Stack(list(found), sites)
+
+
+def _at_least_zero(limit_bytes: int) -> int:
+    if not limit_bytes >= 0:
+        raise ValueError(f"limit_bytes must be at least 0, got {limit_bytes}")
+    return limit_bytes
 
 
 def _marks(tensors: list[Tensor]) -> _Marks:

@@ -94,4 +94,11 @@ def _set(name: str) -> None:
     _chosen = name
 
 
-_set(os.environ.get(ENVIRONMENT_VARIABLE, "auto"))
+def _set_from_environment() -> None:
+    try:
+        _set(os.environ.get(ENVIRONMENT_VARIABLE, "auto"))
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(f"the environment variable {ENVIRONMENT_VARIABLE}: {error}") from error
+
+
+_set_from_environment()

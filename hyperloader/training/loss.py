@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional
 
+from hyperloader.nn.heads import IGNORED, may_look_at
+
 
 def sequence_loss(
     logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean", label_smoothing: float = 0.0
@@ -23,16 +25,20 @@ def sequence_loss(
         raise ValueError(f"reduction must be sum or mean, got {reduction!r}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"labels must have shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}")
+    labelled = labels != IGNORED
+    if may_look_at(labels):  # as few rows as are labelled
+        logits, labels = logits[labelled], labels[labelled]
+    else:  # how many they are is known on the device alone; the others count nothing, whatever they hold
+        logits, labels = logits.masked_fill(~labelled[..., None], 0).flatten(0, -2), labels.flatten()
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    labelled = labels != -100  # never an index: how many there are is known on the device alone
     log_probabilities = functional.log_softmax(logits, dim=-1)
-    losses = functional.nll_loss(
-        log_probabilities.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
-    ).view_as(labels)
+    losses = functional.nll_loss(log_probabilities, labels, ignore_index=IGNORED, reduction="none")
     if label_smoothing:
         exists = logits != -torch.inf
-        uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1).clamp_min(1)
-        losses = (1 - label_smoothing) * losses + label_smoothing * uniform.masked_fill(~labelled, 0)
+        uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * uniform.masked_fill(labels == IGNORED, 0)
     total = losses.sum()
     return total if reduction == "sum" else total / labelled.sum().clamp_min(1)

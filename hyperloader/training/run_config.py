@@ -83,7 +83,8 @@ class RunConfig:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "RunConfig":
-        """Read a YAML file; task paths in it are relative to its folder, ``output`` to the working directory.
+        """Read a YAML file; task paths in it are relative to its folder, ``output`` to the working directory. A
+        backbone that is a folder is looked for there first, then in the working directory.
 
         Raises:
             ValueError: with the file's name; an unknown key comes with the nearest valid one.
@@ -112,7 +113,8 @@ class RunConfig:
             for key in ("backbone", "tasks", "output"):
                 if key not in values:
                     raise ValueError(f"{key} must be given, got none")
-            return cls(**{**values, "tasks": _absolute(values["tasks"], Path(folder))})
+            given = {"backbone": _backbone(values["backbone"], Path(folder))}
+            return cls(**{**values, **given, "tasks": _absolute(values["tasks"], Path(folder))})
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 
@@ -142,6 +144,15 @@ class RunConfig:
                     str(error),
                 )
                 raise DataError(message) from error
+
+
+def _backbone(name, folder: Path):
+    """``name``, or the folder that it names as a path that holds in every directory."""
+    if isinstance(name, str) and name and name != "minilm" and not name.startswith("~"):
+        for path in (folder / name, Path(name)):
+            if path.is_dir():
+                return str(path.resolve())
+    return name
 
 
 def _absolute(tasks, folder: Path):

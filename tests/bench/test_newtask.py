@@ -100,7 +100,7 @@ def test_what_is_seen_inside(tmp_path, folder):
     assert text.startswith("| weights | a b | c | mean |\n")
     assert "| its own | 80.0 | 80.0 | **80.0** |\n| the next task's | 50.0 | 70.0 | **60.0** |" in text
     assert "validation, at most 9 sentences" in text
-    assert "20.0 points fewer" in text
+    assert "own head: -20.0 points." in text
 
 
 def test_what_is_there_is_not_trained_again(folder, results, monkeypatch):

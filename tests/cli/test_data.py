@@ -48,3 +48,8 @@ def test_a_bad_line_of_data_is_named(fails, tmp_path):
     (folder / "test.jsonl").write_text('{"tokens": ["x"], "tags": ["O"]}\n{"tokens": ["x", "y"], "tags": ["O"]}\n')
     (tmp_path / "tasks.yaml").write_text("tasks: [{name: a, path: a}]\n")
     assert "test.jsonl:2:" in fails("data", "check", tmp_path / "tasks.yaml")
+
+
+def test_the_file_of_a_run_is_checked_too(call, fails, config_file):
+    assert "music" in call("data", "check", config_file).stdout
+    assert "must be a YAML file such as tasks: [" in fails("data", "check", config_file.parent)

@@ -39,7 +39,7 @@ def test_what_nobody_expected_is_one_line_too(fails, monkeypatch, tmp_path):
         return {}["gone"]
 
     monkeypatch.setattr("hyperloader.data.tasks.load_tasks", broken)
-    line = fails("data", "check", tmp_path, status=errors.UNEXPECTED)
+    line = fails("data", "check", tmp_path / "tasks.yaml", status=errors.UNEXPECTED)
     assert line.startswith("unexpected KeyError")
     assert "--debug" in line
 

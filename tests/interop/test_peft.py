@@ -104,6 +104,8 @@ def test_checkpoints_of_peft(tmp_path):
     [
         ({"use_dora": True}, r"only plain LoRA updates of the backbone as it is can be read, got {'use_dora': True}"),
         ({"init_lora_weights": "pissa"}, r"got {'init_lora_weights': 'pissa'}"),
+        ({"rank_pattern": {"query": 4}}, r"got {'rank_pattern': {'query': 4}}"),
+        ({"alpha_pattern": {"query": 4}}, r"got {'alpha_pattern': {'query': 4}}"),
         ({"alora_invocation_tokens": [3]}, r"got {'alora_invocation_tokens': \[3\]}"),
         ({"of_a_later_release": {"a": 1}, "another": None}, r"got {'of_a_later_release': {'a': 1}}"),
         ({"bias": "all", "modules_to_save": ["head"]}, r"got {'bias': 'all', 'modules_to_save': \['head'\]}"),
@@ -139,3 +141,42 @@ def test_missing_and_extra_tensors_are_listed(tmp_path):
         load_peft(make("bert"), {"a": tmp_path})
     with pytest.raises(FileNotFoundError, match=r"adapter_config.json: no such file"):
         load_peft(make("bert"), {"a": tmp_path / "none"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, name: tensors.update({name: tensors[name].long()}), "must hold finite floating-point numbers"),
+        (lambda tensors, name: tensors[name].fill_(torch.nan), "must hold finite floating-point numbers"),
+        (
+            lambda tensors, name: tensors.update({name.removeprefix("base_model.model."): tensors[name]}),
+            "must not both",
+        ),
+        (lambda tensors, name: tensors.clear(), "holds no tensors"),
+    ],
+)
+def test_bad_tensors(change, message, tmp_path):
+    """The file is named, and the backbone given back."""
+    lora_only("bert").export_peft("a", tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    change(tensors, next(iter(tensors)))
+    safetensors.torch.save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
+    backbone = make("bert")
+    with pytest.raises(ValueError, match=f"adapter_model.safetensors: .*{message}"):
+        load_peft(backbone, {"a": tmp_path})
+    path.write_bytes(b"xx")
+    with pytest.raises(ValueError, match="adapter_model.safetensors: no safetensors file"):
+        load_peft(backbone, {"a": tmp_path})
+    with pytest.raises(TypeError, match="folders must map names of tasks to folders, got 'a folder'"):
+        load_peft(backbone, "a folder")
+    HyperLoaderModel(backbone, lora_only("bert").hyperloader_config)
+
+
+def test_a_failure_at_the_end_gives_the_backbone_back(tmp_path, monkeypatch):
+    lora_only("bert").export_peft("a", tmp_path)
+    backbone = make("bert")
+    monkeypatch.setattr("hyperloader.interop.peft._fill", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_peft(backbone, {"a": tmp_path})
+    HyperLoaderModel(backbone, lora_only("bert").hyperloader_config)

@@ -95,3 +95,40 @@ def test_any_batches(monkeypatch, limit):
         if step % 50 == 49:
             bank.bank.limit_bytes = TASK_BYTES * int(torch.randint(0, 13, (), generator=generator))
             assert bank.bank.statistics()["bytes"] <= bank.bank.limit_bytes
+
+
+def test_a_failure_counts_nothing_and_leaves_the_rest(monkeypatch):
+    bank = Bank(monkeypatch, 4)
+    bank.get(0)
+    make, bank._make = bank._make, lambda tasks: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        bank.get(0, 1)
+    assert bank.bank.statistics()["generated"] == 1
+    bank._make = make
+    bank.get(0, 1)
+    assert bank.made == [0, 1]
+
+
+def test_use_in_a_batch_that_does_not_fit_is_use(monkeypatch):
+    bank = Bank(monkeypatch, 3)
+    for task in (0, 1, 2):
+        bank.get(task)
+    bank.get(0, 3, 4, 5)
+    bank.get(6)
+    bank.get(0)
+    assert bank.made == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_rows_of_another_dtype_are_others(monkeypatch):
+    bank, own = WeightBank(), [torch.zeros(1)]
+    source = {"shared": [torch.zeros(1)], "make": Bank(monkeypatch, 1)._make}
+    for number, rows in enumerate((torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, 1).half())):
+        own[0].add_(number)
+        bank.get([1], torch.float32, **source, own=own, rows=lambda rows=rows: rows)
+    assert bank.statistics()["generated"] == 2
+
+
+def test_a_limit_is_a_number_of_bytes():
+    for make in (WeightBank, lambda limit: setattr(WeightBank(), "limit_bytes", limit)):
+        with pytest.raises(ValueError, match="limit_bytes must be at least 0, got -1"):
+            make(-1)

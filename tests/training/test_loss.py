@@ -59,3 +59,29 @@ def test_half_precision_is_summed_in_float32(batch):
 def test_bad_arguments_are_refused(batch, reduction, smoothing):
     with pytest.raises(ValueError, match="must be"):
         sequence_loss(*batch, reduction, smoothing)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_what_is_not_labelled_counts_nothing(monkeypatch, looks, smoothing, reduction):
+    """Whatever stands there, and whether labels are looked at, as on the CPU, or not, as on a GPU."""
+    monkeypatch.setattr("hyperloader.training.loss.may_look_at", lambda _: looks)
+    torch.manual_seed(0)
+    labels = torch.tensor([[1, -100, 2], [-100, 0, -100]])
+    logits = torch.randn(2, 3, 4, dtype=torch.float64)
+    logits[1, 1, 3] = -torch.inf
+    expected = sequence_loss(logits[labels != -100][None], labels[labels != -100][None], reduction, smoothing)
+    for nothing in (-torch.inf, torch.nan, 1e300):
+        logits[0, 1] = logits[1, 0] = logits[1, 2] = nothing
+        leaf = logits.clone().requires_grad_()
+        loss = sequence_loss(leaf, labels, reduction, smoothing)
+        torch.testing.assert_close(loss, expected)
+        loss.backward()
+        assert leaf.grad.isfinite().all()
+        assert not leaf.grad[labels == -100].any()
+
+
+def test_labels_of_another_shape():
+    with pytest.raises(ValueError, match=r"labels must have shape \(2, 3\), got \(3, 2\)"):
+        sequence_loss(torch.zeros(2, 3, 4), torch.zeros(3, 2).long())

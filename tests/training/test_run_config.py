@@ -110,3 +110,18 @@ def test_presets_choose_the_model_where_the_run_does_not():
     assert options(model={"norm": "pre"})["norm"] == "pre"
     assert options(preset="published")["init"] == "published"
     assert options(method="full") == options(method="lora") == {}
+
+
+def test_a_backbone_that_is_a_folder_holds_in_every_directory(tmp_path, monkeypatch):
+    for folder in ("beside/own", "here/other", "here/minilm"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+
+    def backbone(name):
+        values = {"backbone": name, "tasks": "tasks.yaml", "output": "out"}
+        return RunConfig.from_dict(values, folder=tmp_path / "beside").backbone
+
+    assert backbone("own") == str(tmp_path / "beside" / "own")
+    assert backbone("other") == str(tmp_path / "here" / "other")
+    for name in ("minilm", "t5-base", "~/t5"):
+        assert backbone(name) == name
