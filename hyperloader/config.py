@@ -124,6 +124,8 @@ class HyperLoaderConfig:
 
     def task_id(self, task: str) -> int:
         """Index of ``task`` in ``tasks``."""
+        if not isinstance(task, str):
+            raise TypeError(f"task must be a task's name, got {task!r:.80}; a batch of several tasks takes task_ids")
         if task not in self.tasks:
             raise ValueError(f"task must be one of {', '.join(self.tasks)}, got {task!r}{_nearest(task, self.tasks)}")
         return self.tasks.index(task)

@@ -113,6 +113,8 @@ def _extended(config: HyperLoaderConfig, name: str, labels: Sequence[str] | None
 
 
 def _first_value(weight: Tensor, init: str, tasks: Sequence[str]) -> Tensor:
+    if init == MEAN and MEAN in tasks:
+        raise ValueError(f"init must not be {MEAN!r}, which is a task here and not the mean of all: name another task")
     if init == MEAN:
         return weight.mean(0)
     if init not in tasks:

@@ -215,3 +215,11 @@ def test_in_inference_mode(name):
         model.unfreeze()
     train(model, name)
     assert not same(before, outputs(model, name, with_new=False))
+
+
+def test_a_task_called_mean_is_not_taken_for_the_mean():
+    model = make_model("t5", torch.float32)
+    model.add_task("mean", init="a")
+    with pytest.raises(ValueError, match="init must not be 'mean', which is a task here"):
+        model.add_task(NEW)
+    assert model.hyperloader_config.tasks[-1] == "mean"
