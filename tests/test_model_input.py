@@ -9,7 +9,7 @@ from tiny import TASK_IDS, make_batch, make_model
     ("arguments", "error", "message"),
     [
         ({"task": "d"}, ValueError, "task must be one of a, b c, ü.weight, got 'd'"),
-        ({"task": ["a", "b c"]}, TypeError, "task must be a task.s name, got .*; a batch of several tasks takes task_ids"),
+        ({"task": ["a", "b c"]}, TypeError, "a task.s name, got .*; a batch of several tasks takes task_ids"),
         ({}, ValueError, "task or task_ids must be given, got neither"),
         ({"task": "a", "task_ids": TASK_IDS}, ValueError, "task or task_ids must be given, got both"),
         ({"task_ids": torch.tensor([0, 1, 2, 3, 0])}, IndexError, "task_ids must be from 0 to 2, got 3"),
