@@ -1,0 +1,12 @@
+"""What models of `tiny` compute, for the tests of merged ones."""
+
+import torch
+from tiny import SEQUENCE_TO_SEQUENCE, make_batch
+
+
+@torch.no_grad()
+def logits(model, name, **which):
+    batch = make_batch(name)
+    if name not in SEQUENCE_TO_SEQUENCE:
+        del batch["labels"]
+    return model(**batch, **which).logits
