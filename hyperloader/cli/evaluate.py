@@ -11,17 +11,15 @@ from hyperloader.cli.table import scores_table
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(help="Output folder of `hyperloader train`.", metavar="RUN_FOLDER")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    task: Annotated[str | None, typer.Option(help="Show this task alone.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Score this task alone; repeat for several.")] = None,
+    decoding: Annotated[
+        str | None,
+        typer.Option(help="Read generated text by sentinel or by position, as published; if not as the run does."),
+    ] = None,
 ) -> None:
     """Score a run's best weights, task by task."""
-    from hyperloader.training import run
-    from hyperloader.training.presets import check_key
+    from hyperloader.training.run import evaluate as scores_of
 
-    if task is not None:
-        check_key("task", task, run.load_run(run_folder).tasks)
-    scores = run.evaluate(run_folder, split)
-    if task is not None:
-        one = scores["tasks"][task]
-        scores = {"tasks": {task: one}, "mean_f1": one["f1"]}
+    scores = scores_of(run_folder, split, tasks=task, decoding=decoding)
     print(f"{run_folder}: micro-F1 over spans, {split}\n")
     print(scores_table(scores))

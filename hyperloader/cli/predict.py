@@ -22,6 +22,10 @@ def predict(
         str, typer.Option(help="auto, jsonl ({'tokens': [...]} a line) or text (words a line).")
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences at a time, at most.")] = 64,
+    decoding: Annotated[
+        str | None,
+        typer.Option(help="Read generated text by sentinel or by position, as published; if not as the run does."),
+    ] = None,
 ) -> None:
     """Tag sentences: JSONL or plain text in, one {"tokens", "tags"} a line out.
 
@@ -35,7 +39,7 @@ def predict(
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     with nullcontext(sys.stdin.buffer) if input == "-" else open(input, "rb") as source:
-        run = load_run(run_folder)
+        run = load_run(run_folder, decoding)
         check_key("task", task, run.tasks)
         run = for_task(run, task)
         if input == "-" and sys.stdin.isatty():

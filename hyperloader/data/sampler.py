@@ -9,10 +9,11 @@ _BLOCK = 256  # steps whose tasks are drawn together
 
 class MultiTaskBatches:
     """Batches of (task_id, index): tasks drawn with p(t) ∝ size(t)^(1/temperature), sentences of a task in shuffled
-    epochs.
+    epochs, or each one independently of the others.
 
     Batch k depends on `seed` and k alone: a run resumed with `start_step=k`, or parted over any number of processes,
-    sees the very batches of the one that was not. A sentence comes again only when all others of its task have come.
+    sees the very batches of the one that was not. A sentence comes again only when all others of its task have come,
+    unless they are drawn with replacement.
 
     Args:
         sizes: examples of every task, at least 1.
@@ -20,6 +21,9 @@ class MultiTaskBatches:
         steps: steps of the whole run.
         temperature: above 0; 1 is proportional to size, infinity uniform.
         mode: `mixed` draws a task for every example, `single` one for the whole batch.
+        batches_per_task: in mode `single`, so many batches in a row hold the same task: those of one update of the
+            weights.
+        replacement: draw every sentence of a task independently of the others; without, in shuffled epochs.
         seed: a whole number from 0.
         start_step: the first step, for resuming.
         process_index, num_processes: this process gets the examples [i·b, (i+1)·b) of every batch, b = batch_size /
@@ -43,6 +47,8 @@ class MultiTaskBatches:
         *,
         temperature: float = 10.0,
         mode: str = "mixed",
+        batches_per_task: int = 1,
+        replacement: bool = False,
         seed: int = 0,
         start_step: int = 0,
         process_index: int = 0,
@@ -67,7 +73,12 @@ class MultiTaskBatches:
             raise ValueError(
                 f"batch_size must be divisible by num_processes ({self.num_processes}), got {self.batch_size}"
             )
-        self.temperature, self.mode = temperature, mode
+        self.batches_per_task = _whole("batches_per_task", batches_per_task, 1)
+        if mode == "mixed" and self.batches_per_task > 1:
+            raise ValueError(f"batches_per_task must be 1 in mode 'mixed', got {batches_per_task}")
+        if not isinstance(replacement, bool):
+            raise ValueError(f"replacement must be True or False, got {replacement!r}")
+        self.temperature, self.mode, self.replacement = temperature, mode, replacement
         if _BLOCK % _whole("bucket", bucket, 1):
             raise ValueError(f"bucket must be a divisor of {_BLOCK}, got {bucket}")
         if lengths is not None and [len(task) for task in lengths] != self.sizes:
@@ -102,8 +113,10 @@ class MultiTaskBatches:
         block, row = divmod(number * self.bucket, _BLOCK)
         if self._block is None or self._block[0] != block:
             self._block = (block, *self._draw(block))
-        tasks, turns = (values[row : row + self.bucket].reshape(-1).tolist() for values in self._block[1:])
-        examples = [(task, self._sentence(task, turn)) for task, turn in zip(tasks, turns, strict=True)]
+        tasks, sentences = (values[row : row + self.bucket].reshape(-1).tolist() for values in self._block[1:])
+        if not self.replacement:
+            sentences = [self._sentence(task, turn) for task, turn in zip(tasks, sentences, strict=True)]
+        examples = list(zip(tasks, sentences, strict=True))
         if self.bucket == 1:
             return [examples]
         examples.sort(key=lambda example: self.lengths[example[0]][example[1]])
@@ -114,12 +127,21 @@ class MultiTaskBatches:
     def _tasks(self, number: int) -> np.ndarray:
         """The task of every example of a block of steps, (_BLOCK, batch_size)."""
         columns = self.batch_size if self.mode == "mixed" else 1
-        draws = np.random.default_rng([self.seed, 0, number]).random((_BLOCK, columns))
+        blocks, rows = np.divmod(np.arange(number * _BLOCK, (number + 1) * _BLOCK) // self.batches_per_task, _BLOCK)
+        draws = np.empty((_BLOCK, columns))
+        for block in np.unique(blocks):
+            here = blocks == block
+            draws[here] = np.random.default_rng([self.seed, 0, block]).random((_BLOCK, columns))[rows[here]]
         tasks = np.searchsorted(np.cumsum(self.probabilities)[:-1], draws, side="right")
         return np.broadcast_to(tasks, (_BLOCK, self.batch_size))
 
     def _draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tasks of a block, and which of its task's draws (from 0, over the whole run) each one is."""
+        """Tasks of a block, and for each example its sentence (with replacement) or which of its task's draws (from 0,
+        over the whole run) it is."""
+        if self.replacement:
+            tasks = self._tasks(number)
+            draws = np.random.default_rng([self.seed, 3, number]).random(tasks.shape)
+            return tasks, (draws * np.asarray(self.sizes)[tasks]).astype(np.int64)
         while len(self._starts) <= number:
             drawn = np.bincount(self._tasks(len(self._starts) - 1).reshape(-1), minlength=len(self.sizes))
             self._starts.append(self._starts[-1] + drawn)

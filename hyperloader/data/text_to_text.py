@@ -11,6 +11,7 @@ from .examples import IGNORED, EncodingReport, Example, check_task_names, collat
 from .sentence import Sentence
 from .windows import split_windows
 
+DECODINGS = ("sentinel", "position")
 _SENTINEL = re.compile(r"<extra_id_([0-9]{1,6})>")
 
 
@@ -27,6 +28,16 @@ def parse_target(text: str, length: int) -> list[str]:
             words = tag.split()
             tags[number] = words[0] if words else "O"
     return ["O" if tag is None else tag for tag in tags]
+
+
+def parse_by_position(text: str, length: int) -> list[str]:
+    """The simplified tags of `length` words from a decoded target without its sentinels: tag i is its word i.
+
+    This is how the published results were read. What is missing is `O`, what is too much is cut; where a tag was left
+    out or written as two words, all tags behind it move to another word.
+    """
+    tags = text.split()[:length]
+    return tags + ["O"] * (length - len(tags))
 
 
 class TextToText:
@@ -46,15 +57,20 @@ class TextToText:
         tokenizer: a tokenizer with the sentinels `<extra_id_0>`, `<extra_id_1>`, …
         tasks: the task names; their order gives the task ids.
         max_length: tokens that source and target hold at most.
+        decoding: how a generated target is read: `sentinel`, see `parse_target`, or `position`, see
+            `parse_by_position`.
 
     `report` maps every task to the EncodingReport of what was encoded so far.
 
     Raises:
         ValueError: the tokenizer has fewer than two sentinels or no end or padding token; no task or one twice;
-            `max_length` leaves no room for a word.
+            `max_length` leaves no room for a word; an unknown `decoding`.
     """
 
-    def __init__(self, tokenizer, tasks: Sequence[str], max_length: int = 128):
+    def __init__(self, tokenizer, tasks: Sequence[str], max_length: int = 128, decoding: str = "sentinel"):
+        if decoding not in DECODINGS:
+            raise ValueError(f"decoding must be one of {', '.join(DECODINGS)}, got {decoding!r}")
+        self.decoding = decoding
         self.tokenizer = tokenizer
         self.tasks = check_task_names(tasks)
         self.sentinels = _sentinel_ids(tokenizer)
@@ -215,9 +231,14 @@ class TextToText:
         rows = generated.tolist() if isinstance(generated, torch.Tensor) else generated
         if len(rows) != len(examples):
             raise ValueError(f"generated must be one row an example ({len(examples)}), got {len(rows)}")
-        pad = self.tokenizer.pad_token_id
-        texts = self._text([[pad if number == IGNORED else number for number in row] for row in rows])
-        parts = [parse_target(text, example.word_count) for text, example in zip(texts, examples, strict=True)]
+        if self.decoding == "position":
+            parse, dropped = parse_by_position, {IGNORED, *self._special}
+            rows = [[number for number in row if number not in dropped] for row in rows]
+        else:
+            parse, pad = parse_target, self.tokenizer.pad_token_id
+            rows = [[pad if number == IGNORED else number for number in row] for row in rows]
+        texts = self._text(rows)
+        parts = [parse(text, example.word_count) for text, example in zip(texts, examples, strict=True)]
         return [restore(tags, len(tags)) for tags in join_windows(examples, parts)]
 
 

@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperloader.config import did_you_mean
+from hyperloader.data.text_to_text import DECODINGS
 
 SCHEDULES = ("linear", "cosine", "constant")
 LOSSES = ("mean", "sum")
-SAMPLING = ("mixed", "single")
+SAMPLING = ("mixed", "single", "update")
+OPTIMIZERS = ("adamw_torch", "adamw_hf")
+SELECTIONS = ("best", "last")
 REPORTS = ("auto", "tensorboard", "none")
-_CHOICES = {"schedule": SCHEDULES, "loss": LOSSES, "sampling": SAMPLING, "report_to": REPORTS}
+_CHOICES = {
+    "schedule": SCHEDULES,
+    "loss": LOSSES,
+    "sampling": SAMPLING,
+    "optimizer": OPTIMIZERS,
+    "select": SELECTIONS,
+    "decoding": DECODINGS,
+    "report_to": REPORTS,
+}
 _AT_LEAST_ONE = (
     "steps",
     "batch_size",
@@ -53,15 +64,24 @@ class TrainingOptions:
         learning_rate: peak learning rate.
         warmup: updates of linear warm-up; below 1, a share of ``steps``.
         schedule: after the warm-up, ``linear`` or ``cosine`` decay to zero, or ``constant``.
+        optimizer: ``adamw_torch``, or ``adamw_hf``: transformers' own of version 3.5, with epsilon outside the bias
+            correction.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         label_smoothing: share of the uniform distribution in the target.
         loss: ``mean`` over the labelled tokens of an update; ``sum`` over those of a batch, and then the mean of the
             batches of an update (which makes clipping act in every update).
-        sampling: ``mixed``: every sentence of a batch may belong to another task; ``single``: one task a batch.
+        sampling: ``mixed``: every sentence of a batch may belong to another task; ``single``: one task a batch;
+            ``update``: one task an update, in all its batches on all processes.
+        replacement: draw every sentence of a task independently of the others; without, a sentence comes again when all
+            others of its task have come.
         temperature: a task is drawn with probability proportional to size^(1/temperature).
         bucket: mixed batches are drawn this many at a time and cut by length, which saves padding; 1 for none.
         max_length: subword tokens of a source or target; longer sentences are split into windows.
+        select: the weights that end in the folder ``best`` and are scored: those that were ``best`` on validation, or
+            the ``last``, and then nothing is scored during training.
+        decoding: how generated text is read: a word's tag is the one behind its ``sentinel``, or the one in its
+            ``position`` after all sentinels are dropped. For the head ``text-to-text``.
         eval_steps, eval_batch_size: how often the validation sets are scored, and sentences at a time.
         save_steps, keep_checkpoints: how often a checkpoint is written, and how many are kept.
         log_steps: how often the loss is logged.
@@ -77,14 +97,18 @@ class TrainingOptions:
     learning_rate: float = 5e-3
     warmup: float = 0.06
     schedule: str = "linear"
+    optimizer: str = "adamw_torch"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
     loss: str = "mean"
     sampling: str = "mixed"
+    replacement: bool = False
     temperature: float = 2.0
     bucket: int = 8
     max_length: int = 128
+    select: str = "best"
+    decoding: str = "sentinel"
     eval_steps: int = 250
     eval_batch_size: int = 64
     save_steps: int = 250
@@ -109,6 +133,10 @@ class TrainingOptions:
             for name in names:
                 if not (math.isfinite(getattr(self, name)) and holds(getattr(self, name))):
                     raise ValueError(f"{name} must be {requirement}, got {getattr(self, name)}")
+        if self.select == "last" and self.patience:
+            raise ValueError(
+                f"patience must be 0 with select: last, which scores nothing on the way, got {self.patience}"
+            )
         if 256 % self.bucket:
             raise ValueError(f"bucket must be a divisor of 256, got {self.bucket}")
         if self.label_smoothing >= 1:
@@ -127,10 +155,14 @@ PRESETS = {
         gradient_accumulation=4,
         learning_rate=3e-4,
         warmup=500,
+        optimizer="adamw_hf",
         label_smoothing=0.1,
         loss="sum",
-        sampling="single",
+        sampling="update",
+        replacement=True,
         temperature=10.0,
+        select="last",
+        decoding="position",
         eval_steps=1000,
         save_steps=1000,
     ),

@@ -95,6 +95,13 @@ class StepTimes(TrainerCallback):
         self._start, self._count = time.perf_counter(), 0
 
 
+class LastEvaluation(TrainerCallback):
+    """Asks for an evaluation at the last step, whether or not one is due."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_evaluate |= state.global_step >= state.max_steps
+
+
 class Bar(ProgressCallback):
     """Trainer's progress bar, with the numbers beside it and not below it."""
 

@@ -112,17 +112,23 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
     return metrics
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, decoding: str | None = None) -> Run:
     """The run in ``folder`` with its best weights. Its data are not needed.
 
+    Args:
+        decoding: how generated text is read, ``sentinel`` or ``position``, if not as the run's config says.
+
     Raises:
-        FileNotFoundError, ValueError: the folder holds no run, or one whose weights are missing or damaged.
+        FileNotFoundError, ValueError: the folder holds no run, or one whose weights are missing or damaged; a decoding
+            that is unknown or of no use for the run's head.
     """
     folder = Path(folder)
     for name in (CONFIG, LABELS, BEST):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
     config = RunConfig.from_yaml(folder / CONFIG)
+    if decoding is not None:
+        config = dataclasses.replace(config, training={**config.training, "decoding": decoding})
     try:
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -135,14 +141,22 @@ def load_run(folder: str | Path) -> Run:
     return run
 
 
-def evaluate(folder: str | Path, split: str = "test") -> dict:
+def evaluate(
+    folder: str | Path, split: str = "test", tasks: Sequence[str] | None = None, decoding: str | None = None
+) -> dict:
     """Score the run in ``folder`` on a split of its tasks: ``{"tasks": {task: scores}, "mean_f1": number}``.
 
-    ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it.
+    Args:
+        split: ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it.
+        tasks: names of those to score; all of the run's if None.
+        decoding: as in ``load_run``.
     """
     check_key("split", split, SPLITS)
-    run = load_run(folder)
-    return scorer(run, run.config.load_tasks(), split)(run.model)
+    run = load_run(folder, decoding)
+    for task in tasks or ():
+        check_key("task", task, run.tasks)
+    wanted = set(tasks or run.tasks)
+    return scorer(run, [task for task in run.config.load_tasks() if task.name in wanted], split)(run.model)
 
 
 def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[list[str]]:
@@ -210,7 +224,7 @@ def _build(config: RunConfig, labels: dict[str, list[str]]) -> Run:
     else:
         from hyperloader.data.text_to_text import TextToText
 
-        formulation = TextToText(tokenizer, list(labels), max_length=length)
+        formulation = TextToText(tokenizer, list(labels), max_length=length, decoding=config.options.decoding)
     return Run(config, model, tokenizer, formulation, labels)
 
 

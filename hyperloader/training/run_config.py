@@ -67,6 +67,8 @@ class RunConfig:
         if not isinstance(self.tasks, str | list) or not self.tasks:
             raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r}")
         check_key("head", self.head, HEADS)
+        if "decoding" in self.training and self.head != "text-to-text":
+            raise ValueError(f"decoding must only be given for the head text-to-text, got it for {self.head}")
         check_model_options(self.method, self.model)
         training_options(self.preset, self.method, self.training)
 

@@ -12,8 +12,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from hyperloader.data.sampler import MultiTaskBatches
 from hyperloader.training.folders import checkpoints, prune, writing
 from hyperloader.training.loss import sequence_loss
+from hyperloader.training.optimizer import TransformersAdamW
 from hyperloader.training.presets import TrainingOptions
-from hyperloader.training.progress import Bar, Progress, StepTimes
+from hyperloader.training.progress import Bar, LastEvaluation, Progress, StepTimes
 from hyperloader.training.weights import broken_weights, load_weights, trained_parameters
 
 
@@ -90,6 +91,7 @@ class MultiTaskTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.step_times = StepTimes(args.device.type == "cuda")
         self.add_callback(self.step_times)
+        self.add_callback(LastEvaluation())
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         if progress:
@@ -117,7 +119,9 @@ class MultiTaskTrainer(Trainer):
                 options.batch_size * args.world_size,
                 options.steps * accumulation,
                 temperature=options.temperature,
-                mode=options.sampling,
+                mode="mixed" if options.sampling == "mixed" else "single",
+                batches_per_task=accumulation if options.sampling == "update" else 1,
+                replacement=options.replacement,
                 seed=self.data_seed,
                 start_step=self.state.global_step * accumulation,
                 process_index=args.process_index,
@@ -140,7 +144,10 @@ class MultiTaskTrainer(Trainer):
                 {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
             ]
             groups = [group for group in groups if group["params"]]
-            self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+            if self.options.optimizer == "adamw_hf":
+                self.optimizer = TransformersAdamW(groups, lr=rate)
+            else:
+                self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
         return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -177,7 +184,10 @@ class MultiTaskTrainer(Trainer):
     # Evaluation, logs
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
-        """Score the validation sets; keep the weights in ``best`` if they are the best so far."""
+        """Score the validation sets; keep the weights in ``best`` if they are the best so far.
+
+        With ``select: last`` this happens once, at the last step.
+        """
         self._check_loss()
         scores = self._validated()
         progress, step = self.progress, self.state.global_step
@@ -271,7 +281,7 @@ def _arguments(options: TrainingOptions, output: Path, seed: int, progress: bool
         seed=seed,
         logging_steps=options.log_steps,
         logging_nan_inf_filter=False,
-        eval_strategy="steps",
+        eval_strategy="steps" if options.select == "best" else "no",
         eval_steps=options.eval_steps,
         save_strategy="steps",
         save_steps=options.save_steps,

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -85,6 +86,53 @@ def test_processes_part_the_batch_of_one(mode, processes):
 
 def test_the_batches_never_change_between_versions():
     assert MultiTaskBatches([3, 50], 4, 1000, seed=5).batch(700) == [(1, 32), (1, 49), (1, 21), (0, 0)]
+    of_updates = MultiTaskBatches([3, 50], 4, 1000, mode="single", batches_per_task=3, replacement=True, seed=5)
+    assert of_updates.batch(700) == [(0, 1), (0, 0), (0, 0), (0, 2)]
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 4])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_all_batches_of_an_update_hold_one_task_on_all_processes(accumulation, processes):
+    parts = [
+        MultiTaskBatches(
+            SIZES,
+            8,
+            300 * accumulation,
+            mode="single",
+            batches_per_task=accumulation,
+            replacement=True,
+            process_index=index,
+            num_processes=processes,
+        )
+        for index in range(processes)
+    ]
+    steps = range(300 * accumulation)
+    tasks = [{task for part in parts for task, _ in part.batch(step)} for step in steps]
+    updates = [set().union(*tasks[start : start + accumulation]) for start in steps[::accumulation]]
+    assert all(len(update) == 1 for update in updates)
+    drawn = np.bincount([task for (task,) in updates], minlength=len(SIZES))
+    deviation = np.sqrt(300 * parts[0].probabilities * (1 - parts[0].probabilities))
+    assert (abs(drawn - 300 * parts[0].probabilities) < 4 * deviation).all()
+
+
+@pytest.mark.parametrize("mode", ["mixed", "single"])
+def test_with_replacement_every_sentence_is_drawn_alike_and_independently(mode):
+    sampler = MultiTaskBatches([10, 1], 20, 2000, mode=mode, replacement=True, temperature=1.0)
+    drawn = [index for batch in sampler for task, index in batch if task == 0]
+    counts = np.bincount(drawn, minlength=10)
+    assert len(counts) == 10
+    assert (abs(counts - len(drawn) / 10) < 5 * np.sqrt(len(drawn) * 0.09)).all()
+    twice = np.mean([first == second for first, second in itertools.pairwise(drawn)])
+    assert 0.09 < twice < 0.11  # in shuffled epochs of ten sentences: 0.01
+
+
+@pytest.mark.parametrize("start", [0, 1, 256, 700])
+def test_updates_of_one_task_with_replacement_resume_and_part(start):
+    options = {"mode": "single", "batches_per_task": 3, "replacement": True, "seed": 4}
+    whole = list(MultiTaskBatches(SIZES, 6, 1024, **options))
+    assert list(MultiTaskBatches(SIZES, 6, 1024, start_step=start, **options)) == whole[start:]
+    parts = [list(MultiTaskBatches(SIZES, 6, 1024, process_index=i, num_processes=2, **options)) for i in range(2)]
+    assert [one + other for one, other in zip(*parts, strict=True)] == whole
 
 
 def test_a_run_without_steps():
@@ -104,6 +152,9 @@ def test_a_run_without_steps():
         ({"temperature": 0}, "temperature must be above 0, got 0"),
         ({"temperature": float("nan")}, "temperature must be above 0, got nan"),
         ({"mode": "both"}, "mode must be 'mixed' or 'single', got 'both'"),
+        ({"batches_per_task": 0}, "batches_per_task must be a whole number of at least 1, got 0"),
+        ({"batches_per_task": 2}, "batches_per_task must be 1 in mode 'mixed', got 2"),
+        ({"replacement": 1}, "replacement must be True or False, got 1"),
         ({"start_step": 11}, "start_step must be at most 10, got 11"),
         ({"process_index": 2, "num_processes": 2}, "process_index must be at most 1, got 2"),
         ({"num_processes": 3}, r"batch_size must be divisible by num_processes \(3\), got 4"),

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,7 +59,8 @@ def test_real_sentences_are_encoded_as_their_text(t5_tokenizer, data_folder, tmp
 def test_gold_tags_come_back_whatever_the_windows(letters_tokenizer, sentence, max_length, use_tags):
     formulation = TextToText(letters_tokenizer, ["t"], max_length)
     examples = formulation.encode(0, sentence, 0, use_tags=use_tags)
-    assert formulation.decode(examples, [example.labels for example in examples]) == [list(sentence.tags)]
+    for formulation.decoding in ("sentinel", "position"):
+        assert formulation.decode(examples, [example.labels for example in examples]) == [list(sentence.tags)]
     assert sum(example.word_count for example in examples) == len(sentence.tokens)
     assert all(example.word_count <= 99 for example in examples)
     assert all(len(example.input_ids) <= max_length for example in examples)
@@ -71,6 +74,45 @@ def test_gold_tags_come_back_whatever_the_windows(letters_tokenizer, sentence, m
         assert ids[-1] == letters_tokenizer.eos_token_id
         special = {*letters_tokenizer.all_special_ids, *formulation.sentinels} - {letters_tokenizer.unk_token_id}
         assert sum(number in special for number in ids) == example.word_count + 2
+
+
+@pytest.mark.parametrize(
+    ("written", "by_sentinel", "by_position"),
+    [
+        ("<0> O <1> city <2> I <3>", "O B-city I-city", "O B-city I-city"),
+        ("<0> O <2> city <3> I", "O O B-city", "O B-city I-city"),  # number 1 is left out
+        ("<0> <1> city <2> I <3>", "O B-city I-city", "B-city I-city O"),  # a tag is left out
+        ("<0> O O <1> city <2> I <3>", "O B-city I-city", "O O B-city"),  # a tag is written twice
+        ("<0> O <0> O <0> city <1> I", "O O O", "O O B-city"),  # a number comes again
+        ("I city <0> a <1> <2> I <3>", "B-a O O", "O B-city B-a"),  # tags before the first number
+        ("<0> O </s> city I", "O O O", "O B-city I-city"),
+        ("<0> ☃ <1> city", "B-<unk> B-city O", "B-city O O"),  # what the tokenizer cannot spell is a special token too
+        ("", "O O O", "O O O"),
+        ("a a a a a", "O O O", "B-a B-a B-a"),
+    ],
+)
+def test_a_broken_target_by_sentinel_and_by_position(letters_tokenizer, written, by_sentinel, by_position):
+    text = re.sub(r"<(\d)>", r"<extra_id_\1>", written)
+    row = [*letters_tokenizer(text, add_special_tokens=False).input_ids, 0, 0, -100]
+    for decoding, expected in (("sentinel", by_sentinel), ("position", by_position)):
+        formulation = TextToText(letters_tokenizer, ["t"], decoding=decoding)
+        examples = formulation.encode(0, Sentence(("a", "b", "c"), ("O", "O", "O")), 0)
+        assert formulation.decode(examples, torch.tensor([row])) == [expected.split()]
+
+
+def test_by_position_a_window_that_writes_too_little_leaves_the_next_one_alone(letters_tokenizer):
+    sentence = Sentence(("abcdef",) * 4, ("B-a", "O", "B-a", "O"))
+    formulation = TextToText(letters_tokenizer, ["t"], max_length=20, decoding="position")
+    examples = formulation.encode(0, sentence, 0, use_tags=False)
+    assert [example.word_count for example in examples] == [2, 2]
+    short, whole = letters_tokenizer(["<extra_id_0> a", "<extra_id_0> a <extra_id_1> a"]).input_ids
+    assert formulation.decode(examples, [short, whole]) == [["B-a", "O", "B-a", "B-a"]]
+    assert formulation.decode(examples, [[*whole, *whole], whole]) == [["B-a"] * 4]
+
+
+def test_an_unknown_decoding_is_refused(letters_tokenizer):
+    with pytest.raises(ValueError, match="decoding must be one of sentinel, position, got 'words'"):
+        TextToText(letters_tokenizer, ["t"], decoding="words")
 
 
 @settings(max_examples=40)

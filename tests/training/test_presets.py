@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
+from hyperloader.config import HyperLoaderConfig
 from hyperloader.training.methods import METHODS
-from hyperloader.training.presets import PRESETS, TrainingOptions, training_options
+from hyperloader.training.presets import MODELS, PRESETS, TrainingOptions, training_options
 
 
 def test_published_is_what_the_paper_did():
@@ -11,8 +12,18 @@ def test_published_is_what_the_paper_did():
     assert (options.steps, options.batch_size, options.gradient_accumulation) == (65536, 32, 4)
     assert (options.learning_rate, options.warmup_steps, options.schedule) == (3e-4, 500, "linear")
     assert (options.loss, options.label_smoothing, options.max_grad_norm) == ("sum", 0.1, 1.0)
-    assert (options.sampling, options.temperature, options.weight_decay) == ("single", 10.0, 0.0)
-    assert options.max_length == 128
+    assert (options.sampling, options.replacement, options.temperature) == ("update", True, 10.0)
+    assert (options.optimizer, options.weight_decay, options.bf16) == ("adamw_hf", 0.0, False)
+    assert (options.select, options.decoding, options.max_length, options.patience) == ("last", "position", 128, 0)
+    config = HyperLoaderConfig(tasks=["any"], **MODELS["published"])
+    assert (config.reduction_factor, config.rank, config.scaling, config.activation) == (32, 8, 1.0, "gelu_new")
+    assert (config.norm, config.init, config.generator, config.train_norms) == (
+        "post",
+        "published",
+        "hypernetwork",
+        True,
+    )
+    assert (config.task_embedding_dim, config.condition_hidden_dim, config.condition_dim) == (64, 128, 64)
 
 
 def test_warmup_below_one_is_a_share_of_the_steps():
@@ -55,6 +66,10 @@ def test_unknown_names_come_with_the_nearest():
         ("loss", "max"),
         ("schedule", "step"),
         ("sampling", None),
+        ("replacement", "yes"),
+        ("optimizer", "adam"),
+        ("select", "first"),
+        ("decoding", "words"),
         ("bf16", 1),
         ("patience", -1),
     ],
@@ -62,3 +77,8 @@ def test_unknown_names_come_with_the_nearest():
 def test_bad_values_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be "):
         dataclasses.replace(TrainingOptions(), **{name: value})
+
+
+def test_patience_needs_scores_on_the_way():
+    with pytest.raises(ValueError, match="patience must be 0 with select: last"):
+        training_options("published", "hyperloader", {"patience": 3})

@@ -1,0 +1,80 @@
+"""The AdamW that the published runs were trained with: transformers' own, as of version 3.5."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+
+
+class TransformersAdamW(torch.optim.Optimizer):
+    """AdamW with epsilon outside the bias correction. With the gradient ``g`` of update ``t``::
+
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g²
+        p <- p - lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps)
+        p <- p - lr weight_decay p
+
+    ``torch.optim.AdamW`` adds ``eps`` to the corrected ``sqrt(v / (1 - b2^t))`` and decays before the step. Here
+    ``eps`` is in effect ``eps / sqrt(1 - b2^t)``, 3e-7 at the first update, which matters where gradients are small.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate, at least 0.
+        betas: ``b1`` and ``b2``, at least 0 and below 1.
+        eps: at least 0.
+        weight_decay: at least 0.
+
+    Raises:
+        ValueError: a value outside its range; a state that another optimizer saved.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and at least 0, got {value}")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers, at least 0 and below 1, got {betas}")
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None):
+        """One update of every parameter that has a gradient; gives the closure's loss, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            rate, (beta1, beta2) = group["lr"], group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = 0
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                mean, square, gradient = state["exp_avg"], state["exp_avg_sq"], parameter.grad
+                mean.mul_(beta1).add_(gradient, alpha=1 - beta1)
+                square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                size = rate * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
+                parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-size)
+                if group["weight_decay"]:
+                    parameter.mul_(1 - rate * group["weight_decay"])
+        return loss
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load what ``state_dict`` gave; the state of PyTorch's AdamW would go on as another training."""
+        if any("amsgrad" in group for group in state_dict["param_groups"]):
+            raise ValueError(
+                "state_dict must be of transformers' AdamW, got one of torch.optim.AdamW; a run that began with that "
+                "one goes on with the training option optimizer: adamw_torch"
+            )
+        super().load_state_dict(state_dict)
