@@ -115,11 +115,27 @@ def conclusion(metrics: dict, output: Path, plots: list[Path], title: str) -> st
             scores_table(metrics["test"]),
             f"\ntrained  {metrics['trainable_parameters']:,} parameters in {steps:,} steps"
             + (f" of {seconds:.2f} s" if seconds else ""),
+            *encoding_notes(metrics),
             f"model    {output / 'best'}",
             f"metrics  {output / 'metrics.json'}",
             *(f"plot     {plot}" for plot in plots),
         )
     )
+
+
+def encoding_notes(metrics: dict) -> list[str]:
+    """What did not fit into `max_length` tokens, over all sentences that the run has encoded; nothing if all did."""
+    counts = list(metrics["encoding"].values())
+    length = metrics["config"]["training"]["max_length"]
+    sentences = sum(one["sentences"] for one in counts)
+    notes = {
+        "split_sentences": f"of {sentences:,} sentences do not fit and were split into windows",
+        "cut_words": "words are longer than a window: their first tokens were kept",
+        "no_subwords": "words have no token and were labelled O",
+        "long_targets": "targets are longer: a model cannot write their end",
+    }
+    found = {name: sum(one[name] for one in counts) for name in notes}
+    return [f"encoded  with {length} tokens: {found[name]:,} {note}" for name, note in notes.items() if found[name]]
 
 
 def draw(metrics: dict, folder: Path, title: str) -> list[Path]:

@@ -34,6 +34,17 @@ def test_types_that_training_never_shows_are_a_warning(call, config_file, tmp_pa
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_what_did_not_fit_is_said(call, config_file, trained, tmp_path):
+    assert "encoded" not in trained.stdout
+    words = ["--output", tmp_path / "run", "--set", "training.steps=2", "--set", "training.max_length=6"]
+    result = call("train", config_file, *words)
+    assert result.exit_code == 0, result.output
+    reports = json.loads((tmp_path / "run" / "metrics.json").read_text())["encoding"].values()
+    split, sentences = (sum(one[name] for one in reports) for name in ("split_sentences", "sentences"))
+    assert 0 < split < sentences == 120
+    assert f"encoded  with 6 tokens: {split} of 120 sentences do not fit and were split into windows" in result.stdout
+
+
 def test_of_several_processes_one_speaks(call, monkeypatch, config_file, trained):
     monkeypatch.setenv("RANK", "1")
     result = call("train", config_file, "--resume")
@@ -123,11 +134,32 @@ def test_missing_files(fails, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_only_the_tasks_asked_for_are_scored(call, run_folder, monkeypatch):
+    from hyperloader.training import run
+
+    scored, honest = [], run.Scorer
+
+    def kept(formulation, sentences, *arguments, **options):
+        scored.append(list(sentences))
+        return honest(formulation, sentences, *arguments, **options)
+
+    monkeypatch.setattr(run, "Scorer", kept)
+    whole = call("evaluate", run_folder).stdout
+    one = call("evaluate", run_folder, "--task", "music").stdout
+    both = call("evaluate", run_folder, "--task", "calendar", "--task", "music").stdout
+    assert scored == [["music", "calendar"], ["music"], ["music", "calendar"]]
+    assert "calendar" not in one
+    line = next(line for line in whole.splitlines() if line.startswith("music"))
+    assert line.split() in [row.split() for row in one.splitlines()]
+    assert both == whole
+
+
 def test_evaluate_says_what_is_wrong(fails, run_folder, tmp_path):
     assert str(tmp_path) in fails("evaluate", tmp_path)
     line = fails("evaluate", run_folder, "--split", "tset")
     assert "'tset'" in line
     assert "'test'" in line
+    assert "text-to-text" in fails("evaluate", run_folder, "--decoding", "position")
     line = fails("evaluate", run_folder, "--task", "musik")
     assert "'musik'" in line
     assert "'music'" in line

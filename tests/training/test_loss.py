@@ -28,6 +28,18 @@ def test_agrees_with_pytorch(batch, reduction, label_smoothing):
     torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-15)
 
 
+def test_is_the_published_loss_with_its_padding(batch):
+    """transformers 3.5 pads labels with token 0 and leaves it out; the rest is smoothed over the whole vocabulary."""
+    logits, labels = batch
+    labels = labels.masked_fill(labels == 0, 3)  # 0 is no label there
+    log_probabilities, total = logits.log_softmax(-1).tolist(), 0.0
+    for row, of_row in zip(log_probabilities, labels.masked_fill(labels == -100, 0).tolist(), strict=True):
+        for values, label in zip(row, of_row, strict=True):
+            if label != 0:
+                total += -0.9 * values[label] - 0.1 / len(values) * sum(values)
+    assert sequence_loss(logits, labels, "sum", 0.1).item() == pytest.approx(total, rel=1e-12)
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_classes_at_minus_infinity_do_not_exist(batch, label_smoothing):
     logits, labels = batch
