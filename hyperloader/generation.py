@@ -48,22 +48,33 @@ def which(
 
 
 def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> Weights:
-    """The weights of every site: of the one task, or of all tasks in the batch and who uses which."""
+    """The weights of every site: of the one task, or of the tasks in the batch and who uses which.
+
+    No more tasks than there are sentences are generated, nor than the model has. Where the values of ``which`` are not
+    at hand and there are fewer sentences than tasks, each sentence gets weights of its own.
+    """
     device = next(model.generators.parameters()).device
     served = _is_served(model)
     if isinstance(which, int):
         if served:
             return Weights(_stack(model, [which]).of(which), None)
         return Weights(_weights_of(model, torch.full((1,), which, device=device), grouped=False), None)
-    everyone = range(len(model.hyperloader_config.tasks))
-    if served and which.numel():
-        stack = _stack(model, which.unique().tolist() if may_look_at(which) else everyone)
-        return Weights(stack.sites, stack.slots[which.to(device)])
+    if which.ndim == 0:
+        return Weights(_weights_of(model, which[None].to(device), grouped=False), None)
     if may_look_at(which):
+        if served and which.numel():
+            stack = _stack(model, which.unique().tolist())
+            return Weights(stack.sites, stack.slots[which.to(device)])
         tasks, group = (tensor.to(device) for tensor in torch.unique(which, return_inverse=True))
-    else:
-        tasks, group = torch.arange(len(everyone), device=device), which.to(device)
-    return Weights(_weights_of(model, tasks, grouped=True), group)
+        return Weights(_weights_of(model, tasks, grouped=True), group)
+    everyone, which = range(len(model.hyperloader_config.tasks)), which.to(device)
+    few = len(everyone) <= which.numel()
+    if served and (few or _are_held(model, everyone)):
+        stack = _stack(model, everyone)
+        return Weights(stack.sites, stack.slots[which])
+    if few:
+        return Weights(_weights_of(model, torch.arange(len(everyone), device=device), grouped=True), which)
+    return Weights(_weights_of(model, which, grouped=True), torch.arange(which.numel(), device=device))
 
 
 def _is_served(model: "HyperLoaderModel") -> bool:
@@ -82,17 +93,28 @@ def _is_served(model: "HyperLoaderModel") -> bool:
 def _stack(model: "HyperLoaderModel", tasks: Sequence[int]) -> Stack:
     """The weights of ``tasks`` from the bank."""
     device = next(model.generators.parameters()).device
-    dtype = model.generated_dtype
-    everyone = torch.arange(len(model.hyperloader_config.tasks), device=device)
-    has_rows = model.hyperloader_config.generator == "hypernetwork"
     return model.bank.get(
         tasks,
-        dtype,
-        shared=[*model.generators.parameters(), *model.generators.buffers()],
-        own=model.task_embedding.parameters() if has_rows else [],
-        rows=lambda: model.task_embedding(everyone) if has_rows else everyone[:, None],
+        model.generated_dtype,
+        **_sources(model),
         make=lambda missing: _weights_of(model, torch.tensor(missing, device=device), grouped=True),
     )
+
+
+def _are_held(model: "HyperLoaderModel", tasks: Sequence[int]) -> bool:
+    """Whether the bank has the weights of all ``tasks``."""
+    return model.bank.holds(tasks, model.generated_dtype, **_sources(model))
+
+
+def _sources(model: "HyperLoaderModel") -> dict:
+    """What the weights come from, for the bank."""
+    everyone = torch.arange(len(model.hyperloader_config.tasks), device=next(model.generators.parameters()).device)
+    has_rows = model.hyperloader_config.generator == "hypernetwork"
+    return {
+        "shared": [*model.generators.parameters(), *model.generators.buffers()],
+        "own": model.task_embedding.parameters() if has_rows else [],
+        "rows": lambda: model.task_embedding(everyone) if has_rows else everyone[:, None],
+    }
 
 
 def _weights_of(model: "HyperLoaderModel", tasks: Tensor, grouped: bool) -> dict:

@@ -139,6 +139,22 @@ class WeightBank:
                     self._held[task] = found[task]
             return self._one_of(found, fits)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def holds(
+        self,
+        tasks: Iterable[int],
+        dtype: torch.dtype,
+        *,
+        shared: Iterable[Tensor],
+        own: Iterable[Tensor],
+        rows: Callable[[], Tensor],
+    ) -> bool:
+        """Whether ``get`` with these arguments would generate nothing."""
+        with self._lock:
+            self._drop_stale(dtype, list(shared), list(own), rows)
+            return all(task in self._held for task in tasks)
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:

@@ -14,7 +14,8 @@ IGNORED = -100  # the label that counts for nothing
 class TaskHeads(nn.Module):
     """``dropout`` and one ``nn.Linear`` per task, from the hidden size to the task's labels.
 
-    A mixed batch is one product with all heads, of which every sentence keeps the columns of its own task.
+    A mixed batch is one product with all heads, of which every sentence keeps the columns of its own task, or a product
+    for each sentence where that is less.
     """
 
     def __init__(self, hidden: int, labels: Mapping[str, Sequence[str]], dropout: float = 0.0):
@@ -55,27 +56,62 @@ class TaskHeads(nn.Module):
     def forward(self, hidden_states: Tensor, task_ids: int | Tensor, widest: bool = False) -> Tensor:
         """Logits of ``hidden_states`` (batch, tokens, hidden).
 
+        Every head that is trained takes part: those of other tasks get a gradient of zero, in a batch of one task as
+        in a mixed one, so that processes may have batches of different tasks.
+
         Args:
-            task_ids: the task of the whole batch, or of each sentence (batch,).
+            task_ids: the task of the whole batch as a number or a tensor (), or that of each sentence (batch,).
             widest: give as many columns for one task as for a mixed batch.
 
         Returns:
-            (batch, tokens, labels of that task); for a mixed batch or ``widest`` (batch, tokens, most labels of any
-            task), where the columns beyond a sentence's own labels are -inf.
+            (batch, tokens, labels of that task); for a tensor or ``widest`` (batch, tokens, most labels of any task),
+            where the columns beyond a sentence's own labels are -inf.
         """
         hidden_states = self.dropout(hidden_states)
         if isinstance(task_ids, int):
-            logits = self.heads[task_ids](hidden_states)
+            own = self.heads[task_ids]
+            others = [parameter for head in self.heads if head is not own for parameter in head.parameters()]
+            logits = own(_with(hidden_states, others))
             missing = self._widest - logits.shape[-1] if widest else 0
             return functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
         weight = torch.cat([head.weight for head in self.heads])
         bias = torch.cat([head.bias for head in self.heads])
-        logits = functional.linear(hidden_states, weight, bias)  # (batch, tokens, labels of all tasks)
-        columns = torch.arange(self._widest, device=logits.device)
+        task_ids = task_ids.reshape(-1)  # (batch,) or (1,)
+        columns = torch.arange(self._widest, device=weight.device)
         own = columns < self.sizes[task_ids][:, None]  # (batch, widest)
-        index = (self.starts[task_ids][:, None] + columns).clamp(max=logits.shape[-1] - 1)
-        chosen = logits.gather(-1, index[:, None].expand(-1, logits.shape[1], -1))
-        return chosen.masked_fill(~own[:, None], -torch.inf)
+        index = (self.starts[task_ids][:, None] + columns).clamp(max=weight.shape[0] - 1)
+        if index.numel() < weight.shape[0]:  # heads of its own for each sentence
+            weight, bias = functional.embedding(index, weight), functional.embedding(index, bias[:, None])
+            if len(task_ids) == 1:
+                logits = functional.linear(hidden_states, weight[0], bias[0, :, 0])
+            else:
+                logits = torch.baddbmm(bias.transpose(1, 2), hidden_states, weight.transpose(1, 2))
+        else:
+            logits = functional.linear(hidden_states, weight, bias)  # (batch, tokens, labels of all tasks)
+            shape = (logits.shape[0], logits.shape[1], -1)
+            logits = logits.gather(-1, index[:, None].expand(shape))
+        return logits.masked_fill(~own[:, None], -torch.inf)
+
+
+class _WithOthers(torch.autograd.Function):
+    """A tensor as it is, which then depends on others, with a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor, *others: Tensor) -> Tensor:
+        ctx.like = [(other.shape, other.numel()) for other in others]
+        ctx.options = {"dtype": others[0].dtype, "device": others[0].device}
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        zeros = torch.zeros(sum(count for _, count in ctx.like), **ctx.options)  # one, not one for each
+        parts = zeros.split([count for _, count in ctx.like])
+        return grad, *(part.view(shape) for part, (shape, _) in zip(parts, ctx.like, strict=True))
+
+
+def _with(tensor: Tensor, others: list[Tensor]) -> Tensor:
+    others = [other for other in others if other.requires_grad] if torch.is_grad_enabled() else []
+    return _WithOthers.apply(tensor, *others) if others else tensor
 
 
 def _init_head(head: nn.Linear) -> None:

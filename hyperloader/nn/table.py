@@ -45,6 +45,12 @@ class Table(nn.Module):
     def _look_up(self, shapes, kinds, tasks, grouped, dtype):
         if not kinds:
             return {}
-        found = [self.weights[name].index_select(1, tasks).to(dtype) for name in shapes]  # (sites, tasks, ...)
+        found = [_rows_of(self.weights[name], tasks).to(dtype) for name in shapes]  # (sites, tasks, ...)
         by_head = [(tensor if grouped else tensor.squeeze(1)).unbind(0) for tensor in found]
         return dict(zip(self.layout.sites_of(kinds), zip(*by_head, strict=True), strict=True))
+
+
+def _rows_of(weight: Tensor, tasks: Tensor) -> Tensor:
+    """``weight[:, tasks]``. Off the CPU ``tasks`` may name one twice: indexing adds up its gradients in a fixed order,
+    ``index_select`` in any."""
+    return weight.index_select(1, tasks) if tasks.device.type == "cpu" else weight[:, tasks]

@@ -1,5 +1,6 @@
 """TaskHeads: a mixed batch gives what each task's own head gives."""
 
+import pytest
 import torch
 
 from hyperloader.nn.heads import TaskHeads
@@ -24,3 +25,36 @@ def test_gradients_stay_with_the_tasks_of_the_batch():
     heads(torch.randn(2, 3, 5), torch.tensor([0, 2]))[..., 0].sum().backward()
     assert heads.heads[0].weight.grad.any()
     assert not heads.heads[1].weight.grad.any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_sentences_of_many_tasks(count):
+    """Then each sentence has a product of its own; the numbers and gradients are the same."""
+    heads = TaskHeads(5, {str(task): ["O", *(f"B-{kind}" for kind in range(task % 3))] for task in range(20)}).double()
+    hidden_states = torch.randn(count, 3, 5, dtype=torch.float64)
+    tasks = torch.tensor([7, 19, 7, 8])[:count]
+    logits = heads(hidden_states, tasks)
+    alone = torch.cat([heads(hidden_states[row, None], task, widest=True) for row, task in enumerate(tasks.tolist())])
+    torch.testing.assert_close(logits, alone, rtol=0, atol=1e-14)
+    found, expected = (
+        torch.autograd.grad(one.clamp(min=-9).square().sum(), heads.parameters()) for one in (logits, alone)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_one_task_that_the_host_does_not_know():
+    heads = TaskHeads(5, LABELS).double()
+    hidden_states = torch.randn(4, 3, 5, dtype=torch.float64)
+    for task in range(3):
+        expected = heads(hidden_states, task, widest=True)
+        torch.testing.assert_close(heads(hidden_states, torch.tensor(task)), expected, rtol=0, atol=1e-14)
+
+
+def test_every_trained_head_takes_part():
+    for task in (1, torch.tensor(1), torch.tensor([1, 1])):
+        heads = TaskHeads(5, LABELS)
+        heads.heads[2].requires_grad_(False)
+        heads(torch.randn(2, 3, 5), task).sum().backward()
+        assert heads.heads[1].weight.grad.any()
+        assert not heads.heads[0].weight.grad.any() and not heads.heads[0].bias.grad.any()
+        assert heads.heads[2].weight.grad is None
