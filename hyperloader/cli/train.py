@@ -102,6 +102,8 @@ def announce(config: "RunConfig", output: Path) -> None:
     sys.stdout.flush()
     if not (output / "metrics.json").exists():
         for task in config.load_tasks():
+            for note in task.notes:
+                print(f"note: {note}", file=sys.stderr)
             for warning in task.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
 

@@ -11,13 +11,15 @@ _REPAIRS = {"E": "I", "L": "I", "M": "I", "S": "B", "U": "B", "b": "B", "i": "I"
 
 
 @lru_cache(maxsize=1 << 16)
-def _is_type(name: str) -> bool:
+def is_type(name: str) -> bool:
+    """Whether `name` can be a span's type: some text without white space."""
     return bool(name) and name.split() == [name] and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _repair(tag: str) -> str:
+def suggest(tag: str) -> str:
+    """What to write in place of a tag that is not BIO."""
     prefix, dash, name = tag.partition("-")
-    if dash and _is_type(name) and prefix in _REPAIRS:
+    if dash and is_type(name) and prefix in _REPAIRS:
         return f"write '{_REPAIRS[prefix]}-{name}'"
     if tag.upper() == "O" or not tag.strip():
         return "write 'O'"
@@ -36,8 +38,8 @@ def check_bio(tags: Sequence[str]) -> None:
             inside = None
             continue
         prefix, name = tag[:2], tag[2:]
-        if prefix not in ("B-", "I-") or not _is_type(name):
-            raise ValueError(f"tag {position} {tag!r} is no BIO tag; {_repair(tag)}")
+        if prefix not in ("B-", "I-") or not is_type(name):
+            raise ValueError(f"tag {position} {tag!r} is no BIO tag; {suggest(tag)}")
         if prefix == "I-" and name != inside:
             raise ValueError(f"tag {position} {tag!r} starts a span; write 'B-{name}'")
         inside = name

@@ -1,24 +1,44 @@
 """Hugging Face data sets: by name, from local files, or saved with `save_to_disk`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .sentence import DataError, Sentence, make_sentence
+from .records import Record, make_record
+from .schemes import read_scheme
+from .sentence import DataError, Sentence
+from .splits import SPLIT_NAMES
+from .tag_names import name_tags
 
 COLUMNS = {"tokens": "tokens", "tags": "ner_tags"}
 
 
 def read_hub(
-    dataset: str | Path, config: str | None, split: str, columns: dict[str, str] | None = None
+    dataset: str | Path, config: str | None, split: str, columns: Mapping[str, str] | None = None
 ) -> list[Sentence]:
-    """The sentences of one split, in its order.
+    """The sentences of one split, in its order, in strict BIO; arguments and errors are those of `hub_records`."""
+    sentences, _ = read_scheme({split: hub_records(dataset, config, split, columns)})
+    return sentences[split]
+
+
+def hub_records(
+    dataset: str | Path,
+    config: str | None,
+    split: str,
+    columns: Mapping[str, str] | None = None,
+    name: str | None = None,
+    names: Sequence[str] | None = None,
+) -> list[Record]:
+    """The sentences of one split, in its order, with tags as text in the data set's own scheme.
 
     Args:
         dataset: a name on the Hub, a folder that `datasets.load_dataset` reads, or one that `save_to_disk` wrote.
             Code that comes with a data set is never run.
         config: the data set's configuration, None where it has one only.
-        split: `train`, `validation` or `test`.
+        split: `train`, `validation` or `test`, or another name for it that the data set has, as `dev`.
         columns: which column holds `tokens` (default `tokens`) and which `tags` (default `ner_tags`): tags as text, or
             as numbers with ClassLabel names.
+        name: the split as the data set names it, where it is none of the usual ones; also `train[90%:]`.
+        names: what numbers without ClassLabel names stand for.
 
     Raises:
         DataError: the data set, split or column does not exist or cannot be had, tags are numbers without names, or a
@@ -28,63 +48,71 @@ def read_hub(
 
     where = f"{dataset}[{split}]"
     try:
-        rows = _load(datasets, str(dataset), config, split)
+        rows = _load(datasets, str(dataset), config, split, name)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, DataError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{where}: the data set cannot be loaded ({reason}); correct dataset, config or split"
+            f"{where}: the data set cannot be loaded ({reason}); correct dataset, config or splits"
         ) from error
-    columns = COLUMNS | (columns or {})
-    for column in columns.values():
+    columns = COLUMNS | {key: str(value) for key, value in (columns or {}).items()}
+    for column in (columns["tokens"], columns["tags"]):
         if column not in rows.column_names:
             raise DataError(
                 f"{where}: there is no column {column!r}, there are {', '.join(rows.column_names)}; set columns"
             )
-    names = _label_names(rows.features[columns["tags"]], where, columns["tags"])
-    sentences = []
+    names = _label_names(rows.features[columns["tags"]], where, columns["tags"], names)
+    records = []
     for number, (tokens, tags) in enumerate(zip(rows[columns["tokens"]], rows[columns["tags"]], strict=True), 1):
-        if names is not None and tags is not None:
-            tags = _named(tags, names, f"{where}:{number}")
         if tags is None:
             raise DataError(f"{where}:{number}: the row has no tags; give every token one tag")
-        sentences.append(make_sentence(tokens, tags, f"{where}:{number}"))
-    if not sentences:
+        if names is not None and None in tags:
+            position = tags.index(None) + 1
+            raise DataError(
+                f"{where}:{number}: tag {position} must be a label from 0 to {len(names) - 1}, got None; label it"
+            )
+        records.append(make_record(tokens, tags, where, number))
+    if not records:
         raise DataError(f"{where}: the split holds no sentence; choose another")
-    return sentences
+    return name_tags(records, names)
 
 
-def _load(datasets, dataset: str, config: str | None, split: str):
+def _load(datasets, dataset: str, config: str | None, split: str, name: str | None):
     folder = Path(dataset)
+    if (folder / "state.json").is_file():
+        raise DataError(f"{dataset}: this is one split only; save a DatasetDict with train, validation and test")
     if (folder / "dataset_dict.json").is_file():
         if config is not None:
             raise DataError(f"{dataset}: a saved data set has no configurations; remove config, got {config!r}")
         splits = datasets.load_from_disk(dataset)
-        if split not in splits:
-            raise DataError(f"{dataset}: there is no split {split!r}, there are {', '.join(splits)}; rename one")
-        return splits[split]
-    if (folder / "state.json").is_file():
-        raise DataError(f"{dataset}: this is one split only; save a DatasetDict with train, validation and test")
-    return datasets.load_dataset(dataset, config, split=split)
+    elif name is not None and "[" in name:
+        return datasets.load_dataset(dataset, config, split=name)
+    else:
+        splits = datasets.load_dataset(dataset, config)
+    wanted = [name] if name is not None else [split, *SPLIT_NAMES[split]]
+    found = [one for one in wanted if one in splits]
+    if not found:
+        carved = f", or splits: {{{split}: 10%}} takes it from train" if split != "train" else ""
+        raise DataError(
+            f"{dataset}: there is no split {name or split!r}, there are {', '.join(splits)}; rename one, or name it "
+            f"with splits: {{{split}: NAME}}{carved}"
+        )
+    return splits[found[0]]
 
 
-def _label_names(feature, where: str, column: str) -> list[str] | None:
+def _label_names(feature, where: str, column: str, names: Sequence[str] | None) -> Sequence[str] | None:
     item = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     if hasattr(item, "names"):
+        if names is not None and list(names) != list(item.names):
+            raise DataError(f"{where}: column {column!r} has names of its own, {', '.join(item.names)}; remove names")
         return item.names
-    if getattr(item, "dtype", None) not in ("string", "large_string"):
+    kind = str(getattr(item, "dtype", None))
+    if "int" in kind and names is not None:
+        return names
+    if kind not in ("string", "large_string"):
         raise DataError(
             f"{where}: column {column!r} must hold lists of text or of numbers with ClassLabel names, got {feature}; "
-            "cast it to ClassLabel"
+            "cast it to ClassLabel, or say what the numbers stand for with names: [O, B-..., I-...]"
         )
     return None
-
-
-def _named(numbers: list[int], names: list[str], where: str) -> list[str]:
-    for position, number in enumerate(numbers, 1):
-        if number is None or not 0 <= number < len(names):
-            raise DataError(
-                f"{where}: tag {position} must be a label from 0 to {len(names) - 1}, got {number}; label it"
-            )
-    return [names[number] for number in numbers]

@@ -1,195 +1,124 @@
-"""Files of labelled sentences: JSONL, CoNLL columns, CSV. Every fault is a DataError with file and line."""
+"""Files of labelled sentences, by the suffix of their name. Every fault is a DataError with file and line."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from .sentence import DataError, Sentence, make_sentence
+from .column_files import read_columns
+from .csv_files import read_csv
+from .json_files import parse_json_line, read_json_array, read_json_lines
+from .parallel_files import WORDS, read_parallel
+from .records import Reading, Record
+from .schemes import read_scheme
+from .sentence import DataError, Sentence
+from .tag_names import name_tags
+from .text_files import note_invisible, read_text
+
+__all__ = ["READERS", "ReadFile", "parse_json_line", "read_file", "read_split"]
+
+READERS: dict[str, Callable[[str, str, Reading], Iterator[Record]]] = {
+    ".jsonl": read_json_lines,
+    ".conll": read_columns,
+    ".csv": read_csv,
+    ".json": read_json_array,
+    **dict.fromkeys((".conllu", ".txt", ".tsv", ".bio", ".iob", ".iob2", ".iobes", ".bilou"), read_columns),
+}
 
 
-def read_split(path: str | Path) -> list[Sentence]:
-    """The sentences of one file, in its order.
+_SPLIT_SUFFIXES = (".train", ".dev", ".valid", ".test", ".testa", ".testb")  # columns, as in eng.testa
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """The sentences of a file as they stand there, and what a user should know about how they were read."""
+
+    records: list[Record]
+    notes: list[str]
+
+
+def read_split(
+    path: str | Path, tags: str | None = None, columns: Mapping[str, str | int] | None = None
+) -> list[Sentence]:
+    """The sentences of one file, in its order, in strict BIO.
 
     Args:
-        path: the suffix names the format (all UTF-8, a byte-order mark is skipped):
+        path: the suffix names the format (all UTF-8; byte-order marks at the start of lines are dropped):
 
-            * `.jsonl`: one object a line, `{"tokens": ["show", "flights"], "tags": ["O", "O"]}`; other keys and blank
-              lines are skipped.
-            * `.conll`: one word a line, columns separated by tabs or white space, the token first, the tag last, as
-              many columns on every line; blank lines part the sentences. Skipped: `-DOCSTART-` lines, `#begin
-              document`, `#end document`, and lines whose first column is `#` alone and whose last column is no BIO tag
-              (so that the word `#` is no comment).
+            * `.jsonl`: one object a line, `{"tokens": ["show", "flights"], "tags": ["O", "O"]}`, or running text with
+              spans by character, as doccano, Label Studio and Prodigy write them: `{"text": "to Rome", "label":
+              [[3, 7, "city"]]}`; other keys and blank lines are skipped. `.json`: an array of such objects.
+            * `.conll .conllu .txt .tsv .bio .iob .iob2 .iobes .bilou`: one word a line, columns separated by tabs or
+              spaces, the token first, the tag last, as many columns on every line; blank lines, `-DOCSTART-`, `#begin
+              document` and `#end document` part the sentences. A line that starts with `#` is a comment unless it has
+              the columns of a word with a tag (so that the word `#` is no comment). A first column that only counts is
+              passed over.
             * `.csv`: with a header, either one row a sentence (columns `tokens`, `tags`, both separated by spaces) or
-              one row a word (columns `sentence`, `token`, `tag`; the rows of a sentence stand together). Other columns
-              are skipped.
+              one row a word (columns `sentence`, `token`, `tag`; the rows of a sentence stand together; an empty
+              `sentence` goes on with the one above). Other columns are skipped.
+            * a folder: `seq.in` with the words of a sentence a line, `seq.out` with their tags.
+        tags: the scheme of the tags, one of `bio`, `iob1`, `iobes`, `bilou`, or `repair`; None finds it.
+        columns: where `tokens`, `tags`, `sentence`, `text`, `spans` stand: keys of JSON, names of a header, or numbers
+            of columns (from 1, or from the end from -1).
 
     Raises:
         DataError: a missing, empty or unreadable file, an unknown suffix, bytes that are no UTF-8, or anything in it
             that is no labelled sentence; the message names file and line.
     """
-    path = Path(path)
-    reader = READERS.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{path}: the suffix must be one of {', '.join(READERS)}, got {path.suffix!r}")
-    sentences = list(reader(_read_text(path), str(path)))
-    if not sentences:
-        raise DataError(f"{path}:1: the file holds no sentence; fill it or leave the task out")
-    return sentences
+    read = read_file(path, columns=columns, repair=tags == "repair")
+    sentences, _ = read_scheme({Path(path).name: name_tags(read.records, None)}, tags)
+    return sentences[Path(path).name]
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: the file does not exist; correct the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read ({error.strerror}); make it a readable file") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = data[error.start]
-        raise DataError(f"{path}:{line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
-
-
-def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence:
-    """The sentence of one JSONL line.
+def read_file(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str | int] | None = None,
+    labelled: bool = True,
+    numbered: bool = False,
+    repair: bool = False,
+) -> ReadFile:
+    """The sentences of one file or folder as they stand there (formats: `read_split`).
 
     Args:
-        line: `{"tokens": [...], "tags": [...]}`; other keys are skipped.
-        where: the start of every error message, as `FILE:LINE`.
-        labelled: False allows a line without `tags`, whose words then all get `O`.
+        columns: as `read_split`.
+        labelled: False reads the words alone: tags are not needed, and not looked at where there are some.
+        numbered: the tags are numbers.
+        repair: spans in running text that cut a word or overlap are put right, and counted in the notes.
 
     Raises:
-        DataError: no JSON, no object, a missing key, or no labelled sentence.
+        DataError: as `read_split`, but for tags that break their scheme.
     """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        what = getattr(error, "msg", "nested too deeply")
-        raise DataError(f"{where}: invalid JSON ({what}); write one JSON object a line") from None
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: a line must be a JSON object with tokens and tags, got {type(record).__name__}")
-    for key in ("tokens", "tags") if labelled else ("tokens",):
-        if key not in record:
-            has = ", ".join(map(repr, record)) or "nothing"
-            raise DataError(f"{where}: the object has no {key!r}, it has {has}; rename or add the key")
-    tags = record.get("tags")
-    if labelled and tags is None:
-        raise DataError(f"{where}: tags must be a list of text, got null; give every token one tag")
-    return make_sentence(record["tokens"], tags, where)
+    path = Path(path)
+    how = Reading(columns or {}, labelled, numbered, repair)
+    if (path / WORDS).is_file():
+        records = list(read_parallel(path, how))
+    else:
+        reader = reader_of(path)
+        if reader is None:
+            raise DataError(f"{path}: the suffix must be one of {', '.join(READERS)}, got {path.suffix!r}")
+        text, how.notes = read_text(path)
+        records = list(reader(text, str(path), how))
+    if not records:
+        raise DataError(f"{path}:1: the file holds no sentence; fill it or leave the task out")
+    _judge_spans(how, path)
+    return ReadFile(records, how.notes + note_invisible(records, path.name))
 
 
-def _read_jsonl(text: str, path: str) -> Iterator[Sentence]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield parse_json_line(line, f"{path}:{number}")
+def reader_of(path: Path) -> Callable[[str, str, Reading], Iterator[Record]] | None:
+    """The reader for a file's name; None for a suffix that names no format."""
+    suffix = path.suffix.lower()
+    return read_columns if suffix in _SPLIT_SUFFIXES else READERS.get(suffix)
 
 
-def _is_comment(columns: list[str]) -> bool:
-    if columns[0] == "-DOCSTART-" or (columns[0] in ("#begin", "#end") and columns[1:2] == ["document"]):
-        return True
-    last = columns[-1]
-    return columns[0] == "#" and not (len(columns) > 1 and (last == "O" or last[:2] in ("B-", "I-")))
-
-
-def _read_conll(text: str, path: str) -> Iterator[Sentence]:
-    width, rows, first = None, [], 0
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            if rows:
-                yield _conll_sentence(rows, path, first)
-                rows = []
-            continue
-        columns = [column.strip() for column in line.split("\t")] if "\t" in line else line.split()
-        if _is_comment(columns):
-            continue
-        if width is None:
-            width = len(columns)
-            if width < 2:
-                raise DataError(f"{path}:{number}: a line must have a token and a tag, got {line.strip()!r}")
-        if len(columns) != width:
-            raise DataError(
-                f"{path}:{number}: the line has {len(columns)} columns where the first has {width}; "
-                "write as many on every line, and an empty line between sentences"
-            )
-        if not rows:
-            first = number
-        rows.append((number, columns[0], columns[-1]))
-    if rows:
-        yield _conll_sentence(rows, path, first)
-
-
-def _conll_sentence(rows: list[tuple[int, str, str]], path: str, first: int) -> Sentence:
-    tokens, tags = [token for _, token, _ in rows], [tag for _, _, tag in rows]
-    try:
-        return make_sentence(tokens, tags, f"{path}:{first}")
-    except DataError:
-        for count, (number, _, _) in enumerate(rows, 1):  # the same check word by word finds the line at fault
-            make_sentence(tokens[:count], tags[:count], f"{path}:{number}")
-        raise
-
-
-def _csv_rows(text: str, path: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for row in reader:
-            if row:
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}:{line}: invalid CSV ({error}); quote fields that hold commas or quotes") from None
-
-
-def _read_csv(text: str, path: str) -> Iterator[Sentence]:
-    rows = _csv_rows(text, path)
-    _, header = next(rows, (1, []))
-    header = [name.strip() for name in header]
-    if not header:
+def _judge_spans(how: Reading, path: Path) -> None:
+    if not how.span_faults:
         return
-    for wanted, read in ((("tokens", "tags"), _csv_by_sentence), (("sentence", "token", "tag"), _csv_by_word)):
-        if all(header.count(name) == 1 for name in wanted):
-            yield from read(_pick(rows, [header.index(name) for name in wanted], len(header), path), path)
-            return
-    raise DataError(
-        f"{path}:1: the header must name tokens,tags (one row a sentence) or sentence,token,tag (one row a word), "
-        f"each once, got {','.join(header)}"
-    )
-
-
-def _pick(rows, columns: list[int], width: int, path: str) -> Iterator[tuple[int, list[str]]]:
-    for line, row in rows:
-        if len(row) != width:
-            raise DataError(
-                f"{path}:{line}: the row has {len(row)} fields where the header has {width}; "
-                "quote fields that hold commas"
-            )
-        yield line, [row[column] for column in columns]
-
-
-def _csv_by_sentence(rows, path: str) -> Iterator[Sentence]:
-    for line, (tokens, tags) in rows:
-        yield make_sentence(tokens.split(), tags.split(), f"{path}:{line}")
-
-
-def _csv_by_word(rows, path: str) -> Iterator[Sentence]:
-    seen, current, words = set(), None, []
-    for line, (sentence, token, tag) in rows:
-        if sentence != current:
-            if words:
-                yield _conll_sentence(words, path, words[0][0])
-            if sentence in seen:
-                raise DataError(
-                    f"{path}:{line}: sentence {sentence!r} comes a second time; keep its rows together or renumber it"
-                )
-            seen.add(sentence)
-            current, words = sentence, []
-        words.append((line, token, tag))
-    if words:
-        yield _conll_sentence(words, path, words[0][0])
-
-
-READERS = {".jsonl": _read_jsonl, ".conll": _read_conll, ".csv": _read_csv}
+    where, fault = how.span_faults[0]
+    also = f" (also at {', '.join(place for place, _ in how.span_faults[1:3])})" if len(how.span_faults) > 1 else ""
+    counts = f"{len(how.span_faults):,} of {how.spans:,} spans do not fit words{also}"
+    if not how.repair:
+        raise DataError(
+            f"{where}: {fault}; {counts}; correct them, or set tags: repair, which widens a span to whole words, "
+            "keeps the first of two that overlap and drops one without a word"
+        )
+    how.notes.append(f"{path.name}: {counts} and were repaired, the first at {where}: {fault}")

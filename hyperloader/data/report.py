@@ -8,8 +8,10 @@ from .tasks import SPLITS, Task
 
 
 def report(tasks: Sequence[Task], formulation=None) -> str:
-    """The table of `report_rows` as plain text, the tasks' warnings below it."""
-    return render(report_rows(tasks, formulation), [warning for task in tasks for warning in task.warnings])
+    """The table of `report_rows` as plain text, below it how the files were read, and the tasks' warnings."""
+    notes = "".join(f"\nnote: {note}" for task in tasks for note in task.notes)
+    warnings = "".join(f"\nwarning: {warning}" for task in tasks for warning in task.warnings)
+    return render(report_rows(tasks, formulation)) + notes + warnings
 
 
 def report_rows(tasks: Sequence[Task], formulation=None) -> list[dict[str, str | int | float]]:
@@ -62,10 +64,10 @@ def _encoding_counts(formulation, name: str, split: str, sentences: Sequence) ->
     return {key: after[key] - before[key] for key in after if key not in ("sentences", "words")}
 
 
-def render(rows: Sequence[dict[str, str | int | float]], warnings: Sequence[str] = ()) -> str:
-    """The rows as a plain-text table: text on the left, numbers on the right; the warnings below, one a line."""
+def render(rows: Sequence[dict[str, str | int | float]]) -> str:
+    """The rows as a plain-text table: text on the left, numbers on the right."""
     if not rows:
-        return "\n".join(f"warning: {warning}" for warning in warnings)
+        return ""
     columns = list(rows[0])
     cells = [[column.replace("_", " ") for column in columns]]
     cells += [[f"{value:,}" if not isinstance(value, str) else value for value in row.values()] for row in rows]
@@ -79,4 +81,4 @@ def render(rows: Sequence[dict[str, str | int | float]], warnings: Sequence[str]
         for line in cells
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines + [f"warning: {warning}" for warning in warnings])
+    return "\n".join(lines)

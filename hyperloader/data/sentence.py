@@ -1,6 +1,7 @@
 """A labelled sentence, and the error that every fault in a user's data raises."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,10 +32,51 @@ def _token_fault(token: str) -> str | None:
     if not token:
         return "is empty; remove it together with its tag"
     if token.split() != [token]:
-        return f"{token!r} holds white space; split it into several tokens with a tag each"
+        space = next(character for character in token if character.isspace())
+        named = "" if space == " " else f" ({describe_character(space)})"
+        return f"{token!r} holds white space{named}; split it into several tokens with a tag each"
     if any("\ud800" <= character <= "\udfff" for character in token):
         return f"{token!r} holds half of a surrogate pair, which is no text; repair it"
     return None
+
+
+def describe_character(character: str) -> str:
+    """`U+00A0 no-break space`: what cannot be seen, by number and name."""
+    name = unicodedata.name(character, "control character").lower()
+    return f"U+{ord(character):04X} {name}"
+
+
+def check_words(tokens: Sequence, tags: Sequence | None, where: Callable[[int | None], str]) -> None:
+    """Check that `tokens` are words, and `tags` as many texts or as many numbers, whatever they say.
+
+    Args:
+        where: gives `FILE:LINE` of the sentence for None, of a word for its position (from 0).
+
+    Raises:
+        DataError: as `make_sentence`.
+    """
+    kinds = {"tokens": (str,), "tags": (str, int)}
+    for name, values in (("tokens", tokens), ("tags", tags)):
+        if values is None and name == "tags":
+            continue
+        if not isinstance(values, (list, tuple)):
+            raise DataError(f"{where(None)}: {name} must be a list of text, got {type(values).__name__}")
+        for position, value in enumerate(values):
+            if not isinstance(value, kinds[name]) or isinstance(value, bool) or type(value) is not type(values[0]):
+                raise DataError(
+                    f"{where(None)}: {name} must be a list of text, got {value!r} at position {position + 1}"
+                )
+    if not tokens:
+        raise DataError(f"{where(None)}: the sentence is empty; remove it or give it tokens")
+    if tags is not None and len(tokens) != len(tags):
+        raise DataError(
+            f"{where(None)}: tokens and tags must be equally many, got {len(tokens)} tokens and {len(tags)} tags; "
+            "give every token one tag"
+        )
+    for position, token in enumerate(tokens):
+        fault = _token_fault(token)
+        if fault:
+            raise DataError(f"{where(position)}: token {position + 1} {fault}")
 
 
 def make_sentence(tokens: Sequence[str], tags: Sequence[str] | None, where: str) -> Sentence:
@@ -49,27 +91,12 @@ def make_sentence(tokens: Sequence[str], tags: Sequence[str] | None, where: str)
         DataError: no words, unequal lengths, a token or tag that is no text, an empty token or one with white space,
             tags that are no BIO.
     """
-    for name, values in (("tokens", tokens), ("tags", tags)):
-        if values is None and name == "tags":
-            continue
-        if not isinstance(values, (list, tuple)):
-            raise DataError(f"{where}: {name} must be a list of text, got {type(values).__name__}")
-        for position, value in enumerate(values, 1):
-            if not isinstance(value, str):
-                raise DataError(f"{where}: {name} must be a list of text, got {value!r} at position {position}")
-    if not tokens:
-        raise DataError(f"{where}: the sentence is empty; remove it or give it tokens")
+    check_words(tokens, tags, lambda position: where)
     if tags is None:
         tags = ("O",) * len(tokens)
-    if len(tokens) != len(tags):
-        raise DataError(
-            f"{where}: tokens and tags must be equally many, got {len(tokens)} tokens and {len(tags)} tags; "
-            "give every token one tag"
-        )
-    for position, token in enumerate(tokens, 1):
-        fault = _token_fault(token)
-        if fault:
-            raise DataError(f"{where}: token {position} {fault}")
+    for position, tag in enumerate(tags, 1):
+        if not isinstance(tag, str):
+            raise DataError(f"{where}: tags must be a list of text, got {tag!r} at position {position}")
     try:
         check_bio(tags)
     except ValueError as error:

@@ -2,30 +2,42 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from hyperloader.config import did_you_mean
 
+from .schemes import TAGS
 from .sentence import DataError
 
-KEYS = ("name", "path", "dataset", "config", "columns")
-COLUMN_KEYS = ("tokens", "tags")
+KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names")
+COLUMN_KEYS = ("tokens", "tags", "sentence", "text", "spans")
+SPLIT_KEYS = ("train", "validation", "test", "seed")
+_SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """One task as the file names it: `path`, or `dataset` with `config` and `columns`; `where` is `FILE:LINE`."""
+    """One task as the file names it: `path`, or `dataset` with `config`; `where` is `FILE:LINE`.
+
+    columns: names or numbers of columns. splits: the file or the split of the data set by name of the split. shares:
+    the part of train that a split is carved from, with `seed`. tags: the scheme. names: what numbers as tags stand for.
+    """
 
     name: str
     where: str
     path: Path | None = None
     dataset: str | None = None
     config: str | None = None
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | int] | None = None
+    splits: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    tags: str | None = None
+    names: list[str] | None = None
 
 
 def read_task_file(path: Path) -> list[TaskEntry]:
@@ -71,21 +83,62 @@ def _entry(node, path: Path) -> TaskEntry:
         raise DataError(f"{where}: the task has no name; add name: NAME")
     if ("path" in fields) == ("dataset" in fields):
         raise DataError(f"{where}: a task must have either path or dataset, got {', '.join(fields)}")
-    columns = fields.pop("columns", None)
+    special = {key: fields.pop(key) for key in ("columns", "splits", "names") if key in fields}
     values = {key: _text(value, key, path) for key, value in fields.items()}
+    if values.get("tags", TAGS[0]) not in TAGS:
+        hint = did_you_mean(values["tags"], TAGS) or f"must be one of {', '.join(TAGS)}"
+        raise DataError(f"{path}:{_line(fields['tags'])}: tags {values['tags']!r}; {hint}")
     if "path" in values:
-        if columns is not None or "config" in values:
-            raise DataError(f"{where}: config and columns go with dataset only; remove them or path")
+        if "config" in values:
+            raise DataError(f"{where}: config goes with dataset only; remove it or path")
         values["path"] = path.parent / _expand(values["path"], f"{path}:{_line(fields['path'])}")
     else:
         values["dataset"] = _expand(values["dataset"], f"{path}:{_line(fields['dataset'])}")
         local = path.parent / values["dataset"]
         if local.exists() or values["dataset"].startswith((".", "/")):
             values["dataset"] = str(local)
-    if columns is not None:
-        fields = _mapping(columns, path, COLUMN_KEYS)
-        values["columns"] = {key: _text(value, key, path) for key, value in fields.items()}
+    if "columns" in special:
+        fields = _mapping(special["columns"], path, COLUMN_KEYS)
+        values["columns"] = {key: _column(value, key, path) for key, value in fields.items()}
+    if "splits" in special:
+        values |= _splits(special["splits"], path)
+    if "names" in special:
+        node = special["names"]
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            raise DataError(f"{path}:{_line(node)}: names must be a list of tags, as [O, B-city, I-city]")
+        values["names"] = [_text(one, "names", path) for one in node.value]
     return TaskEntry(where=where, **values)
+
+
+def _column(node, key: str, path: Path) -> str | int:
+    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int":
+        return int(yaml.safe_load(node.value))
+    return _text(node, key, path)
+
+
+def _splits(node, path: Path) -> dict:
+    """`splits`, `shares` and `seed` of an entry: a name is a file or a split, a number or a percentage a share."""
+    fields = _mapping(node, path, SPLIT_KEYS)
+    values: dict = {"splits": {}, "shares": {}}
+    for key, value in fields.items():
+        where = f"{path}:{_line(value)}"
+        text = value.value.strip() if isinstance(value, yaml.ScalarNode) else ""
+        if key == "seed":
+            if not text.isdecimal():
+                raise DataError(f"{where}: seed must be a whole number, at least 0, got {text or value.id!r}")
+            values["seed"] = int(text)
+        elif match := _SHARE.fullmatch(text):
+            share = float(match[1]) / (100 if match[2] else 1)
+            if key == "train" or not 0 < share < 1:
+                raise DataError(f"{where}: a share must be of validation or test, above 0% and below 100%, got {text}")
+            values["shares"][key] = share
+        else:
+            values["splits"][key] = _text(value, key, path)
+    if sum(values["shares"].values()) >= 1:
+        raise DataError(f"{path}:{_line(node)}: the shares of splits must leave something for train; lower them")
+    if "seed" in values and not values["shares"]:
+        raise DataError(f"{path}:{_line(node)}: seed goes with a share, as {{validation: 10%, seed: 1}}; remove it")
+    return values
 
 
 def _line(node) -> int:

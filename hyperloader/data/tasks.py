@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .bio import label_list
-from .hub import read_hub
-from .readers import READERS, read_split
+from .hub import hub_records
+from .readers import read_file
+from .records import Record
+from .schemes import read_scheme
 from .sentence import DataError, Sentence
+from .splits import SPLITS, carve, find_files
+from .tag_names import name_tags
 from .task_file import TaskEntry, read_task_file
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass
 class Task:
-    """One task: its sentences by split, its labels (`O` first, from all splits), and what a user should know about
-    it.
+    """One task: its sentences by split, its labels (`O` first, from all splits), `warnings` about its data, and `notes`
+    on how its files were read.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Task:
     test: list[Sentence]
     labels: list[str]
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def load_tasks(task_file: str | Path) -> list[Task]:
@@ -35,11 +38,14 @@ def load_tasks(task_file: str | Path) -> list[Task]:
 
         tasks:
           - name: atis
-            path: ${HYPERLOADER_DATA}/atis        # a folder with train, validation, test as .jsonl, .conll or .csv
+            path: ${HYPERLOADER_DATA}/atis        # a folder with train, validation, test in a format of read_split
           - name: news
             dataset: conll2003                    # a Hugging Face data set: name or path
-            config: default                       # optional
-            columns: {tokens: tokens, tags: ner_tags}   # optional
+            config: default                       # optional, as all that follows
+            columns: {tokens: tokens, tags: ner_tags}   # names, or numbers from 1 in files of columns
+            splits: {validation: 10%, seed: 1}    # a file, a split of the data set, or a share of train
+            tags: iob1                            # bio, iob1, iobes, bilou or repair; found where it is not given
+            names: [O, B-PER, I-PER]              # of tags that are numbers
 
     Relative paths start at the file's folder; `~` and environment variables are expanded. Labels are collected from all
     splits: a type that training never shows is kept, and named in the task's `warnings`.
@@ -52,29 +58,45 @@ def load_tasks(task_file: str | Path) -> list[Task]:
 
 def load_task(entry: TaskEntry) -> Task:
     """The task that one entry of a task file names. Raises DataError as `load_tasks` does."""
-    if entry.path is not None:
-        splits = _read_folder(entry)
-    else:
-        splits = {split: read_hub(entry.dataset, entry.config, split, entry.columns) for split in SPLITS}
+    wanted = [split for split in SPLITS if split not in entry.shares]
+    records, notes = (_read_folder if entry.path is not None else _read_dataset)(entry, wanted)
+    splits, converted = read_scheme(
+        {split: name_tags(some, entry.names) for split, some in records.items()}, entry.tags
+    )
+    notes += converted
+    if entry.shares:
+        count = len(splits["train"])
+        try:
+            splits |= carve(splits["train"], entry.shares, entry.seed)
+        except DataError as error:
+            raise DataError(f"{entry.where}: task {entry.name!r}: {error}") from None
+        parts = " and ".join(f"{split} {len(splits[split]):,}" for split in entry.shares)
+        notes.append(f"{parts} of {count:,} sentences of train were carved with seed {entry.seed}")
+    splits = {split: splits[split] for split in SPLITS}
     labels = label_list(sentence for sentences in splits.values() for sentence in sentences)
-    return Task(entry.name, **splits, labels=labels, warnings=_unseen_types(entry.name, splits))
+    warnings = _unseen_types(entry.name, splits)
+    return Task(entry.name, **splits, labels=labels, warnings=warnings, notes=[f"{entry.name}: {one}" for one in notes])
 
 
-def _read_folder(entry: TaskEntry) -> dict[str, list[Sentence]]:
+def _read_folder(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
     folder = entry.path
     if not folder.is_dir():
         wrong = "is no folder" if folder.exists() else "does not exist"
         raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {wrong}; correct path")
-    files = {}
-    for split in SPLITS:
-        found = [folder / f"{split}{suffix}" for suffix in READERS if (folder / f"{split}{suffix}").exists()]
-        if len(found) != 1:
-            names = " and ".join(file.name for file in found) or f"no {split}{'|'.join(READERS)}"
-            raise DataError(
-                f"{entry.where}: the folder {folder} of task {entry.name!r} has {names}; give it exactly one"
-            )
-        files[split] = found[0]
-    return {split: read_split(file) for split, file in files.items()}
+    try:
+        files, notes = find_files(folder, entry.splits, wanted)
+    except DataError as error:
+        raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {error}") from None
+    how = {"columns": entry.columns, "numbered": entry.names is not None, "repair": entry.tags == "repair"}
+    read = {split: read_file(file, **how) for split, file in files.items()}
+    return {split: one.records for split, one in read.items()}, notes + [n for one in read.values() for n in one.notes]
+
+
+def _read_dataset(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
+    return {
+        split: hub_records(entry.dataset, entry.config, split, entry.columns, entry.splits.get(split), entry.names)
+        for split in wanted
+    }, []
 
 
 def _unseen_types(name: str, splits: dict[str, list[Sentence]]) -> list[str]:

@@ -54,7 +54,7 @@ def test_a_task_file_may_name_a_data_set(tmp_path):
     ("tokens", "tags", "message"),
     [
         ([["a"], ["a", "b"]], [[0], [0]], "d[train]:2: tokens and tags must be equally many"),
-        ([["a"], ["b"]], [[0], [2]], "d[train]:2: tag 1 'I-city' starts a span; write 'B-city'"),
+        ([["a", "b"], ["b"]], [[0, 3], [2]], "d[train]:2: tag 1 'I-city' starts a span; write 'B-city'"),
         ([["a"], []], [[0], []], "d[train]:2: the sentence is empty"),
         ([["a"], ["b c"]], [[0], [0]], "d[train]:2: token 1 'b c' holds white space"),
         ([["a"], [None]], [[0], [0]], "d[train]:2: tokens must be a list of text, got None"),
@@ -87,7 +87,7 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="no configurations; remove config, got 'en'"):
         read_hub(folder, "en", "train")
     good().to_parquet(tmp_path / "files" / "train.parquet")
-    with pytest.raises(DataError, match="cannot be loaded"):
+    with pytest.raises(DataError, match="there is no split 'test', there are train; .*splits: {test: 10%}"):
         read_hub(tmp_path / "files", None, "test")
     with pytest.raises(DataError, match="cannot be loaded"):
         read_hub(tmp_path / "nowhere", None, "train")

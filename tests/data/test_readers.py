@@ -62,7 +62,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
         ("a.conll", b"a O\n\xe4 O\n", 2, "byte 0xe4 is not UTF-8"),
         ("a.conll", "a NN O\nb O\n", 2, "has 2 columns where the first has 3"),
         ("a.conll", "a\n", 1, "a token and a tag"),
-        ("a.conll", "a O\n\nb O\nc I-x\nd O\n", 4, "tag 2 'I-x' starts a span"),
+        ("a.conll", "a B-x\n\nb O\nc I-x\nd O\n", 4, "tag 2 'I-x' starts a span"),
         ("a.conll", "a O\n\nb O\n#tag X-y\n", 4, "is no BIO tag"),
         ("a.conll", "a\tO\n\tO\n", 2, "token 2 is empty"),
         ("a.conll", "a b\tO\n", 1, "holds white space"),
@@ -72,9 +72,9 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
         ("a.csv", 'tokens,tags\n"a,O\n', 2, "invalid CSV"),
         ("a.csv", "words,tags\na,O\n", 1, "got words,tags"),
         ("a.csv", "tokens,tags,tags\na,O,O\n", 1, "each once"),
-        ("a.csv", "sentence,token,tag\n1,a,O\n2,b,O\n2,c,I-x\n", 4, "tag 2 'I-x'"),
+        ("a.csv", "sentence,token,tag\n1,a,B-x\n2,b,O\n2,c,I-x\n", 4, "tag 2 'I-x'"),
         ("a.csv", "sentence,token,tag\n1,a,O\n2,b,O\n1,c,O\n", 4, "comes a second time"),
-        ("a.csv", 'tokens,tags\n"a\nb",O O\nc,I-x\n', 4, "starts a span"),
+        ("a.csv", 'tokens,tags\n"a\nb",O B-x\nc,I-x\n', 4, "starts a span"),
         ("a.jsonl", "", 1, "no sentence"),
         ("a.jsonl", "\n\n", 1, "no sentence"),
         ("a.conll", "-DOCSTART- O\n", 1, "no sentence"),
@@ -97,8 +97,8 @@ def test_files_that_are_not_there(tmp_path):
     (tmp_path / "b.jsonl").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
         read_split(tmp_path / "b.jsonl")
-    with pytest.raises(DataError, match=r"one of .jsonl, .conll, .csv, got '.txt'"):
-        read_split(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"one of .jsonl, .conll, .csv, .*, got '.doc'"):
+        read_split(tmp_path / "a.doc")
 
 
 def test_a_line_without_tags_only_where_that_is_meant():

@@ -59,7 +59,7 @@ def test_a_data_set_is_a_name_or_a_path(tmp_path):
         ("tasks: [{path: b}]", 1, "the task has no name"),
         ("tasks: [{name: a}]", 1, "must have either path or dataset, got name"),
         ("tasks: [{name: a, path: b, dataset: c}]", 1, "must have either path or dataset"),
-        ("tasks: [{name: a, path: b, config: c}]", 1, "config and columns go with dataset only"),
+        ("tasks: [{name: a, path: b, config: c}]", 1, "config goes with dataset only"),
         ("tasks: [{name: 3, path: b}]", 1, "name must be text, got '3'; put it in quotes"),
         ("tasks: [{name: yes, path: b}]", 1, "name must be text"),
         ("tasks: [{name: a, path: [b]}]", 1, "path must be text, got sequence"),

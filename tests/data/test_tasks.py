@@ -44,7 +44,9 @@ def test_splits_may_have_different_formats(tmp_path):
 
 def test_missing_and_doubled_files_are_named_with_the_line_of_the_task(tmp_path):
     task_file = write_task(tmp_path / "t", train=[["O"]], validation=[["O"]])
-    with pytest.raises(DataError, match=rf"{task_file}:2: .*of task 't' has no test\.jsonl\|\.conll\|\.csv"):
+    with pytest.raises(
+        DataError, match=rf"{task_file}:2: .*of task 't' has no test .*it holds train\.jsonl, validation\.jsonl;"
+    ):
         load_tasks(task_file)
     (tmp_path / "t" / "test.conll").write_text("a O\n")
     (tmp_path / "t" / "test.csv").write_text("tokens,tags\na,O\n")
@@ -63,7 +65,7 @@ def test_missing_folders_are_named(tmp_path):
 
 
 def test_a_fault_in_a_split_names_its_own_file_and_line(tmp_path):
-    task_file = write_task(tmp_path / "t", train=[["O"], ["I-x"]], validation=[["O"]], test=[["O"]])
+    task_file = write_task(tmp_path / "t", train=[["O"], ["I-x"]], validation=[["B-x"]], test=[["O"]])
     with pytest.raises(DataError, match=rf"{tmp_path}/t/train\.jsonl:2: tag 1 'I-x' starts a span"):
         load_tasks(task_file)
 

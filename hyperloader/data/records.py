@@ -1,0 +1,58 @@
+"""What a reader hands on: words and tags as they stand in a file, checked for all but the tags' scheme."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .sentence import DataError, check_words
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One sentence of a file.
+
+    tokens: the words. tags: one a word, as text or as numbers, in the file's own scheme; None where none were asked
+    for. path, line: where the sentence starts. lines: the line of every word, where words have lines of their own.
+    """
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...] | tuple[int, ...] | None
+    path: str
+    line: int
+    lines: tuple[int, ...] = ()
+
+    def where(self, position: int | None = None) -> str:
+        """`FILE:LINE` of the sentence, or of the word at `position` (from 0)."""
+        return f"{self.path}:{self.lines[position] if self.lines and position is not None else self.line}"
+
+
+@dataclass
+class Reading:
+    """How a file is read, and what was met on the way.
+
+    columns: which column or key holds what, where it is not the format's own. labelled: whether tags are needed; else
+    they are not looked at. numbered: whether tags are numbers. repair: whether spans that cut a word or overlap are
+    put right. notes: what a user should know. span_faults: (FILE:LINE, fault) of spans in running text; spans: how many
+    there were.
+    """
+
+    columns: Mapping[str, str | int] = field(default_factory=dict)
+    labelled: bool = True
+    numbered: bool = False
+    repair: bool = False
+    notes: list[str] = field(default_factory=list)
+    span_faults: list[tuple[str, str]] = field(default_factory=list)
+    spans: int = 0
+
+
+def make_record(
+    tokens: Sequence, tags: Sequence | None, path: str, line: int, lines: tuple[int, ...] = (), *, labelled: bool = True
+) -> Record:
+    """A record of checked words. Raises DataError for whatever `make_sentence` refuses but the tags' scheme."""
+
+    def where(position: int | None = None) -> str:
+        return f"{path}:{lines[position] if lines and position is not None else line}"
+
+    if labelled and tags is None:
+        raise DataError(f"{where()}: tags must be a list of text, got null; give every token one tag")
+    check_words(tokens, tags if labelled else None, where)
+    return Record(tuple(tokens), tuple(tags) if labelled else None, path, line, lines)
