@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hyperloader.checkpoints.tensors import check_numbers, check_tensors, read_tensors
 from hyperloader.config import HyperLoaderConfig
+from hyperloader.json_file import read_json
 
 TENSORS, DESCRIPTION = "model.safetensors", "hyperloader.json"
 FORMAT = 1
@@ -67,18 +69,8 @@ class Stored:
                 )
 
     def check_tensors(self, wanted: dict[str, Tensor]) -> None:
-        """Raise ``ValueError`` unless the stored tensors are exactly ``wanted``, by name and shape."""
-        path = self.folder / TENSORS
-        missing, extra = sorted(wanted.keys() - self.tensors.keys()), sorted(self.tensors.keys() - wanted.keys())
-        if missing or extra:
-            raise ValueError(
-                f"{path}: tensors missing: {', '.join(missing) or 'none'}; extra: {', '.join(extra) or 'none'}"
-            )
-        for name, tensor in wanted.items():
-            if tensor.shape != self.tensors[name].shape:
-                raise ValueError(
-                    f"{path}: {name} must have shape {tuple(tensor.shape)}, got {tuple(self.tensors[name].shape)}"
-                )
+        """Raise ``ValueError`` unless the stored tensors are those ``wanted``, and their numbers finite."""
+        check_tensors(self.folder / TENSORS, self.tensors, wanted)
 
 
 def save(
@@ -90,10 +82,12 @@ def save(
 ) -> None:
     """Write a checkpoint; the files of an older one stay intact until the new ones are complete.
 
-    Raises ``ValueError`` for a folder with tensors of something else.
+    Raises ``ValueError`` for a folder with tensors of something else, and for weights that are NaN or infinite.
     """
     import safetensors.torch
 
+    for name, tensor in tensors.items():
+        check_numbers("this model", name, tensor)
     folder = own_folder(folder, DESCRIPTION)
     _check_generator(folder / DESCRIPTION, config.generator)
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
@@ -114,8 +108,6 @@ def save(
 
 def load(folder: str | Path) -> Stored:
     """Read a checkpoint's files; raises ``FileNotFoundError`` or ``ValueError`` naming the file and what is wrong."""
-    import safetensors.torch
-
     folder = Path(folder)
     for name in (TENSORS, DESCRIPTION):
         if not (folder / name).is_file():
@@ -123,7 +115,7 @@ def load(folder: str | Path) -> Stored:
     description = read_description(folder / DESCRIPTION, "a checkpoint's description", _FIELDS)
     content = read_hashed(folder / TENSORS, description["sha256"], DESCRIPTION)
     config = config_of(description["config"], folder / DESCRIPTION)
-    return Stored(folder, config, safetensors.torch.load(content), description["backbone"])
+    return Stored(folder, config, read_tensors(folder / TENSORS, content), description["backbone"])
 
 
 def fingerprint(backbone: nn.Module, without: set[str]) -> dict[str, list]:
@@ -208,11 +200,8 @@ def read_description(path: Path, what: str, fields: Mapping[str, type]) -> dict:
 
     A field's name may have two parts, as in ``backbone.name``.
     """
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not {what}: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    description = read_json(path, what)
+    if description.get("format") != FORMAT:
         raise ValueError(f"{path}: not {what} of format {FORMAT}")
     for field, kind in fields.items():
         outer, _, inner = field.rpartition(".")

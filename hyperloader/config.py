@@ -1,11 +1,22 @@
 """Every size and switch of a HyperLoader model, validated once."""
 
-import difflib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from hyperloader.json_file import read_json
+from hyperloader.validation import (
+    check_choice,
+    check_names,
+    check_positive,
+    check_switch,
+    check_whole,
+    did_you_mean,  # noqa: F401  # where it was before
+    listed,
+    nearest,
+    shown,
+)
 
 ADAPTER_SITES = ("feed_forward", "self_attention")  # in the order of their positions
 LORA_SITES = (
@@ -81,25 +92,24 @@ class HyperLoaderConfig:
     init: str = "published"
 
     def __post_init__(self):
-        object.__setattr__(self, "tasks", _names("tasks", self.tasks))
+        object.__setattr__(self, "tasks", check_names("tasks", self.tasks))
         if not self.tasks:
             raise ValueError("tasks must name at least one task, got none")
         for site_argument, known in (("adapter_sites", ADAPTER_SITES), ("lora_sites", LORA_SITES)):
-            sites = _names(site_argument, getattr(self, site_argument))
+            sites = check_names(site_argument, getattr(self, site_argument))
             for site in sites:
-                _check_choice(site_argument, site, known)
+                check_choice(site_argument, site, known)
             object.__setattr__(self, site_argument, tuple(sorted(sites, key=POSITIONS.get)))
         for name in _SIZES:
-            _check_size(name, getattr(self, name))
+            check_whole(name, getattr(self, name))
         if self.bottleneck is not None:
-            _check_size("bottleneck", self.bottleneck)
+            check_whole("bottleneck", self.bottleneck)
         for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            check_switch(name, getattr(self, name))
         for name, known in _CHOICES.items():
-            _check_choice(name, getattr(self, name), known)
+            check_choice(name, getattr(self, name), known)
         for name in _POSITIVE:
-            _check_positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         if self.labels is not None:
             object.__setattr__(self, "labels", _labels(self.labels, self.tasks))
 
@@ -125,9 +135,9 @@ class HyperLoaderConfig:
     def task_id(self, task: str) -> int:
         """Index of ``task`` in ``tasks``."""
         if not isinstance(task, str):
-            raise TypeError(f"task must be a task's name, got {task!r:.80}; a batch of several tasks takes task_ids")
+            raise TypeError(f"task must be a task's name, got {shown(task)}; a batch of several tasks takes task_ids")
         if task not in self.tasks:
-            raise ValueError(f"task must be one of {', '.join(self.tasks)}, got {task!r}{_nearest(task, self.tasks)}")
+            raise ValueError(f"task must be one of {listed(self.tasks)}, got {task!r}{nearest(task, self.tasks)}")
         return self.tasks.index(task)
 
     def to_dict(self) -> dict:
@@ -140,7 +150,7 @@ class HyperLoaderConfig:
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(f"unknown key {key!r} in the HyperLoader config{_nearest(key, known)}")
+                raise ValueError(f"unknown key {key!r} in the HyperLoader config{nearest(key, known)}")
         if "tasks" not in values:
             raise ValueError("tasks must be given in the HyperLoader config, got none")
         return cls(**values)
@@ -152,70 +162,23 @@ class HyperLoaderConfig:
     @classmethod
     def from_json(cls, path: str | Path) -> "HyperLoaderConfig":
         """Read what ``to_json`` wrote."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not a JSON file: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: must hold one JSON object, got {type(values).__name__}")
+        values = read_json(path)
         try:
             return cls.from_dict(values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
 
-def did_you_mean(name, known) -> str | None:
-    """``did you mean 'x'?`` with the one of ``known`` that is spelled most like ``name``, None if none is."""
-    close = difflib.get_close_matches(str(name), [str(one) for one in known], n=1)
-    return f"did you mean {close[0]!r}?" if close else None
-
-
-def _nearest(name, known) -> str:
-    hint = did_you_mean(name, known)
-    return f"; {hint}" if hint else ""
-
-
-def _names(argument: str, values) -> tuple[str, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise TypeError(f"{argument} must be a list of strings, got {values!r}")
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(f"{argument} must be a list of strings, got {value!r} in it")
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{argument} must be distinct, got {value!r} {values.count(value)} times")
-    return tuple(values)
-
-
-def _check_choice(argument: str, value, known) -> None:
-    if value not in known:
-        raise ValueError(f"{argument} must be one of {', '.join(known)}, got {value!r}{_nearest(value, known)}")
-
-
-def _check_size(argument: str, value) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} must be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{argument} must be at least 1, got {value}")
-
-
-def _check_positive(argument: str, value) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{argument} must be positive and finite, got {value}")
-
-
 def _labels(labels, tasks) -> dict[str, tuple[str, ...]]:
     if not isinstance(labels, Mapping):
-        raise TypeError(f"labels must map every task to its labels, got {labels!r}")
+        raise TypeError(f"labels must map every task to its labels, got {shown(labels)}")
     for task in tasks:
         if task not in labels:
             raise ValueError(f"labels must hold every task, got none for {task!r}")
     for task in labels:
         if task not in tasks:
-            raise ValueError(f"labels must hold only the tasks, got {task!r}{_nearest(task, tasks)}")
-    named = {task: _names(f"labels[{task!r}]", labels[task]) for task in tasks}
+            raise ValueError(f"labels must hold only the tasks, got {task!r}{nearest(task, tasks)}")
+    named = {task: check_names(f"labels[{task!r}]", labels[task]) for task in tasks}
     for task, names in named.items():
         if not names:
             raise ValueError(f"labels[{task!r}] must hold at least one label, got none")

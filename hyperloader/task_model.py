@@ -21,6 +21,7 @@ from hyperloader.checkpoint import (
     read_hashed,
     replace_files,
 )
+from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.heads import TaskHeads, classify, task_heads
@@ -117,7 +118,10 @@ class TaskModel(nn.Module):
         with torch.device("meta"):
             again = _build(description, copy.deepcopy(self.config), "this model")
         wanted = _by_name(again, again.state_dict())
-        _check_tensors(tensors, wanted, "this model, which its backbone's class and config do not build again")
+        check_shapes("this model, which its backbone's class and config do not build again", tensors, wanted)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                check_numbers("this model", name, tensor)
         folder = own_folder(folder, DESCRIPTION)
         text = json.dumps(description, ensure_ascii=False, indent=1)
         replace_files({folder / name: content for name, content in (files | {DESCRIPTION: text.encode()}).items()})
@@ -131,7 +135,6 @@ class TaskModel(nn.Module):
         Raises:
             FileNotFoundError, ValueError: a missing, truncated or foreign file.
         """
-        import safetensors.torch
         import transformers
 
         folder = Path(folder)
@@ -144,11 +147,11 @@ class TaskModel(nn.Module):
         contents = {name: read_hashed(folder / name, sha256, DESCRIPTION) for name, sha256 in hashes.items()}
         config = _read_config(description, folder)
         model = _build(description, config, str(folder / DESCRIPTION))
-        tensors = safetensors.torch.load(contents[TENSORS])
+        tensors = read_tensors(folder / TENSORS, contents[TENSORS])
         if GENERATION in hashes:
             model.backbone.generation_config = transformers.GenerationConfig.from_pretrained(folder)
         by_name = _by_name(model, model.state_dict())
-        _check_tensors(tensors, by_name, folder / TENSORS)
+        check_tensors(folder / TENSORS, tensors, by_name)
         with torch.no_grad():
             for name, tensor in tensors.items():  # in the dtype that they were saved in
                 by_name[name].data = tensor
@@ -165,17 +168,6 @@ def _by_name(model: TaskModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     """What a checkpoint holds: every parameter and buffer of the ``state``, what is tied once."""
     found = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: tensor for name, tensor in found.items() if name in state}
-
-
-def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor], where: object) -> None:
-    """Raise ``ValueError``, beginning with ``where``, unless names and shapes are the same."""
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    if missing or extra:
-        names = f"tensors missing: {', '.join(missing) or 'none'}; extra: {', '.join(extra) or 'none'}"
-        raise ValueError(f"{where}: {names}")
-    for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape:
-            raise ValueError(f"{where}: {name} must have shape {tuple(tensor.shape)}, got {tuple(found[name].shape)}")
 
 
 def _is_without_pooler(backbone: nn.Module) -> bool:

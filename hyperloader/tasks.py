@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hyperloader.config import HyperLoaderConfig, did_you_mean
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.validation import did_you_mean
 
 if TYPE_CHECKING:
     from hyperloader.model import HyperLoaderModel

@@ -59,7 +59,8 @@ def test_what_cannot_be_built_again_is_not_saved(tmp_path):
     ("file", "text", "message"),
     [
         ("task.json", "{", "task.json: not the description of a task's model"),
-        ("task.json", "[]", "not the description of a task's model of format 1"),
+        ("task.json", "{}", "not the description of a task's model of format 1"),
+        ("task.json", "[]", r"not the description of a task's model: must hold one JSON object, got \[\]"),
         ("task.json", '{"format": 1, "sha256": 3}', "task.json: sha256 must be a dict, got 3"),
         ("config.json", "{", "config.json: truncated, changed, or not the file that task.json describes"),
     ],

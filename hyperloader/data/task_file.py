@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from hyperloader.config import did_you_mean
+from hyperloader.validation import did_you_mean
 
 from .schemes import TAGS
 from .sentence import DataError

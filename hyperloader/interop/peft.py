@@ -1,6 +1,5 @@
 """LoRA checkpoints of Hugging Face's PEFT as tasks of a model."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones import Stack, find_stacks
+from hyperloader.checkpoints.tensors import check_numbers, read_tensors
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.export import PEFT_CONFIG, PEFT_PREFIX, PEFT_TENSORS
+from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
+from hyperloader.validation import check_positive, check_whole, shown
 
 # Keys of PEFT's configuration that are read, or that say nothing about what the tensors of a checkpoint compute.
 _READ = {"peft_type", "r", "lora_alpha", "use_rslora"}
@@ -90,36 +92,29 @@ def _fill(model: HyperLoaderModel, stacks: list[Stack], task: int, updates: _Upd
 
 
 def _read(folder: Path, backbone: nn.Module, known: Mapping[str, str]) -> _Updates:
-    import safetensors.torch
-    from safetensors import SafetensorError
-
     for name in (PEFT_CONFIG, PEFT_TENSORS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder / name}: no such file; a PEFT checkpoint holds {PEFT_CONFIG} and {PEFT_TENSORS}"
             )
     path = folder / PEFT_CONFIG
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        rank, alpha = description["r"], description["lora_alpha"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not the configuration of a LoRA checkpoint: {error!r}") from error
+    description = read_json(path, "the configuration of a LoRA checkpoint")
     if description.get("peft_type") != "LORA":
-        raise ValueError(f"{path}: peft_type must be LORA, got {description.get('peft_type')!r}")
+        raise ValueError(f"{path}: peft_type must be LORA, got {shown(description.get('peft_type'))}")
     other = {
         key: value
         for key, value in description.items()
         if key not in _READ | _SILENT and value and value not in _PLAIN.get(key, ())
     }
     if other:
-        raise ValueError(f"{path}: only plain LoRA updates of the backbone as it is can be read, got {other}")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ValueError(f"{path}: r must be at least 1 and lora_alpha a number, got {rank!r} and {alpha!r}")
+        raise ValueError(f"{path}: only plain LoRA updates of the backbone as it is can be read, got {shown(other)}")
+    rank, alpha = description.get("r"), description.get("lora_alpha")
     try:
-        tensors = safetensors.torch.load_file(folder / PEFT_TENSORS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / PEFT_TENSORS}: no safetensors file: {error}") from error
-    layers = _layers(folder / PEFT_TENSORS, tensors, rank, backbone, known)
+        check_whole("r", rank)
+        check_positive("lora_alpha", alpha)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    layers = _layers(folder / PEFT_TENSORS, read_tensors(folder / PEFT_TENSORS), rank, backbone, known)
     scaling = alpha / (math.sqrt(rank) if description.get("use_rslora") else rank)
     return _Updates(folder, rank, scaling, layers)
 
@@ -159,7 +154,6 @@ def _layers(
             name, tensor = named[layer, factor]
             if tuple(tensor.shape) != shape:
                 raise ValueError(f"{path}: {name} must have shape {shape}, got {tuple(tensor.shape)}")
-            if not tensor.is_floating_point() or not tensor.isfinite().all():
-                raise ValueError(f"{path}: {name} must hold finite floating-point numbers")
+            check_numbers(path, name, tensor)
         found[layer] = (named[layer, "lora_A"][1], named[layer, "lora_B"][1])
     return found

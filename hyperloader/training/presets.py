@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hyperloader.config import did_you_mean
 from hyperloader.data.text_to_text import DECODINGS
+from hyperloader.validation import did_you_mean
 
 SCHEDULES = ("linear", "cosine", "constant")
 LOSSES = ("mean", "sum")

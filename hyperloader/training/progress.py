@@ -10,6 +10,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from hyperloader.json_file import read_json
+
 PROGRESS = "progress.json"
 
 
@@ -55,7 +57,7 @@ class Progress:
         """Read what ``save`` wrote."""
         path = Path(folder) / PROGRESS
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return cls(**read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path}: cannot be read ({error}); remove this checkpoint and resume") from error
 

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from transformers import set_seed
 
+from hyperloader.config import HyperLoaderConfig
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.tasks import SPLITS, Task, subset
+from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
 from hyperloader.task_model import TaskModel
 from hyperloader.training.backbone import load_backbone
@@ -129,16 +131,20 @@ def load_run(folder: str | Path, decoding: str | None = None) -> Run:
     config = RunConfig.from_yaml(folder / CONFIG)
     if decoding is not None:
         config = dataclasses.replace(config, training={**config.training, "decoding": decoding})
-    try:
-        labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / LABELS}: no JSON: {error}") from error
-    if not isinstance(labels, dict) or not labels:
-        raise ValueError(f"{folder / LABELS}: must map every task to its labels, got {labels!r:.60}")
+    labels = _labels(folder / LABELS)
     run = _build(config, labels)
     load_weights(run.model, folder / BEST)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return run
+
+
+def _labels(path: Path) -> dict[str, list[str]]:
+    labels = read_json(path, "the labels of every task")
+    try:
+        HyperLoaderConfig(tasks=list(labels), labels=labels)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return labels
 
 
 def evaluate(

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from hyperloader import HyperLoaderModel, checkpoint
+from hyperloader.checkpoints.tensors import check_tensors, read_tensors
 
 WEIGHTS = "trained.safetensors"
 
@@ -41,22 +41,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 def _load_trained(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; the folder must be a checkpoint of a run")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: truncated or no safetensors file ({error}); use another checkpoint") from error
-    parameters = trained_parameters(model)
-    missing, foreign = parameters.keys() - tensors.keys(), tensors.keys() - parameters.keys()
-    if missing or foreign:
-        raise ValueError(
-            f"{path}: holds another model's weights: {len(missing)} of {len(parameters)} are missing"
-            f"{_example(missing)} and {len(foreign)} are foreign{_example(foreign)}"
-        )
-    for name, parameter in parameters.items():
-        if tensors[name].shape != parameter.shape:
-            raise ValueError(
-                f"{path}: {name} must have the shape {tuple(parameter.shape)}, got {tuple(tensors[name].shape)}"
-            )
+    tensors, parameters = read_tensors(path), trained_parameters(model)
+    check_tensors(path, tensors, parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
@@ -68,7 +54,3 @@ def broken_weights(model: nn.Module) -> str | None:
         if not torch.isfinite(parameter.detach()).all():
             return name
     return None
-
-
-def _example(names) -> str:
-    return f" (such as {min(names)})" if names else ""

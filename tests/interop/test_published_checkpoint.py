@@ -268,7 +268,7 @@ class TestRefused:
     @pytest.mark.parametrize("value", [3, [torch.zeros(1)], torch.zeros(2).long(), None])
     def test_other_values(self, value):
         self.state["epoch"] = value
-        self.refuse("must hold floating tensors by name, got .* under 'epoch'")
+        self.refuse("(must hold tensors by name, got an? .* under 'epoch'|epoch must be one of float64, .* got torch)")
 
     def test_not_a_dict(self):
         self.state = [torch.zeros(1)]
@@ -305,7 +305,7 @@ class TestRefused:
         ("text", "message"),
         [
             ("{", "config.json: not a JSON file"),
-            ("[]", "config.json: must hold one JSON object, got list"),
+            ("[]", "config.json: not a JSON file: must hold one JSON object, got \\[\\]"),
             ('{"model_type": "bert"}', "config.json: model_type must be t5, got 'bert'"),
             ('{"d_ff": "wide"}', "config.json: not the config of a T5"),
             ('{"d_ff": 16}', r"wi.weight must have shape \(16, 16\), got \(32, 16\)"),

@@ -120,9 +120,9 @@ def test_only_what_is_trained_is_saved_and_only_that_fits(tmp_path):
     load_weights(other, tmp_path)
     assert torch.equal(model.weight, other.weight)
     assert not torch.equal(model.bias, other.bias)
-    with pytest.raises(ValueError, match=r"1 of 2 are missing \(such as bias\) and 0 are foreign"):
+    with pytest.raises(ValueError, match="trained.safetensors: tensors missing: bias; extra: none"):
         load_weights(nn.Linear(2, 3), tmp_path)
     wider = nn.Linear(3, 3)
     wider.bias.requires_grad_(False)
-    with pytest.raises(ValueError, match=r"weight must have the shape \(3, 3\), got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"weight must have shape \(3, 3\), got \(3, 2\)"):
         load_weights(wider, tmp_path)

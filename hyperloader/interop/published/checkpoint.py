@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones import find_stacks
+from hyperloader.checkpoints.tensors import check_numbers
 from hyperloader.interop.published.names import ADAPTER, CONDITION, LORA, norm_modules
 from hyperloader.interop.published.sizes import HYPERNETWORK, TASKS, hyperloader_config, t5_class, t5_config
 from hyperloader.model import HyperLoaderModel
@@ -82,9 +83,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict):
         raise ValueError(f"{file}: must hold a dict of tensors by name, got a {type(tensors).__name__}")
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            what = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{file}: must hold floating tensors by name, got {what} under {name!r}")
+        check_numbers(file, name, tensor)
     if not any(name.startswith(TASKS) for name in tensors):
         raise ValueError(f"{file}: must hold the task embeddings {TASKS}<task> of a published model, got none")
     return {name: tensor for name, tensor in tensors.items() if name != _DROPPED}

@@ -1,7 +1,6 @@
 """The configurations of a published model, read off its tensors."""
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.interop.published.names import NORMS
+from hyperloader.json_file import read_json
 
 TASKS = "task_embedding_controller.task_to_embeddings."
 HYPERNETWORK = "adapter_layers_hyper_net."
@@ -114,12 +114,7 @@ def _sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: must hold one JSON object, got {type(values).__name__}")
+    values = read_json(path)
     if values.get("model_type", "t5") != "t5":
         raise ValueError(f"{path}: model_type must be t5, got {values['model_type']!r}")
     return {name: values[name] for name in _T5_FIELDS if name in values}
