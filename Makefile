@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint bench sanitize cuda-check study newtask clean
+.PHONY: help install demo test test-all lint docs bench sanitize cuda-check study newtask clean
 help:
-	@echo "make demo | test | test-all | lint | bench | sanitize | cuda-check | study | newtask | clean"
+	@echo "make demo | test | test-all | lint | docs | bench | sanitize | cuda-check | study | newtask | clean"
 
 install: $(installed)
 
@@ -62,6 +62,11 @@ cuda-check:
 lint: $(dependencies)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
+
+# The site in build/docs; needs no network once its packages are there.
+docs: $(installed)
+	$(pip) 'sphinx' 'myst-parser' 'furo'
+	$(bin)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 bench: $(installed)
 	$(bin)/python -m bench --threads 1 2

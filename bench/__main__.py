@@ -1,7 +1,7 @@
 """Measures this package beside what a user would otherwise write.
 
 python -m bench [CASE ...]        check every provider against the reference, time them in turn, write JSON and charts
-python -m bench report [FOLDER]   put tables of what was measured into the README
+python -m bench report [FOLDER]   put tables of what was measured into docs/speed.md, a figure into the README
 python -m bench gate [--record]   compare operators and allocated bytes with those recorded, or record them
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench import gate, report, results
+from bench import document, gate, report, results
 from bench.cases import CASES
 from bench.results import UsageError
 from bench.session import Options, run_cases
@@ -71,9 +71,11 @@ def _run(arguments: list[str]) -> int:
 def _report(arguments: list[str]) -> int:
     parser = _Parser(prog="python -m bench report")
     parser.add_argument("folder", nargs="?", metavar="FOLDER", type=Path, default=results.ROOT)
-    parser.add_argument("--readme", type=Path, default=report.README, help="the file with the marks")
+    parser.add_argument("--document", type=Path, default=document.SPEED, help="the file with the marks; docs/speed.md")
     given = parser.parse_args(arguments)
-    report.write(given.folder, CASES, given.readme)
+    report.write(given.folder, CASES, given.document)
+    if given.document == document.SPEED:
+        report.write_headline(results.folders(given.folder, CASES)[0], CASES)
     return 0
 
 

@@ -25,7 +25,10 @@ def draw(result: dict, folder: Path) -> Path:
     for index, (title, series) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.set_title(title, fontsize=10)
-        (_bars if series["sweep"] == "" else _lines)(axes, series)
+        if series["sweep"] == "":
+            bars(axes, series["rows"])
+        else:
+            _lines(axes, series)
     device = result["hardware"]["device"]
     threads = f", {run['threads']} thread{'s' if run['threads'] > 1 else ''}" if device_is_cpu(result) else ""
     figure.suptitle(f"{result['title']}: {device}{threads}, {run['dtype']}; median, p10 to p90", fontsize=11)
@@ -110,8 +113,9 @@ def _lines(axes, series: dict) -> None:
     axes.legend(fontsize=7)
 
 
-def _bars(axes, series: dict) -> None:
-    rows = [row for row in series["rows"] if "median_s" in row]
+def bars(axes, providers: list[dict]) -> None:
+    """A bar a provider that was measured: its median, whiskers from p10 to p90."""
+    rows = [row for row in providers if "median_s" in row]
     for place, row in enumerate(rows):
         median, low, high = (1e3 * row[key] for key in ("median_s", "p10_s", "p90_s"))
         colour, _ = _STYLES.get(row["provider"], _OTHER)

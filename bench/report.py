@@ -1,31 +1,32 @@
-"""Tables for the README, made from the JSON files alone."""
+"""Tables for the documents, made from the JSON files alone."""
 
-import os
 from pathlib import Path
 
-from bench import budget, results
-from bench.results import Run, UsageError
+from bench import budget, document, headline, results
+from bench.results import Run
 from bench.table import ratios
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+MARK, HEADLINE_MARK = "bench", "speed"
 
 
-def write(folder: Path, cases, readme: Path = README) -> None:
-    """Put the tables of every device under ``folder`` between the marks of ``readme``, and print them."""
+def write(folder: Path, cases, page: Path = document.SPEED) -> None:
+    """Put the tables of every device under ``folder`` between the marks of ``page``, and print them."""
     found = results.folders(folder, cases)
-    if readme.name and not readme.is_file():
-        raise UsageError(f"--readme must be a file, got {readme}")
-    text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text.partition(BEGIN)[2]:
-        raise UsageError(f"{readme} must hold the marks {BEGIN} and {END}, in this order")
-    tables = render(found, cases, readme.resolve().parent)
-    head, rest = text.split(BEGIN, 1)
-    readme.write_text(f"{head}{BEGIN}\n{tables}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
-    print(tables)
+    document.check(page, MARK)
+    document.put(page, MARK, render(found, cases, page))
 
 
-def render(folders: list[Path], cases, base: Path) -> str:
+def write_headline(folder: Path, cases, page: Path = document.README) -> None:
+    """Draw the three headline cases of the machine in ``folder``, with most threads, and put them into ``page``."""
+    found = results.read(folder, cases)
+    run = max(results.runs(found), key=lambda run: (run.threads, run.dtype == "float32"))
+    hardware = next(iter(found.values()))["hardware"]
+    device = f"{hardware['device']} ({hardware['capability']})"
+    chart = headline.draw(run, device, folder)
+    document.put(page, HEADLINE_MARK, headline.text(run, device, document.link(page, chart)))
+
+
+def render(folders: list[Path], cases, page: Path) -> str:
     """Markdown: the budgets over all devices, then for each device what was measured at the headline points."""
     by_folder = {folder: results.read(folder, cases) for folder in folders if not folder.name.endswith("-quick")}
     by_folder = by_folder or {folder: results.read(folder, cases) for folder in folders}
@@ -34,7 +35,7 @@ def render(folders: list[Path], cases, base: Path) -> str:
     for folder, found in by_folder.items():
         parts.append(_made_with(found))
         for name, result in found.items():
-            chart = Path(os.path.relpath((folder / f"{name}.png").resolve(), base)).as_posix()
+            chart = document.link(page, folder / f"{name}.png")
             title = f"<details><summary>{result['title']}, milliseconds</summary>"
             parts += [title, f"[Chart]({chart})", _headlines(name, found), "</details>"]
     return "\n\n".join(parts)

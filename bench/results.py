@@ -11,7 +11,7 @@ FORMAT = 1
 ROOT = Path(__file__).resolve().parent / "results"
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """Something that the user has to change: one line, naming what."""
 
 

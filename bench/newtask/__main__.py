@@ -2,7 +2,7 @@
 
 Trains a model on all tasks but one and looks into it, then trains that one on a few of its examples, and writes one
 JSON a run; a run whose JSON is there is not trained again, and the base goes on where it stopped. Then puts tables and
-charts into the README.
+charts into docs/results.md.
 """
 
 import argparse

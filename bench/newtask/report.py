@@ -3,7 +3,7 @@
 import json
 import statistics
 
-from bench import readme
+from bench import document
 from bench.newtask.plan import METHODS, Learning, Plan
 from hyperloader.cli.inspect import LAYERS, NUMBERS, TASKS
 
@@ -31,7 +31,7 @@ def _tried(plan: Plan) -> dict[str, dict[float, float]]:
 
 
 def write(plan: Plan) -> None:
-    """Draw the chart and put the table into the README."""
+    """Draw the chart and put the tables into docs/results.md."""
     results: dict[int, dict[str, list[dict]]] = {}
     for run in plan.learnings(chosen_rates(plan)):
         if (result := read(plan, run)) is not None:
@@ -40,15 +40,15 @@ def write(plan: Plan) -> None:
         raise ValueError(f"{plan.results}: holds no results yet; run python -m bench.newtask without --report")
     learned, inside = render(plan, results), render_inside(plan)
     draw(plan, results)
-    readme.put("newtask", learned)
-    readme.put("inspect", inside)
+    document.put(document.RESULTS, "newtask", learned)
+    document.put(document.RESULTS, "inspect", inside)
 
 
 def render_inside(plan: Plan) -> str:
     """Markdown: what ``hyperloader inspect`` found in the base."""
     folder = plan.results / "inspect"
     control = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["control"]
-    images = " ".join(f"![{name}]({(folder / name).as_posix()})" for name in (TASKS, LAYERS))
+    images = " ".join(f"![{name}]({document.link(document.RESULTS, folder / name)})" for name in (TASKS, LAYERS))
     if control is None:
         return images
     own, others = control["right"], control["shuffled"]
@@ -79,6 +79,7 @@ def render(plan: Plan, results: dict[int, dict[str, list[dict]]]) -> str:
     kept = [one for one in kept if one is not None]
     first = next(iter(results.values()))
     trained = (f"{first[method][0]['trained']:,}" if method in first else "" for method in methods)
+    chart = document.link(document.RESULTS, plan.results / "newtask.png")
     lines = [
         f"| examples of {plan.held_out} | {' | '.join(METHODS[method] for method in methods)} |",
         f"|---:|{'---:|' * len(methods)}",
@@ -95,7 +96,7 @@ def render(plan: Plan, results: dict[int, dict[str, list[dict]]]) -> str:
         f"{len(kept)} runs. Learning rates were chosen with {plan.search.examples} examples of another choice, by F1 "
         f"on {plan.search.sentences} validation sentences: {_rates(plan)}.",
         "",
-        f"![F1 over the number of examples]({(plan.results / 'newtask.png').as_posix()})",
+        f"![F1 over the number of examples]({chart})",
     ]
     return "\n".join(lines)
 

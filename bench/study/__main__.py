@@ -1,7 +1,8 @@
 """python -m bench.study PLAN.yaml [--jobs N] [--report]
 
 Trains what the plan names and writes one JSON a run; a run whose JSON is there is not trained again, an interrupted one
-goes on where it stopped. Then measures all methods side by side, and puts tables and charts into the README.
+goes on where it stopped. Then measures all methods side by side, and puts tables and charts into docs/results.md, the
+means into the README.
 """
 
 import argparse

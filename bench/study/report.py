@@ -3,9 +3,10 @@
 import json
 import statistics
 
-from bench import readme
+from bench import document
 from bench.study.plan import Plan, Stage
 
+MARK = "study"
 ORDER = ("full", "hyperloader", "hyperformer++", "lora", "adapter")
 _SAME = 0.01  # a difference in mean F1 that one short run cannot show
 _COLOURS = {
@@ -14,12 +15,13 @@ _COLOURS = {
 
 
 def write(plan: Plan) -> None:
-    """Put the tables into the README, between its two marks, and draw one chart per stage."""
+    """Put all tables into docs/results.md and the means into the README, and draw one chart per stage."""
     stages = [stage for stage in plan.stages if results(plan, stage)]  # a study may be reported before its end
     text = "\n\n".join([_search_table(plan), *(_stage_table(plan, stage) for stage in stages)])
     for stage in stages:
         draw(plan, stage)
-    readme.put("study", text)
+    document.put(document.RESULTS, MARK, text)
+    document.put(document.README, MARK, _means_table(plan, [stage for stage in stages if not stage.training]))
 
 
 def chosen_rates(plan: Plan) -> dict[str, float]:
@@ -89,12 +91,8 @@ def _stage_table(plan: Plan, stage: Stage) -> str:
     ]
     for method, found in runs.items():
         by_task = [statistics.mean(100 * run["test"]["tasks"][task]["f1"] for run in found) for task in tasks]
-        means = [100 * run["test"]["mean_f1"] for run in found]
-        mean = f"**{statistics.mean(means):.1f}**" + (
-            f" ({min(means):.1f} to {max(means):.1f})" if len(means) > 1 else ""
-        )
         cells = [f"{score:.1f}" for score in by_task]
-        cells += [mean, str(len(found)), f"{found[0]['trainable_parameters'] / 1e6:.2f} M"]
+        cells += [_mean(found), str(len(found)), f"{found[0]['trainable_parameters'] / 1e6:.2f} M"]
         if step and not stage.training:  # a step was measured with the recipe's own options
             cells += [
                 f"{step['seconds'][method]['median']:.3f}",
@@ -103,8 +101,28 @@ def _stage_table(plan: Plan, stage: Stage) -> str:
         else:
             cells += ["", ""]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    lines += ["", f"![F1 by task and method]({(plan.results / f'{stage.name}.png').as_posix()})"]
+    chart = document.link(document.RESULTS, plan.results / f"{stage.name}.png")
+    lines += ["", f"![F1 by task and method]({chart})"]
     return "\n".join(lines)
+
+
+def _means_table(plan: Plan, stages: list[Stage]) -> str:
+    """Mean test F1 of every method, a column a stage."""
+    found = {stage.title: results(plan, stage) for stage in stages}
+    methods = sorted({method for runs in found.values() for method in runs}, key=ORDER.index)
+    lines = [f"| method | trained | {' | '.join(found)} |", f"|---|---:|{'---:|' * len(found)}"]
+    for method in methods:
+        runs = next(runs[method] for runs in found.values() if method in runs)
+        trained = f"{runs[0]['trainable_parameters'] / 1e6:.2f} M"
+        cells = [_mean(runs[method]) if method in runs else "" for runs in found.values()]
+        lines.append(f"| {method} | {trained} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(runs: list[dict]) -> str:
+    means = [100 * run["test"]["mean_f1"] for run in runs]
+    span = f" ({min(means):.1f} to {max(means):.1f})" if len(means) > 1 else ""
+    return f"**{statistics.mean(means):.1f}**{span}"
 
 
 def draw(plan: Plan, stage: Stage) -> None:

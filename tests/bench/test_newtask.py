@@ -7,7 +7,7 @@ import pytest
 import small_run
 import yaml
 
-from bench import readme
+from bench import document
 from bench.newtask import __main__ as command
 from bench.newtask import report
 from bench.newtask.plan import Plan
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     recipe["tasks"] = [{"name": task, "path": f"data/{task}"} for task in small_run.TASKS]
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "output": str(folder / "run")}))
     (folder / "plan.yaml").write_text(yaml.safe_dump(values(folder)))
-    (folder / "README.md").write_text("before <!-- newtask: begin -->\nold\n<!-- newtask: end --> after" + INSIDE)
+    (folder / "results.md").write_text("before <!-- newtask: begin -->\nold\n<!-- newtask: end --> after" + INSIDE)
     return folder
 
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 def results(folder):
     """JSON files by name, after a whole study."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readme, "README", folder / "README.md")
+        patch.setattr(document, "RESULTS", folder / "results.md")
         command.main([str(folder / "plan.yaml")])
     return {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
 
@@ -76,7 +76,7 @@ def test_other_tasks_are_unchanged(results):
 
 
 def test_table_and_chart(folder, results):
-    text = (folder / "README.md").read_text()
+    text = (folder / "results.md").read_text()
     assert text.startswith("before <!-- newtask: begin -->\n| examples of calendar | 64 numbers and a head |")
     assert "<!-- newtask: end --> after <!-- inspect: begin -->\n![tasks.png]" in text
     assert "same bits afterwards in 8 of 8 runs" in text
@@ -104,12 +104,12 @@ def test_what_is_seen_inside(tmp_path, folder):
 
 
 def test_what_is_there_is_not_trained_again(folder, results, monkeypatch):
-    monkeypatch.setattr(readme, "README", folder / "README.md")
+    monkeypatch.setattr(document, "RESULTS", folder / "results.md")
     monkeypatch.setattr(command, "learn", lambda plan, tasks, run: pytest.fail(f"{run.name} was trained again"))
-    before = (folder / "README.md").read_text()
+    before = (folder / "results.md").read_text()
     command.main([str(folder / "plan.yaml")])
     command.main([str(folder / "plan.yaml"), "--report"])
-    assert (folder / "README.md").read_text() == before
+    assert (folder / "results.md").read_text() == before
 
 
 def test_the_best_rate_is_chosen_and_the_lowest_of_equals(folder, results, tmp_path):
@@ -147,5 +147,5 @@ def test_no_plan():
 def test_the_committed_plan_is_whole():
     plan = Plan.from_yaml(ROOT / "recipes/new-task.yaml")
     assert len(plan.base_config.tasks) == 6
-    text = (ROOT / readme.README).read_text(encoding="utf-8")
+    text = document.RESULTS.read_text(encoding="utf-8")
     assert all(f"<!-- {name}: begin -->" in text for name in ("newtask", "inspect"))

@@ -10,10 +10,10 @@ from bench.__main__ import main
 from bench.case import BOTH, FORWARD, Calls, Case, Pass, Point, Provider
 from bench.cases import CASES, generate, lora_linear, mixed, predict, step
 from bench.providers import PLAIN, PUBLISHED, ours_name
-from bench.report import BEGIN, END
 from bench.results import Run
 
 NATIVE = ours_name("native")
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
 def adapter_case(wrong=False):
@@ -43,8 +43,8 @@ def quick_floor(monkeypatch):
 
 
 @pytest.fixture
-def readme(measured):
-    path = measured.parent / "README.md"
+def page(measured):
+    path = measured.parent / "speed.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     return path
 
@@ -83,16 +83,16 @@ def test_number_of_threads_is_given_back(monkeypatch, tmp_path, quick_floor):
     assert torch.get_num_threads() == before
 
 
-def test_report(measured, readme, capsys):
-    assert main(["report", str(measured.parent), "--readme", str(readme)]) == 0
-    text = readme.read_text(encoding="utf-8")
+def test_report(measured, page, capsys):
+    assert main(["report", str(measured.parent), "--document", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n| what | goal | 1 thread | 2 threads |")
     assert text.endswith(f"{END}\nafter\n") and "old" not in text
     assert "[Chart](cpu/adapter.png)" in text
     assert f"| {NATIVE} |" in text
     assert text.partition(BEGIN)[2].partition(END)[0].strip() in capsys.readouterr().out
-    assert main(["report", str(measured), "--readme", str(readme)]) == 0
-    assert readme.read_text(encoding="utf-8") == text, "once more is the same"
+    assert main(["report", str(measured), "--document", str(page)]) == 0
+    assert page.read_text(encoding="utf-8") == text, "once more is the same"
 
 
 def test_wrong_provider(monkeypatch, tmp_path, quick_floor, capsys):
@@ -188,17 +188,17 @@ def test_bad_input(name, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("content", "message"), [("{", "got no JSON"), ("[]", "must be a result of this version")])
-def test_report_of_a_damaged_file(content, message, tmp_path, capsys, readme):
+def test_report_of_a_damaged_file(content, message, tmp_path, capsys, page):
     (tmp_path / "adapter.json").write_text(content, encoding="utf-8")
-    assert main(["report", str(tmp_path), "--readme", str(readme)]) == 2
+    assert main(["report", str(tmp_path), "--document", str(page)]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_report_without_marks(measured, tmp_path, capsys):
     path = tmp_path / "other.md"
     path.write_text("nothing", encoding="utf-8")
-    assert main(["report", str(measured), "--readme", str(path)]) == 2
-    assert f"{path} must hold the marks {BEGIN} and {END}" in capsys.readouterr().err
+    assert main(["report", str(measured), "--document", str(path)]) == 2
+    assert f"{path}: must hold the marks {BEGIN} and {END}" in capsys.readouterr().err
 
 
 def test_folder_of_a_quick_run_is_its_own():

@@ -1,4 +1,4 @@
-"""The README's example runs as it is printed, and what it names exists."""
+"""The examples of README and docs/ run as they are printed, and what is named there exists."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from interop import published_oracle
 from interop.published_t5 import PublishedT5, classes
@@ -15,12 +16,16 @@ from transformers import T5Config, T5ForConditionalGeneration
 from hyperloader.training.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
-def block(language: str, heading: str = "# HyperLoader") -> str:
-    """The first block of ``language`` behind ``heading``."""
-    return re.search(rf"```{language}\n(.*?)```", README.split(f"{heading}\n", 1)[1], re.DOTALL)[1]
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def block(language: str, page: str, heading: str = "# ") -> str:
+    """The first block of ``language`` behind ``heading`` in a page."""
+    return re.search(rf"```{language}\n(.*?)```", text_of(page).split(heading, 1)[1], re.DOTALL)[1]
 
 
 def run_in(folder: Path, example: str, data_folder: Path) -> subprocess.CompletedProcess:
@@ -36,9 +41,10 @@ def run_in(folder: Path, example: str, data_folder: Path) -> subprocess.Complete
 
 
 def test_example_and_a_new_task(tmp_path, data_folder):
-    example = block("python")
+    example = block("python", "README.md")
     assert example.count("\n") <= 20
-    example += block("python", "## A new task, nothing forgotten")
+    assert example == block("python", "docs/quickstart.md")
+    example += block("python", "docs/training.md", "## A new task, nothing forgotten")
     result = run_in(
         tmp_path, example + "print(model.trainable_parameters(), model.hyperloader_config.tasks)", data_folder
     )
@@ -50,8 +56,7 @@ def test_example_and_a_new_task(tmp_path, data_folder):
 
 def test_serving(tmp_path, data_folder):
     """The example goes on with the model of the first one."""
-    imports = "from hyperloader import TaskModel\nfrom hyperloader.interop.peft import load_peft\n"
-    example = block("python") + imports + block("python", "## Serve, merge, export")
+    example = block("python", "README.md") + block("python", "docs/serving.md")
     result = run_in(tmp_path, example, data_folder)
     assert "'generated': 1, 'served': 1" in result.stdout
     for folder in ("atis-alone", "atis-task"):
@@ -62,7 +67,7 @@ def test_drop_in(tmp_path):
     """In a folder where `published-model` holds a small checkpoint of the published code."""
     (tmp_path / "published-model").mkdir()
     torch.save(PublishedT5(classes(published_oracle)).checkpoint(), tmp_path / "published-model" / "pytorch_model.bin")
-    command = [sys.executable, "-c", block("python", "## Drop-in for the published code")]
+    command = [sys.executable, "-c", block("python", "docs/published.md")]
     result = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "atis, mit.movie, ü\n" in result.stdout
@@ -75,13 +80,13 @@ def _environment() -> dict[str, str]:
 
 def test_run_configuration(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(block("yaml"), encoding="utf-8")
+    path.write_text(block("yaml", "docs/quickstart.md"), encoding="utf-8")
     config = RunConfig.from_yaml(path)
     assert (config.method, config.options.learning_rate) == ("hyperloader", 5e-3)
 
 
 def test_commands_exist():
-    listed = re.findall(r"^\| `hyperloader ([a-z ]+?)(?: [A-Z\[-].*?)?` \|", README, re.MULTILINE)
+    listed = re.findall(r"^\| `hyperloader ([a-z ]+?)(?: [A-Z\[-].*?)?` \|", text_of("docs/quickstart.md"), re.MULTILINE)
     assert {"train", "evaluate", "predict", "inspect", "data check", "env", "demo"} <= set(listed)
     for command in listed:
         result = subprocess.run(
@@ -91,7 +96,23 @@ def test_commands_exist():
         assert result.returncode == 0, f"{command}: {result.stderr}"
 
 
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.MULTILINE)):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_exist(page):
+    makefile = text_of("Makefile")
+    for target in set(re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_readme_is_short():
+    assert text_of("README.md").count("\n") <= 150
+
+
+def test_every_page_is_in_the_index():
+    pages = {page.stem for page in ROOT.glob("docs/*.md")} - {"index"}
+    assert pages == set(re.findall(r"^([a-z-]+)$", text_of("docs/index.md"), re.MULTILINE))
