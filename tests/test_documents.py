@@ -86,7 +86,9 @@ def test_run_configuration(tmp_path):
 
 
 def test_commands_exist():
-    listed = re.findall(r"^\| `hyperloader ([a-z ]+?)(?: [A-Z\[-].*?)?` \|", text_of("docs/quickstart.md"), re.MULTILINE)
+    listed = re.findall(
+        r"^\| `hyperloader ([a-z ]+?)(?: [A-Z\[-].*?)?` \|", text_of("docs/quickstart.md"), re.MULTILINE
+    )
     assert {"train", "evaluate", "predict", "inspect", "data check", "env", "demo"} <= set(listed)
     for command in listed:
         result = subprocess.run(
