@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import hyperloader
+from hyperloader.cli.convert import convert
 from hyperloader.cli.data import check
 from hyperloader.cli.demo import demo
 from hyperloader.cli.env import env
@@ -22,8 +23,9 @@ COMMANDS = {
     "demo": demo,
     "env": env,
     "data check": check,
+    "data convert": convert,
 }
-GROUPS = {"data": "Look at data sets."}
+GROUPS = {"data": "Check and convert data sets."}
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 groups = {"": app, **{name: typer.Typer(help=text) for name, text in GROUPS.items()}}

@@ -23,7 +23,9 @@ class _Line:
 def read_columns(text: str, path: str, how: Reading) -> Iterator[Record]:
     """The sentences of a file of columns (format: `read_split`)."""
     lines = _lines(text)
-    shown = [line for line in lines if not line.text.startswith("#")] or lines
+    shown = [line for line in lines if not line.text.startswith("#") or _is_tabbed_word(line.text, how)] or [
+        line for line in lines if is_tag_like(_split(line.text)[-1], how)
+    ]
     if not shown:
         return
     width = _width(shown[0], path, how)
@@ -57,9 +59,9 @@ def read_columns(text: str, path: str, how: Reading) -> Iterator[Record]:
         yield _record(rows, path, how)
     name = path.rpartition("/")[2]
     if comments:
-        how.notes.append(f"{name}: {comments:,} comment lines (#) were skipped")
+        how.notes.append(f"{name}: comment lines (#) skipped: {comments:,}")
     if skipped:
-        how.notes.append(f"{name}: {skipped:,} lines numbered as ranges (3-4) or empty nodes (3.1) were skipped")
+        how.notes.append(f"{name}: lines numbered as a range (3-4) or an empty node (3.1) skipped: {skipped:,}")
 
 
 def _lines(text: str) -> list[_Line]:
@@ -87,6 +89,11 @@ def _split(line: str, width: int | None = None) -> list[str]:
     if len(columns) != width and len(line.split()) == width:
         return line.split()
     return columns
+
+
+def _is_tabbed_word(line: str, how: Reading) -> bool:
+    """Whether a line that starts with `#` has tabs and ends with a tag, as no comment does."""
+    return "\t" in line and is_tag_like(_split(line)[-1], how)
 
 
 def _width(line: _Line, path: str, how: Reading) -> int:

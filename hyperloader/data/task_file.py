@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def read_task_file(path: Path) -> list[TaskEntry]:
         names[entry.name] = entry.where
         entries.append(entry)
     return entries
+
+
+def entry_from(values: Mapping, source: str) -> TaskEntry:
+    """The entry that `values` describe, as an item of `tasks` would; relative paths start at the working directory.
+
+    Raises:
+        DataError: as `read_task_file`; messages start with `source`.
+    """
+    text = yaml.safe_dump(dict(values), default_flow_style=True, width=1 << 30, allow_unicode=True)
+    return _entry(yaml.compose(text, Loader=yaml.SafeLoader), Path(source))
 
 
 def _entry(node, path: Path) -> TaskEntry:

@@ -58,7 +58,17 @@ def load_tasks(task_file: str | Path) -> list[Task]:
 
 def load_task(entry: TaskEntry) -> Task:
     """The task that one entry of a task file names. Raises DataError as `load_tasks` does."""
-    wanted = [split for split in SPLITS if split not in entry.shares]
+    splits, notes = load_splits(entry, [split for split in SPLITS if split not in entry.shares])
+    splits = {split: splits[split] for split in SPLITS}
+    labels = label_list(sentence for sentences in splits.values() for sentence in sentences)
+    warnings = _unseen_types(entry.name, splits)
+    return Task(entry.name, **splits, labels=labels, warnings=warnings, notes=[f"{entry.name}: {one}" for one in notes])
+
+
+def load_splits(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Sentence]], list[str]]:
+    """The wanted splits of a task, in strict BIO, with those that `entry.shares` carves from train; and notes on how
+    they were read. Raises DataError as `load_tasks` does.
+    """
     records, notes = (_read_folder if entry.path is not None else _read_dataset)(entry, wanted)
     splits, converted = read_scheme(
         {split: name_tags(some, entry.names) for split, some in records.items()}, entry.tags
@@ -72,10 +82,7 @@ def load_task(entry: TaskEntry) -> Task:
             raise DataError(f"{entry.where}: task {entry.name!r}: {error}") from None
         parts = " and ".join(f"{split} {len(splits[split]):,}" for split in entry.shares)
         notes.append(f"{parts} of {count:,} sentences of train were carved with seed {entry.seed}")
-    splits = {split: splits[split] for split in SPLITS}
-    labels = label_list(sentence for sentences in splits.values() for sentence in sentences)
-    warnings = _unseen_types(entry.name, splits)
-    return Task(entry.name, **splits, labels=labels, warnings=warnings, notes=[f"{entry.name}: {one}" for one in notes])
+    return splits, notes
 
 
 def _read_folder(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
