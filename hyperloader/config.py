@@ -13,7 +13,6 @@ from hyperloader.validation import (
     check_switch,
     check_whole,
     did_you_mean,  # noqa: F401  # where it was before
-    listed,
     nearest,
     shown,
 )
@@ -136,8 +135,7 @@ class HyperLoaderConfig:
         """Index of ``task`` in ``tasks``."""
         if not isinstance(task, str):
             raise TypeError(f"task must be a task's name, got {shown(task)}; a batch of several tasks takes task_ids")
-        if task not in self.tasks:
-            raise ValueError(f"task must be one of {listed(self.tasks)}, got {task!r}{nearest(task, self.tasks)}")
+        check_choice("task", task, self.tasks, "tasks")
         return self.tasks.index(task)
 
     def to_dict(self) -> dict:
@@ -150,7 +148,7 @@ class HyperLoaderConfig:
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(f"unknown key {key!r} in the HyperLoader config{nearest(key, known)}")
+                raise ValueError(f"unknown key {shown(key)} in the HyperLoader config{nearest(key, known)}")
         if "tasks" not in values:
             raise ValueError("tasks must be given in the HyperLoader config, got none")
         return cls(**values)
@@ -175,9 +173,10 @@ def _labels(labels, tasks) -> dict[str, tuple[str, ...]]:
     for task in tasks:
         if task not in labels:
             raise ValueError(f"labels must hold every task, got none for {task!r}")
+    known = set(tasks)
     for task in labels:
-        if task not in tasks:
-            raise ValueError(f"labels must hold only the tasks, got {task!r}{nearest(task, tasks)}")
+        if task not in known:
+            raise ValueError(f"labels must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
     named = {task: check_names(f"labels[{task!r}]", labels[task]) for task in tasks}
     for task, names in named.items():
         if not names:

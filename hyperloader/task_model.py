@@ -26,6 +26,7 @@ from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.heads import TaskHeads, classify, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
+from hyperloader.validation import listed
 
 DESCRIPTION, BACKBONE, GENERATION = "task.json", "config.json", "generation_config.json"
 _FIELDS = {
@@ -188,7 +189,7 @@ def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
     """A model with the structure that ``description`` tells, and any weights."""
     kind, config = backbone_class(description["class"], where), config_of(description["config"], where)
     if len(config.tasks) != 1:
-        raise ValueError(f"{where}: config.tasks must name one task, got {', '.join(config.tasks)}")
+        raise ValueError(f"{where}: config.tasks must name one task, got {listed(config.tasks, 'tasks')}")
     options = {"add_pooling_layer": False} if description["without_pooler"] else {}
     try:
         backbone = kind(backbone_config, **options)

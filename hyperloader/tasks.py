@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.validation import did_you_mean
+from hyperloader.validation import listed, nearest, shown
 
 if TYPE_CHECKING:
     from hyperloader.model import HyperLoaderModel
@@ -103,7 +103,7 @@ def _extended(config: HyperLoaderConfig, name: str, labels: Sequence[str] | None
         )
     if config.labels is None:
         if labels is not None:
-            raise ValueError(f"labels must be None for a model without token-classification heads, got {labels!r}")
+            raise ValueError(f"labels must be None for a model without token-classification heads, got {shown(labels)}")
         return dataclasses.replace(config, tasks=(*config.tasks, name))
     if labels is None:
         raise ValueError(
@@ -119,8 +119,6 @@ def _first_value(weight: Tensor, init: str, tasks: Sequence[str]) -> Tensor:
     if init == MEAN:
         return weight.mean(0)
     if init not in tasks:
-        hint = did_you_mean(init, tasks)
-        raise ValueError(
-            f"init must be {MEAN!r} or one of the tasks {', '.join(tasks)}, got {init!r}{f'; {hint}' if hint else ''}"
-        )
+        known = f"{MEAN!r} or one of the tasks {listed(tasks, 'tasks')}"
+        raise ValueError(f"init must be {known}, got {shown(init)}{nearest(init, tasks)}")
     return weight[tasks.index(init)]

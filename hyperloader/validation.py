@@ -7,13 +7,19 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 LARGEST = 2**31 - 1  # of whole numbers that are sizes or counts
-_LISTED = 20
+FEW = 40  # names that a message lists; of more it tells their number and the nearest
+_LONGEST = 60  # characters of a name in a list
 
 
 def did_you_mean(name: object, known: Iterable) -> str | None:
-    """``did you mean 'x'?`` with the one of ``known`` that is spelled most like ``name``, None if none is."""
-    close = difflib.get_close_matches(shown(name).strip("'"), [str(one) for one in known], n=1)
-    return f"did you mean {close[0]!r}?" if close else None
+    """``did you mean 'x'?`` with the one of ``known`` that is spelled most like ``name``, of many names with the three
+    nearest; None if none is near."""
+    names = [str(one) for one in known]
+    close = difflib.get_close_matches(shown(name).strip("'"), names, n=1 if len(names) <= FEW else 3)
+    if not close:
+        return None
+    *others, last = (repr(_shortened(one)) for one in close)
+    return f"did you mean {', '.join(others)} or {last}?" if others else f"did you mean {last}?"
 
 
 def nearest(name: object, known: Iterable) -> str:
@@ -22,10 +28,11 @@ def nearest(name: object, known: Iterable) -> str:
     return f"; {hint}" if hint else ""
 
 
-def listed(names: Collection) -> str:
-    """``names`` for a message, of very many the first ones."""
-    first = ", ".join(str(name) for name in list(names)[:_LISTED])
-    return first if len(names) <= _LISTED else f"{first} and {len(names) - _LISTED:,} more"
+def listed(names: Iterable, kind: str = "names") -> str:
+    """``a, b, c``; of more than ``FEW`` names ``10,000 tasks such as a, b, c``, where ``kind`` is ``tasks``."""
+    names = [str(one) for one in names]
+    first = ", ".join(_shortened(name) for name in (names if len(names) <= FEW else names[:3]))
+    return first if len(names) <= FEW else f"{len(names):,} {kind} such as {first}"
 
 
 def shown(value: object, most: int = 80) -> str:
@@ -37,10 +44,18 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def check_choice(argument: str, value: Any, known: Collection) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``known``."""
+def check_choice(argument: str, value: Any, known: Collection, kind: str = "names") -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``known``; ``kind`` as in ``listed``."""
     if value not in known:
-        raise ValueError(f"{argument} must be one of {listed(known)}, got {shown(value)}{nearest(value, known)}")
+        raise ValueError(f"{argument} must be one of {listed(known, kind)}, got {shown(value)}{nearest(value, known)}")
+
+
+def check_key(what: str, key: Any, known: Collection) -> None:
+    """Raise ``ValueError`` naming the nearest of ``known`` unless ``key`` is one of them."""
+    if key in known:
+        return
+    near, count = did_you_mean(key, known), f" There are {len(known):,}" if len(known) > FEW else ""
+    raise ValueError(f"unknown {what} {shown(key)}; {f'{near}{count}' if near else f'known are {listed(known)}'}")
 
 
 def check_whole(argument: str, value: Any, least: int = 1, most: int = LARGEST) -> None:
@@ -75,9 +90,9 @@ def check_names(argument: str, values: Any) -> tuple[str, ...]:
     for value in values:
         if not isinstance(value, str):
             raise TypeError(f"{argument} must be a list of strings, got {shown(value)} in it")
-    for value, times in Counter(values).items():
-        if times > 1:
-            raise ValueError(f"{argument} must be distinct, got {value!r} {times} times")
+    if len(set(values)) < len(values):
+        value, times = Counter(values).most_common(1)[0]
+        raise ValueError(f"{argument} must be distinct, got {shown(value)} {times} times")
     return tuple(values)
 
 
@@ -87,3 +102,7 @@ def is_finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."

@@ -4,8 +4,22 @@ import re
 
 import pytest
 
+from hyperloader import HyperLoaderConfig
 from hyperloader.json_file import read_json
-from hyperloader.validation import check_choice, check_names, check_positive, check_whole, listed, nearest, shown
+from hyperloader.validation import (
+    FEW,
+    check_choice,
+    check_key,
+    check_names,
+    check_positive,
+    check_whole,
+    did_you_mean,
+    listed,
+    nearest,
+    shown,
+)
+
+MANY = [f"task-{number}" for number in range(10_000)]
 
 
 def nested(levels: int) -> list:
@@ -23,13 +37,64 @@ def test_every_value_can_be_shown(value):
             check("rank", value)
 
 
-def test_long_lists_are_cut():
-    names = [f"task{number}" for number in range(10_000)]
-    assert listed(names[:3]) == "task0, task1, task2"
-    assert listed(names).endswith("task19 and 9,980 more")
-    with pytest.raises(ValueError, match=r"and 9,980 more, got 'task_77'; did you mean 'task\d+'\?$"):
-        check_choice("task", "task_77", names)
-    assert check_names("tasks", names) == tuple(names)
+def test_the_nearest_name_and_of_many_the_three_nearest():
+    assert did_you_mean("snip", ["atis", "snips", "snap"]) == "did you mean 'snips'?"
+    assert did_you_mean("task_77", MANY) == "did you mean 'task-77', 'task-977' or 'task-877'?"
+    assert did_you_mean("xyz", ["atis", "snips"]) is None
+    assert did_you_mean(7, ["atis"]) is None
+
+
+def test_few_names_are_listed_and_many_are_counted():
+    assert listed(["atis", "snips"]) == "atis, snips"
+    assert listed(MANY[:FEW]) == ", ".join(MANY[:FEW])
+    assert listed(MANY, "tasks") == "10,000 tasks such as task-0, task-1, task-2"
+    assert listed([]) == ""
+    assert listed(["x" * 300]) == "x" * 60 + "..."
+
+
+def test_messages_of_many_names_stay_short():
+    with pytest.raises(
+        ValueError, match=r"^task must be one of 10,000 tasks such as task-0, task-1, task-2, got 'task"
+    ):
+        check_choice("task", "task", MANY, "tasks")
+    with pytest.raises(ValueError, match=r"^unknown task 'task_77'; did .* or 'task-877'\? There are 10,000$"):
+        check_key("task", "task_77", MANY)
+    with pytest.raises(
+        ValueError, match=r"^unknown task 'xyz'; known are 10,000 names such as task-0, task-1, task-2$"
+    ):
+        check_key("task", "xyz", MANY)
+    check_key("task", "task-77", MANY)
+    assert check_names("tasks", MANY) == tuple(MANY)
+
+
+class CountedName(str):
+    """Counts how often names are compared, other than by hash."""
+
+    comparisons = 0
+
+    def __eq__(self, other):
+        CountedName.comparisons += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_the_work_of_a_config_grows_with_its_tasks_and_not_with_their_square():
+    names = [CountedName(f"task-{number}") for number in range(2_000)]
+    HyperLoaderConfig(tasks=names, labels={name: ["O", "B-a", "I-a"] for name in names})
+    assert CountedName.comparisons <= 4 * len(names)
+
+
+def test_a_config_of_many_tasks_does_not_list_them():
+    config = HyperLoaderConfig(tasks=MANY, labels={name: ["O"] for name in MANY})
+    with pytest.raises(ValueError, match=r"^task must be one of 10,000 tasks .* did you mean 'task-77'") as raised:
+        config.task_id("task_77")
+    assert len(str(raised.value)) < 200
+    with pytest.raises(ValueError, match=r"got 'task_77'; did you mean 'task-77'") as raised:
+        HyperLoaderConfig(tasks=MANY, labels={name: ["O"] for name in [*MANY, "task_77"]})
+    assert len(str(raised.value)) < 200
+    with pytest.raises(ValueError, match=r"^tasks must be distinct, got 'task-5' 2 times$"):
+        HyperLoaderConfig(tasks=[*MANY, "task-5"])
 
 
 def test_whole_numbers_have_a_range():

@@ -25,8 +25,8 @@ def inspect(
     from hyperloader import HyperLoaderModel
     from hyperloader.data.tasks import SPLITS
     from hyperloader.training import inspect as look
-    from hyperloader.training.presets import check_key
     from hyperloader.training.run import load_run, scorer
+    from hyperloader.validation import check_key
 
     check_key("split", split, SPLITS)
     output = run_folder / "inspect" if output is None else output

@@ -31,9 +31,9 @@ def predict(
 
     A line is answered as soon as it has been read. Plain text is split at white space; empty lines are skipped.
     """
-    from hyperloader.training.presets import check_key
     from hyperloader.training.run import for_task, load_run
     from hyperloader.training.run import predict as predict_tags
+    from hyperloader.validation import check_key
 
     check_key("format", format, FORMATS)
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hyperloader.validation import listed
+
 from .records import Reading
 from .schemes import parse_tag
 from .sentence import DataError
@@ -109,7 +111,7 @@ def _named(column: str | int | None, header: Row | None, path: str, width: int) 
         if names.count(column) != 1:
             line = header.number if header else 1
             raise DataError(
-                f"{path}:{line}: the first line must name the column {column!r} once, got {', '.join(names)}; "
+                f"{path}:{line}: the first line must name the column {column!r} once, got {listed(names, 'columns')}; "
                 "correct columns, or give their numbers"
             )
         return names.index(column)

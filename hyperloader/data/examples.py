@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hyperloader.validation import check_names, listed, nearest
+
 from .windows import join
 
 IGNORED = -100
@@ -63,13 +65,13 @@ def check_task_names(tasks: Sequence[str]) -> list[str]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"tasks must be text, got {name!r}")
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"tasks must be at least one name, each once, got {names}")
-    return names
+    if not names:
+        raise ValueError("tasks must be at least one name, each once, got none")
+    return list(check_names("tasks", names))
 
 
 def unknown_task(name: str, tasks: Sequence[str]) -> ValueError:
-    return ValueError(f"task must be one of {', '.join(map(repr, tasks))}, got {name!r}")
+    return ValueError(f"task must be one of {listed(map(repr, tasks), 'tasks')}, got {name!r}{nearest(name, tasks)}")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 
 from hyperloader.data.sentence import Sentence
+from hyperloader.validation import check_choice
 
 SPLITS = ("train", "validation", "test")
 SPLIT_OF_PLACE = ("train", "train", "test", "validation", "train")  # of value number i: SPLIT_OF_PLACE[i % 5]
@@ -159,10 +160,8 @@ def sentences(task: str, split: str, count: int, seed: int = 0) -> list[Sentence
     Raises:
         ValueError: for an unknown task or split, a negative count, or a count that the grammar cannot reach.
     """
-    if task not in READINGS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_choice("task", task, TASKS)
+    check_choice("split", split, SPLITS)
     if count < 0:
         raise ValueError(f"count must be at least 0, got {count}")
     random_source = random.Random(f"{seed} {task} {split}")

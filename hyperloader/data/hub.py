@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hyperloader.validation import listed
+
 from .records import Record, make_record
 from .schemes import read_scheme
 from .sentence import DataError, Sentence
@@ -60,7 +62,7 @@ def hub_records(
     for column in (columns["tokens"], columns["tags"]):
         if column not in rows.column_names:
             raise DataError(
-                f"{where}: there is no column {column!r}, there are {', '.join(rows.column_names)}; set columns"
+                f"{where}: there is no column {column!r}, there are {listed(rows.column_names, 'columns')}; set columns"
             )
     names = _label_names(rows.features[columns["tags"]], where, columns["tags"], names)
     records = []
@@ -95,8 +97,8 @@ def _load(datasets, dataset: str, config: str | None, split: str, name: str | No
     if not found:
         carved = f", or splits: {{{split}: 10%}} takes it from train" if split != "train" else ""
         raise DataError(
-            f"{dataset}: there is no split {name or split!r}, there are {', '.join(splits)}; rename one, or name it "
-            f"with splits: {{{split}: NAME}}{carved}"
+            f"{dataset}: there is no split {name or split!r}, there are {listed(splits, 'splits')}; rename one, or "
+            f"name it with splits: {{{split}: NAME}}{carved}"
         )
     return splits[found[0]]
 
@@ -105,7 +107,7 @@ def _label_names(feature, where: str, column: str, names: Sequence[str] | None) 
     item = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     if hasattr(item, "names"):
         if names is not None and list(names) != list(item.names):
-            raise DataError(f"{where}: column {column!r} has names of its own, {', '.join(item.names)}; remove names")
+            raise DataError(f"{where}: column {column!r} has names of its own, {listed(item.names)}; remove names")
         return item.names
     kind = str(getattr(item, "dtype", None))
     if "int" in kind and names is not None:

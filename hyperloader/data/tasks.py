@@ -2,8 +2,11 @@
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from hyperloader.validation import listed
 
 from .bio import label_list
 from .hub import hub_records
@@ -107,14 +110,14 @@ def _read_dataset(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[R
 
 
 def _unseen_types(name: str, splits: dict[str, list[Sentence]]) -> list[str]:
-    starts = {split: [tag[2:] for s in splits[split] for tag in s.tags if tag[0] == "B"] for split in SPLITS}
+    starts = {split: Counter(tag[2:] for s in splits[split] for tag in s.tags if tag[0] == "B") for split in SPLITS}
     warnings = []
     for split in SPLITS[1:]:
-        unseen = sorted(set(starts[split]) - set(starts["train"]))
+        unseen = sorted(starts[split].keys() - starts["train"].keys())
         if unseen:
-            listed = ", ".join(f"{kind} ({starts[split].count(kind)})" for kind in unseen)
+            types = listed((f"{kind} ({starts[split][kind]})" for kind in unseen), "types")
             warnings.append(
-                f"{name}: {split} has types that train never shows (spans): {listed}; "
+                f"{name}: {split} has types that train never shows (spans): {types}; "
                 "they stay labels, and each such span counts as an error of the model"
             )
     return warnings

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from hyperloader.validation import check_choice
+
 from .bio import restore, simplify, spans
 from .examples import IGNORED, EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
 from .sentence import Sentence
@@ -68,11 +70,11 @@ class TextToText:
     """
 
     def __init__(self, tokenizer, tasks: Sequence[str], max_length: int = 128, decoding: str = "sentinel"):
-        if decoding not in DECODINGS:
-            raise ValueError(f"decoding must be one of {', '.join(DECODINGS)}, got {decoding!r}")
+        check_choice("decoding", decoding, DECODINGS)
         self.decoding = decoding
         self.tokenizer = tokenizer
         self.tasks = check_task_names(tasks)
+        self._task_ids = {task: number for number, task in enumerate(self.tasks)}
         self.sentinels = _sentinel_ids(tokenizer)
         for name in ("eos_token_id", "pad_token_id"):
             if getattr(tokenizer, name) is None:
@@ -108,9 +110,9 @@ class TextToText:
         """
         encoded = {}
         for name, sentences in tasks_sentences.items():
-            if name not in self.tasks:
+            if name not in self._task_ids:
                 raise unknown_task(name, self.tasks)
-            encoded[name] = self._encode(self.tasks.index(name), sentences, 0, use_tags)
+            encoded[name] = self._encode(self._task_ids[name], sentences, 0, use_tags)
         return encoded
 
     def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int, use_tags: bool) -> list[Example]:

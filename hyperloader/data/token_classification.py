@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from hyperloader.validation import listed
+
 from .bio import repair_bio, spans
 from .examples import IGNORED, EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
 from .sentence import Sentence
@@ -42,12 +44,14 @@ class TokenClassification:
         self.labels = {task: list(labels[task]) for task in self.tasks}
         for task, names in self.labels.items():
             if len(set(names)) != len(names) or "O" not in names:
-                raise ValueError(f"labels of task {task!r} must hold 'O' and no label twice, got {names}")
+                got = listed(names, "labels")
+                raise ValueError(f"labels of task {task!r} must hold 'O' and no label twice, got {got}")
         self.max_length = max_length
         self.room = max_length - tokenizer.num_special_tokens_to_add()
         if self.room < 1:
             raise ValueError(f"max_length must be at least {max_length - self.room + 1}, got {max_length}")
         self.report = {task: EncodingReport() for task in self.tasks}
+        self._task_ids = {task: number for number, task in enumerate(self.tasks)}
         self._label_ids = [{name: number for number, name in enumerate(names)} for names in self.labels.values()]
 
     def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
@@ -73,7 +77,7 @@ class TokenClassification:
         for name, sentences in tasks_sentences.items():
             if name not in self.labels:
                 raise unknown_task(name, self.tasks)
-            task_id, encoded[name] = self.tasks.index(name), []
+            task_id, encoded[name] = self._task_ids[name], []
             for start in range(0, len(sentences), _BATCH):
                 encoded[name] += self._encode(task_id, sentences[start : start + _BATCH], start)
         return encoded

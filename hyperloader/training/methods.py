@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.training.presets import check_key
+from hyperloader.validation import check_key
 
 _CONFIG_KEYS = tuple(
     field.name for field in dataclasses.fields(HyperLoaderConfig) if field.name not in ("tasks", "labels")

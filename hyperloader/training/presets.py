@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperloader.data.text_to_text import DECODINGS
-from hyperloader.validation import did_you_mean
+from hyperloader.validation import check_choice, check_key
 
 SCHEDULES = ("linear", "cosine", "constant")
 LOSSES = ("mean", "sum")
@@ -123,8 +123,7 @@ class TrainingOptions:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            check_choice(name, getattr(self, name), known)
         for names, holds, requirement in (
             (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
             (_NOT_NEGATIVE, lambda value: value >= 0, "at least 0"),
@@ -191,11 +190,3 @@ def training_options(preset: str, method: str, overrides: Mapping | None = None)
     if preset == "default" and method in LEARNING_RATES:
         values.setdefault("learning_rate", LEARNING_RATES[method])
     return dataclasses.replace(PRESETS[preset], **values)
-
-
-def check_key(what: str, key, known) -> None:
-    """Raise ``ValueError`` naming the nearest of ``known`` unless ``key`` is one of them."""
-    if key in known:
-        return
-    hint = did_you_mean(key, known) or f"known are {', '.join(str(one) for one in known)}"
-    raise ValueError(f"unknown {what} {key!r}; {hint}")

@@ -23,12 +23,12 @@ from hyperloader.training.backbone import load_backbone
 from hyperloader.training.evaluation import Scorer, predict_examples
 from hyperloader.training.folders import checkpoints, recover, write_text
 from hyperloader.training.methods import build_model
-from hyperloader.training.presets import check_key
 from hyperloader.training.progress import Progress
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 from hyperloader.training.weights import load_weights
+from hyperloader.validation import check_key
 
 __all__ = ["Run", "RunConfig", "evaluate", "for_task", "load_run", "predict", "scorer", "train"]
 
@@ -210,7 +210,7 @@ def _prepare_output(config: RunConfig, output: Path, resume: bool) -> dict | Non
         recover(output)
     before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
     now = config.to_dict()
-    changed = [f"{key} ({before[key]!r} there, {now[key]!r} here)" for key in now if now[key] != before[key]]
+    changed = [f"{key} ({before[key]!r:.80} there, {now[key]!r:.80} here)" for key in now if now[key] != before[key]]
     if changed:
         raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")
     metrics = output / METRICS

@@ -14,7 +14,8 @@ from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task, load_tasks
 from hyperloader.training.backbone import HEADS
 from hyperloader.training.methods import METHODS, check_model_options
-from hyperloader.training.presets import MODELS, TrainingOptions, check_key, training_options
+from hyperloader.training.presets import MODELS, TrainingOptions, training_options
+from hyperloader.validation import check_key
 
 _INLINE = "tasks.yaml"  # the name of the task file that inline tasks are written to
 
@@ -52,12 +53,12 @@ class RunConfig:
     def __post_init__(self):
         for name in ("backbone", "output", "head", "method", "preset"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name} must be a string, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be a string, got {getattr(self, name)!r:.80}")
         for name in ("model", "training"):
             value = getattr(self, name)
             object.__setattr__(self, name, {} if value is None else value)
             if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name} must be a mapping, got {value!r}")
+                raise ValueError(f"{name} must be a mapping, got {value!r:.80}")
         for name in ("data_seed", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -65,7 +66,7 @@ class RunConfig:
         if isinstance(self.fraction, bool) or not isinstance(self.fraction, int | float) or not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction!r}")
         if not isinstance(self.tasks, str | list) or not self.tasks:
-            raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r}")
+            raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r:.80}")
         check_key("head", self.head, HEADS)
         if "decoding" in self.training and self.head != "text-to-text":
             raise ValueError(f"decoding must only be given for the head text-to-text, got it for {self.head}")
@@ -108,7 +109,7 @@ class RunConfig:
         """The run that ``values`` describe; messages start with ``source``, task paths are relative to ``folder``."""
         try:
             if not isinstance(values, Mapping):
-                raise ValueError(f"must hold a mapping, got {values!r}")
+                raise ValueError(f"must hold a mapping, got {values!r:.80}")
             known = [one.name for one in dataclasses.fields(cls)]
             for key in values:
                 check_key("key", key, known)
