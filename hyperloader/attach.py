@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones import Stack, find_norms, find_stacks
+from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, layout_of
 from hyperloader.nn.sites import AdapterSite, LoraSite, Site
@@ -34,6 +35,7 @@ class Attachment:
         self.requires_grad = {name: parameter.requires_grad for name, parameter in backbone.named_parameters()}
         self.norm_names = find_norms(backbone) if config.train_norms else []
         self.norms: dict[str, Tensor] = {}
+        self.added_bias = False  # whether the bias of the cross-attention came with the model
         self.site_paths = {
             path: (stack.name, layer, site)
             for stack in stacks
@@ -64,6 +66,8 @@ class Attachment:
             parameter = backbone.get_parameter(name)
             parameter.requires_grad_(requires_grad)
             parameter.grad = None
+        if self.added_bias:
+            set_cross_attention_bias(backbone, None)
 
     def dtype(self, backbone: nn.Module) -> torch.dtype:
         """The dtype to generate weights in: that of the wrapped layers, float32 where they differ."""

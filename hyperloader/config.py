@@ -31,7 +31,7 @@ GENERATORS = ("hypernetwork", "table")
 INITS = ("published", "scaled")
 
 _SIZES = ("task_embedding_dim", "condition_hidden_dim", "condition_dim", "reduction_factor", "rank")
-_SWITCHES = ("train_norms", "hypernetwork_per_stack")
+_SWITCHES = ("condition_norm", "train_norms", "hypernetwork_per_stack")
 _CHOICES = {"activation": ACTIVATIONS, "norm": NORMS, "generator": GENERATORS, "init": INITS}
 _POSITIVE = ("lora_alpha", "norm_eps", "condition_eps")
 
@@ -57,7 +57,8 @@ class HyperLoaderConfig:
         activation: of the adapters, any of ``ACTIVATIONS``.
         norm: where an adapter normalises: its ``post`` side, its ``pre`` side, ``both`` or ``none``.
         norm_eps: epsilon of the adapters' layer norms.
-        condition_eps: epsilon of the layer norm that ends the condition network.
+        condition_norm: whether a layer norm ends the condition network.
+        condition_eps: its epsilon.
         train_norms: whether the backbone's own norms are trained.
         hypernetwork_per_stack: one hypernetwork for the encoder and one for the decoder, or one for both, which then
             numbers the decoder's layers after the encoder's.
@@ -84,6 +85,7 @@ class HyperLoaderConfig:
     activation: str = "gelu_new"
     norm: str = "post"
     norm_eps: float = 1e-5
+    condition_norm: bool = True
     condition_eps: float = 1e-6
     train_norms: bool = True
     hypernetwork_per_stack: bool = True
@@ -107,6 +109,8 @@ class HyperLoaderConfig:
             check_switch(name, getattr(self, name))
         for name, known in _CHOICES.items():
             check_choice(name, getattr(self, name), known)
+        if self.init == "scaled" and not self.condition_norm:
+            raise ValueError("init must be 'published' without a condition_norm, which the scaled one counts on")
         for name in _POSITIVE:
             check_positive(name, getattr(self, name))
         if self.labels is not None:

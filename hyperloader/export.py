@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperloader import checkpoint
+from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteWeights
 
@@ -42,7 +43,8 @@ def export_task(model: "HyperLoaderModel", task: str, folder: str | Path) -> Non
     if model.heads is not None:
         head = model.heads.heads[model.hyperloader_config.task_id(task)]
         tensors |= {f"heads.heads.0.{name}": tensor for name, tensor in head.state_dict().items()}
-    tensors |= {f"backbone.{name}": model.backbone.get_parameter(name) for name in model.norm_names}
+    bias = [] if cross_attention_bias(model.backbone) is None else [NAME]
+    tensors |= {f"backbone.{name}": model.backbone.get_parameter(name) for name in (*model.norm_names, *bias)}
     checkpoint.save(folder, tensors, config, model.backbone, model.norm_names)
 
 
@@ -104,6 +106,8 @@ def _not_in_peft(model: "HyperLoaderModel", task: str) -> list[str]:
         found.append(f"trained norms {', '.join(model.norm_names)}")
     if model.heads is not None:
         found.append(f"the token-classification head of {task!r}")
+    if cross_attention_bias(model.backbone) is not None:
+        found.append(f"the backbone's {NAME}")
     return found
 
 

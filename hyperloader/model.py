@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hyperloader import checkpoint, export, generation, merging
 from hyperloader.attach import Attachment
 from hyperloader.backbones import checkpointing
+from hyperloader.backbones.cross_attention_bias import NAME, stored_bias
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.heads import classify, task_heads
@@ -231,8 +232,8 @@ class HyperLoaderModel(nn.Module):
         return generation.weights_for(self, index).sites
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """What is trained, by name: all that a checkpoint has to hold."""
-        trained, state = set(self.norm_names), self.state_dict()
+        """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold."""
+        trained, state = {*self.norm_names, NAME}, self.state_dict()
         return {
             name: state[name]
             for name, _ in self.named_parameters()  # which names what two stacks share once
@@ -273,13 +274,15 @@ class HyperLoaderModel(nn.Module):
         """
         stored = checkpoint.load(folder)
         backbone = stored.load_backbone() if backbone is None else backbone
-        stored.check_backbone(backbone)
-        model = cls(backbone, stored.config)
-        try:
-            stored.check_tensors(model.trainable_state())
-        except ValueError:
-            model.detach()
-            raise
+        with stored_bias(backbone, stored.tensors) as added:
+            stored.check_backbone(backbone)
+            model = cls(backbone, stored.config)
+            try:
+                stored.check_tensors(model.trainable_state())
+            except ValueError:
+                model.detach()
+                raise
+        model._attachment.added_bias = added
         model.load_state_dict(stored.tensors, strict=False)
         return model.eval()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.attach import replace
+from hyperloader.backbones.cross_attention_bias import add_stored_bias
 from hyperloader.checkpoint import (
     FORMAT,
     TENSORS,
@@ -118,6 +119,7 @@ class TaskModel(nn.Module):
         }
         with torch.device("meta"):
             again = _build(description, copy.deepcopy(self.config), "this model")
+            add_stored_bias(again.backbone, tensors)
         wanted = _by_name(again, again.state_dict())
         check_shapes("this model, which its backbone's class and config do not build again", tensors, wanted)
         for name, tensor in tensors.items():
@@ -149,6 +151,7 @@ class TaskModel(nn.Module):
         config = _read_config(description, folder)
         model = _build(description, config, str(folder / DESCRIPTION))
         tensors = read_tensors(folder / TENSORS, contents[TENSORS])
+        add_stored_bias(model.backbone, tensors)
         if GENERATION in hashes:
             model.backbone.generation_config = transformers.GenerationConfig.from_pretrained(folder)
         by_name = _by_name(model, model.state_dict())

@@ -21,6 +21,7 @@ _WITHOUT_BIAS = ("lora_A", "lora_B")
 class Condition(nn.Module):
     """``LayerNorm(W2 · relu(W1 · [task ; layer ; position] + b1) + b2)`` for every layer, position and task at once.
 
+    Without ``config.condition_norm`` it is what the layer norm would read.
     With the ``scaled`` initialisation each linear layer reads its input divided by the input's expected length in the
     1-norm, as the heads do.
     """
@@ -32,7 +33,7 @@ class Condition(nn.Module):
         self.position_embedding = nn.Embedding(config.num_positions, size)
         self.first = nn.Linear(3 * size, config.condition_hidden_dim)
         self.second = nn.Linear(config.condition_hidden_dim, config.condition_dim)
-        self.norm = nn.LayerNorm(config.condition_dim, eps=config.condition_eps)
+        self.norm = nn.LayerNorm(config.condition_dim, eps=config.condition_eps) if config.condition_norm else None
         self.scales = (1.0, 1.0)  # of what the two layers read
         if config.init == "scaled":
             self._init_scaled()
@@ -40,6 +41,8 @@ class Condition(nn.Module):
     def forward(self, task_embedding: Tensor, layers: Tensor, positions: Tensor, scale: float = 1.0) -> Tensor:
         """Return (positions, layers, tasks, condition_dim), times ``scale``, for ``task_embedding`` (tasks, E)."""
         first, second, norm = self.first, self.second, self.norm
+        if norm is None:
+            return self.before_norm(task_embedding, layers, positions) * scale
         return ops.condition(
             task_embedding,
             self.layer_embedding.weight,
@@ -68,9 +71,11 @@ class Condition(nn.Module):
         tasks = torch.randn(_CENTRING_TASKS, self.layer_embedding.embedding_dim)
         second.bias.copy_(-self.before_norm(tasks).mean((0, 1, 2)))
 
-    def before_norm(self, task_embedding: Tensor) -> Tensor:
-        """What the layer norm reads, of every position and layer: (positions, layers, tasks, condition_dim)."""
-        embeddings = (task_embedding, self.layer_embedding.weight, self.position_embedding.weight)
+    def before_norm(
+        self, task_embedding: Tensor, layers: Tensor | slice = slice(None), positions: Tensor | slice = slice(None)
+    ) -> Tensor:
+        """What the layer norm reads: (positions, layers, tasks, condition_dim)."""
+        embeddings = (task_embedding, self.layer_embedding.weight[layers], self.position_embedding.weight[positions])
         hidden = reference.hidden_of(*embeddings, self.first.weight, self.first.bias, self.scales[0])
         return reference.before_norm(hidden, self.second.weight, self.second.bias, self.scales[1])
 

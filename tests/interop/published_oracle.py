@@ -145,6 +145,44 @@ class MetaLoRALayer(nn.Module):
         return x @ matrix_a.T @ matrix_b.T
 
 
+def bucket(distance, buckets, furthest):
+    """The bucket of a key ``distance`` tokens behind its query: one each for the nearest, then ever wider ones."""
+    half = buckets // 2
+    first, length = half * (distance > 0), abs(distance)
+    if length < half // 2:
+        return first + length
+    width = math.log(length / (half // 2)) / math.log(furthest / (half // 2))
+    return first + min(half // 2 + int(width * (half - half // 2)), half - 1)
+
+
+class CrossAttention(nn.Module):
+    """The cross-attention of a decoder layer, in the place of ``attention``: each layer adds the bias by itself.
+
+    ``bias`` (buckets, heads). Nothing is cached: the queries are those of the whole sentence, from its beginning.
+    """
+
+    def __init__(self, attention, bias, furthest=128):
+        super().__init__()
+        self.q, self.k, self.v, self.o = attention.q, attention.k, attention.v, attention.o
+        self.added, self.furthest = bias, furthest
+
+    def forward(self, hidden_states, mask=None, key_value_states=None, past_key_values=None, **_):
+        assert past_key_values is None
+        buckets, heads = self.added.shape
+
+        def split(x):
+            return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+        scores = split(self.q(hidden_states)) @ split(self.k(key_value_states)).mT
+        queries, keys = scores.shape[-2:]
+        rows = [[bucket(key - query, buckets, self.furthest) for key in range(keys)] for query in range(queries)]
+        scores = scores + self.added[torch.tensor(rows)].permute(2, 0, 1)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        y = scores.softmax(-1) @ split(self.v(key_value_states))
+        return self.o(y.transpose(1, 2).flatten(2)), None, None
+
+
 def leaves(weights):
     """Every tensor of a layer's weights by the name of its field, and None for a norm that is not there."""
     found = {}

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import torch
-from interop.published_oracle import make_config, randomise
+from interop.published_oracle import CrossAttention, make_config, randomise
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -20,6 +20,12 @@ class PublishedT5(nn.Module):
         super().__init__()
         torch.manual_seed(11)
         self.backbone = T5ForConditionalGeneration(T5Config(**CONFIG | dict(t5))).eval()
+        self.backbone.generation_config.use_cache = False
+        for part in (self.backbone, self.backbone.decoder):
+            part.config.use_cache = False
+        self.bias = torch.randn(32, 4, generator=torch.Generator().manual_seed(13))
+        for block in self.backbone.decoder.block:
+            block.layer[1].EncDecAttention = CrossAttention(block.layer[1].EncDecAttention, self.bias)
         config = make_config(**changes)
         self.embeddings = nn.ParameterDict({str(i): torch.randn(config.task_embedding_dim) for i in range(len(tasks))})
         self.tasks, self.task = list(tasks), 0
@@ -68,7 +74,7 @@ class PublishedT5(nn.Module):
     def checkpoint(self):
         """The state dict that the published code would write, its extra tensor included."""
         state = {name: tensor.detach().clone() for name, tensor in self.backbone.state_dict().items()}
-        state[EXTRA] = torch.randn(32, 4)
+        state[EXTRA] = self.bias
         for name, stack in self.stacks.items():
             state |= {f"{name}.adapter_layers_hyper_net.{key}": value for key, value in stack.state_dict().items()}
         for i, task in enumerate(self.tasks):

@@ -214,7 +214,6 @@ def test_lora():
         ({"input_dim": 16.0}, TypeError, "config.input_dim must be a whole number, got 16.0"),
         ({"task_hidden_dim": True}, TypeError, "config.task_hidden_dim must be a whole number, got True"),
         ({"unique_hyper_net_layer_norm": 1}, TypeError, "unique_hyper_net_layer_norm must be True or False, got 1"),
-        ({"conditional_layer_norm": False}, ValueError, "conditional_layer_norm must be True with adapters that"),
     ],
 )
 def test_unsupported_configurations(changes, error, message):
@@ -222,9 +221,23 @@ def test_unsupported_configurations(changes, error, message):
         AdapterLayersOneHyperNetController(make_config(**changes), 2)
 
 
-def test_norms_that_are_not_there_need_no_condition():
-    config = make_config(**norms(False, False), conditional_layer_norm=False)
-    assert AdapterLayersOneHyperNetController(config, 2)(task(), 0).feed_forward.post_norm is None
+@pytest.mark.parametrize(("before", "after"), NORMS)
+def test_conditional_layer_norm_is_not_read(before, after):
+    """False is the published default, and its class generates the norms all the same."""
+    ours, theirs = both(conditional_layer_norm=False, **norms(before, after))
+    assert_same(ours(task(), 0), theirs(task(), 0))
+    config = make_config(**norms(before, after))
+    del config.conditional_layer_norm
+    assert AdapterLayersOneHyperNetController(config, 2).state_dict().keys() == ours.state_dict().keys()
+
+
+def test_swish_is_the_default_activation():
+    config = make_config()
+    del config.non_linearity
+    weights, x = both()[0](task(), 0).feed_forward, torch.randn(4, 16)
+    found = MetaLayersAdapterController(config)(x, weights)
+    expected = MetaLayersAdapterController(make_config(non_linearity="swish"))(x, weights)
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["task_embedding_dim", "device", "add_layer_norm_after_adapter"])

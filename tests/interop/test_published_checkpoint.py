@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ SAME = (
     ("heads.down_weight.weight", "down_sampler_hyper_net.weight_generator.0.weight"),
 )
 HYPERNETWORK = "decoder.adapter_layers_hyper_net."
+load = partial(load_published_checkpoint, activation="gelu_new", train_norms=True)
 
 
 def published(**changes):
@@ -56,7 +58,7 @@ def assert_same_model(model, theirs, tasks=TASKS):
 def test_a_whole_model(tmp_path, where):
     theirs = published()
     write(tmp_path, theirs.checkpoint())
-    model = load_published_checkpoint(tmp_path / "pytorch_model.bin" if where == "file" else str(tmp_path))
+    model = load(tmp_path / "pytorch_model.bin" if where == "file" else str(tmp_path))
     config = model.hyperloader_config
     assert (config.rank, config.scaling, config.norm, config.bottleneck_of(16)) == (8, 1, "post", 4)
     assert model.backbone.lm_head.weight is model.backbone.shared.weight
@@ -66,12 +68,12 @@ def test_a_whole_model(tmp_path, where):
 @pytest.mark.parametrize(("before", "after"), NORMS)
 def test_norms(tmp_path, before, after):
     theirs = published(**norms(before, after))
-    assert_same_model(load_published_checkpoint(write(tmp_path, theirs.checkpoint())), theirs)
+    assert_same_model(load(write(tmp_path, theirs.checkpoint())), theirs)
 
 
 def test_activation(tmp_path):
     theirs = published(non_linearity="relu")
-    assert_same_model(load_published_checkpoint(write(tmp_path, theirs.checkpoint()), activation="relu"), theirs)
+    assert_same_model(load(write(tmp_path, theirs.checkpoint()), activation="relu"), theirs)
 
 
 def remove_lora(state):
@@ -86,7 +88,7 @@ def remove_lora(state):
 def test_without_lora(tmp_path):
     theirs = published()
     theirs.without_lora = True
-    model = load_published_checkpoint(write(tmp_path, remove_lora(theirs.checkpoint())))
+    model = load(write(tmp_path, remove_lora(theirs.checkpoint())))
     assert model.hyperloader_config.lora_sites == ()
     assert_same_model(model, theirs)
 
@@ -95,7 +97,7 @@ def test_into_a_given_backbone(tmp_path):
     theirs = published()
     write(tmp_path, theirs.checkpoint())
     backbone = T5ForConditionalGeneration(T5Config(**CONFIG))
-    model = load_published_checkpoint(tmp_path, backbone)
+    model = load(tmp_path, backbone)
     assert model.backbone is backbone
     assert_same_model(model, theirs)
     detached = model.detach().state_dict()
@@ -106,7 +108,7 @@ def test_sizes_from_a_named_model(tmp_path):
     theirs = published()
     write(tmp_path, theirs.checkpoint())
     T5ForConditionalGeneration(T5Config(**CONFIG)).save_pretrained(tmp_path / "t5")
-    model = load_published_checkpoint(tmp_path, str(tmp_path / "t5"))
+    model = load(tmp_path, str(tmp_path / "t5"))
     assert_same_model(model, theirs)
 
 
@@ -116,19 +118,19 @@ GATED = {"feed_forward_proj": "gated-gelu"}
 def test_config_beside_the_file(tmp_path):
     theirs = published(t5=GATED | {"layer_norm_epsilon": 1e-3})
     described = {"model_type": "t5", "layer_norm_epsilon": 1e-3, **GATED, "adapter_size": 7, "n_positions": 512}
-    assert_same_model(load_published_checkpoint(write(tmp_path, theirs.checkpoint(), described)), theirs)
+    assert_same_model(load(write(tmp_path, theirs.checkpoint(), described)), theirs)
 
 
 def test_what_no_tensor_tells_is_not_guessed(tmp_path):
     with pytest.raises(ValueError, match="its feed-forward is gated, and no tensor tells by which function"):
-        load_published_checkpoint(write(tmp_path, published(t5=GATED).checkpoint()))
+        load(write(tmp_path, published(t5=GATED).checkpoint()))
 
 
 def test_what_comes_out_can_be_saved_and_loaded(tmp_path):
     write(tmp_path, published().checkpoint())
-    model = load_published_checkpoint(tmp_path)
+    model = load(tmp_path)
     model.save_pretrained(tmp_path / "ours")
-    again = HyperLoaderModel.from_pretrained(tmp_path / "ours", load_published_checkpoint(tmp_path).detach())
+    again = HyperLoaderModel.from_pretrained(tmp_path / "ours", load(tmp_path).detach())
     logits = [one(task=TASKS[1], **batch()).logits for one in (model, again)]
     assert torch.equal(*logits)
 
@@ -140,9 +142,9 @@ def test_a_tied_tensor_may_be_written_once(tmp_path, dropped):
     del state[dropped]
     if dropped == "shared.weight":
         with pytest.raises(ValueError, match="tensors missing: shared.weight$"):
-            load_published_checkpoint(write(tmp_path, state))
+            load(write(tmp_path, state))
     else:
-        assert_same_model(load_published_checkpoint(write(tmp_path, state)), theirs, TASKS)
+        assert_same_model(load(write(tmp_path, state)), theirs, TASKS)
 
 
 def shapes_of_t5_base(tasks):
@@ -162,7 +164,7 @@ def shapes_of_t5_base(tasks):
 
 @pytest.mark.parametrize(("tasks", "count"), [(7, 6_784_368), (8, 6_784_432)])
 def test_trainable_parameters_of_t5_base(tmp_path, tasks, count):
-    model = load_published_checkpoint(write(tmp_path, shapes_of_t5_base([str(task) for task in range(tasks)])))
+    model = load(write(tmp_path, shapes_of_t5_base([str(task) for task in range(tasks)])))
     assert model.trainable_parameters() == count
     assert model.config.d_kv == 64
     assert model.hyperloader_config.bottleneck_of(768) == 24
@@ -170,7 +172,7 @@ def test_trainable_parameters_of_t5_base(tmp_path, tasks, count):
 
 def test_trainable_parameters_of_t5_base_without_lora(tmp_path):
     state = remove_lora(shapes_of_t5_base([str(task) for task in range(7)]))
-    assert load_published_checkpoint(write(tmp_path, state)).trainable_parameters() == 5_210_992
+    assert load(write(tmp_path, state)).trainable_parameters() == 5_210_992
 
 
 class TestRefused:
@@ -187,7 +189,7 @@ class TestRefused:
         before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
         flags = [parameter.requires_grad for parameter in backbone.parameters()]
         with pytest.raises(error, match=message):
-            load_published_checkpoint(write(self.folder, self.state), backbone)
+            load(write(self.folder, self.state), backbone)
         after = backbone.state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
@@ -221,7 +223,7 @@ class TestRefused:
         with pytest.raises(
             ValueError, match=r"missing: encoder\S+SelfAttention.q.weight, lm_head.weight, shared.weight"
         ):
-            load_published_checkpoint(write(self.folder, self.state))
+            load(write(self.folder, self.state))
 
     def test_shapes(self):
         self.state[HYPERNETWORK + "up_sampler_hyper_net.bias_generator.0.bias"] = torch.zeros(15)
@@ -246,16 +248,16 @@ class TestRefused:
 
     def test_a_backbone_that_is_attached(self):
         theirs = write(self.folder, self.state)
-        model = load_published_checkpoint(theirs, self.backbone)
+        model = load(theirs, self.backbone)
         with pytest.raises(ValueError, match="backbone must have a plain nn.Linear at encoder.block.0"):
-            load_published_checkpoint(theirs, self.backbone)
+            load(theirs, self.backbone)
         assert_same_model(model, published())
 
     def test_a_backbone_of_another_family(self):
         bert = BertModel(BertConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1, vocab_size=50))
         self.refuse("backbone must be of model type t5 or mt5, got 'bert'", bert)
         with pytest.raises(TypeError, match="backbone must be a model, the name of one, or None, got 3"):
-            load_published_checkpoint(write(self.folder, self.state), 3)
+            load(write(self.folder, self.state), 3)
 
     def test_tied_tensors_that_differ(self):
         self.state["lm_head.weight"] = self.state["lm_head.weight"] + 1
@@ -288,18 +290,18 @@ class TestRefused:
     def test_not_a_checkpoint(self, content):
         (self.folder / "pytorch_model.bin").write_bytes(content)
         with pytest.raises(ValueError, match="pytorch_model.bin: cannot be read as tensors alone"):
-            load_published_checkpoint(self.folder)
+            load(self.folder)
 
     def test_truncated(self):
         file = write(self.folder, self.state) / "pytorch_model.bin"
         file.write_bytes(file.read_bytes()[:-5000])
         with pytest.raises(ValueError, match="pytorch_model.bin: cannot be read as tensors alone"):
-            load_published_checkpoint(self.folder)
+            load(self.folder)
 
     def test_no_file(self):
         for path in (self.folder, self.folder / "missing.bin"):
             with pytest.raises(FileNotFoundError, match="no such file; a published checkpoint is a pytorch_model.bin"):
-                load_published_checkpoint(path)
+                load(path)
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -315,14 +317,14 @@ class TestRefused:
         write(self.folder, self.state)
         (self.folder / "config.json").write_text(text)
         with pytest.raises(ValueError, match=message):
-            load_published_checkpoint(self.folder)
+            load(self.folder)
 
     def test_activation(self):
         with pytest.raises(ValueError, match="activation must be one of .*, got 'tanh'"):
-            load_published_checkpoint(write(self.folder, self.state), activation="tanh")
+            load(write(self.folder, self.state), activation="tanh")
 
 
 def test_the_extra_tensor_may_be_missing(tmp_path):
     state = published().checkpoint()
     del state[EXTRA]
-    load_published_checkpoint(write(tmp_path, state))
+    load(write(tmp_path, state))

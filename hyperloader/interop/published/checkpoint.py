@@ -8,20 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones import find_stacks
+from hyperloader.backbones.cross_attention_bias import NAME, check_cross_attention_bias, set_cross_attention_bias
 from hyperloader.checkpoints.tensors import check_numbers
+from hyperloader.interop.published.arguments import arguments_of
 from hyperloader.interop.published.names import ADAPTER, CONDITION, LORA, norm_modules
 from hyperloader.interop.published.sizes import HYPERNETWORK, TASKS, hyperloader_config, t5_class, t5_config
 from hyperloader.model import HyperLoaderModel
 
 FILE = "pytorch_model.bin"
-_DROPPED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"  # of older versions of T5
 _UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+
+_TRAINED_TASKS = "task_embedding_controller.task_hyper_net."
 
 Shapes = dict[str, torch.Size]
 
 
 def load_published_checkpoint(
-    path: str | Path, backbone: nn.Module | str | None = None, *, activation: str = "gelu_new"
+    path: str | Path,
+    backbone: nn.Module | str | None = None,
+    *,
+    activation: str | None = None,
+    train_norms: bool | None = None,
 ) -> HyperLoaderModel:
     """Read a checkpoint of the published code: hypernetworks and T5, or its HyperFormer++, which has no LoRA.
 
@@ -30,22 +37,29 @@ def load_published_checkpoint(
         backbone: a ``T5ForConditionalGeneration``, whose weights become those of the checkpoint; the name or folder of
             a model, whose config describes a new one; None takes the ``config.json`` beside the file and, without one,
             the sizes of the tensors and what all T5 of version 1.0 have in common.
-        activation: of the adapters, which no tensor tells.
+        activation: of the adapters, which no tensor tells. None reads ``non_linearity`` in ``arguments_results.json``,
+            which the published code writes beside the file, or into the folder around a ``checkpoint-...``; without
+            one it assumes ``gelu_new`` and warns.
+        train_norms: whether T5's own norms are to be trained further; None reads ``unfreeze_layer_norms`` there, or
+            assumes True and warns.
 
     Returns:
-        The model, in evaluation mode, with every size read off the tensors and the tasks in the order of the file.
+        The model, in evaluation mode, with every size read off the tensors and the tasks in the order of the file. The
+        bias of the decoder's cross-attention that older T5 have is part of its backbone, frozen; one of zeros is not.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError, TypeError: a file that cannot be read safely, tensors that are missing, unexpected or of another
-            shape (all are listed), a backbone that does not fit. A given backbone is then as it was.
+            shape (all are listed), a backbone that does not fit, an activation or a switch that is unknown or that the
+            file of the arguments contradicts. A given backbone is then as it was.
     """
     file = Path(path)
     file = file / FILE if file.is_dir() else file
     tensors = _read(file)
+    arguments = arguments_of(file, activation, train_norms)
     sizes = t5_config(file, tensors, backbone)
     kind = t5_class(sizes) if not isinstance(backbone, nn.Module) else type(backbone)
-    config = hyperloader_config(tensors, sizes.d_model, activation)
+    config = hyperloader_config(tensors, sizes.d_model, arguments)
     with torch.device("meta"):
         shell = kind(sizes)
     of_backbone = {name: tensor.shape for name, tensor in shell.state_dict().items()}
@@ -54,17 +68,23 @@ def load_published_checkpoint(
         _check_backbone(backbone, of_backbone)
     ours, of_hypernetworks = _hypernetworks(HyperLoaderModel(shell, config))
     of_tasks = {TASKS + task: torch.Size([config.task_embedding_dim]) for task in config.tasks}
+    of_bias = {NAME: torch.Size([sizes.relative_attention_num_buckets, sizes.num_heads])} if NAME in tensors else {}
     filled = tensors | {copy: tensors[name] for copy, name in tied.items() if copy not in tensors and name in tensors}
-    _compare(file, filled, of_backbone | of_hypernetworks | of_tasks)
+    _compare(file, filled, of_backbone | of_hypernetworks | of_tasks | of_bias)
     _check_tied(file, filled, tied)
+    bias = tensors[NAME] if NAME in tensors and tensors[NAME].any() else None
+    if bias is not None:
+        check_cross_attention_bias(shell if backbone is None or isinstance(backbone, str) else backbone, bias)
 
     if not isinstance(backbone, nn.Module):
         with torch.device("meta"):
             backbone, assign = kind(sizes), True
     else:
         assign = False
+    set_cross_attention_bias(backbone, None)  # of a checkpoint that was read into it before
     backbone.load_state_dict({name: filled[name] for name in of_backbone}, assign=assign)
     backbone.tie_weights()
+    set_cross_attention_bias(backbone, bias)
     model = HyperLoaderModel(backbone, config)
     state = {our_name: tensors[name] for name, our_name in ours.items()}
     state["task_embedding.weight"] = torch.stack([tensors[name] for name in of_tasks])
@@ -86,7 +106,12 @@ def _read(file: Path) -> dict[str, Tensor]:
         check_numbers(file, name, tensor)
     if not any(name.startswith(TASKS) for name in tensors):
         raise ValueError(f"{file}: must hold the task embeddings {TASKS}<task> of a published model, got none")
-    return {name: tensor for name, tensor in tensors.items() if name != _DROPPED}
+    if any(name.startswith(_TRAINED_TASKS) for name in tensors):
+        raise ValueError(
+            f"{file}: must be trained with train_task_embeddings=False, got {_TRAINED_TASKS}*: there a network "
+            "projects the task embeddings, which this model does not have"
+        )
+    return tensors
 
 
 def _hypernetworks(model: HyperLoaderModel) -> tuple[dict[str, str], Shapes]:
@@ -94,6 +119,8 @@ def _hypernetworks(model: HyperLoaderModel) -> tuple[dict[str, str], Shapes]:
     config, names, shapes = model.hyperloader_config, {}, {}
     norms = norm_modules(config.norm in ("pre", "both"), config.norm in ("post", "both"))
     table = CONDITION | ADAPTER | norms | (LORA if config.lora_sites else {})
+    if not config.condition_norm:
+        del table["LayerNorm"]
     for stack, generator in model.generators.items():
         for published, ours in table.items():
             for name, parameter in generator.get_submodule(ours).named_parameters():
@@ -139,7 +166,7 @@ def _check_tied(file: Path, tensors: Mapping[str, Tensor], tied: Mapping[str, st
 def _check_backbone(backbone: nn.Module, wanted: Shapes) -> None:
     """Raise ``ValueError`` unless ``backbone`` has the tensors that its config describes and can be attached to."""
     find_stacks(backbone)
-    found = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in backbone.state_dict().items() if name != NAME}
     differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if differing:
         raise ValueError(

@@ -37,8 +37,8 @@ class AdapterLayersOneHyperNetController(nn.Module):
     Args:
         config: an object with the attributes ``task_embedding_dim``, ``projected_task_embedding_dim``,
             ``task_hidden_dim``, ``input_dim``, ``reduction_factor``, ``unique_hyper_net_layer_norm``,
-            ``add_layer_norm_before_adapter``, ``add_layer_norm_after_adapter``, ``conditional_layer_norm`` and
-            ``device``.
+            ``add_layer_norm_before_adapter``, ``add_layer_norm_after_adapter`` and ``device``. As in the published
+            code, ``conditional_layer_norm`` is not read: the adapters' norms are generated whatever it says.
         num_layers: layers of the stack.
 
     Raises:

@@ -37,9 +37,6 @@ class Sizes:
         if reduction_factor > hidden:
             raise ValueError(f"config.reduction_factor must be at most input_dim ({hidden}), got {reduction_factor}")
         norm_before, norm_after = norm_switches(config)
-        # Where the published code is told not to generate the norms, it trains some; here none are kept.
-        if (norm_before or norm_after) and not _switch(config, "conditional_layer_norm"):
-            raise ValueError("config.conditional_layer_norm must be True with adapters that normalise, got False")
         return cls(
             task_embedding_dim=_size(config, "task_embedding_dim"),
             condition_dim=_size(config, "projected_task_embedding_dim"),
@@ -59,11 +56,15 @@ def norm_switches(config: Any) -> tuple[bool, bool]:
 
 
 def activation(config: Any) -> str:
-    """Our name of ``config.non_linearity``."""
-    given = _value(config, "non_linearity")
+    """Our name of ``config.non_linearity``, which is swish where it is not given."""
+    return activation_of("config.non_linearity", getattr(config, "non_linearity", "swish"))
+
+
+def activation_of(name: str, given: Any) -> str:
+    """Our name of the published activation ``given``, which stands under ``name``."""
     known = _ACTIVATIONS.get(given.lower()) if isinstance(given, str) else None
     if known is None:
-        raise ValueError(f"config.non_linearity must be one of {', '.join(_ACTIVATIONS)}, got {given!r}")
+        raise ValueError(f"{name} must be one of {', '.join(_ACTIVATIONS)}, got {given!r:.80}")
     return known
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
+from hyperloader.interop.published.arguments import Arguments
 from hyperloader.interop.published.names import NORMS
 from hyperloader.json_file import read_json
 
@@ -51,7 +52,7 @@ def t5_class(config: Any) -> type[nn.Module]:
     return MT5ForConditionalGeneration if config.model_type == "mt5" else T5ForConditionalGeneration
 
 
-def hyperloader_config(tensors: Mapping[str, Tensor], hidden: int, activation: str) -> HyperLoaderConfig:
+def hyperloader_config(tensors: Mapping[str, Tensor], hidden: int, arguments: Arguments) -> HyperLoaderConfig:
     """Our configuration of the hypernetworks in ``tensors``, with the scaling 1 that the published LoRA has."""
     prefix = f"encoder.{HYPERNETWORK}"
 
@@ -72,7 +73,9 @@ def hyperloader_config(tensors: Mapping[str, Tensor], hidden: int, activation: s
         lora_sites=LORA_SITES if lora else (),
         rank=rank,
         lora_alpha=rank,
-        activation=activation,
+        activation=arguments.activation,
+        train_norms=arguments.train_norms,
+        condition_norm=any(f".{HYPERNETWORK}LayerNorm." in name for name in tensors),
         norm=NORMS[has("pre_layernorm_hypernet."), has("post_layernorm_hypernet.")],
     )
 
