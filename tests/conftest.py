@@ -59,3 +59,16 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"HYPERLOADER_DATA must name a folder, got {folder!r}")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def published_folder() -> Path:
+    """Return the folder of the published checkpoints: that in HYPERLOADER_PUBLISHED, or that beside the data sets."""
+    folder, data = os.environ.get("HYPERLOADER_PUBLISHED"), os.environ.get("HYPERLOADER_DATA")
+    if folder and not Path(folder).is_dir():
+        pytest.fail(f"HYPERLOADER_PUBLISHED must name a folder, got {folder!r}")
+    if not folder and data and (Path(data).resolve().parent / "published").is_dir():
+        folder = Path(data).resolve().parent / "published"
+    if not folder:
+        pytest.skip("HYPERLOADER_PUBLISHED does not name the folder of the published checkpoints")
+    return Path(folder)

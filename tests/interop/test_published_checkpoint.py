@@ -38,6 +38,7 @@ def assert_same_model(model, theirs, tasks=TASKS):
     """Logits, gradients and generated tokens of every task."""
     assert model.hyperloader_config.tasks == tuple(tasks)
     assert not model.training
+    config = model.hyperloader_config
     for task in tasks:
         found, expected = model(task=task, **batch()), theirs(task, **batch())
         assert torch.allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
@@ -47,6 +48,8 @@ def assert_same_model(model, theirs, tasks=TASKS):
         assert torch.allclose(model.task_embedding.weight.grad[index], theirs.embeddings[str(index)].grad, atol=1e-4)
         ours = dict(model.generators["decoder"].named_parameters())
         for name, other in SAME:
+            if name not in ours and not config.condition_norm:
+                continue
             grad = theirs.stacks["decoder"].get_parameter(other).grad
             assert torch.allclose(ours[name].grad, grad, rtol=1e-3, atol=1e-5 * grad.abs().max().item())
         options = {"input_ids": batch()["input_ids"], "max_new_tokens": 6, "do_sample": False}
@@ -69,6 +72,16 @@ def test_a_whole_model(tmp_path, where):
 def test_norms(tmp_path, before, after):
     theirs = published(**norms(before, after))
     assert_same_model(load(write(tmp_path, theirs.checkpoint())), theirs)
+
+
+def test_without_a_norm_of_the_condition(tmp_path):
+    theirs = published(unique_hyper_net_layer_norm=False)
+    model = load(write(tmp_path, theirs.checkpoint()))
+    assert not model.hyperloader_config.condition_norm
+    assert_same_model(model, theirs)
+    model.save_pretrained(tmp_path / "ours")
+    again = HyperLoaderModel.from_pretrained(tmp_path / "ours", load(tmp_path).detach())
+    assert_same_model(again, theirs)
 
 
 def test_activation(tmp_path):
@@ -259,6 +272,19 @@ class TestRefused:
         with pytest.raises(TypeError, match="backbone must be a model, the name of one, or None, got 3"):
             load(write(self.folder, self.state), 3)
 
+    def test_projected_task_embeddings(self):
+        name = "task_embedding_controller.task_hyper_net.task_embeding_generator.0.weight"
+        self.state[name] = torch.zeros(7, 6)
+        self.refuse("must be trained with train_task_embeddings=False, got task_embedding_controller.task_hyper_net")
+
+    def test_a_bias_of_another_shape(self):
+        self.state[EXTRA] = torch.zeros(16, 4)
+        self.refuse(rf"{EXTRA} must have shape \(32, 4\), got \(16, 4\)")
+
+    def test_attention_that_cannot_take_the_bias(self):
+        self.backbone.config._attn_implementation = self.backbone.decoder.config._attn_implementation = "flex_attention"
+        self.refuse("attn_implementation must be eager or sdpa for a T5 with a bias .*, got 'flex_attention'")
+
     def test_tied_tensors_that_differ(self):
         self.state["lm_head.weight"] = self.state["lm_head.weight"] + 1
         self.refuse("lm_head.weight must equal shared.weight, which is the same parameter in this T5; it does not")
@@ -324,7 +350,17 @@ class TestRefused:
             load(write(self.folder, self.state), activation="tanh")
 
 
-def test_the_extra_tensor_may_be_missing(tmp_path):
-    state = published().checkpoint()
-    del state[EXTRA]
-    load(write(tmp_path, state))
+@pytest.mark.parametrize("how", ["missing", "zero"])
+def test_a_bias_that_does_nothing_is_not_there(tmp_path, how):
+    """Also in a backbone that had another one before."""
+    theirs = published()
+    backbone = load(write(tmp_path, theirs.checkpoint())).detach()
+    assert torch.equal(backbone.state_dict()[EXTRA], theirs.bias)
+    theirs.bias.zero_()
+    state = theirs.checkpoint()
+    if how == "missing":
+        del state[EXTRA]
+    model = load(write(tmp_path, state), backbone)
+    assert EXTRA not in model.backbone.state_dict()
+    assert not model.backbone.decoder.block[0].layer[1].EncDecAttention._forward_pre_hooks
+    assert_same_model(model, theirs)

@@ -1,11 +1,12 @@
 """What no tensor of a published checkpoint tells: read from the arguments of its training, or assumed and said so."""
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperloader.interop.published.settings import activation_of
+from hyperloader.json_file import read_json
+from hyperloader.validation import check_switch, shown
 
 ARGUMENTS = "arguments_results.json"
 _STEP = (
@@ -36,8 +37,8 @@ def arguments_of(file: Path, activation: str | None, train_norms: bool | None) -
     found = {} if path is None else _read(path)
     if activation is not None:
         activation = activation_of("activation", activation)
-    if train_norms is not None and not isinstance(train_norms, bool):
-        raise TypeError(f"train_norms must be True, False or None, got {train_norms!r}")
+    if train_norms is not None:
+        check_switch("train_norms", train_norms)
     for name, argument, given in ((_ACTIVATION, "activation", activation), (_NORMS, "train_norms", train_norms)):
         if given is not None and found.setdefault(name, given) != given:
             raise ValueError(f"{argument} must be {found[name]!r} as {path} says, got {given!r}; leave it out")
@@ -65,16 +66,11 @@ def _find(file: Path) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, str | bool]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: must hold one JSON object, got {type(values).__name__}")
+    values = read_json(path)
     found = {name: values[name] for name in _ASSUMED if name in values}
     for name in (_NORMS, _LM_HEAD):
         if name in found and not isinstance(found[name], bool):
-            raise ValueError(f"{path}: {name} must be true or false, got {found[name]!r:.80}")
+            raise ValueError(f"{path}: {name} must be true or false, got {shown(found[name])}")
     if _ACTIVATION in found:
         found[_ACTIVATION] = activation_of(f"{path}: {_ACTIVATION}", found[_ACTIVATION])
     return found
