@@ -52,9 +52,10 @@ def inspect(
     }
     plots = draw(tasks, layers, run.tasks, output)
     (output / NUMBERS).write_text(json.dumps(numbers, ensure_ascii=False, indent=1), encoding="utf-8")
-    print(f"{run_folder}: what {run.config.method} generates for {len(run.tasks)} tasks\n")
+    count = f"{len(run.tasks):,} task{'s' if len(run.tasks) > 1 else ''}"
+    print(f"{run_folder}: what {run.config.method} generates for {count}\n")
     print(norms_table(norms))
-    print("\nCosine similarity of what is generated (1: the same for all; nan: zero everywhere)\n")
+    print("\nCosine similarity of what is generated (1: the same for all; -: zero everywhere or alone)\n")
     print(similarity_table(tasks, layers))
     print(f"\n{conclusion(control, split, limit)}\n")
     for path in (*plots, output / NUMBERS):

@@ -1,10 +1,14 @@
 """Tables of plain text, the same on a terminal and in a file."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | None = None, digits: int = 1) -> str:
-    """Aligned columns: text to the left, numbers to the right, fractions with `digits`; `total` stands under a rule."""
+    """Aligned columns: text to the left, numbers to the right, fractions with `digits`; `total` stands under a rule.
+
+    A number that there is not (NaN) is a dash.
+    """
     body = [[_cell(value, digits) for value in row] for row in (*rows, *([total] if total else []))]
     numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
     widths = [max(len(row[column]) for row in (header, *body)) for column in range(len(header))]
@@ -32,5 +36,7 @@ def scores_table(scores: Mapping) -> str:
 
 def _cell(value, digits: int) -> str:
     if isinstance(value, float):
+        if math.isnan(value):
+            return "-"
         return f"{value:.{digits}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LONGEST = 28  # characters of a label
+_MOST_LABELS = 200  # labels of an axis
+_TALLEST = 80.0  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
+_BOX = "\N{WHITE SQUARE}"
 MEAN_COLOUR = "#000000"
 
 
@@ -36,6 +40,8 @@ def learning_curve(
     """
     if not curve:
         raise ValueError("curve must hold at least one evaluation, got none")
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(7.0, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True)
     figure.suptitle(title)
@@ -58,6 +64,7 @@ def learning_curve(
     lower.set_yticks(range(0, 101, 20))
     lower.set_ylabel("mean validation F1 (%)")
     lower.set_xlabel("training step")
+    lower.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     return _finish(figure, path, upper, lower)
 
 
@@ -78,13 +85,15 @@ def per_task_bars(scores: Mapping[str, float], path: str | Path | None = None, *
     rows = [(task, 100 * score, COLOURS[0]) for task, score in scores.items()]
     if len(rows) > 1:
         rows.append(("mean", sum(value for _, value, _ in rows) / len(rows), MEAN_COLOUR))
-    figure = _figure(7.0, 1.5 + 0.4 * len(rows))
+    figure = _figure(7.0, min(1.5 + 0.4 * len(rows), _TALLEST))
     axes = figure.subplots()
     axes.set_title(title)
     places = range(len(rows))
     bars = axes.barh(places, [value for _, value, _ in rows], color=[colour for *_, colour in rows], height=0.65)
-    axes.bar_label(bars, fmt="%.1f", padding=3)
-    axes.set_yticks(places, [name for name, *_ in rows])
+    if len(rows) <= _MOST_LABELS:
+        axes.bar_label(bars, fmt="%.1f", padding=3)
+    every = math.ceil(len(rows) / _MOST_LABELS)
+    axes.set_yticks(places[::every], [drawable(name) for name, *_ in rows[::every]])
     axes.invert_yaxis()
     axes.set_xlim(0, 108)
     axes.set_xticks(range(0, 101, 20))
@@ -121,8 +130,10 @@ def heat_maps(
         axes.set_title(name, fontsize=10)
         axes.set_facecolor("#BBBBBB")
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
-        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        every = math.ceil(len(labels) / _MOST_LABELS)
+        places, names = range(0, len(labels), every), [drawable(label) for label in labels[::every]]
+        axes.set_xticks(places, names, rotation=90, fontsize=7)
+        axes.set_yticks(places, names, fontsize=7)
         for (row, column), value in _numbers(matrix) if len(labels) <= 12 else ():
             colour = "white" if abs(value) > 0.6 else "black"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5, color=colour)
@@ -130,6 +141,17 @@ def heat_maps(
         axes.set_visible(False)
     figure.colorbar(image, ax=list(all_axes), shrink=0.6, label="cosine similarity")
     return _save(figure, path)
+
+
+def drawable(name: str) -> str:
+    """``name`` as the figures show it: of a long one start and end, of characters that no font here has a box."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 9]}…{name[-8:]}"
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in FontProperties().get_family()]
+    shown = (one if any(ord(one) in font.get_charmap() for font in fonts) else _BOX for one in name)
+    return "".join(shown).replace("$", r"\$")  # else it would be read as mathematics
 
 
 def _numbers(matrix: Sequence[Sequence[float]]) -> list[tuple[tuple[int, int], float]]:

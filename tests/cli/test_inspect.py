@@ -97,6 +97,26 @@ def test_a_model_that_ignores_its_tasks_is_called_so(call, uneven, tmp_path):
     assert "hardly uses" in result.stdout
 
 
+@pytest.mark.filterwarnings("error:.*:UserWarning")
+def test_a_run_of_one_task_has_nothing_to_compare(call, config_file, tmp_path):
+    name = "🎵 " + "of a very long name " * 15
+    (tmp_path / "tasks.yaml").write_text(
+        yaml.safe_dump({"tasks": [{"name": name, "path": str(config_file.parent / "data" / "music")}]})
+    )
+    words = ["--output", tmp_path / "run", "--set", "training.steps=1", "--set", f"tasks={tmp_path / 'tasks.yaml'}"]
+    result = call("train", config_file, *words)
+    assert result.exit_code == 0, result.output
+    result = call("inspect", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "for 1 task\n" in result.stdout
+    assert "nan" not in result.stdout.lower()
+    (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith("down_bias  ")]
+    assert row[1] == "-"
+    found = json.loads((tmp_path / "run" / "inspect" / "inspect.json").read_text())
+    assert found["control"] is None
+    assert found["task_similarity"]["down_weight"] == [[pytest.approx(1.0)]]
+
+
 def test_it_says_what_is_wrong(fails, run_folder, tmp_path):
     line = fails("inspect", tmp_path)
     assert str(tmp_path) in line

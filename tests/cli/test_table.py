@@ -8,6 +8,11 @@ def test_columns_are_aligned():
     assert lines == ["name        n", "------  -----", "a       1,234", "longer    2.3", "------  -----", "sum"]
 
 
+def test_a_number_that_there_is_not_is_a_dash():
+    lines = table(("name", "n"), [("a", float("nan")), ("b", 2.345)]).splitlines()
+    assert lines[2:] == ["a       -", "b     2.3"]
+
+
 def test_one_task_has_no_mean():
     one = {"f1": 0.5, "precision": 0.25, "recall": 1.0, "spans": 1200, "sentences": 7}
     assert "mean" not in scores_table({"tasks": {"a": one}, "mean_f1": 0.5})

@@ -65,6 +65,41 @@ def test_heat_maps(tmp_path):
         heat_maps({}, title="")
 
 
+LONG, EMOJI = "utterances of the assistant " * 12 + "in English", "music 🎵"
+
+
+def drawn(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_any_length_and_script(tmp_path):
+    names = [LONG, EMOJI, "$a$b$", "two\nlines", "日本", "", "a_b^c\\d"]
+    shown = ["utterances of the a… English", "music □", r"\$a\$b\$", "two□lines", "□□", "", "a_b^c\\d"]
+    figure = per_task_bars(dict.fromkeys(names, 0.5), tmp_path / "bars.png")
+    size_of_png(tmp_path / "bars.png")
+    assert drawn(figure.axes[0].yaxis) == [*shown, "mean"]
+    matrix = [[1.0] * len(names)] * len(names)
+    figure = heat_maps({"down_weight": (names, matrix)}, tmp_path / "maps.png", title="Similarity")
+    size_of_png(tmp_path / "maps.png")
+    assert drawn(figure.axes[0].xaxis) == drawn(figure.axes[0].yaxis) == shown
+
+
+@pytest.mark.filterwarnings("error")
+def test_very_many_tasks_fit_into_a_figure(tmp_path):
+    figure = per_task_bars({f"task {number}": 0.5 for number in range(3000)}, tmp_path / "bars.png")
+    assert size_of_png(tmp_path / "bars.png")[1] < 1 << 16
+    assert 100 < len(drawn(figure.axes[0].yaxis)) <= 200
+
+
+@pytest.mark.parametrize("steps", [[2], [1, 2], [2, 4], [250, 500, 750]])
+def test_the_ticks_of_a_learning_curve_are_steps(steps):
+    figure = learning_curve([{"step": step, "train_loss": 1.0, "mean_f1": 0.5} for step in steps])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
 def test_one_task_has_no_mean(tmp_path):
     (axes,) = per_task_bars({"music": 0.5}).axes
     assert len(axes.patches) == 1
