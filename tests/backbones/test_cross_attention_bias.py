@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 import torch
-import transformers
 from interop.published_oracle import CrossAttention
 from tiny import TASKS, VOCABULARY, make, make_model
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
@@ -250,6 +249,6 @@ def test_refused(monkeypatch):
         )
     with pytest.raises(ValueError, match="attn_implementation must be eager or sdpa .*, got 'flex_attention'"):
         set_cross_attention_bias(backbone, bias())
-    monkeypatch.setattr(transformers, "__version__", "5.14.3")
+    monkeypatch.setattr("transformers.__version__", "5.14.3")
     with pytest.raises(ImportError, match=r"transformers must be at least 5\.15 .*, got 5\.14\.3"):
         set_cross_attention_bias(make("t5"), bias())
