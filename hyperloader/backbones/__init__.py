@@ -9,9 +9,10 @@ from collections.abc import Callable
 from torch import nn
 
 from hyperloader.backbones import bert, distilbert, t5
+from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.backbones.family import Stack
 
-__all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks"]
+__all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks", "set_cross_attention_bias"]
 
 FAMILIES = {
     "bert": bert.stacks,
