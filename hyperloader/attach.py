@@ -85,6 +85,11 @@ def _self_attentions(backbone: nn.Module, stacks: list[Stack]) -> Iterator[tuple
                 yield pair[0], pair[1]
 
 
+def layouts_of(backbone: nn.Module, config: HyperLoaderConfig) -> dict[str, Layout]:
+    """Stack -> what would be generated for it; nothing is attached."""
+    return {stack.name: _layout(backbone, stack, config) for stack in find_stacks(backbone)}
+
+
 def replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
     """Put ``module`` where ``path`` leads in ``backbone``."""
     parent, _, name = path.rpartition(".")

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hyperloader.checkpoints.backbone_config import check_implementations
+from hyperloader.checkpoints.descriptions import check_backbone_fields, check_seal, sealed
 from hyperloader.checkpoints.tensors import check_numbers, check_tensors, read_tensors
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.json_file import read_json
@@ -44,7 +46,10 @@ class Stored:
         name = self.backbone["name"]
         if not name:
             raise ValueError(f"{self.folder}: its backbone was saved without a name; give backbone=")
-        return backbone_class(self.backbone["class"], str(self.folder / DESCRIPTION)).from_pretrained(name)
+        kind = backbone_class(self.backbone["class"], str(self.folder / DESCRIPTION))
+        config = kind.config_class.from_pretrained(name)
+        check_implementations(f"backbone {name}", config)
+        return kind.from_pretrained(name, config=config)
 
     def check_backbone(self, backbone: nn.Module) -> None:
         """Raise ``ValueError`` unless ``backbone`` is the one that the checkpoint was trained with."""
@@ -61,8 +66,9 @@ class Stored:
             if shape != found[name][0]:
                 raise ValueError(f"{self.folder}: wrong backbone: {name} must have shape {shape}, got {found[name][0]}")
         for name, (_, samples) in stored.items():
-            expected, actual = torch.tensor(samples), torch.tensor(found[name][1])
-            if not torch.allclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
+            expected, actual = (torch.tensor(one, dtype=torch.float32) for one in (samples, found[name][1]))
+            tolerance = _TOLERANCE * float(expected.abs().max()) if len(samples) else 0.0
+            if actual.shape != expected.shape or not torch.allclose(actual, expected, rtol=_TOLERANCE, atol=tolerance):
                 raise ValueError(
                     f"{self.folder}: wrong backbone: the values of {name} are others than those it was trained with"
                     f" ({self.backbone['name'] or 'an unnamed model'})"
@@ -102,7 +108,7 @@ def save(
             "fingerprint": fingerprint(backbone, set(trained_norms)),
         },
     }
-    text = json.dumps(description, ensure_ascii=False, indent=1)
+    text = json.dumps(sealed(description), ensure_ascii=False, indent=1)
     replace_files({folder / TENSORS: content, folder / DESCRIPTION: text.encode()})
 
 
@@ -115,6 +121,8 @@ def load(folder: str | Path) -> Stored:
     description = read_description(folder / DESCRIPTION, "a checkpoint's description", _FIELDS)
     content = read_hashed(folder / TENSORS, description["sha256"], DESCRIPTION)
     config = config_of(description["config"], folder / DESCRIPTION)
+    check_backbone_fields(folder / DESCRIPTION, description["backbone"])
+    check_seal(folder / DESCRIPTION, description)
     return Stored(folder, config, read_tensors(folder / TENSORS, content), description["backbone"])
 
 

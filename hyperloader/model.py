@@ -19,6 +19,7 @@ from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 from hyperloader.nn.weights import ActiveWeights
+from hyperloader.sizes import check_fits, check_stored
 from hyperloader.tasks import add_task, freeze_except_task_embedding, unfreeze
 
 
@@ -60,6 +61,7 @@ class HyperLoaderModel(nn.Module):
         self._unfrozen: dict[str, bool] | None = None  # what was trained before one task alone was
         self._attachment = Attachment(backbone, config, self._active)
         try:
+            check_fits(backbone, config, self._attachment.layouts)
             self._build(self._attachment.layouts, backbone)
             self.to(next(backbone.parameters()).device)
         except BaseException:  # whatever it is, memory or Ctrl-C: the backbone is given back
@@ -276,6 +278,7 @@ class HyperLoaderModel(nn.Module):
         backbone = stored.load_backbone() if backbone is None else backbone
         with stored_bias(backbone, stored.tensors) as added:
             stored.check_backbone(backbone)
+            check_stored(stored, backbone)
             model = cls(backbone, stored.config)
             try:
                 stored.check_tensors(model.trainable_state())

@@ -22,12 +22,14 @@ from hyperloader.checkpoint import (
     read_hashed,
     replace_files,
 )
+from hyperloader.checkpoints.backbone_config import first_line, read_backbone_config, read_generation_config
+from hyperloader.checkpoints.descriptions import check_hashes, check_seal, sealed
 from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.heads import TaskHeads, classify, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
-from hyperloader.validation import listed
+from hyperloader.validation import check_whole, listed
 
 DESCRIPTION, BACKBONE, GENERATION = "task.json", "config.json", "generation_config.json"
 _FIELDS = {
@@ -126,7 +128,7 @@ class TaskModel(nn.Module):
             if tensor.is_floating_point():
                 check_numbers("this model", name, tensor)
         folder = own_folder(folder, DESCRIPTION)
-        text = json.dumps(description, ensure_ascii=False, indent=1)
+        text = json.dumps(sealed(description), ensure_ascii=False, indent=1)
         replace_files({folder / name: content for name, content in (files | {DESCRIPTION: text.encode()}).items()})
         if GENERATION not in files:
             (folder / GENERATION).unlink(missing_ok=True)  # of the model that was there before
@@ -138,24 +140,26 @@ class TaskModel(nn.Module):
         Raises:
             FileNotFoundError, ValueError: a missing, truncated or foreign file.
         """
-        import transformers
-
         folder = Path(folder)
         _check_files(folder, (TENSORS, DESCRIPTION, BACKBONE))
         description = read_description(folder / DESCRIPTION, "the description of a task's model", _FIELDS)
         hashes = description["sha256"]
+        check_hashes(folder / DESCRIPTION, hashes, (TENSORS, BACKBONE), (TENSORS, BACKBONE, GENERATION))
         _check_files(folder, hashes)
-        if not {TENSORS, BACKBONE} <= hashes.keys():
-            raise ValueError(f"{folder / DESCRIPTION}: sha256 must name {TENSORS} and {BACKBONE}, got {[*hashes]}")
         contents = {name: read_hashed(folder / name, sha256, DESCRIPTION) for name, sha256 in hashes.items()}
-        config = _read_config(description, folder)
-        model = _build(description, config, str(folder / DESCRIPTION))
         tensors = read_tensors(folder / TENSORS, contents[TENSORS])
+        kind = backbone_class(description["class"], str(folder / DESCRIPTION))
+        config = read_backbone_config(kind, folder / BACKBONE, layers=len(tensors))
+        with torch.device("meta"):  # sizes that the tensors have not cost no memory
+            shell = _build(description, copy.deepcopy(config), str(folder / DESCRIPTION))
+        add_stored_bias(shell.backbone, tensors)
+        check_tensors(folder / TENSORS, tensors, _by_name(shell, shell.state_dict()))
+        check_seal(folder / DESCRIPTION, description)
+        model = _build(description, config, str(folder / DESCRIPTION))
         add_stored_bias(model.backbone, tensors)
         if GENERATION in hashes:
-            model.backbone.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+            model.backbone.generation_config = read_generation_config(folder / GENERATION)
         by_name = _by_name(model, model.state_dict())
-        check_tensors(folder / TENSORS, tensors, by_name)
         with torch.no_grad():
             for name, tensor in tensors.items():  # in the dtype that they were saved in
                 by_name[name].data = tensor
@@ -179,15 +183,6 @@ def _is_without_pooler(backbone: nn.Module) -> bool:
     return hasattr(backbone, "pooler") and backbone.pooler is None
 
 
-def _read_config(description: dict, folder: Path) -> Any:
-    """The backbone's config."""
-    kind = backbone_class(description["class"], str(folder / DESCRIPTION))
-    try:
-        return kind.config_class.from_json_file(folder / BACKBONE)
-    except Exception as error:  # whatever transformers raises for a file that is none
-        raise ValueError(f"{folder / BACKBONE}: no config of a {description['class']}: {error}") from error
-
-
 def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
     """A model with the structure that ``description`` tells, and any weights."""
     kind, config = backbone_class(description["class"], where), config_of(description["config"], where)
@@ -198,13 +193,15 @@ def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
         backbone = kind(backbone_config, **options)
         for path, (bottleneck, hidden) in description["adapted"].items():
             linear = backbone.get_submodule(path)
-            if hidden != linear.out_features or bottleneck < 1:
+            check_whole(f"the bottleneck of {path}", bottleneck)
+            if hidden != linear.out_features:
                 sizes = f"a bottleneck and {linear.out_features} units, got {bottleneck, hidden}"
                 raise ValueError(f"the adapter of {path} must have {sizes}")
             replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
-    except (AttributeError, TypeError, ValueError) as error:  # a path that leads nowhere, sizes that are none
-        raise ValueError(f"{where}: describes no {description['class']} with adapters: {error}") from error
-    return TaskModel(backbone, config, None if config.labels is None else task_heads(backbone, config.labels))
+        heads = None if config.labels is None else task_heads(backbone, config.labels)
+    except Exception as error:  # whatever transformers or torch raises for sizes that are none, paths that lead nowhere
+        raise ValueError(f"{where}: describes no {description['class']} with adapters: {first_line(error)}") from error
+    return TaskModel(backbone, config, heads)
 
 
 def merge(

@@ -77,7 +77,10 @@ def test_broken_descriptions(file, text, message, tmp_path):
     [
         ({"class": "Nothing"}, "backbone class 'Nothing' is none of transformers'"),
         ({"adapted": {"encoder.nowhere": [4, 16]}}, "task.json: describes no BertModel with adapters"),
-        ({"adapted": {"encoder.layer.0.output.dense": [-1, 16]}}, "must have a bottleneck and 16 units, got"),
+        (
+            {"adapted": {"encoder.layer.0.output.dense": [-1, 16]}},
+            "the bottleneck of encoder.layer.0.output.dense must be at least 1, got -1",
+        ),
         ({"config": {"tasks": ["a", "b"]}}, "task.json: config.tasks must name one task, got a, b"),
         ({"adapted": {}}, "model.safetensors: tensors missing: backbone.encoder"),
         ({"config": {"tasks": []}}, "task.json: tasks"),
@@ -116,7 +119,7 @@ def test_a_config_that_is_none(tmp_path):
         (tmp_path / "config.json").write_text(text)
         description["sha256"]["config.json"] = hashlib.sha256(text.encode()).hexdigest()
         (tmp_path / "task.json").write_text(json.dumps(description))
-        with pytest.raises(ValueError, match="config.json: no config of a BertModel"):
+        with pytest.raises(ValueError, match="config.json: not the config of a BertModel"):
             TaskModel.from_pretrained(tmp_path)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from hyperloader.checkpoints.backbone_config import check_implementations, first_line
 from hyperloader.validation import check_choice
 
 HEADS = ("token-classification", "text-to-text")
@@ -44,15 +45,20 @@ def load_backbone(name: str, head: str):
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        check_implementations("its config", config)
         if head == "text-to-text":
             auto = AutoModelForSeq2SeqLM
         else:
             auto = T5EncoderModel if config.model_type in _T5_TYPES else AutoModel
-        backbone = auto.from_pretrained(path, config=config, use_safetensors=True, dtype="float32")
+        backbone = auto.from_pretrained(
+            path, config=config, trust_remote_code=False, use_safetensors=True, dtype="float32"
+        )
         words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # whatever transformers raises for a config or weights that are none
         reason = str(error).strip().partition("\n")[0]
+        if not isinstance(error, OSError | ValueError | SafetensorError):
+            reason = first_line(error)
         if reason.startswith("Unrecognized configuration class"):
             reason = f"transformers has no model of type {config.model_type} for the head {head}"
         raise ValueError(f"backbone {name}: {reason}") from error

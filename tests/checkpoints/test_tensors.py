@@ -45,7 +45,7 @@ def test_anything_else_is_refused(change, message):
 
 
 def test_many_names_are_not_all_listed():
-    with pytest.raises(ValueError, match=r"^file: tensors missing: none; extra: \d+.* and 9,980 more$"):
+    with pytest.raises(ValueError, match="extra: 10,000 names such as 00000, 00001, 00002$"):
         check_tensors("file", {f"{number:05}": torch.ones(1) for number in range(10_000)}, {})
 
 

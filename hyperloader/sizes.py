@@ -1,0 +1,64 @@
+"""What a model will hold, told from its config before any memory is taken."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hyperloader.attach import layouts_of
+from hyperloader.checkpoint import DESCRIPTION, TENSORS, Stored
+from hyperloader.checkpoints.tensors import check_shapes
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.heads import task_heads
+from hyperloader.nn.hypernetwork import hypernetworks
+from hyperloader.nn.layout import Layout
+from hyperloader.nn.table import Table
+from hyperloader.nn.task_embedding import TaskEmbedding
+
+_BYTES = 4  # what is trained is float32
+
+
+def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    """Name and shape of every trained tensor but the backbone's norms, on ``meta``.
+
+    Raises:
+        ValueError: sizes that no tensor can have.
+    """
+    config = dataclasses.replace(config, init="published")  # no initial value is needed
+    parts = nn.ModuleDict()
+    try:
+        with torch.device("meta"):
+            if config.generator == "table":
+                parts["generators"] = nn.ModuleDict({name: Table(config, one) for name, one in layouts.items()})
+            else:
+                parts["task_embedding"] = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
+                parts["generators"] = nn.ModuleDict(hypernetworks(config, layouts))
+            if config.labels is not None:
+                parts["heads"] = task_heads(backbone, config.labels)
+    except (RuntimeError, OverflowError) as error:  # beyond what 64 bits count
+        raise ValueError("config must describe tensors of fewer than 2**63 numbers, got more") from error
+    return dict(parts.named_parameters())
+
+
+def check_stored(stored: Stored, backbone: nn.Module) -> None:
+    """Raise ``ValueError`` unless the tensors of a checkpoint are those that its config describes, but for the
+    backbone's norms."""
+    try:
+        wanted = tensors_of(backbone, stored.config, layouts_of(backbone, stored.config))
+    except ValueError as error:
+        raise ValueError(f"{stored.folder / DESCRIPTION}: {error}") from error
+    found = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith("backbone.")}
+    check_shapes(stored.folder / TENSORS, found, wanted)
+
+
+def check_fits(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> None:
+    """Raise ``ValueError`` for a model that is larger than the memory of this machine."""
+    wanted = _BYTES * sum(tensor.numel() for tensor in tensors_of(backbone, config, layouts).values())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > memory:
+        raise ValueError(
+            f"config must describe a model that fits this machine's memory of {memory / 2**30:,.0f} GiB, got one of "
+            f"{wanted / 2**30:,.0f} GiB: make rank, bottleneck or condition_dim smaller"
+        )
