@@ -111,10 +111,8 @@ def _batches(plan: Plan, count: int) -> list:
         [len(task) for task in examples],
         options.batch_size,
         count,
-        temperature=options.temperature,
-        mode=options.sampling,
         lengths=[[len(example.input_ids) for example in task] for task in examples],
-        bucket=options.bucket,
+        **options.batches,
     )
     return [formulation.collate([examples[task][index] for task, index in batch]) for batch in batches]
 

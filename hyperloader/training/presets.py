@@ -146,6 +146,17 @@ class TrainingOptions:
         """Updates of warm-up."""
         return int(self.warmup) if self.warmup >= 1 else int(self.warmup * self.steps)
 
+    @property
+    def batches(self) -> dict:
+        """How ``MultiTaskBatches`` draws, as its arguments."""
+        return {
+            "temperature": self.temperature,
+            "mode": "mixed" if self.sampling == "mixed" else "single",
+            "batches_per_task": self.gradient_accumulation if self.sampling == "update" else 1,
+            "replacement": self.replacement,
+            "bucket": self.bucket,
+        }
+
 
 PRESETS = {
     "default": TrainingOptions(),

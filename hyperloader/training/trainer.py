@@ -118,16 +118,12 @@ class MultiTaskTrainer(Trainer):
                 [len(task) for task in self.examples],
                 options.batch_size * args.world_size,
                 options.steps * accumulation,
-                temperature=options.temperature,
-                mode="mixed" if options.sampling == "mixed" else "single",
-                batches_per_task=accumulation if options.sampling == "update" else 1,
-                replacement=options.replacement,
                 seed=self.data_seed,
                 start_step=self.state.global_step * accumulation,
                 process_index=args.process_index,
                 num_processes=args.world_size,
                 lengths=lengths,
-                bucket=options.bucket,
+                **options.batches,
             )
 
         return TrainBatches(self.examples, self.data_collator, batches)
