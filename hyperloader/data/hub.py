@@ -117,4 +117,6 @@ def _label_names(feature, where: str, column: str, names: Sequence[str] | None) 
             f"{where}: column {column!r} must hold lists of text or of numbers with ClassLabel names, got {feature}; "
             "cast it to ClassLabel, or say what the numbers stand for with names: [O, B-..., I-...]"
         )
+    if names is not None:
+        raise DataError(f"{where}: column {column!r} holds text, and names go with numbers; remove names")
     return None

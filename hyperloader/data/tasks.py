@@ -73,9 +73,7 @@ def load_splits(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Sen
     they were read. Raises DataError as `load_tasks` does.
     """
     records, notes = (_read_folder if entry.path is not None else _read_dataset)(entry, wanted)
-    splits, converted = read_scheme(
-        {split: name_tags(some, entry.names) for split, some in records.items()}, entry.tags
-    )
+    splits, converted = read_scheme(records, entry.tags)
     notes += converted
     if entry.shares:
         count = len(splits["train"])
@@ -99,7 +97,8 @@ def _read_folder(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Re
         raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {error}") from None
     how = {"columns": entry.columns, "numbered": entry.names is not None, "repair": entry.tags == "repair"}
     read = {split: read_file(file, **how) for split, file in files.items()}
-    return {split: one.records for split, one in read.items()}, notes + [n for one in read.values() for n in one.notes]
+    named = {split: name_tags(one.records, entry.names) for split, one in read.items()}
+    return named, notes + [n for one in read.values() for n in one.notes]
 
 
 def _read_dataset(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:

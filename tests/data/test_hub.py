@@ -1,6 +1,7 @@
 import pytest
 
 from hyperloader.data import DataError, Sentence, load_tasks, read_hub
+from hyperloader.data.hub import hub_records
 
 datasets = pytest.importorskip("datasets")
 
@@ -102,6 +103,50 @@ def test_numbers_without_names_are_refused(tmp_path):
         DataError, match=r"column 'ner_tags' must hold lists of text or of numbers with ClassLabel names"
     ):
         read_hub(folder, None, "train")
+
+
+def test_numbers_without_names_may_get_some(tmp_path):
+    rows = {split: good(item=datasets.Value("int64")) for split in ("train", "validation", "test")}
+    save(tmp_path / "d", **rows)
+    task_file = tmp_path / "tasks.yaml"
+    task_file.write_text(f"tasks: [{{name: x, dataset: d, names: [{', '.join(NAMES)}]}}]")
+    (task,) = load_tasks(task_file)
+    assert task.test == GOOD
+    save(tmp_path / "e", **{split: good() for split in rows})
+    task_file.write_text("tasks: [{name: x, dataset: e, names: [O, B-x]}]")
+    assert task.notes == []
+    with pytest.raises(DataError, match="has names of its own, O, B-city, I-city, B-day; remove names"):
+        load_tasks(task_file)
+
+
+def test_names_of_text_are_refused(tmp_path):
+    text = dataset([["a"]], [["O"]], datasets.Value("string"))
+    with pytest.raises(DataError, match="column 'ner_tags' holds text, and names go with numbers; remove names"):
+        hub_records(save(tmp_path / "d", train=text), None, "train", names=NAMES)
+
+
+def test_splits_of_other_names_and_schemes(tmp_path):
+    tags = [["O", "I-city", "I-city"], ["I-day"]]
+    rows = dataset([["to", "new", "york"], ["now"]], tags, datasets.Value("string"))
+    save(tmp_path / "d", train=rows, dev=rows, eval=rows)
+    task_file = tmp_path / "tasks.yaml"
+    task_file.write_text("tasks: [{name: x, dataset: d, splits: {test: eval}}]")
+    (task,) = load_tasks(task_file)
+    assert task.train == task.validation == task.test == GOOD
+    assert task.notes == ["x: the tags are IOB1; 6 spans were converted to BIO"]
+    task_file.write_text("tasks: [{name: x, dataset: d, splits: {test: 50%}}]")
+    (task,) = load_tasks(task_file)
+    assert (len(task.train), len(task.test)) == (1, 1)
+
+
+def test_a_slice_of_a_split(tmp_path):
+    for split in ("train", "test"):
+        good().to_parquet(tmp_path / "files" / f"{split}.parquet")
+    (tmp_path / "tasks.yaml").write_text(
+        "tasks: [{name: x, dataset: files, splits: {train: 'train[:50%]', validation: 'train[50%:]'}}]"
+    )
+    (task,) = load_tasks(tmp_path / "tasks.yaml")
+    assert (task.train, task.validation, task.test) == (GOOD[:1], GOOD[1:], GOOD)
 
 
 def test_code_that_comes_with_a_data_set_is_never_run(tmp_path):

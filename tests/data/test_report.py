@@ -51,3 +51,5 @@ def test_the_table_is_aligned_and_ends_with_the_warnings():
     assert len({len(line) for line in lines[:5]}) == 1
     assert lines[5:] == ["warning: t: look here"]
     assert render([]) == ""
+    noted = Task("t", [], [], [], ["O"], ["t: look here"], ["t: read so"])
+    assert report([noted]).splitlines()[-2:] == ["note: t: read so", "warning: t: look here"]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hyperloader.data import DataError
-from hyperloader.data.task_file import read_task_file
+from hyperloader.data.task_file import entry_from, read_task_file
 
 
 def read(tmp_path, text):
@@ -41,6 +41,29 @@ def test_a_data_set_is_a_name_or_a_path(tmp_path):
     assert (second.dataset, second.config, second.columns) == (str(tmp_path / "local"), None, None)
 
 
+def test_columns_splits_tags_and_names(tmp_path):
+    text = """
+tasks:
+  - name: a
+    path: a
+    columns: {tokens: 2, tags: -1, sentence: id}
+    splits: {train: big.conll, validation: 12.5%, test: 0.25, seed: 7}
+    tags: repair
+    names: [O, B-x, I-x]
+  - {name: b, dataset: local, splits: {validation: "train[90%:]"}}
+"""
+    first, second = read(tmp_path, text)
+    assert first.columns == {"tokens": 2, "tags": -1, "sentence": "id"}
+    assert (first.splits, first.shares, first.seed) == ({"train": "big.conll"}, {"validation": 0.125, "test": 0.25}, 7)
+    assert (first.tags, first.names) == ("repair", ["O", "B-x", "I-x"])
+    assert second.splits == {"validation": "train[90%:]"}
+    assert (second.shares, second.seed, second.tags, second.names) == ({}, 0, None, None)
+    values = {"name": "a", "path": "a", "columns": {"tokens": 2}, "splits": {"validation": 0.1}, "names": ["O", "B-ü"]}
+    entry = entry_from(values, "here")
+    assert (entry.path, entry.where, entry.columns) == (Path("a"), "here:1", {"tokens": 2})
+    assert (entry.shares, entry.names) == ({"validation": 0.1}, ["O", "B-ü"])
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
@@ -60,6 +83,18 @@ def test_a_data_set_is_a_name_or_a_path(tmp_path):
         ("tasks: [{name: a}]", 1, "must have either path or dataset, got name"),
         ("tasks: [{name: a, path: b, dataset: c}]", 1, "must have either path or dataset"),
         ("tasks: [{name: a, path: b, config: c}]", 1, "config goes with dataset only"),
+        ("tasks:\n- {name: a, path: b,\n   tags: iob}", 3, "tags 'iob'; did you mean 'iob1'?"),
+        ("tasks: [{name: a, path: b, tags: conll}]", 1, "must be one of bio, iob1, iobes, bilou, repair"),
+        ("tasks: [{name: a, path: b, names: O}]", 1, "names must be a list of tags, as [O, B-city, I-city]"),
+        ("tasks: [{name: a, path: b, names: [0, 1]}]", 1, "names must be text, got '0'"),
+        ("tasks: [{name: a, path: b, columns: {tokens: 1.5}}]", 1, "tokens must be text, got '1.5'"),
+        ("tasks: [{name: a, path: b, splits: {dev: c}}]", 1, "unknown key 'dev'; the keys are train, validation, test"),
+        ("tasks: [{name: a, path: b, splits: {train: 10%}}]", 1, "a share must be of validation or test"),
+        ("tasks: [{name: a, path: b, splits: {test: 100%}}]", 1, "above 0% and below 100%, got 100%"),
+        ("tasks: [{name: a, path: b, splits: {test: 0}}]", 1, "above 0% and below 100%, got 0"),
+        ("tasks: [{name: a, path: b, splits: {test: .5, validation: 50%}}]", 1, "must leave something for train"),
+        ("tasks: [{name: a, path: b, splits: {test: .5, seed: -1}}]", 1, "seed must be a whole number, at least 0"),
+        ("tasks: [{name: a, path: b, splits: {test: c, seed: 1}}]", 1, "seed goes with a share"),
         ("tasks: [{name: 3, path: b}]", 1, "name must be text, got '3'; put it in quotes"),
         ("tasks: [{name: yes, path: b}]", 1, "name must be text"),
         ("tasks: [{name: a, path: [b]}]", 1, "path must be text, got sequence"),
