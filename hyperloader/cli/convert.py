@@ -84,6 +84,8 @@ def _read_folder(source: Path, entry) -> tuple[dict[str, list["Sentence"]], list
     from hyperloader.data.tasks import load_splits
 
     there = {split_of(path) for path in source.iterdir()} | entry.splits.keys()
+    if entry.shares:
+        there.add("train")  # which they are taken from
     wanted = [split for split in SPLITS if split in there and split not in entry.shares]
     if not wanted:
         raise ValueError(f"{source}: must hold a file of train, validation or test, got {listed(source)}")

@@ -44,6 +44,12 @@ def test_a_folder_becomes_a_folder_that_a_task_can_name(call, folder, tmp_path):
     assert call("data", "check", tmp_path / "tasks.yaml").exit_code == 0
 
 
+def test_a_share_needs_a_train_part(fails, folder, tmp_path):
+    (folder / "train.txt").unlink()
+    assert "has no train (" in fails("data", "convert", folder, tmp_path / "out", "--validation", "50%")
+    assert not (tmp_path / "out").exists()
+
+
 def test_splits_that_are_not_there_are_left_out(call, folder, tmp_path):
     assert call("data", "convert", folder, tmp_path / "out").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.jsonl", "train.jsonl"]
@@ -80,6 +86,7 @@ def test_options_are_those_of_a_task(call, tmp_path):
         (("in/train.txt", "out.jsonl", "--validation", "10%"), "--validation goes with a folder"),
         (("in/train.txt", "out.jsonl", "--columns", "tokens"), "--columns must have the form tokens=2,tags=4"),
         (("in/train.txt", "out.jsonl", "--columns", "word=1"), "unknown key 'word'"),
+        (("in", "out", "--validation", "10%", "--train", "x.txt"), "has no x.txt for train; it holds eng.testb, train"),
         (("in", "out", "--validation", "dev.txt"), "has no dev.txt for validation; it holds eng.testb, train.txt"),
     ],
 )
