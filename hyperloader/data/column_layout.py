@@ -125,17 +125,21 @@ def _tag_column(rows: list[Row], width: int, token: int | None, path: str, how: 
     if how.numbered or (width == 1 and not how.labelled):
         return last if width > 1 else None
     like = [sum(is_tag_like(row.columns[place], how) for row in rows) for place in range(width)]
-    if 2 * like[last] >= len(rows):
-        return last
     others = [
         place
         for place in range(last)
         if place != token and like[place] == len(rows) and any(row.columns[place] != "O" for row in rows)
     ]
+    name = path.rpartition("/")[2]
+    if 2 * like[last] >= len(rows):
+        if others:
+            how.notes.append(
+                f"{name}: the last column was read as the tags; column {others[-1] + 1} holds tags too: "
+                f"columns: {{tags: {others[-1] + 1}}} reads those"
+            )
+        return last
     if len(others) == 1:
-        how.notes.append(
-            f"{path.rpartition('/')[2]}: the last column holds no tags, column {others[0] + 1} was read as the tags"
-        )
+        how.notes.append(f"{name}: the last column holds no tags, column {others[0] + 1} was read as the tags")
         return others[0]
     if like[last] or not how.labelled:
         return last if like[last] else None

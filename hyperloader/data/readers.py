@@ -101,7 +101,8 @@ def read_file(
     if not records:
         raise DataError(f"{path}:1: the file holds no sentence; fill it or leave the task out")
     _judge_spans(how, path)
-    return ReadFile(records, how.notes + note_invisible(records, path.name))
+    counted = [f"{path.name}: {what}: {times:,}, the first at {where}" for what, (where, times) in how.counted.items()]
+    return ReadFile(records, how.notes + counted + note_invisible(records, path.name))
 
 
 def reader_of(path: Path) -> Callable[[str, str, Reading], Iterator[Record]] | None:

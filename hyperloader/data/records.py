@@ -31,8 +31,8 @@ class Reading:
 
     columns: which column or key holds what, where it is not the format's own. labelled: whether tags are needed; else
     they are not looked at. numbered: whether tags are numbers. repair: whether spans that cut a word or overlap are
-    put right. notes: what a user should know. span_faults: (FILE:LINE, fault) of spans in running text; spans: how many
-    there were.
+    put right. notes: what a user should know. counted: what was met, with the first FILE:LINE of each and how often.
+    span_faults: (FILE:LINE, fault) of spans in running text; spans: how many there were.
     """
 
     columns: Mapping[str, str | int] = field(default_factory=dict)
@@ -40,8 +40,14 @@ class Reading:
     numbered: bool = False
     repair: bool = False
     notes: list[str] = field(default_factory=list)
+    counted: dict[str, tuple[str, int]] = field(default_factory=dict)
     span_faults: list[tuple[str, str]] = field(default_factory=list)
     spans: int = 0
+
+    def count(self, what: str, where: str) -> None:
+        """Count something met at `where`."""
+        first, times = self.counted.get(what, (where, 0))
+        self.counted[what] = first, times + 1
 
 
 def make_record(

@@ -32,16 +32,18 @@ def text_of(record: dict, how: Reading) -> str | None:
 
 def has_spans(record: dict, how: Reading) -> bool:
     """Whether a record holds running text and spans."""
-    return text_of(record, how) is not None and _span_key(record, how) is not None
+    return text_of(record, how) is not None and bool(_span_keys(record, how))
 
 
-def _span_key(record: dict, how: Reading) -> str | None:
+def _span_keys(record: dict, how: Reading) -> list[str]:
+    """The keys that hold lists which may be spans: those with something in them, else the empty ones."""
     keys = [str(how.columns["spans"])] if "spans" in how.columns else SPAN_KEYS
-    return next((key for key in keys if isinstance(record.get(key), list)), None)
+    lists = [key for key in keys if isinstance(record.get(key), list)]
+    return [key for key in lists if record[key]] or lists[:1]
 
 
 def read_spans(record: dict, where: str, how: Reading) -> tuple[list[str], list[str] | None] | None:
-    """Words and BIO tags of a record; None for one that Prodigy's annotator rejected or ignored.
+    """Words and BIO tags of a record; None for one that was rejected, ignored or not annotated, which is counted.
 
     The words are those of the record where it has tokens with offsets, else those of `split_words`. A span covers the
     words that it has a character in common with. A border inside a word, a span without a word, and a span that
@@ -52,16 +54,23 @@ def read_spans(record: dict, where: str, how: Reading) -> tuple[list[str], list[
         DataError: offsets that are no numbers or outside the text, a label that is no type, text that differs.
     """
     if record.get("answer") in ("reject", "ignore"):
-        how.notes.append(f"{where}: left out, its answer is {record['answer']}")
+        how.count(f"records left out whose answer is {record['answer']}", where)
         return None
     text = text_of(record, how)
     words = _given_words(record, text, where) or split_words(text)
     tokens = [text[start:end] for start, end in words]
     if not how.labelled:
         return tokens, None
-    key = _span_key(record, how)
+    keys = _span_keys(record, how)
+    if len(keys) > 1:
+        raise DataError(f"{where}: the spans may be {' or '.join(keys)}; set columns: {{spans: {keys[0]}}} or another")
+    entries = record[keys[0]]
+    if keys[0] == "annotations":
+        entries = _annotation(entries, where, how)
+        if entries is None:
+            return None
     spans = sorted(
-        (_span(one, text, f"{where}: {key}[{number}]", how) for number, one in enumerate(_entries(record[key]))),
+        (_span(one, text, f"{where}: {keys[0]}[{number}]") for number, one in enumerate(entries)),
         key=lambda span: (span.start, -span.end),
     )
     tags = ["O"] * len(words)
@@ -90,16 +99,26 @@ def _fault(span: Span, text: str, words: list, covered: list[int], tags: list[st
     return None
 
 
-def _entries(values: list) -> list:
-    """The spans of a list; of Label Studio's `annotations` the results of the first one that was not cancelled."""
-    if values and isinstance(values[0], dict) and "result" in values[0]:
-        kept = [one for one in values if isinstance(one, dict) and not one.get("was_cancelled")]
-        results = kept[0].get("result") if kept else []
-        return [one for one in results or [] if not isinstance(one, dict) or one.get("type", "labels") == "labels"]
-    return values
+def _annotation(values: list, where: str, how: Reading) -> list | None:
+    """The spans of Label Studio's `annotations`: of the first one that was not cancelled, None where there is none."""
+    if values and not (isinstance(values[0], dict) and "result" in values[0]):
+        return values  # some other tool's list of spans
+    kept = [one for one in values if isinstance(one, dict) and not one.get("was_cancelled")]
+    if not kept:
+        how.count("records left out that have no annotation", where)
+        return None
+    if len(kept) > 1:
+        how.count("records with several annotations, of which the first was read", where)
+    results = kept[0].get("result") or []
+    if not isinstance(results, list):
+        raise DataError(f"{where}: annotations[0] must have a list as its result, got {results!r:.60}")
+    spans = [one for one in results if not isinstance(one, dict) or one.get("type", "labels") == "labels"]
+    if len(spans) < len(results):
+        how.count("records with results other than spans, which were skipped", where)
+    return spans
 
 
-def _span(entry, text: str, where: str, how: Reading) -> Span:
+def _span(entry, text: str, where: str) -> Span:
     stated = None
     if isinstance(entry, dict):
         fields = entry["value"] if isinstance(entry.get("value"), dict) else entry

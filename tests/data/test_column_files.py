@@ -152,6 +152,15 @@ def test_what_nobody_sees_in_a_word_stays_and_is_said(tmp_path):
     ]
 
 
+def test_a_second_column_of_tags_is_said(tmp_path):
+    path = write(tmp_path, "#\thttp://x\t[2009]\n1\tAlan\tB-PER\tO\n2\tTuring\tI-PER\tO\n3\tspoke\tO\tB-V\n")
+    assert read_split(path)[0].tags == ("O", "O", "B-V")
+    assert (
+        "the last column was read as the tags; column 3 holds tags too: columns: {tags: 3}" in read_file(path).notes[0]
+    )
+    assert read_split(path, columns={"tags": 3})[0] == GOOD[0]
+
+
 def test_words_alone_need_no_tags(tmp_path):
     for content in (
         PLAIN,

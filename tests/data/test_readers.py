@@ -103,11 +103,14 @@ def test_files_that_are_not_there(tmp_path):
 
 def test_a_line_without_tags_only_where_that_is_meant():
     assert parse_json_line('{"tokens": ["a"]}', "x:1", labelled=False) == Sentence(("a",), ("O",))
+    for tags in (["S-x"], ["a", "b"], 3, None):  # not asked for, so not looked at
+        line = json.dumps({"tokens": ["a"], "tags": tags})
+        assert parse_json_line(line, "x:1", labelled=False) == Sentence(("a",), ("O",))
     with pytest.raises(DataError, match=r"x:1: .*no 'tags'"):
         parse_json_line('{"tokens": ["a"]}', "x:1")
 
 
-@given(st.binary(max_size=60), st.sampled_from([".jsonl", ".conll", ".csv"]))
+@given(st.binary(max_size=60), st.sampled_from([".jsonl", ".conll", ".csv", ".json"]))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, content, suffix):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_bytes(content)

@@ -62,11 +62,36 @@ def test_a_record_brings_its_own_words(tmp_path):
     assert (second.tokens[1], second.tags) == ("Turing's", ("O", "O", "O", "O", "B-LOC", "O"))
 
 
-def test_what_an_annotator_rejected_is_left_out_and_said(tmp_path):
-    path = write(tmp_path, {"text": "x", "spans": [], "answer": "reject"}, RECORDS["doccano"])
+def test_what_has_no_answer_is_left_out_and_counted(tmp_path):
+    rejected = {"text": "x", "spans": [], "answer": "reject"}
+    empty = {"data": {"text": "x"}, "annotations": [{"was_cancelled": True, "result": []}]}
+    bare = {"data": {"text": "x"}, "annotations": []}
+    path = write(tmp_path, rejected, RECORDS["doccano"], rejected, empty, bare)
     read = read_file(path)
     assert [record.line for record in read.records] == [2]
-    assert read.notes == [f"{path}:1: left out, its answer is reject"]
+    assert read.notes == [
+        f"a.jsonl: records left out whose answer is reject: 2, the first at {path}:1",
+        f"a.jsonl: records left out that have no annotation: 2, the first at {path}:4",
+    ]
+
+
+def test_of_several_annotations_the_first_is_read_and_relations_are_not(tmp_path):
+    relation = {"type": "relation", "from_id": "x", "to_id": "y"}
+    record = {"data": {"text": TEXT}, "annotations": [{"result": [*RESULTS, relation]}, {"result": []}]}
+    path = write(tmp_path, record)
+    assert read_split(path) == [GOOD]
+    assert read_file(path).notes == [
+        f"a.jsonl: records with several annotations, of which the first was read: 1, the first at {path}:1",
+        f"a.jsonl: records with results other than spans, which were skipped: 1, the first at {path}:1",
+    ]
+
+
+def test_an_empty_list_hides_no_spans(tmp_path):
+    assert read_split(write(tmp_path, {"text": TEXT, "label": [], "entities": SPANS})) == [GOOD]
+    path = write(tmp_path, {"text": TEXT, "label": SPANS, "entities": SPANS[:1]})
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the spans may be label or entities; set columns: {spans: label}"):
+        read_split(path)
+    assert read_split(path, columns={"spans": "label"}) == [GOOD]
 
 
 def test_offsets_of_a_browser_count_utf16(tmp_path):
