@@ -48,6 +48,7 @@ def override(config: "RunConfig", changes: dict, assignments: list[str]) -> "Run
     """`config` with `changes` and with assignments as `training.steps=500`, whose values are YAML."""
     import yaml
 
+    from hyperloader.data.yaml_text import load
     from hyperloader.training.run_config import RunConfig
 
     values = config.to_dict() | changes
@@ -56,7 +57,7 @@ def override(config: "RunConfig", changes: dict, assignments: list[str]) -> "Run
         if not equals or not key:
             raise ValueError(f"--set must have the form KEY=VALUE, got {assignment!r}")
         try:
-            value = yaml.safe_load(text)
+            value = load(text)
         except yaml.YAMLError:
             raise ValueError(f"--set must have a YAML value, got {assignment!r}") from None
         section, dot, name = key.partition(".")

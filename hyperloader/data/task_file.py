@@ -12,12 +12,14 @@ from hyperloader.validation import did_you_mean
 
 from .schemes import TAGS
 from .sentence import DataError
+from .yaml_text import compose
 
 KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names")
 COLUMN_KEYS = ("tokens", "tags", "sentence", "text", "spans")
 SPLIT_KEYS = ("train", "validation", "test", "seed")
 _SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
+_DIGITS = 9  # of the number of a column
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ def read_task_file(path: Path) -> list[TaskEntry]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: the task file is not UTF-8; save it as UTF-8") from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = compose(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
+        problem = getattr(error, "problem", None) or error
         raise DataError(f"{path}:{line}: invalid YAML ({problem}); correct it") from None
     if root is None:
         raise DataError(f"{path}:1: the task file is empty; write tasks: [{{name: NAME, path: FOLDER}}]")
@@ -84,7 +86,7 @@ def entry_from(values: Mapping, source: str) -> TaskEntry:
         DataError: as `read_task_file`; messages start with `source`.
     """
     text = yaml.safe_dump(dict(values), default_flow_style=True, width=1 << 30, allow_unicode=True)
-    return _entry(yaml.compose(text, Loader=yaml.SafeLoader), Path(source))
+    return _entry(compose(text), Path(source))
 
 
 def _entry(node, path: Path) -> TaskEntry:
@@ -123,6 +125,10 @@ def _entry(node, path: Path) -> TaskEntry:
 
 def _column(node, key: str, path: Path) -> str | int:
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int":
+        if len(node.value) > _DIGITS:
+            raise DataError(
+                f"{path}:{_line(node)}: {key} must be the name or number of a column, got {node.value:.20}..."
+            )
         return int(yaml.safe_load(node.value))
     return _text(node, key, path)
 
@@ -166,8 +172,6 @@ def _mapping(node, path: Path, known: tuple[str, ...]) -> dict:
         if key not in known:
             hint = did_you_mean(key, known) or f"the keys are {', '.join(known)}"
             raise DataError(f"{path}:{line}: unknown key {key!r}; {hint}")
-        if key in fields:
-            raise DataError(f"{path}:{line}: key {key!r} stands twice; remove one")
         fields[key] = value
     return fields
 

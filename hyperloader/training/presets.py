@@ -1,12 +1,11 @@
 """How a model is trained: every number in one place."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperloader.data.text_to_text import DECODINGS
-from hyperloader.validation import check_choice, check_key
+from hyperloader.validation import LARGEST, check_choice, check_key, is_finite, shown
 
 SCHEDULES = ("linear", "cosine", "constant")
 LOSSES = ("mean", "sum")
@@ -37,6 +36,7 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = ("warmup", "weight_decay", "max_grad_norm", "patience", "label_smoothing")
 _POSITIVE = ("learning_rate", "temperature")
+_AT_MOST = {"batch_size": 1 << 16, "eval_batch_size": 1 << 16, "gradient_accumulation": 1 << 16, "max_length": 1 << 20}
 
 
 def _typed(field: dataclasses.Field, value):
@@ -45,12 +45,12 @@ def _typed(field: dataclasses.Field, value):
     if wanted is float and not isinstance(value, bool) and isinstance(value, int | float | str):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
         return value
     kind = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[wanted]
-    raise ValueError(f"{field.name} must be {kind}, got {value!r}")
+    raise ValueError(f"{field.name} must be {kind}, got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,11 @@ class TrainingOptions:
             (_POSITIVE, lambda value: value > 0, "above 0"),
         ):
             for name in names:
-                if not (math.isfinite(getattr(self, name)) and holds(getattr(self, name))):
-                    raise ValueError(f"{name} must be {requirement}, got {getattr(self, name)}")
+                value, most = getattr(self, name), _AT_MOST.get(name, LARGEST)
+                if not (is_finite(value) and holds(value)):
+                    raise ValueError(f"{name} must be {requirement}, got {shown(value)}")
+                if value > most:
+                    raise ValueError(f"{name} must be {requirement} and at most {most}, got {shown(value)}")
         if self.select == "last" and self.patience:
             raise ValueError(
                 f"patience must be 0 with select: last, which scores nothing on the way, got {self.patience}"

@@ -12,10 +12,11 @@ import yaml
 
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task, load_tasks
+from hyperloader.data.yaml_text import load
 from hyperloader.training.backbone import HEADS
 from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
-from hyperloader.validation import check_key
+from hyperloader.validation import check_key, shown
 
 _INLINE = "tasks.yaml"  # the name of the task file that inline tasks are written to
 
@@ -59,12 +60,12 @@ class RunConfig:
             object.__setattr__(self, name, {} if value is None else value)
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name} must be a mapping, got {value!r:.80}")
-        for name in ("data_seed", "seed"):
+        for name, largest in (("data_seed", 2**64 - 1), ("seed", 2**32 - 1)):  # that of numpy
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be a whole number, at least 0, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
+                raise ValueError(f"{name} must be a whole number, at least 0 and at most {largest}, got {shown(value)}")
         if isinstance(self.fraction, bool) or not isinstance(self.fraction, int | float) or not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction!r}")
+            raise ValueError(f"fraction must be above 0 and at most 1, got {shown(self.fraction)}")
         if not isinstance(self.tasks, str | list) or not self.tasks:
             raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r:.80}")
         check_key("head", self.head, HEADS)
@@ -97,7 +98,7 @@ class RunConfig:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; give the YAML file of a run")
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""

@@ -77,7 +77,7 @@ tasks:
         ("tasks: [{name: a, datset: d}]", 1, "did you mean 'dataset'?"),
         ("tasks: [{name: a, zzz: d}]", 1, "the keys are name, path, dataset, config, columns"),
         ("tasks: [{name: a, dataset: d, columns: {token: x}}]", 1, "unknown key 'token'; did you mean 'tokens'?"),
-        ("tasks:\n- name: a\n  path: b\n  path: c", 4, "key 'path' stands twice"),
+        ("tasks:\n- name: a\n  path: b\n  path: c", 4, "the key 'path' stands already in line 3"),
         ("tasks:\n- {name: a, path: b}\n- {name: a, path: c}", 3, "task 'a' stands already at"),
         ("tasks: [{path: b}]", 1, "the task has no name"),
         ("tasks: [{name: a}]", 1, "must have either path or dataset, got name"),
