@@ -83,6 +83,12 @@ def add_stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     return True
 
 
+def match_stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Have ``backbone`` be with a bias where ``tensors``, those of a model's file, hold one, and else without."""
+    if not add_stored_bias(backbone, tensors) and _PREFIX + NAME not in tensors and _can_have(backbone):
+        set_cross_attention_bias(backbone, None)
+
+
 @contextmanager
 def stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[bool]:
     """As ``add_stored_bias``; if the block fails, the bias is taken off again."""

@@ -2,8 +2,12 @@
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
+from torch import nn
+
+from hyperloader.backbones.cross_attention_bias import NAME, set_cross_attention_bias
 from hyperloader.checkpoints.backbone_config import check_implementations, first_line
 from hyperloader.validation import check_choice
 
@@ -36,11 +40,7 @@ def load_backbone(name: str, head: str):
     from transformers.utils import logging
 
     check_choice("head", head, HEADS)
-    path = str(minilm_folder()) if name == "minilm" else name
-    if path.startswith((".", "/", "~")):
-        path = str(Path(path).expanduser())
-        if not Path(path).is_dir():
-            raise FileNotFoundError(f"backbone must be a folder, a model of the Hugging Face Hub or minilm, got {name}")
+    path = _path(name)
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -66,6 +66,44 @@ def load_backbone(name: str, head: str):
         if bar:
             logging.enable_progress_bar()
     return backbone.eval(), tokenizer
+
+
+def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:
+    """Give ``backbone``, loaded by ``name``, the bias of its cross-attention in its files, which transformers drops.
+
+    Nothing happens where there is none, or one of zeros. See ``hyperloader.backbones.cross_attention_bias``.
+    """
+    from safetensors import safe_open
+
+    path = _path(name)
+    file, index = _file(path, "model.safetensors"), _file(path, "model.safetensors.index.json")
+    if file is None and index is not None:
+        part = json.loads(index.read_text(encoding="utf-8"))["weight_map"].get(NAME)
+        file = None if part is None else _file(path, part)
+    if file is None:
+        return
+    with safe_open(file, "pt") as tensors:
+        bias = tensors.get_tensor(NAME) if NAME in tensors.keys() else None  # noqa: SIM118
+    if bias is not None and bias.any():
+        set_cross_attention_bias(backbone, bias)
+
+
+def _path(name: str) -> str:
+    """The folder, or the model of the Hub, that ``name`` stands for."""
+    path = str(minilm_folder()) if name == "minilm" else name
+    if path.startswith((".", "/", "~")):
+        path = str(Path(path).expanduser())
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"backbone must be a folder, a model of the Hugging Face Hub or minilm, got {name}")
+    return path
+
+
+def _file(path: str, name: str) -> Path | None:
+    """The file ``name`` of a folder, or of a model of the Hub that has been downloaded; None without."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = Path(path) / name if Path(path).is_dir() else try_to_load_from_cache(path, name)
+    return Path(found) if isinstance(found, str | Path) and Path(found).is_file() else None
 
 
 def minilm_folder() -> Path:

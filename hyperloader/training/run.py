@@ -19,7 +19,7 @@ from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
 from hyperloader.task_model import TaskModel
-from hyperloader.training.backbone import load_backbone
+from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer, predict_examples
 from hyperloader.training.folders import checkpoints, recover, write_text
 from hyperloader.training.methods import build_model
@@ -222,6 +222,8 @@ def _build(config: RunConfig, labels: dict[str, list[str]]) -> Run:
     set_seed(config.seed)
     tagging = config.head == "token-classification"
     model = build_model(config.method, backbone, list(labels), labels if tagging else None, config.model_options)
+    if config.preset == "published" and isinstance(model, HyperLoaderModel):
+        restore_cross_attention_bias(model.backbone, config.backbone)
     length = config.options.max_length
     if tagging:
         from hyperloader.data.token_classification import TokenClassification

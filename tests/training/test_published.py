@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from hyperloader.backbones import cross_attention_bias as bias
 from hyperloader.training.run import evaluate, load_run, predict, train
 from hyperloader.training.trainer import MultiTaskTrainer
 
@@ -195,3 +197,54 @@ def test_two_processes_train_like_one_with_twice_the_batch(published, t5, tmp_pa
     assert losses[0] == pytest.approx(2 * losses[1], rel=1e-4)  # the sum over a batch: each process has half of one
     for one, other in zip(*weights, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def old_t5(t5, tmp_path):
+    """Builds a T5 whose files hold the bias of the cross-attention, in one file or in two."""
+
+    def build(parts):
+        folder = tmp_path / "old"
+        shutil.copytree(t5, folder)
+        tensors = load_file(folder / "model.safetensors")
+        heads = tensors["decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"].shape[1]
+        added = {bias.NAME: torch.randn(32, heads)}
+        if parts == 1:
+            save_file(tensors | added, folder / "model.safetensors", {"format": "pt"})
+            return folder, added[bias.NAME]
+        (folder / "model.safetensors").unlink()
+        names = {}
+        for number, part in enumerate((tensors, added)):
+            file = f"model-0000{number + 1}-of-00002.safetensors"
+            save_file(part, folder / file, {"format": "pt"})
+            names |= dict.fromkeys(part, file)
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+        return folder, added[bias.NAME]
+
+    return build
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_bias_of_the_cross_attention_is_that_of_the_files(published, old_t5, parts):
+    folder, wanted = old_t5(parts)
+    config = published({"steps": 1}, backbone=str(folder))
+    train(config, progress=False, test=False)
+    model = load_run(config.output).model
+    assert torch.equal(bias.cross_attention_bias(model.backbone), wanted)
+    assert not bias.cross_attention_bias(model.backbone).requires_grad
+
+
+def test_a_run_that_was_trained_without_the_bias(published, old_t5, monkeypatch):
+    folder, _ = old_t5(1)
+    config = published({"steps": 1}, backbone=str(folder))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("hyperloader.training.run.restore_cross_attention_bias", lambda *_: None)
+        train(config, progress=False, test=False)
+    assert bias.cross_attention_bias(load_run(config.output).model.backbone) is None
+
+
+def test_the_default_preset_trains_without_the_bias(published, old_t5):
+    folder, _ = old_t5(1)
+    config = published({"steps": 1}, backbone=str(folder), preset="default")
+    train(config, progress=False, test=False)
+    assert bias.cross_attention_bias(load_run(config.output).model.backbone) is None
