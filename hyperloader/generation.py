@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hyperloader.calling import NamedTask
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.bank import Stack
 from hyperloader.nn.heads import may_look_at
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 
 def which(
-    config: HyperLoaderConfig, task: str | None, task_ids: Tensor | None, input_ids: Tensor | None, arguments: Mapping
+    config: HyperLoaderConfig,
+    task: str | NamedTask | None,
+    task_ids: Tensor | None,
+    input_ids: Tensor | None,
+    arguments: Mapping,
 ) -> int | Tensor:
-    """The task of the whole batch as an index, or that of each sentence.
+    """The task of the whole batch as an index, in a trace a tensor (), or that of each sentence, a tensor (batch,).
 
     Args:
         task, task_ids: what the user gave, one of them.
@@ -29,6 +34,10 @@ def which(
     """
     if (task is None) == (task_ids is None):
         raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
+    if isinstance(task, NamedTask):
+        if torch.compiler.is_compiling():
+            return task.index
+        task = task.name
     if task is not None:
         return config.task_id(task)
     if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
@@ -45,6 +54,24 @@ def which(
         if low == high:
             return low
     return task_ids
+
+
+@torch.no_grad()
+def weights_of(self: "HyperLoaderModel", task: str) -> dict[tuple[str, int, str], tuple[Tensor, ...]]:
+    """What the hypernetworks generate for ``task``, from the weight bank; not to be written to.
+
+    Returns:
+        (stack, layer, site) -> the site's tensors, in the order of ``ops.adapter``'s or ``ops.lora_linear``'s
+        arguments (``lora_A``, ``lora_B``), in the backbone's dtype.
+
+    Raises:
+        ValueError: an unknown task. RuntimeError: the model is being trained.
+    """
+    self._check_attached()
+    index = self.hyperloader_config.task_id(task)
+    if self.training:
+        raise RuntimeError("the weight bank serves a model in evaluation mode: call model.eval() first")
+    return weights_for(self, index).sites
 
 
 def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> Weights:

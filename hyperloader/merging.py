@@ -1,5 +1,6 @@
 """Merging one task into the backbone, and undoing it: methods of HyperLoaderModel."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,8 @@ def merge(self: "HyperLoaderModel", task: str, *, inplace: bool = False) -> Task
         task: name of a task.
         inplace: put the merged layers into this model's own backbone, which serves no other task until
             ``unmerge()``; else into a copy of it. The backbone's norms are one and the same then: training them in the
-            merged model changes them for every task.
+            merged model changes them for every task. Forwards that are running in other threads end first; those
+            that begin later are refused.
 
     Returns:
         A plain module without hypernetworks, in the mode that the backbone is in; it is called, saved and loaded on
@@ -30,12 +32,14 @@ def merge(self: "HyperLoaderModel", task: str, *, inplace: bool = False) -> Task
     Raises:
         ValueError: an unknown task. RuntimeError: the model is being trained, or merged already.
     """
-    sites = export.sites_of_task(self, task)
-    config = export.config_of_task(self.hyperloader_config, task)
-    heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
-    merged, wrapped = task_model.merge(self.backbone, sites, config, heads, inplace)
-    if inplace:
-        self._merged = (task, wrapped)
+    with self._forwards.changing("merge()") if inplace else nullcontext():
+        sites = export.sites_of_task(self, task)
+        config = export.config_of_task(self.hyperloader_config, task)
+        heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
+        merged, wrapped = task_model.merge(self.backbone, sites, config, heads, inplace)
+        if inplace:
+            self._merged = (task, wrapped)
+            merged._forwards = self._forwards
     return merged
 
 
@@ -45,12 +49,13 @@ def unmerge(self: "HyperLoaderModel") -> None:
 
     If the backbone was moved or cast meanwhile, so are the layers that come back.
     """
-    if self._merged is None:
-        raise RuntimeError("nothing is merged into this model's backbone")
-    for path, site in self._merged[1].items():
-        now = self.backbone.get_submodule(path).weight
-        replace(self.backbone, path, site.to(now.device, now.dtype).train(self.backbone.training))
-    self._merged = None
+    with self._forwards.changing("unmerge()"):
+        if self._merged is None:
+            raise RuntimeError("nothing is merged into this model's backbone")
+        for path, site in self._merged[1].items():
+            now = self.backbone.get_submodule(path).weight
+            replace(self.backbone, path, site.to(now.device, now.dtype).train(self.backbone.training))
+        self._merged = None
 
 
 def refuse(model: "HyperLoaderModel", *_) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import checkpoint, export, generation, merging
+from hyperloader import calling, checkpoint, export, generation, merging
 from hyperloader.attach import Attachment
 from hyperloader.backbones import checkpointing
 from hyperloader.backbones.cross_attention_bias import NAME, stored_bias
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.bank import WeightBank
+from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import classify, task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
@@ -46,10 +47,12 @@ class HyperLoaderModel(nn.Module):
     merge = merging.merge
     unfreeze = unfreeze
     unmerge = merging.unmerge
+    weights_of = generation.weights_of
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         super().__init__()
+        calling.start_graphs_at_forward(HyperLoaderModel)
         if not isinstance(backbone, nn.Module):
             raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
         if not isinstance(config, HyperLoaderConfig):
@@ -58,6 +61,8 @@ class HyperLoaderModel(nn.Module):
         self.bank = WeightBank()
         self._merged: tuple[str, dict[str, nn.Module]] | None = None
         self._active = ActiveWeights()
+        self._forwards = Forwards()
+        self._named_tasks: dict[str, calling.NamedTask] = {}
         self._unfrozen: dict[str, bool] | None = None  # what was trained before one task alone was
         self._attachment = Attachment(backbone, config, self._active)
         try:
@@ -116,6 +121,10 @@ class HyperLoaderModel(nn.Module):
         """The backbone's own norms that are trained."""
         return self._attachment.norm_names
 
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """``forward``, with the hooks of modules; ``torch.compile`` makes one graph for every ``task``."""
+        return calling.call(self, super().__call__, arguments, options)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -146,15 +155,16 @@ class HyperLoaderModel(nn.Module):
         Raises:
             ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
         """
-        self._check_attached()
-        which = generation.which(self.hyperloader_config, task, task_ids, input_ids, backbone_arguments)
-        with self._active.use(generation.weights_for(self, which)):
+        with self._forwards.running():
+            self._check_attached()
+            which = generation.which(self.hyperloader_config, task, task_ids, input_ids, backbone_arguments)
+            if self.heads is None and labels is not None:
+                backbone_arguments["labels"] = labels
+            with self._active.use(generation.weights_for(self, which)):
+                outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
             if self.heads is None:
-                if labels is not None:
-                    backbone_arguments["labels"] = labels
-                return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
-            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
-        return classify(self.heads, outputs, labels, which, widest=task is None)
+                return outputs
+            return classify(self.heads, outputs, labels, which, widest=task is None)
 
     @torch.no_grad()
     def generate(
@@ -170,12 +180,13 @@ class HyperLoaderModel(nn.Module):
         Takes every argument of transformers' ``generate``; raises ``TypeError`` for a backbone that cannot generate,
         and what ``forward`` raises.
         """
-        self._check_attached()
-        if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
-            raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
-        which = generation.which(self.hyperloader_config, task, task_ids, input_ids, generate_arguments)
-        with self._active.use(generation.weights_for(self, which)):
-            return self.backbone.generate(input_ids=input_ids, **generate_arguments)
+        with self._forwards.running():
+            self._check_attached()
+            if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
+                raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
+            which = generation.which(self.hyperloader_config, task, task_ids, input_ids, generate_arguments)
+            with self._active.use(generation.weights_for(self, which)):
+                return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping | None = None, **backbone_arguments: Any
@@ -198,12 +209,13 @@ class HyperLoaderModel(nn.Module):
 
     def detach(self) -> nn.Module:
         """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
-        self._check_attached()
-        backbone = self.backbone
-        self._attachment.undo(backbone)
-        self.bank.clear()
-        for name in list(self._modules):
-            delattr(self, name)
+        with self._forwards.changing("detach()"):
+            self._check_attached()
+            backbone = self.backbone
+            self._attachment.undo(backbone)
+            self.bank.clear()
+            for name in list(self._modules):
+                delattr(self, name)
         return backbone
 
     def train(self, mode: bool = True) -> "HyperLoaderModel":
@@ -214,24 +226,8 @@ class HyperLoaderModel(nn.Module):
 
     def _apply(self, *arguments, **options):  # what .to(), .half(), .cuda() come down to
         self.bank.clear()  # it would keep the memory of before alive
+        self._named_tasks.clear()
         return super()._apply(*arguments, **options)
-
-    @torch.no_grad()
-    def weights_of(self, task: str) -> dict[tuple[str, int, str], tuple[Tensor, ...]]:
-        """What the hypernetworks generate for ``task``, from the weight bank; not to be written to.
-
-        Returns:
-            (stack, layer, site) -> the site's tensors, in the order of ``ops.adapter``'s or ``ops.lora_linear``'s
-            arguments (``lora_A``, ``lora_B``), in the backbone's dtype.
-
-        Raises:
-            ValueError: an unknown task. RuntimeError: the model is being trained.
-        """
-        self._check_attached()
-        index = self.hyperloader_config.task_id(task)
-        if self.training:
-            raise RuntimeError("the weight bank serves a model in evaluation mode: call model.eval() first")
-        return generation.weights_for(self, index).sites
 
     def trainable_state(self) -> dict[str, Tensor]:
         """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold."""

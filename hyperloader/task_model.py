@@ -27,6 +27,7 @@ from hyperloader.checkpoints.descriptions import check_hashes, check_seal, seale
 from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.adapted import AdaptedLinear
+from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, classify, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
 from hyperloader.validation import check_whole, listed
@@ -55,6 +56,7 @@ class TaskModel(nn.Module):
         self.hyperloader_config = config
         self.backbone = backbone
         self.heads = heads
+        self._forwards = Forwards()  # merged in place, that of the model whose backbone it is
 
     @property
     def config(self) -> Any:
@@ -82,13 +84,15 @@ class TaskModel(nn.Module):
         self._check_task(backbone_arguments)
         if self.heads is None and labels is not None:
             backbone_arguments["labels"] = labels
-        outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
+        with self._forwards.running():
+            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
         return outputs if self.heads is None else classify(self.heads, outputs, labels, 0, widest=False)
 
     def generate(self, input_ids: Tensor | None = None, **generate_arguments: Any) -> Any:
         """The backbone's ``generate``."""
         self._check_task(generate_arguments)
-        return self.backbone.generate(input_ids=input_ids, **generate_arguments)
+        with self._forwards.running():
+            return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def _check_task(self, arguments: dict) -> None:
         if arguments.pop("task_ids", None) is not None or arguments.pop("task", None) not in (None, self.task):

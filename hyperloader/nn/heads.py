@@ -152,7 +152,8 @@ def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, which: int |
     if labels is not None:
         if labels.shape != logits.shape[:2]:
             raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
-        _check_labels(labels, heads.sizes[which])
+        if may_look_at(labels):
+            _check_labels(labels, heads.sizes[which])
         wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         total = functional.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
         loss = total / labels.ne(IGNORED).sum().clamp_min(1)
@@ -165,8 +166,6 @@ def may_look_at(tensor: Tensor) -> bool:
 
 
 def _check_labels(labels: Tensor, sizes: Tensor) -> None:
-    if not may_look_at(labels):
-        return
     wrong = (labels >= sizes.view(-1, 1)) | ((labels < 0) & (labels != IGNORED))
     if wrong.any():
         raise ValueError(
