@@ -1,9 +1,10 @@
-"""Merging one task into the backbone, and undoing it: methods of HyperLoaderModel."""
+"""Merging one task into the backbone, undoing it, and letting go of the backbone: methods of HyperLoaderModel."""
 
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from hyperloader import export, task_model
 from hyperloader.attach import replace
@@ -56,6 +57,18 @@ def unmerge(self: "HyperLoaderModel") -> None:
             now = self.backbone.get_submodule(path).weight
             replace(self.backbone, path, site.to(now.device, now.dtype).train(self.backbone.training))
         self._merged = None
+
+
+def detach(self: "HyperLoaderModel") -> nn.Module:
+    """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
+    with self._forwards.changing("detach()"):
+        self._check_attached()
+        backbone = self.backbone
+        self._attachment.undo(backbone)
+        self.bank.clear()
+        for name in list(self._modules):
+            delattr(self, name)
+    return backbone
 
 
 def refuse(model: "HyperLoaderModel", *_) -> None:

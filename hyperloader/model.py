@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import calling, checkpoint, export, generation, merging
+from hyperloader import calling, checkpoint, export, generation, merging, pretrained
 from hyperloader.attach import Attachment
 from hyperloader.backbones import checkpointing
 from hyperloader.backbones.cross_attention_bias import NAME, stored_bias
@@ -41,6 +41,7 @@ class HyperLoaderModel(nn.Module):
     """
 
     add_task = add_task
+    detach = merging.detach
     export_peft = export.export_peft
     export_task = export.export_task
     freeze_except_task_embedding = freeze_except_task_embedding
@@ -50,8 +51,11 @@ class HyperLoaderModel(nn.Module):
     weights_of = generation.weights_of
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
 
+    def __new__(cls, backbone: nn.Module | None = None, config: HyperLoaderConfig | None = None) -> "HyperLoaderModel":
+        return pretrained.new(cls, backbone)
+
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
-        super().__init__()
+        nn.Module.__init__(self)
         calling.start_graphs_at_forward(HyperLoaderModel)
         if not isinstance(backbone, nn.Module):
             raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
@@ -207,31 +211,23 @@ class HyperLoaderModel(nn.Module):
         """Undo ``gradient_checkpointing_enable``."""
         checkpointing(self.backbone, "disable")()
 
-    def detach(self) -> nn.Module:
-        """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
-        with self._forwards.changing("detach()"):
-            self._check_attached()
-            backbone = self.backbone
-            self._attachment.undo(backbone)
-            self.bank.clear()
-            for name in list(self._modules):
-                delattr(self, name)
-        return backbone
-
     def train(self, mode: bool = True) -> "HyperLoaderModel":
         """Set training or evaluation mode. In training the weight bank is empty."""
         if mode:
             self.bank.clear()
-        return super().train(mode)
+        return nn.Module.train(self, mode)
 
     def _apply(self, *arguments, **options):  # what .to(), .half(), .cuda() come down to
         self.bank.clear()  # it would keep the memory of before alive
         self._named_tasks.clear()
         return super()._apply(*arguments, **options)
 
-    def trainable_state(self) -> dict[str, Tensor]:
-        """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold."""
-        trained, state = {*self.norm_names, NAME}, self.state_dict()
+    def trainable_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold.
+
+        The values are those of ``state_dict``, None for the model's own.
+        """
+        trained, state = {*self.norm_names, NAME}, self.state_dict() if state_dict is None else state_dict
         return {
             name: state[name]
             for name, _ in self.named_parameters()  # which names what two stacks share once
@@ -248,13 +244,18 @@ class HyperLoaderModel(nn.Module):
         trained, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
         print(f"trainable parameters: {trained:,} | all parameters: {total:,} | trainable: {trained / total:.2%}")
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
+    ) -> None:
         """Write ``model.safetensors`` (what is trained) and ``hyperloader.json`` (config, backbone) to ``folder``.
 
-        Both are written aside and then renamed: a failure leaves what was there.
+        Both are written aside and then renamed: a failure leaves what was there. As transformers' Trainer wants it,
+        ``state_dict`` holds the values instead of this model, and of several processes the main one alone writes.
         """
         self._check_attached()
-        checkpoint.save(folder, self.trainable_state(), self.hyperloader_config, self.backbone, self.norm_names)
+        if is_main_process:
+            tensors = self.trainable_state(state_dict)
+            checkpoint.save(folder, tensors, self.hyperloader_config, self.backbone, self.norm_names)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: nn.Module | None = None) -> "HyperLoaderModel":

@@ -24,7 +24,20 @@ MAY_IMPORT = {
     "backbones": {"nn", "ops"},
 }
 PUBLIC = "the public names"  # from hyperloader import HyperLoaderModel
-WHOLE_MODEL = {"attach", "calling", "checkpoint", "export", "generation", "merging", "model", "sizes", "task_model", "tasks"}
+WHOLE_MODEL = {
+    "attach",
+    "calling",
+    "checkpoint",
+    "export",
+    "generation",
+    "label_smoothing",
+    "merging",
+    "model",
+    "pretrained",
+    "sizes",
+    "task_model",
+    "tasks",
+}
 LEAVES = {"config", "validation", "json_file"}
 MODEL = {"checkpoints", "reference", "ops", "nn", "backbones", *WHOLE_MODEL}
 MAY_IMPORT |= dict.fromkeys(WHOLE_MODEL, MODEL)

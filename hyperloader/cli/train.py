@@ -96,10 +96,11 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
 
 def announce(config: "RunConfig", output: Path) -> None:
     """Print what is going to happen, and what a user should know about the data."""
+    from hyperloader.training.progress import process_count, size_of_a_step
+
     options = config.options
-    print(
-        f"{config.method} on {config.backbone}: {options.steps:,} steps, batches of {options.batch_size}, to {output}"
-    )
+    size = size_of_a_step(options, process_count())
+    print(f"{config.method} on {config.backbone}: {options.steps:,} steps, {size}, to {output}")
     sys.stdout.flush()
     if not (output / "metrics.json").exists():
         for task in config.load_tasks():

@@ -1,6 +1,7 @@
 """What a run knows about itself while it trains: scores, the best step, times. It survives a restart."""
 
 import json
+import os
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from hyperloader.json_file import read_json
+from hyperloader.training.presets import TrainingOptions
 
 PROGRESS = "progress.json"
 
@@ -26,6 +28,7 @@ class Progress:
         loss_sum, loss_steps: the loss since the last evaluation.
         seconds_per_step: median over the steps so far.
         finished: training is over: all steps are done or patience has run out.
+        processes: that train together; None in a checkpoint of a version that did not write it.
     """
 
     curve: list[dict] = field(default_factory=list)
@@ -36,6 +39,7 @@ class Progress:
     loss_steps: int = 0
     seconds_per_step: float | None = None
     finished: bool = False
+    processes: int | None = None
 
     def evaluated(self, step: int, mean_f1: float) -> bool:
         """Take an evaluation down; whether it is the best so far."""
@@ -60,6 +64,33 @@ class Progress:
             return cls(**read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path}: cannot be read ({error}); remove this checkpoint and resume") from error
+
+
+def process_count() -> int:
+    """How many processes train together, as torchrun and accelerate tell each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def size_of_a_step(options: TrainingOptions, processes: int) -> str:
+    """Sentences of one update, and how they come about."""
+    sentences = options.batch_size * options.gradient_accumulation * processes
+    parts = [f"batches of {options.batch_size}"]
+    if options.gradient_accumulation > 1:
+        parts.append(f"{options.gradient_accumulation} batches a step")
+    return f"{sentences} sentences a step ({', '.join(parts)}, {processes} process{'es' if processes > 1 else ''})"
+
+
+def check_processes(checkpoint: Path, options: TrainingOptions) -> None:
+    """Raise ``ValueError`` if the unfinished run of ``checkpoint`` has another number of processes than there are now:
+    its batches would be others."""
+    before, now = Progress.load(checkpoint), process_count()
+    if before.finished or before.processes in (None, now):
+        return
+    raise ValueError(
+        f"{checkpoint}: its run has {size_of_a_step(options, before.processes)}, got {size_of_a_step(options, now)}; "
+        f"resume it with {before.processes} process{'es' if before.processes > 1 else ''}, such as with torchrun "
+        f"--nproc-per-node {before.processes}, or choose another output"
+    )
 
 
 class StepTimes(TrainerCallback):

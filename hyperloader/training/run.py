@@ -23,7 +23,7 @@ from hyperloader.training.backbone import load_backbone, restore_cross_attention
 from hyperloader.training.evaluation import Scorer, predict_examples
 from hyperloader.training.folders import checkpoints, recover, write_text
 from hyperloader.training.methods import build_model
-from hyperloader.training.progress import Progress
+from hyperloader.training.progress import Progress, check_processes
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
@@ -71,13 +71,16 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
         What ``metrics.json`` holds.
 
     Raises:
-        ValueError: ``output`` holds another run, or a run and ``resume`` is False; bad data; a bad config.
+        ValueError: ``output`` holds another run, or a run and ``resume`` is False, or one of another number of
+            processes; bad data; a bad config.
         NonFiniteLossError, CheckpointError: training stopped; the last good checkpoint is kept.
     """
     output = Path(config.output)
     finished = _prepare_output(config, output, resume)
     if finished is not None:
         return finished
+    for last in checkpoints(output)[-1:]:
+        check_processes(last, config.options)
     tasks = config.load_tasks()
     run = _build(config, {task.name: task.labels for task in tasks})
     options = config.options

@@ -226,6 +226,7 @@ class MultiTaskTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         self._check_loss()
         self._drain_loss()
+        self.progress.processes = self.args.world_size
         self.progress.seconds_per_step = self.step_times.median() or self.progress.seconds_per_step
         with self._writing(f"checkpoint-{self.state.global_step}") as folder:
             if self.args.should_save:

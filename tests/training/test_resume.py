@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hyperloader.training.folders import CheckpointError
+from hyperloader.training.progress import process_count, size_of_a_step
 from hyperloader.training.run import train
 
 # Imports once, then trains once per scenario in a fork that kills itself with SIGKILL in the given place.
@@ -201,3 +202,29 @@ def test_a_damaged_checkpoint_is_named(settings, monkeypatch):
     progress.write_text("{")
     with pytest.raises(ValueError, match=r"checkpoint-6/progress\.json: cannot be read .*remove this checkpoint"):
         train(config, resume=True, progress=False)
+
+
+def test_another_number_of_processes_is_refused_with_the_numbers(settings, monkeypatch):
+    config = settings(training={"steps": 4, "save_steps": 2, "eval_steps": 2, "batch_size": 4})
+    train(config, progress=False)
+    output = Path(config.output)
+    (output / "metrics.json").unlink()
+    last = max(output.glob("checkpoint-*"))
+    path = last / "progress.json"
+    progress = json.loads(path.read_text())
+    assert progress["processes"] == 1
+    path.write_text(json.dumps(progress | {"processes": 2, "finished": False}))
+    monkeypatch.setattr(type(config), "load_tasks", lambda self: pytest.fail("the data were read first"))
+    message = r"checkpoint-4: its run has 8 sentences a step \(batches of 4, 2 processes\), got 4 sentences a step "
+    with pytest.raises(ValueError, match=message + r".*resume it with 2 processes"):
+        train(config, resume=True, progress=False)
+    monkeypatch.undo()
+    path.write_text(json.dumps({key: value for key, value in progress.items() if key != "processes"}))
+    train(config, resume=True, progress=False)  # an earlier version did not write it
+
+
+def test_a_run_says_how_many_sentences_a_step_has(settings, monkeypatch):
+    options = settings(training={"batch_size": 4, "gradient_accumulation": 3}).options
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    size = size_of_a_step(options, process_count())
+    assert size == "24 sentences a step (batches of 4, 3 batches a step, 2 processes)"

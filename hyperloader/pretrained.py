@@ -1,0 +1,94 @@
+"""A model as transformers sees it, so that its Trainer saves and feeds one of ours as it does one of its own."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from hyperloader.label_smoothing import teach_trainer
+
+
+@functools.cache
+def as_pretrained(kind: type, backbone: type) -> type:
+    """``kind``, a class of models around a ``backbone``, as a subclass of ``transformers.PreTrainedModel``.
+
+    Trainer saves such a model with its own ``save_pretrained``, and any other one by its whole state, frozen backbone
+    included, which fails for tensors that are tied. What Trainer reads off the signature of ``forward`` are the columns
+    that a data set may keep: those of the backbone's forward among them.
+    """
+    from transformers import GenerationMixin, PreTrainedModel
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return kind.forward(self, *arguments, **options)
+
+    functools.update_wrapper(forward, kind.forward)
+    forward.__signature__ = _joined(kind.forward, backbone.forward)
+
+    def __reduce_ex__(self, protocol: int) -> tuple:  # a class made here cannot be found by its name
+        return _empty, (kind, backbone), self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
+
+    own = {"forward": forward, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    own |= {"tie_weights": _tie_weights, "_keys_to_ignore_on_save": property(_not_saved)}
+    if hasattr(backbone, "generation_config") or issubclass(backbone, GenerationMixin):
+        own["generation_config"] = property(_generation_config, _set_generation_config)
+    if hasattr(backbone, "prepare_decoder_input_ids_from_labels"):
+        own["prepare_decoder_input_ids_from_labels"] = _decoder_input_ids
+    for name in ("cuda", "eval", "float", "half", "to", "train"):  # PreTrainedModel's are for models that it has loaded
+        if inspect.getattr_static(kind, name) is inspect.getattr_static(nn.Module, name):
+            own[name] = getattr(nn.Module, name)
+    teach_trainer()
+    return type(kind.__name__, (kind, PreTrainedModel), own)
+
+
+def new(kind: type, backbone: object) -> Any:
+    """An empty instance of ``kind``, or of ``as_pretrained(kind, ...)`` for a ``backbone`` of transformers."""
+    transformers = sys.modules.get("transformers")
+    if transformers is None or not isinstance(backbone, transformers.PreTrainedModel):
+        return object.__new__(kind)
+    if issubclass(kind, transformers.PreTrainedModel):
+        return object.__new__(kind)
+    return object.__new__(as_pretrained(kind, type(backbone)))
+
+
+def _empty(kind: type, backbone: type) -> Any:
+    return object.__new__(as_pretrained(kind, backbone))
+
+
+def _not_saved(self) -> list[str]:
+    """What Trainer need not miss in a checkpoint: the frozen backbone, and second names of what is shared."""
+    saved = self.trainable_state()
+    return [name for name in self.state_dict() if name not in saved]
+
+
+def _tie_weights(self, *_: Any, **__: Any) -> None:
+    """Nothing to do: the backbone is tied, and stays so."""
+
+
+def _generation_config(self) -> Any:
+    """The backbone's."""
+    return self.backbone.generation_config
+
+
+def _set_generation_config(self, generation_config: Any) -> None:
+    self.backbone.generation_config = generation_config
+
+
+def _decoder_input_ids(self, labels: Any) -> Any:
+    """As the backbone's: what its decoder reads where ``labels`` are wanted."""
+    return self.backbone.prepare_decoder_input_ids_from_labels(labels)
+
+
+def _joined(forward: Callable, other: Callable) -> inspect.Signature:
+    """The signature of ``forward`` with those parameters of ``other`` that it takes by its ``**``."""
+    own = inspect.signature(forward)
+    named = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    rest = [one for one in own.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
+    others = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, one in inspect.signature(other).parameters.items()
+        if name not in own.parameters and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
+    return own.replace(parameters=[*named, *others, *rest])

@@ -1,0 +1,64 @@
+"""Two processes in a user's own loop, each with a batch of one task of its own."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TASKS, make_batch, make_model
+
+LOOP = textwrap.dedent(
+    """
+    import sys
+
+    import torch
+    import torch.distributed as dist
+    from tiny import TASKS, make_batch, make_model
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/rendezvous", rank=int(sys.argv[2]), world_size=2)
+    model = make_model("bert", torch.float32).train()
+    batch = make_batch("bert")
+    batch["labels"] = torch.zeros_like(batch["labels"])
+    together = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
+    for step in range(3):
+        optimizer.zero_grad()
+        together(**batch, task=TASKS[2 * dist.get_rank()]).loss.backward()
+        optimizer.step()
+    torch.save(model.trainable_state(), f"{sys.argv[1]}/{dist.get_rank()}.pt")
+    dist.destroy_process_group()
+    """
+)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_one_task_each_on_the_processes(tmp_path):
+    script = tmp_path / "loop.py"
+    script.write_text(LOOP)
+    tests = str(Path(__file__).parent)
+    code = f"import sys, runpy; sys.path.insert(0, {tests!r}); runpy.run_path({str(script)!r})"
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(rank)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        output, _ = rank.communicate(timeout=300)
+        assert rank.returncode == 0, output.decode()[-2000:]
+    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+    model = make_model("bert", torch.float32).train()
+    batch = make_batch("bert")
+    batch["labels"] = torch.zeros_like(batch["labels"])
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (sum(model(**batch, task=task).loss for task in (TASKS[0], TASKS[2])) / 2).backward()
+        optimizer.step()
+    torch.testing.assert_close(one, model.trainable_state(), rtol=1e-4, atol=1e-6)
