@@ -17,11 +17,16 @@ def check(
     """Read and check every data set of a task file, and show a table of what is there."""
     from hyperloader.data.report import report
     from hyperloader.data.tasks import load_tasks
+    from hyperloader.training.backbone import HEADS, backbone_path
     from hyperloader.training.run_config import RunConfig
+    from hyperloader.validation import check_choice
 
     if task_file.is_dir():
         example = f"tasks: [{{name: NAME, path: {task_file}}}]"
         raise ValueError(f"{task_file}: must be a YAML file such as {example}, got a folder")
+    check_choice("head", head, HEADS)
+    if backbone is not None:
+        backbone_path(backbone)
     of_run = task_file.is_file() and any(line.startswith("backbone:") for line in _lines(task_file))
     tasks = RunConfig.from_yaml(task_file).load_tasks() if of_run else load_tasks(task_file)
     print(report(tasks, _formulation(tasks, backbone, head, max_length) if backbone else None))

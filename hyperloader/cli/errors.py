@@ -60,7 +60,9 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         names = " and ".join(str(name) for name in (error.filename, error.filename2) if name)
         return _line(f"error: {names + ': ' if names else ''}{error.strerror}"), BAD_INPUT
-    if isinstance(error, OSError) or (isinstance(error, ValueError | TypeError | RuntimeError) and _ours(error)):
+    if isinstance(error, OSError) or (
+        isinstance(error, ValueError | TypeError | RuntimeError | ImportError) and _ours(error)
+    ):
         return _line(f"error: {error}"), BAD_INPUT
     return _line(f"unexpected {type(error).__name__}: {error}; run with --debug for the traceback"), UNEXPECTED
 

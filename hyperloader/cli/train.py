@@ -76,10 +76,12 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
     Raises:
         KeyboardInterrupt: with the command that resumes the run.
     """
+    from hyperloader.training.requirements import check_requirements
     from hyperloader.training.run import train as train_run
 
     output, speaks = Path(config.output), os.environ.get("RANK", "0") == "0"
     if speaks:
+        check_requirements(config)
         announce(config, output)
     try:
         metrics = train_run(config, resume=resume, progress=sys.stderr.isatty())

@@ -40,7 +40,7 @@ def load_backbone(name: str, head: str):
     from transformers.utils import logging
 
     check_choice("head", head, HEADS)
-    path = _path(name)
+    path = backbone_path(name)
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -75,7 +75,7 @@ def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:
     """
     from safetensors import safe_open
 
-    path = _path(name)
+    path = backbone_path(name)
     file, index = _file(path, "model.safetensors"), _file(path, "model.safetensors.index.json")
     if file is None and index is not None:
         part = json.loads(index.read_text(encoding="utf-8"))["weight_map"].get(NAME)
@@ -88,8 +88,8 @@ def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:
         set_cross_attention_bias(backbone, bias)
 
 
-def _path(name: str) -> str:
-    """The folder, or the model of the Hub, that ``name`` stands for."""
+def backbone_path(name: str) -> str:
+    """The folder that ``name`` is, or the name of a model of the Hub; raises ``FileNotFoundError`` without it."""
     path = str(minilm_folder()) if name == "minilm" else name
     if path.startswith((".", "/", "~")):
         path = str(Path(path).expanduser())

@@ -24,6 +24,7 @@ from hyperloader.training.evaluation import Scorer, predict_examples
 from hyperloader.training.folders import checkpoints, recover, write_text
 from hyperloader.training.methods import build_model
 from hyperloader.training.progress import Progress, check_processes
+from hyperloader.training.requirements import check_requirements
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
@@ -81,6 +82,7 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
         return finished
     for last in checkpoints(output)[-1:]:
         check_processes(last, config.options)
+    check_requirements(config)
     tasks = config.load_tasks()
     run = _build(config, {task.name: task.labels for task in tasks})
     options = config.options
