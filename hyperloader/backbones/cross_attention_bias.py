@@ -33,7 +33,8 @@ class CrossAttentionBias(nn.Embedding):
 
 def cross_attention_bias(backbone: nn.Module) -> Tensor | None:
     """The bias of ``backbone``, None if it has none."""
-    return dict(backbone.named_parameters()).get(NAME)
+    bias = getattr(backbone.get_submodule(_ATTENTION), _BIAS, None) if _can_have(backbone) else None
+    return None if bias is None else bias.weight
 
 
 def set_cross_attention_bias(backbone: nn.Module, weight: Tensor | None) -> None:

@@ -66,6 +66,7 @@ def close(found, wanted):
 def test_logits_and_gradients(name, attention):
     backbone, theirs = biased(name)
     backbone.set_attn_implementation(attention)
+    assert backbone.decoder.config._attn_implementation == attention
     found, wanted = backbone(**batch()), theirs(**batch())
     assert close(found.logits, wanted.logits)
     assert not close(make(name, torch.float64)(**batch()).logits, wanted.logits)
@@ -124,6 +125,7 @@ def test_gradient_checkpointing():
 def test_compiled():
     backbone, theirs = biased()
     compiled = torch.compile(backbone, fullgraph=True, backend="eager")
+    assert cross_attention_bias(compiled) is cross_attention_bias(backbone)
     assert close(compiled(**batch(), use_cache=False).logits, theirs(**batch()).logits)
 
 
