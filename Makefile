@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all lint docs bench sanitize cuda-check study newtask clean
+.PHONY: help install demo test test-all test-cpus lint docs bench sanitize cuda-check study newtask clean
 help:
-	@echo "make demo | test | test-all | lint | docs | bench | sanitize | cuda-check | study | newtask | clean"
+	@echo "make demo | test | test-all | test-cpus | lint | docs | bench | sanitize | cuda-check | study | newtask | clean"
 
 install: $(installed)
 
@@ -40,6 +40,23 @@ test: $(installed) $(minilm)
 
 test-all: $(installed) $(minilm)
 	$(bin)/python -m pytest
+
+# The CPU kernels' tests on emulated processors without AVX-512 and without AVX2. Their child processes are emulated as
+# well: tests start sys.executable, which is the script that starts the emulator. The features that are taken away are
+# those that the emulator lacks and warns of.
+without_avx512 := Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
+without_avx2 := Nehalem
+CPU_TESTS ?= tests/ops/test_instruction_sets.py tests/ops/test_condition.py tests/ops/test_lora_linears.py
+test-cpus: $(installed)
+	@command -v qemu-x86_64 >/dev/null || \
+	    { echo "make test-cpus: qemu-x86_64 is missing (on Debian and Ubuntu: apt install qemu-user)"; exit 1; }
+	@for cpu in $(without_avx512) $(without_avx2); do \
+	    emulated=$(abspath $(bin))/python-on-$${cpu%%,*}; \
+	    printf '#!/bin/sh\nexec qemu-x86_64 -cpu %s -0 "$$0" %s "$$@"\n' $$cpu $(abspath $(bin))/python >$$emulated; \
+	    chmod +x $$emulated; \
+	    echo "$${cpu%%,*}"; \
+	    $$emulated -m pytest -rs -p no:cacheprovider -k 'not triton and not reference and not compile' $(CPU_TESTS) || exit 1; \
+	done
 
 # The operators' tests with the extension under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.
 sanitized := build/sanitized

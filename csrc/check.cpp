@@ -226,6 +226,7 @@ AdapterOptions check_adapter(
   check_x(x, group);
   const int64_t groups = check_groups({"down_weight"}, weights.down_weight, group);
   const int64_t hidden = x.size(-1), bottleneck = weights.down_weight.size(-2);
+  TORCH_CHECK_VALUE(hidden >= 1, "x must have at least one hidden unit, got 0");
   TORCH_CHECK_VALUE(bottleneck >= 1, "down_weight must have at least one bottleneck unit, got 0");
   check_tensor({"down_weight"}, weights.down_weight, {bottleneck, hidden}, x, groups);
   check_tensor({"down_bias"}, weights.down_bias, {bottleneck}, x, groups);

@@ -70,7 +70,7 @@ def backward(
     grad_x = _frozen_gradient(grads, weights) if needs_x else None
     grads_A = tuple(torch.empty_like(one) for one in lora_A) if needs_A else ()
     grads_B = tuple(torch.empty_like(one) for one in lora_B) if needs_B else ()
-    if tokens.count == 0:
+    if tokens.count == 0 or not any((x.shape[1], *shapes.constants["OUTS"])):
         for grad in (*grads_A, *grads_B):
             grad.zero_()
     elif needs_x or needs_A or needs_B:

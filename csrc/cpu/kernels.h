@@ -72,7 +72,7 @@ struct Kernels {
   void (*narrow)(const T* from, void* to, Half dtype, int64_t count);
 };
 
-// The best for this machine; ATEN_CPU_CAPABILITY=default|avx2|avx512 limits it, as it does PyTorch.
+// The best that this processor has; ATEN_CPU_CAPABILITY=default|avx2|avx512 limits it, as it does PyTorch.
 template <typename T>
 const Kernels<T>& kernels();
 

@@ -98,6 +98,8 @@ def adapter(
     _check_x(x, group)
     groups = _groups("down_weight", down_weight, 2, group)
     hidden, bottleneck = x.shape[-1], down_weight.shape[-2]
+    if hidden < 1:
+        raise ValueError("x must have at least one hidden unit, got 0")
     if bottleneck < 1:
         raise ValueError("down_weight must have at least one bottleneck unit, got 0")
     _check_tensor("down_weight", down_weight, (*groups, bottleneck, hidden), x)

@@ -104,18 +104,35 @@ REFERENCE = checked(
 )
 
 
+def plain(name: str) -> Callable:
+    """Operator ``name`` in operations of PyTorch alone, of which PyTorch knows every derivative."""
+    if name == "lora_linear":
+        return lora_linear_from(plain("lora_linears"))
+    return _without_autocast(REFERENCE[name])
+
+
+def lora_linear_from(lora_linears: Callable) -> Callable:
+    """``lora_linear``, one layer alone, from ``lora_linears``."""
+
+    def lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
+        return lora_linears(x, [weight], [] if bias is None else [bias], [lora_A], [lora_B], group, scaling)[0]
+
+    return lora_linear
+
+
 def define(namespace: str, kernels: Mapping[str, Callable] = REFERENCE) -> None:
     """Register every operator under ``namespace``, computed by ``kernels``, with autograd."""
     for name, schema in SCHEMAS.items():
         torch.library.define(f"{namespace}::{name}", schema)
     fill(namespace, kernels)
     operators = getattr(torch.ops, namespace)
-
-    def lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
-        biases = [] if bias is None else [bias]
-        return operators.lora_linears(x, [weight], biases, [lora_A], [lora_B], group, scaling)[0]
-
-    torch.library.impl(f"{namespace}::lora_linear", "CompositeImplicitAutograd", lora_linear)
+    torch.library.impl(
+        f"{namespace}::lora_linear", "CompositeImplicitAutograd", lora_linear_from(operators.lora_linears)
+    )
+    if kernels is REFERENCE:  # PyTorch follows its backward operators, and is told so
+        for name in SCHEMAS:
+            if name.endswith("_backward"):
+                torch.library.impl(f"{namespace}::{name}", "Autograd", torch.library.fallthrough_kernel)
     _register_condition(operators)
     _register_generate(operators)
     _register_adapter(operators)
@@ -183,6 +200,8 @@ def _register_adapter(operators):
         weights = iter(present)
         arguments = [next(weights) if has else None for has in ctx.present]
         arguments += [ctx.group, ctx.norm, ctx.activation, ctx.eps]
+        if torch.is_grad_enabled():  # a second derivative is wanted: of `pre`, too, which was saved without a graph
+            pre = plain("adapter")(x, *arguments)[1]
         grad_x, *grads = operators.adapter_backward(grad, x, pre, *arguments)
         grads = iter(grads)
         return grad_x, *(next(grads) if has else None for has in ctx.present), None, None, None, None

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import torch
 
-from hyperloader.ops import _schema
+from hyperloader.ops import _schema, _transforms
 
 NAMESPACE = "hyperloader_triton"
 LEAST = (3, 4)  # before, a kernel took no tuples of numbers
@@ -56,6 +56,9 @@ def define() -> str:
     """Register the operators under a namespace of their own, once, and return it."""
     _schema.define(NAMESPACE, kernels())
     _schema.register_fakes(NAMESPACE)
+    for name in _schema.SCHEMAS:
+        if name.endswith("_backward"):
+            _transforms.differentiable_once(f"{NAMESPACE}::{name}")
     return NAMESPACE
 
 
@@ -72,15 +75,17 @@ def kernels() -> dict[str, Callable]:
 
     modules = (condition, generate, adapter, lora)
     return _schema.checked(
-        *(SimpleNamespace(forward=_on_device(m.forward), backward=_on_device(m.backward)) for m in modules)
+        *(SimpleNamespace(forward=_launching(m.forward), backward=_launching(m.backward)) for m in modules)
     )
 
 
-def _on_device(kernel: Callable) -> Callable:
-    """Triton launches on the current device: make it that of the tensors."""
+def _launching(kernel: Callable) -> Callable:
+    """Triton launches on the current device: make it that of the tensors. Their tangents would get lost."""
 
     @functools.wraps(kernel)
     def run(first, *arguments):
+        if _transforms.active():
+            _transforms.refuse_tangents(f"{kernel.__module__}.{kernel.__name__}", (first, *arguments))
         with torch.cuda.device_of(first if isinstance(first, torch.Tensor) else first[0]):
             return kernel(first, *arguments)
 
@@ -99,6 +104,8 @@ def _fits(name: str, arguments: tuple) -> bool:
     from hyperloader.kernels._launch import DTYPES, MAX_WIDTH
 
     operator, backward = name.removesuffix("_backward"), name.endswith("_backward")
+    if backward and torch.is_grad_enabled():  # a second derivative is wanted, which kernels have not
+        return False
     x = arguments[1 if backward else 0]
     if operator == "generate":
         dtypes, width = (x.dtype, x.dtype if backward or arguments[4] is None else arguments[4]), 0

@@ -1,10 +1,12 @@
 """Which implementation the operators run on: chosen when it is set, not in every call."""
 
+import functools
 import os
+from collections.abc import Callable
 
 import torch
 
-from hyperloader.ops import _schema, _triton, native
+from hyperloader.ops import _schema, _transforms, _triton, native
 
 BACKENDS = ("auto", "native", "triton", "reference")
 ENVIRONMENT_VARIABLE = "HYPERLOADER_BACKEND"
@@ -90,8 +92,19 @@ def _set(name: str) -> None:
         raise RuntimeError(f"backend {name!r} cannot run here: {reason}")
     namespace = _REFERENCE if name == "reference" else _triton.define() if name == "triton" else "hyperloader"
     for operator_name in OPERATORS:
-        _operators[operator_name] = getattr(getattr(torch.ops, namespace), operator_name).default
+        _operators[operator_name] = _callable(namespace, operator_name)
     _chosen = name
+
+
+@functools.cache
+def _callable(namespace: str, name: str) -> Callable:
+    """Return what computes operator ``name``: PyTorch's operator, watched where its derivatives would get lost."""
+    operator = getattr(getattr(torch.ops, namespace), name).default
+    if namespace == _triton.NAMESPACE:
+        return _transforms.refusing(operator, f"{namespace}::{name}")
+    if namespace == _REFERENCE or not native.available:
+        return _transforms.without_operator(operator, _schema.plain(name))
+    return operator
 
 
 def _set_from_environment() -> None:

@@ -13,7 +13,7 @@ def as_batches(x: Tensor, group: Tensor | None) -> Tensor:
     """View ``x`` (..., hidden) as (batches, tokens, hidden): one batch without groups, one a sentence with them."""
     wide = x.to(accumulation_dtype(x.dtype))
     if group is None:
-        return wide.reshape(1, -1, x.shape[-1])
+        return wide.reshape(1, x.shape[:-1].numel(), x.shape[-1])  # -1 would be any number where x has no features
     return wide.reshape(x.shape[0], x.shape[1:-1].numel(), x.shape[-1])
 
 

@@ -8,13 +8,16 @@ from conftest import DEVICE
 
 from hyperloader.ops import BACKENDS, use_backend, why_missing
 
+ON_CPU = ("test_any_size", "test_cpu_kernels")
 NAMESPACES = {"reference": "hyperloader_reference", "triton": "hyperloader_triton"}
 
 
 @pytest.fixture(autouse=True)
 def on_gpu(request):
     """Let tests make their tensors there; one code checks the arguments on all devices, and rejects them on the CPU."""
-    on_cpu = "test_cpu_kernels" in request.module.__name__ or request.function.__name__.startswith("test_rejects")
+    on_cpu = request.module.__name__.rpartition(".")[2] in ON_CPU or request.function.__name__.startswith(
+        "test_rejects"
+    )
     with torch.device(DEVICE) if DEVICE == "cuda" and not on_cpu else nullcontext():
         yield
 

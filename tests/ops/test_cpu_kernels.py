@@ -1,16 +1,10 @@
-"""The CPU kernels: sizes off every tile, few tokens and many, several threads, every instruction set."""
+"""The CPU kernels: sizes off every tile, few tokens and many, several threads."""
 
-import os
-import subprocess
 import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
 from ops.test_native import adapter_pair, compare, lora_pair
 from oracle import value_and_gradients
@@ -24,7 +18,7 @@ pytestmark = pytest.mark.skipif(not native.available, reason=f"no native extensi
 SIZES = [(2, 3, 40, 24), (3, 50, 70, 25), (2, 40, 1100, 6), (1, 130, 33, 49), (4, 9, 64, 40)]
 each_size = pytest.mark.parametrize("size", SIZES, ids=str)
 each_groups = pytest.mark.parametrize("groups", [None, 3], ids=["single", "mixed"])
-each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 
 
 @pytest.fixture(autouse=True)
@@ -188,27 +182,24 @@ def test_lora_groups_cut_up_among_threads(threads, groups):
 
 
 def test_python_runs_on_while_a_kernel_computes(threads):
-    """The global interpreter lock is free: a thread counts on while another is inside one long call."""
+    """The global interpreter lock is free: with switches forbidden, another thread gets it from a call alone."""
     threads(1)
-    inputs = adapter_inputs(1, 60_000, 256, 64, None, "post", torch.float32)
-    counted, stop = 0, threading.Event()
-
-    def count():
-        nonlocal counted
-        while not stop.is_set():
-            counted += 1
-            time.sleep(0.001)
-
-    counting = threading.Thread(target=count)
-    counting.start()
-    before = counted
-    began = time.perf_counter()
-    ops.adapter(**inputs)
-    during, seconds = counted - before, time.perf_counter() - began
-    stop.set()
-    counting.join()
-    assert seconds > 0.02, "the call was too short to tell"
-    assert during >= 3, f"the counting thread got {during} turns in {seconds:.3f} s"
+    inputs = adapter_inputs(1, 6_000, 256, 64, None, "post", torch.float32)
+    interval, started, ran = sys.getswitchinterval(), threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: (started.wait(), ran.set()))
+    other.start()
+    sys.setswitchinterval(3600)
+    try:
+        started.set()
+        for _ in range(100):  # the system may be slow to wake the other thread
+            ops.adapter(**inputs)
+            if ran.is_set():
+                break
+        answered = ran.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+    other.join()
+    assert answered
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -219,47 +210,3 @@ def test_nothing_of_the_size_of_x_is_allocated_but_the_result(norm):
     allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profile.key_averages())
     result, saved = inputs["x"].nbytes, inputs["x"].nbytes // 8
     assert result + saved <= allocated < result + saved + 1_000_000
-
-
-@pytest.mark.parametrize(("capability", "name"), [("avx512", "avx512"), ("avx2", "avx2"), ("default", "default")])
-def test_every_instruction_set(capability, name):
-    """This file again in a process that is limited to the instruction set, but for this test."""
-    if name not in native.build_info()["instruction_sets"]:
-        pytest.skip(f"not compiled for {name}")
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
-    show = "import hyperloader; print(hyperloader.build_info()['instruction_set'])"
-    chosen = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
-    if chosen.stdout.strip() != name:
-        pytest.skip(f"this machine has no {name}: it took {chosen.stdout.strip()}")
-    tests = ["test_adapter", "test_activations_from_one_end_to_the_other", "test_lora_linear"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x"]
-    command += [f"{Path(__file__)}::{test}" for test in tests]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-
-
-sizes = st.integers(1, 70)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    batch=st.integers(1, 5), tokens=st.integers(0, 40), hidden=st.integers(4, 70), bottleneck=sizes,
-    groups=st.none() | st.integers(1, 4), norm=st.sampled_from(NORMS), activation=st.sampled_from(sorted(ACTIVATIONS)),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), seed=st.integers(0, 2**30),
-)  # fmt: skip
-def test_any_adapter(batch, tokens, hidden, bottleneck, groups, norm, activation, dtype, seed):
-    torch.manual_seed(seed)
-    inputs = adapter_inputs(batch, tokens, hidden, bottleneck, groups, norm, dtype)
-    inputs["x"] = inputs["x"].transpose(0, 1).contiguous().transpose(0, 1)
-    compare(*adapter_pair(inputs, norm=norm, activation=activation, eps=1e-2), luck=8)
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(
-    batch=st.integers(1, 5), tokens=st.integers(0, 40), in_features=sizes, out_features=sizes,
-    rank=st.integers(1, 20), groups=st.none() | st.integers(1, 4),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), seed=st.integers(0, 2**30),
-)  # fmt: skip
-def test_any_lora_linear(batch, tokens, in_features, out_features, rank, groups, dtype, seed):
-    torch.manual_seed(seed)
-    compare(*lora_pair(lora_inputs(batch, tokens, in_features, out_features, rank, groups, dtype), 0.5), luck=8)

@@ -1,0 +1,115 @@
+// The choice among the inner loops. The processor is asked what it has, and whether its operating system saves the wide
+// registers; what PyTorch has chosen, on which ATEN_CPU_CAPABILITY has a say, can only limit the answer.
+#include <ATen/Version.h>
+
+#include <algorithm>
+#include <string>
+
+#if defined(__x86_64__) && defined(__clang__)
+#include <cpuid.h>
+#endif
+
+#include "kernels.h"
+
+namespace hyperloader::cpu {
+
+namespace plain {
+extern const Kernels<float> kFloat;
+extern const Kernels<double> kDouble;
+}  // namespace plain
+
+#if defined(__x86_64__)
+namespace avx2 {
+extern const Kernels<float> kFloat;
+extern const Kernels<double> kDouble;
+}  // namespace avx2
+namespace avx512 {
+extern const Kernels<float> kFloat;
+extern const Kernels<double> kDouble;
+}  // namespace avx512
+#endif
+
+#if defined(__x86_64__)
+namespace {
+
+enum class InstructionSet { kDefault, kAvx2, kAvx512 };  // each has what those before it have
+
+// Everything that kernels_avx2.cpp is compiled for; both compilers take popcnt for granted beside avx2.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
+}
+
+// Clang, unlike GCC, takes f16c for granted beside avx512f; its older releases cannot ask for it by name.
+bool has_f16c() {
+#if defined(__clang__)
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+#else
+  return true;
+#endif
+}
+
+// Everything that kernels_avx512.cpp is compiled for.
+bool has_avx512() {
+  return has_avx2() && has_f16c() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+InstructionSet of_processor() {
+  __builtin_cpu_init();
+  if (has_avx512()) return InstructionSet::kAvx512;
+  return has_avx2() ? InstructionSet::kAvx2 : InstructionSet::kDefault;
+}
+
+InstructionSet limit() {
+  const std::string chosen = at::get_cpu_capability();
+  if (chosen == "AVX512") return InstructionSet::kAvx512;
+  return chosen == "AVX2" ? InstructionSet::kAvx2 : InstructionSet::kDefault;
+}
+
+InstructionSet best() {
+  static const InstructionSet best = std::min(of_processor(), limit());
+  return best;
+}
+
+}  // namespace
+
+template <>
+const Kernels<float>& kernels<float>() {
+  switch (best()) {
+    case InstructionSet::kAvx512: return avx512::kFloat;
+    case InstructionSet::kAvx2: return avx2::kFloat;
+    default: return plain::kFloat;
+  }
+}
+
+template <>
+const Kernels<double>& kernels<double>() {
+  switch (best()) {
+    case InstructionSet::kAvx512: return avx512::kDouble;
+    case InstructionSet::kAvx2: return avx2::kDouble;
+    default: return plain::kDouble;
+  }
+}
+#else
+template <>
+const Kernels<float>& kernels<float>() {
+  return plain::kFloat;
+}
+
+template <>
+const Kernels<double>& kernels<double>() {
+  return plain::kDouble;
+}
+#endif
+
+const char* const kInstructionSets[] = {
+    "default",
+#if defined(__x86_64__)
+    "avx2",
+    "avx512",
+#endif
+    nullptr,
+};
+
+}  // namespace hyperloader::cpu
