@@ -13,24 +13,22 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for i
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would download is a mistake
 
 
-OPTIONAL = ("datasets", "hypothesis", "peft", "seqeval", "typer", "yaml")  # of the extras, some machine may lack them
+OPTIONAL = (  # of the extras, some machine may lack them
+    "accelerate", "datasets", "hypothesis", "matplotlib", "numpy", "peft", "safetensors", "seqeval", "tokenizers",
+    "transformers", "triton", "typer", "yaml",
+)  # fmt: skip
 
 
-class Module(pytest.Module):
-    """A file of tests. It is skipped, and says why, where a package is missing that not every machine has."""
-
-    def collect(self):
-        try:
-            return super().collect()
-        except self.CollectError as error:
-            cause = error.__cause__
-            if isinstance(cause, ModuleNotFoundError) and cause.name in OPTIONAL:
-                pytest.skip(f"{cause.name} is not installed", allow_module_level=True)
-            raise
-
-
-def pytest_pycollect_makemodule(module_path, parent):
-    return Module.from_parent(parent, path=module_path)
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Skip a file and say why where a package is missing that not every machine has; a conftest says so itself."""
+    report = yield
+    if report.failed:
+        cause = report.call.excinfo.value.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name in OPTIONAL:
+            report.outcome, report.result = "skipped", []
+            report.longrepr = (str(collector.path), 0, f"Skipped: {cause.name} is not installed")
+    return report
 
 
 def pytest_collection_modifyitems(items):
