@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
-import small_run
-import yaml
-from typer.testing import CliRunner
 
-from hyperloader.cli.commands import app
+for package in ("typer", "yaml"):
+    pytest.importorskip(package)
+
+import small_run  # noqa: E402
+import yaml  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
+from hyperloader.cli.commands import app  # noqa: E402
 
 
 @pytest.fixture

@@ -5,8 +5,12 @@ import random
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
+
+for package in ("tokenizers", "transformers", "yaml"):
+    pytest.importorskip(package)
+
+from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
+from transformers import (  # noqa: E402
     BertConfig,
     BertModel,
     BertTokenizerFast,
@@ -15,7 +19,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hyperloader.training.run_config import RunConfig
+from hyperloader.training.run_config import RunConfig  # noqa: E402
 
 COLOURS = ["red", "green", "blue", "dark red", "light blue"]
 PLACES = ["rome", "oslo", "new york", "san jose"]
