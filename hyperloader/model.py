@@ -234,6 +234,8 @@ class HyperLoaderModel(nn.Module):
             if name in state and (not name.startswith("backbone.") or name.removeprefix("backbone.") in trained)
         }
 
+    saved_state = trainable_state
+
     def trainable_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

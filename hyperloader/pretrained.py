@@ -59,7 +59,7 @@ def _empty(kind: type, backbone: type) -> Any:
 
 def _not_saved(self) -> list[str]:
     """What Trainer need not miss in a checkpoint: the frozen backbone, and second names of what is shared."""
-    saved = self.trainable_state()
+    saved = self.saved_state()
     return [name for name in self.state_dict() if name not in saved]
 
 

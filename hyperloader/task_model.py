@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hyperloader import pretrained
 from hyperloader.attach import replace
 from hyperloader.backbones.cross_attention_bias import add_stored_bias
 from hyperloader.checkpoint import (
@@ -49,8 +50,13 @@ class TaskModel(nn.Module):
     text-to-text.
     """
 
+    accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
+
+    def __new__(cls, backbone: nn.Module | None = None, *_: Any) -> "TaskModel":
+        return pretrained.new(cls, backbone)
+
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig, heads: TaskHeads | None):
-        super().__init__()
+        nn.Module.__init__(self)
         (self.task,) = config.tasks
         self.labels = None if config.labels is None else config.labels[self.task]
         self.hyperloader_config = config
@@ -98,16 +104,27 @@ class TaskModel(nn.Module):
         if arguments.pop("task_ids", None) is not None or arguments.pop("task", None) not in (None, self.task):
             raise ValueError(f"this model serves task {self.task!r} alone: call it without task and task_ids")
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def saved_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """All that a checkpoint has to hold, what is tied once, from ``state_dict`` if given, else the model's own."""
+        state = self.state_dict() if state_dict is None else state_dict
+        return {name: state[name] for name in _by_name(self, state)}
+
+    def save_pretrained(
+        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
+    ) -> None:
         """Write the whole model to ``folder``: ``model.safetensors``, ``task.json``, the backbone's ``config.json``.
+
+        As transformers' Trainer wants it, ``state_dict`` holds the values instead of this model, and of several
+        processes the main one alone writes.
 
         Raises:
             ValueError: a backbone that its class and config do not build again, or a folder with another model.
         """
         import safetensors.torch
 
-        state = self.state_dict()
-        tensors = {name: state[name].detach().cpu().contiguous() for name in _by_name(self, state)}
+        if not is_main_process:
+            return
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.saved_state(state_dict).items()}
         files = {TENSORS: safetensors.torch.save(tensors), BACKBONE: self.config.to_json_string().encode()}
         if getattr(self.backbone, "generation_config", None) is not None:
             files[GENERATION] = self.backbone.generation_config.to_json_string().encode()

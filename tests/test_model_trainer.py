@@ -9,7 +9,7 @@ from tiny import LABELS, TASK_IDS, TASKS, make, make_batch, make_model
 from torch.nn import functional
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
-from hyperloader import HyperLoaderModel
+from hyperloader import HyperLoaderModel, TaskModel
 
 
 def train_plainly(model, folder, **options):
@@ -149,3 +149,21 @@ def test_is_a_model_of_transformers_and_of_ours():
         torch.testing.assert_close(twin(**batch, task_ids=TASK_IDS).logits, model(**batch, task_ids=TASK_IDS).logits)
     assert model.train() is model and model.training and not model.eval().training
     assert model.half().dtype is torch.float16
+
+
+@pytest.mark.parametrize("name", ["t5", "bert"])
+def test_a_task_model_is_trained_saved_and_resumed(tmp_path, name):
+    rows, ends = rows_of(name), []
+    for row in rows:
+        del row["task_ids"]
+        row["labels"] = row["labels"].clamp(max=0)
+    for resume in (None, str(tmp_path / "checkpoint-1")):
+        model = make_model(name, torch.float32).merge("a").requires_grad_(True)
+        trainer = Trainer(
+            model, arguments_for(tmp_path, max_steps=2, save_strategy="steps", save_steps=1), train_dataset=rows
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        ends.append({key: tensor.clone() for key, tensor in model.state_dict().items()})
+    assert all(torch.equal(tensor, ends[1][key]) for key, tensor in ends[0].items())
+    stored = TaskModel.from_pretrained(tmp_path / "checkpoint-2")
+    assert all(torch.equal(tensor, ends[0][key]) for key, tensor in stored.state_dict().items())
