@@ -74,7 +74,7 @@ class TransformersAdamW(torch.optim.Optimizer):
         """Load what ``state_dict`` gave; the state of PyTorch's AdamW would go on as another training."""
         if any("amsgrad" in group for group in state_dict["param_groups"]):
             raise ValueError(
-                "state_dict must be of transformers' AdamW, got one of torch.optim.AdamW; a run that began with that "
-                "one goes on with the training option optimizer: adamw_torch"
+                "state_dict must be of transformers' AdamW, got one of torch.optim.AdamW; an earlier version of "
+                "hyperloader began this run with it: finish it with that version, or begin anew in another output"
             )
         super().load_state_dict(state_dict)
