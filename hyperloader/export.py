@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PEFT_TENSORS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
+_TASK = "hyperloader_task"  # in the metadata of PEFT_TENSORS
 
 
 def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
@@ -61,12 +62,15 @@ def _table(weights: Mapping, stack: str, layout: Layout) -> dict[str, Tensor]:
     }
 
 
-def export_peft(model: "HyperLoaderModel", task: str, folder: str | Path, *, lora_only: bool = False) -> None:
+def export_peft(
+    model: "HyperLoaderModel", task: str, folder: str | Path, *, lora_only: bool = False, overwrite: bool = False
+) -> None:
     """Write the LoRA updates of ``task`` as ``peft.PeftModel.from_pretrained`` loads them.
 
     Raises:
         ValueError: an unknown task; what PEFT's LoRA cannot hold (adapters, trained norms, a head), as a list,
-            unless ``lora_only`` leaves it out.
+            unless ``lora_only`` leaves it out; a folder with the adapter of anything but this task, unless
+            ``overwrite``.
     """
     config = model.hyperloader_config
     task_weights = model.weights_of(task)
@@ -95,7 +99,9 @@ def export_peft(model: "HyperLoaderModel", task: str, folder: str | Path, *, lor
         "inference_mode": True,
         "target_modules": sorted(paths),
     }
-    _write_peft(Path(folder), tensors, description)
+    if not overwrite:
+        _check_peft_folder(Path(folder), task)
+    _write_peft(Path(folder), tensors, description, task)
 
 
 def _not_in_peft(model: "HyperLoaderModel", task: str) -> list[str]:
@@ -111,11 +117,33 @@ def _not_in_peft(model: "HyperLoaderModel", task: str) -> list[str]:
     return found
 
 
-def _write_peft(folder: Path, tensors: dict[str, Tensor], description: dict) -> None:
+def _check_peft_folder(folder: Path, task: str) -> None:
+    """Raise ``ValueError`` if there is an adapter already that is not of ``task``."""
+    from safetensors import SafetensorError, safe_open
+
+    names = sorted(path.name for path in folder.glob("adapter_*"))
+    if not names:
+        return
+    before = None
+    if PEFT_TENSORS in names:
+        try:
+            with safe_open(folder / PEFT_TENSORS, "pt") as file:
+                before = (file.metadata() or {}).get(_TASK)
+        except SafetensorError:
+            pass  # no adapter of ours
+    if before != task:
+        of = "" if before is None else f" of the task {before!r}"
+        raise ValueError(
+            f"{folder}: holds the adapter{of} in {names[0]}: choose another folder, or give overwrite=True"
+        )
+
+
+def _write_peft(folder: Path, tensors: dict[str, Tensor], description: dict, task: str) -> None:
     import safetensors.torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(tensors, metadata={"format": "pt", _TASK: task})
     text = json.dumps(description, ensure_ascii=False, indent=2)
     checkpoint.replace_files({folder / PEFT_TENSORS: content, folder / PEFT_CONFIG: text.encode()})
 

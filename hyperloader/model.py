@@ -21,7 +21,7 @@ from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 from hyperloader.nn.weights import ActiveWeights
 from hyperloader.sizes import check_fits, check_stored
-from hyperloader.tasks import add_task, freeze_except_task_embedding, unfreeze
+from hyperloader.tasks import add_task, check_trained, freeze_except_task_embedding, unfreeze
 
 
 class HyperLoaderModel(nn.Module):
@@ -162,6 +162,7 @@ class HyperLoaderModel(nn.Module):
         with self._forwards.running():
             self._check_attached()
             which = generation.which(self.hyperloader_config, task, task_ids, input_ids, backbone_arguments)
+            check_trained(self, which)
             if self.heads is None and labels is not None:
                 backbone_arguments["labels"] = labels
             with self._active.use(generation.weights_for(self, which)):

@@ -75,6 +75,26 @@ def freeze_except_task_embedding(self: "HyperLoaderModel", name: str) -> None:
         self.heads.heads[task].requires_grad_(True)
 
 
+def check_trained(model: "HyperLoaderModel", which: int | Tensor) -> None:
+    """Raise ``ValueError`` for a step of training that trains nothing: a batch without the one task that is trained.
+
+    ``which`` is the task of the batch, or (batch,) of its sentences; on another device than the CPU, and in a compiled
+    model, that is not looked at.
+    """
+    if not (model.training and torch.is_grad_enabled()):
+        return
+    trained = getattr(getattr(model, "task_embedding", None), "trained_task", None)
+    if trained is None or (isinstance(which, Tensor) and (torch.compiler.is_compiling() or not which.is_cpu)):
+        return
+    if not (which == trained if isinstance(which, int) else bool((which == trained).any())):
+        tasks = model.hyperloader_config.tasks
+        other = tasks[which] if isinstance(which, int) else "none of it"
+        raise ValueError(
+            f"a batch to train on must hold the task {tasks[trained]!r}, the only one that is trained since "
+            f"freeze_except_task_embedding, got {other!r}: call unfreeze() first, or eval() to predict"
+        )
+
+
 @torch.inference_mode(False)
 def unfreeze(self: "HyperLoaderModel") -> None:
     """Train again what was trained before ``freeze_except_task_embedding``; without that, nothing happens."""

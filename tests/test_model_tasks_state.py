@@ -76,3 +76,24 @@ def test_detach_of_a_frozen_model_gives_the_backbone_back():
     for call in (lambda: model.add_task(NEW), lambda: model.freeze_except_task_embedding("a"), model.unfreeze):
         with pytest.raises(RuntimeError, match=r"no backbone since detach\(\)"):
             call()
+
+
+@each_name
+def test_a_step_that_would_train_nothing_is_refused(name):
+    model = make_new(name)
+    model.freeze_except_task_embedding(NEW)
+    new, batch = model.hyperloader_config.task_id(NEW), make_batch(name)
+    batch["labels"] = torch.zeros_like(batch["labels"])  # which every task has
+    model.train()
+    for options in ({"task": "a"}, {"task_ids": torch.tensor([0, 1, 2, 0, 1])}):
+        with pytest.raises(ValueError, match=f"a batch to train on must hold the task {NEW!r}, the only one"):
+            model(**batch, **options)
+        with torch.no_grad():
+            model(**batch, **options)
+        model.eval()
+        model(**batch, **options)
+        model.train()
+    model(**new_batch(name), task=NEW)
+    model(**new_batch(name), task_ids=torch.full((5,), new))
+    model.unfreeze()
+    model(**batch, task="a")

