@@ -9,6 +9,7 @@ from hyperloader.backbones import Stack, find_norms, find_stacks
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, layout_of
+from hyperloader.nn.norms import HALF, narrow, widen
 from hyperloader.nn.sites import AdapterSite, LoraSite, Site
 from hyperloader.nn.weights import ActiveWeights
 
@@ -52,8 +53,11 @@ class Attachment:
             parameter.requires_grad_(False)
         for name in self.norm_names:
             parameter = backbone.get_parameter(name)
-            self.norms[name] = parameter.detach().clone()  # to be given back
+            wide = parameter.dtype not in HALF
+            self.norms[name] = parameter.detach().clone() if wide else parameter.data  # to be given back
             parameter.requires_grad_(True)
+        for norm in self._norms_of(backbone):
+            widen(norm)
 
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
@@ -61,7 +65,9 @@ class Attachment:
             replace(backbone, path, backbone.get_submodule(path).linear)
         with torch.no_grad():
             for name, value in self.norms.items():
-                backbone.get_parameter(name).copy_(value)
+                _give_back(backbone, name, value)
+        for norm in self._norms_of(backbone):
+            narrow(norm)
         for name, requires_grad in self.requires_grad.items():
             parameter = backbone.get_parameter(name)
             parameter.requires_grad_(requires_grad)
@@ -69,10 +75,26 @@ class Attachment:
         if self.added_bias:
             set_cross_attention_bias(backbone, None)
 
+    def _norms_of(self, backbone: nn.Module) -> list[nn.Module]:
+        """The modules whose parameters ``norm_names`` are, each once."""
+        return [backbone.get_submodule(path) for path in dict.fromkeys(n.rpartition(".")[0] for n in self.norm_names)]
+
     def dtype(self, backbone: nn.Module) -> torch.dtype:
         """The dtype to generate weights in: that of the wrapped layers, float32 where they differ."""
         dtypes = {backbone.get_submodule(path).weight.dtype for path in self.site_paths}
         return dtypes.pop() if len(dtypes) == 1 else torch.float32
+
+
+def _give_back(backbone: nn.Module, name: str, value: Tensor) -> None:
+    """Give a norm's parameter its ``value`` from before, in the dtype that the backbone has there now."""
+    norm, parameter = backbone.get_submodule(name.rpartition(".")[0]), backbone.get_parameter(name)
+    dtype = norm.dtype_through
+    if value.is_meta:  # before, there was none
+        value = parameter.detach()
+    if parameter.dtype == dtype:
+        parameter.copy_(value)
+    else:
+        parameter.data = value.to(parameter.device, dtype)
 
 
 def _self_attentions(backbone: nn.Module, stacks: list[Stack]) -> Iterator[tuple[LoraSite, LoraSite]]:

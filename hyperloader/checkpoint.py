@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hyperloader.backbones import origin
 from hyperloader.checkpoints.backbone_config import check_implementations
 from hyperloader.checkpoints.descriptions import check_backbone_fields, check_seal, sealed
 from hyperloader.checkpoints.tensors import check_numbers, check_tensors, read_tensors
@@ -28,7 +29,6 @@ _FIELDS = {
     "backbone.fingerprint": dict,
 }
 _FILES_OF_MODELS = (TENSORS, "config.json", "pytorch_model.bin", "adapter_config.json")
-_SAMPLES = 8  # numbers of each frozen tensor in a fingerprint
 _TOLERANCE = 1e-2  # relative: a backbone cast to bfloat16 is the same backbone
 
 
@@ -43,13 +43,24 @@ class Stored:
 
     def load_backbone(self) -> nn.Module:
         """Load the backbone that the checkpoint names, with transformers."""
-        name = self.backbone["name"]
-        if not name:
+        stored = self.backbone
+        if not stored["name"]:
             raise ValueError(f"{self.folder}: its backbone was saved without a name; give backbone=")
-        kind = backbone_class(self.backbone["class"], str(self.folder / DESCRIPTION))
-        config = kind.config_class.from_pretrained(name)
-        check_implementations(f"backbone {name}", config)
-        return kind.from_pretrained(name, config=config)
+        kind = backbone_class(stored["class"], str(self.folder / DESCRIPTION))
+        dtype, others = stored.get("dtype"), stored.get("dtypes", {})  # which earlier versions did not write
+        with_pooler = any("pooler" in name.split(".") for name in self._wanted_marks())
+        try:
+            config = origin.load_config(kind, stored["name"])
+            check_implementations(f"backbone {stored['name']}", config)
+            return origin.load(kind, stored["name"], config, dtype, others, with_pooler)
+        except ValueError as error:
+            raise ValueError(f"{self.folder}: {error}") from error
+
+    def _wanted_marks(self) -> dict[str, list]:
+        """The stored fingerprint, without what says nothing."""
+        marks = self.backbone["fingerprint"]
+        without = {name for name in marks if "pooler" in name.split(".")} if self.config.labels is not None else set()
+        return {name: mark for name, mark in marks.items() if name not in without}
 
     def check_backbone(self, backbone: nn.Module) -> None:
         """Raise ``ValueError`` unless ``backbone`` is the one that the checkpoint was trained with."""
@@ -57,8 +68,8 @@ class Stored:
             raise ValueError(
                 f"{self.folder}: backbone must be a {self.backbone['class']}, got {type(backbone).__name__}"
             )
-        found = fingerprint(backbone, set(self.backbone["trained"]))
-        stored = self.backbone["fingerprint"]
+        found = _fingerprint(backbone, self.backbone["trained"], self.config)
+        stored = self._wanted_marks()
         for name in sorted(stored.keys() ^ found.keys()):
             holder = "the checkpoint's backbone" if name in stored else "this backbone"
             raise ValueError(f"{self.folder}: wrong backbone: only {holder} has the tensor {name}")
@@ -96,16 +107,20 @@ def save(
         check_numbers("this model", name, tensor)
     folder = own_folder(folder, DESCRIPTION)
     _check_generator(folder / DESCRIPTION, config.generator)
+    marks = _fingerprint(backbone, trained_norms, config)
+    dtype, others = origin.dtypes(backbone)
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     description = {
         "format": FORMAT,
         "sha256": hashlib.sha256(content).hexdigest(),
         "config": config.to_dict(),
         "backbone": {
-            "name": getattr(backbone.config, "_name_or_path", ""),
+            "name": origin.name_of(backbone),
             "class": type(backbone).__name__,
+            "dtype": dtype,
+            "dtypes": others,
             "trained": list(trained_norms),
-            "fingerprint": fingerprint(backbone, set(trained_norms)),
+            "fingerprint": marks,
         },
     }
     text = json.dumps(sealed(description), ensure_ascii=False, indent=1)
@@ -126,18 +141,10 @@ def load(folder: str | Path) -> Stored:
     return Stored(folder, config, read_tensors(folder / TENSORS, content), description["backbone"])
 
 
-def fingerprint(backbone: nn.Module, without: set[str]) -> dict[str, list]:
-    """Shape and a few numbers of every tensor of ``backbone`` but those ``without``, by its name there."""
-    marks = {}
-    for name, tensor in backbone.state_dict().items():
-        name = name.replace(".linear.", ".") if name.endswith((".linear.weight", ".linear.bias")) else name
-        if name in without:
-            continue
-        flat = tensor.detach().flatten()
-        count = min(_SAMPLES, flat.numel())
-        places = torch.linspace(0, max(flat.numel() - 1, 0), count, dtype=torch.float64).long().to(flat.device)
-        marks[name] = [list(tensor.shape), flat[places].float().tolist()]
-    return marks
+def _fingerprint(backbone: nn.Module, trained: Sequence[str], config: HyperLoaderConfig) -> dict[str, list]:
+    """Of all that is frozen and read."""
+    with_heads = config.labels is not None
+    return origin.fingerprint(backbone, {*trained, *origin.unread(backbone, backbone.state_dict().keys(), with_heads)})
 
 
 def replace_files(contents: dict[Path, bytes]) -> None:

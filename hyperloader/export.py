@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperloader import checkpoint
+from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteWeights
@@ -90,7 +91,7 @@ def export_peft(
     description = {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": getattr(model.backbone.config, "_name_or_path", "") or None,
+        "base_model_name_or_path": origin.name_of(model.backbone) or None,
         "r": config.rank,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": 0.0,

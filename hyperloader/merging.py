@@ -63,12 +63,12 @@ def detach(self: "HyperLoaderModel") -> nn.Module:
     """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
     with self._forwards.changing("detach()"):
         self._check_attached()
-        backbone = self.backbone
-        self._attachment.undo(backbone)
+        given = self.backbone if self._compiled is None else self._compiled
+        self._attachment.undo(self.backbone)
         self.bank.clear()
         for name in list(self._modules):
             delattr(self, name)
-    return backbone
+    return given
 
 
 def refuse(model: "HyperLoaderModel", *_) -> None:

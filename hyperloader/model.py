@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import calling, checkpoint, export, generation, merging, pretrained
+from hyperloader import calling, checkpoint, export, generation, merging, pretrained, trained
 from hyperloader.attach import Attachment
 from hyperloader.backbones import checkpointing
-from hyperloader.backbones.cross_attention_bias import NAME, stored_bias
+from hyperloader.backbones.cross_attention_bias import stored_bias
+from hyperloader.backbones.own_head import check_own_head
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
@@ -20,16 +21,18 @@ from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 from hyperloader.nn.weights import ActiveWeights
+from hyperloader.nn.with_backbone import WithBackbone, without_compile
 from hyperloader.sizes import check_fits, check_stored
 from hyperloader.tasks import add_task, check_trained, freeze_except_task_embedding, unfreeze
 
 
-class HyperLoaderModel(nn.Module):
+class HyperLoaderModel(WithBackbone):
     """Fine-tunes one frozen ``backbone`` on many tasks (HyperLoader, arXiv 2407.01411).
 
     Attaching wraps some of the backbone's ``nn.Linear`` layers in place and freezes it; nothing is moved or copied.
     ``detach()`` gives it back as it was. Trained are the hypernetworks, the task embeddings, the backbone's own layer
-    norms (``config.train_norms``) and, with ``config.labels``, one token-classification head per task.
+    norms (``config.train_norms``) and, with ``config.labels``, one token-classification head per task. All that is
+    trained is float32, or float64, in a backbone of half precision too: ``.half()`` and ``.to(dtype)`` cast the rest.
 
     Args:
         backbone: a transformers model of a family in ``hyperloader.backbones.FAMILIES``.
@@ -52,7 +55,7 @@ class HyperLoaderModel(nn.Module):
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
 
     def __new__(cls, backbone: nn.Module | None = None, config: HyperLoaderConfig | None = None) -> "HyperLoaderModel":
-        return pretrained.new(cls, backbone)
+        return pretrained.new(cls, without_compile(backbone))
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         nn.Module.__init__(self)
@@ -61,6 +64,8 @@ class HyperLoaderModel(nn.Module):
             raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
         if not isinstance(config, HyperLoaderConfig):
             raise TypeError(f"config must be a HyperLoaderConfig, got {config!r:.80}")
+        given, backbone = backbone, without_compile(backbone)
+        check_own_head(backbone, config.labels is not None)
         self.hyperloader_config = config
         self.bank = WeightBank()
         self._merged: tuple[str, dict[str, nn.Module]] | None = None
@@ -76,7 +81,7 @@ class HyperLoaderModel(nn.Module):
         except BaseException:  # whatever it is, memory or Ctrl-C: the backbone is given back
             self._attachment.undo(backbone)
             raise
-        self.backbone = backbone
+        self.backbone = given
         self.train(backbone.training)
         self.register_state_dict_pre_hook(merging.refuse)
         self.register_load_state_dict_pre_hook(merging.refuse)
@@ -89,21 +94,6 @@ class HyperLoaderModel(nn.Module):
             self.task_embedding = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
             self.generators = nn.ModuleDict(hypernetworks(config, layouts))
         self.heads = task_heads(backbone, config.labels) if config.labels is not None else None
-
-    @property
-    def config(self) -> Any:
-        """The backbone's transformers config, which Trainer and its kin look at; ours is ``hyperloader_config``."""
-        return self.backbone.config
-
-    @property
-    def device(self) -> torch.device:
-        """Where the backbone is."""
-        return self.backbone.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The backbone's dtype."""
-        return self.backbone.dtype
 
     @property
     def layouts(self) -> Mapping[str, Layout]:
@@ -154,7 +144,7 @@ class HyperLoaderModel(nn.Module):
             The backbone's own output or, with ``config.labels``, a ``TokenClassifierOutput`` whose ``loss`` is the mean
             cross entropy over labelled tokens (0 without any) and whose ``logits`` are (batch, tokens, labels of
             ``task``); with ``task_ids`` (batch, tokens, most labels of any task), where the columns beyond the labels
-            of a sentence's own task are -inf.
+            of a sentence's own task are -inf. These logits have the heads' dtype, not that of the backbone.
 
         Raises:
             ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
@@ -166,7 +156,7 @@ class HyperLoaderModel(nn.Module):
             if self.heads is None and labels is not None:
                 backbone_arguments["labels"] = labels
             with self._active.use(generation.weights_for(self, which)):
-                outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
+                outputs = self.run_backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
             if self.heads is None:
                 return outputs
             return classify(self.heads, outputs, labels, which, widest=task is None)
@@ -218,22 +208,17 @@ class HyperLoaderModel(nn.Module):
             self.bank.clear()
         return nn.Module.train(self, mode)
 
-    def _apply(self, *arguments, **options):  # what .to(), .half(), .cuda() come down to
+    def _apply(self, fn, recurse=True):  # what .to(), .half(), .cuda() come down to
         self.bank.clear()  # it would keep the memory of before alive
         self._named_tasks.clear()
-        return super()._apply(*arguments, **options)
+        return super()._apply(trained.kept_wide(self, fn), recurse)
 
     def trainable_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold.
 
         The values are those of ``state_dict``, None for the model's own.
         """
-        trained, state = {*self.norm_names, NAME}, self.state_dict() if state_dict is None else state_dict
-        return {
-            name: state[name]
-            for name, _ in self.named_parameters()  # which names what two stacks share once
-            if name in state and (not name.startswith("backbone.") or name.removeprefix("backbone.") in trained)
-        }
+        return trained.state(self, state_dict)
 
     saved_state = trainable_state
 
@@ -244,8 +229,8 @@ class HyperLoaderModel(nn.Module):
     def print_trainable_parameters(self) -> None:
         """Print the number of trained parameters, of all parameters, and the share."""
         self._check_has_backbone()
-        trained, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
-        print(f"trainable parameters: {trained:,} | all parameters: {total:,} | trainable: {trained / total:.2%}")
+        count, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
+        print(f"trainable parameters: {count:,} | all parameters: {total:,} | trainable: {count / total:.2%}")
 
     def save_pretrained(
         self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
@@ -276,9 +261,10 @@ class HyperLoaderModel(nn.Module):
         """
         stored = checkpoint.load(folder)
         backbone = stored.load_backbone() if backbone is None else backbone
-        with stored_bias(backbone, stored.tensors) as added:
-            stored.check_backbone(backbone)
-            check_stored(stored, backbone)
+        plain = without_compile(backbone)
+        with stored_bias(plain, stored.tensors) as added:
+            stored.check_backbone(plain)
+            check_stored(stored, plain)
             model = cls(backbone, stored.config)
             try:
                 stored.check_tensors(model.trainable_state())
@@ -286,7 +272,7 @@ class HyperLoaderModel(nn.Module):
                 model.detach()
                 raise
         model._attachment.added_bias = added
-        model.load_state_dict(stored.tensors, strict=False)
+        trained.load(model, stored.tensors)
         return model.eval()
 
     def _check_attached(self) -> None:

@@ -25,12 +25,15 @@ from hyperloader.checkpoint import (
 )
 from hyperloader.checkpoints.backbone_config import first_line, read_backbone_config, read_generation_config
 from hyperloader.checkpoints.descriptions import check_hashes, check_seal, sealed
+from hyperloader.checkpoints.structure import untie, widen_norms
 from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, classify, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
+from hyperloader.nn.norms import dtype_through
+from hyperloader.nn.with_backbone import WithBackbone
 from hyperloader.validation import check_whole, listed
 
 DESCRIPTION, BACKBONE, GENERATION = "task.json", "config.json", "generation_config.json"
@@ -43,7 +46,7 @@ _FIELDS = {
 }
 
 
-class TaskModel(nn.Module):
+class TaskModel(WithBackbone):
     """What ``HyperLoaderModel.merge`` returns: a backbone that has been adapted to one task.
 
     It is called as the model was, without ``task``. ``task`` is the task's name and ``labels`` its labels, None for
@@ -64,21 +67,6 @@ class TaskModel(nn.Module):
         self.heads = heads
         self._forwards = Forwards()  # merged in place, that of the model whose backbone it is
 
-    @property
-    def config(self) -> Any:
-        """The backbone's transformers config."""
-        return self.backbone.config
-
-    @property
-    def device(self) -> torch.device:
-        """Where the backbone is."""
-        return self.backbone.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The backbone's dtype."""
-        return self.backbone.dtype
-
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -91,7 +79,7 @@ class TaskModel(nn.Module):
         if self.heads is None and labels is not None:
             backbone_arguments["labels"] = labels
         with self._forwards.running():
-            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
+            outputs = self.run_backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
         return outputs if self.heads is None else classify(self.heads, outputs, labels, 0, widest=False)
 
     def generate(self, input_ids: Tensor | None = None, **generate_arguments: Any) -> Any:
@@ -139,10 +127,19 @@ class TaskModel(nn.Module):
                 for path, module in self.backbone.named_modules()
                 if isinstance(module, AdaptedLinear)
             },
+            "norms": {
+                path: str(dtype).removeprefix("torch.")
+                for path, module in self.backbone.named_modules()
+                if (dtype := dtype_through(module)) is not None
+            },
+            "untied": [],
         }
         with torch.device("meta"):
             again = _build(description, copy.deepcopy(self.config), "this model")
             add_stored_bias(again.backbone, tensors)
+        of_class = again.state_dict()
+        description["untied"] = sorted(name for name in tensors.keys() - _by_name(again, of_class) if name in of_class)
+        untie(again, description["untied"])
         wanted = _by_name(again, again.state_dict())
         check_shapes("this model, which its backbone's class and config do not build again", tensors, wanted)
         for name, tensor in tensors.items():
@@ -184,6 +181,7 @@ class TaskModel(nn.Module):
         with torch.no_grad():
             for name, tensor in tensors.items():  # in the dtype that they were saved in
                 by_name[name].data = tensor
+        widen_norms(model.backbone, description.get("norms", {}), folder / DESCRIPTION)
         return model.eval()
 
 
@@ -220,9 +218,11 @@ def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
                 raise ValueError(f"the adapter of {path} must have {sizes}")
             replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
         heads = None if config.labels is None else task_heads(backbone, config.labels)
+        model = TaskModel(backbone, config, heads)
+        untie(model, description.get("untied", ()))
     except Exception as error:  # whatever transformers or torch raises for sizes that are none, paths that lead nowhere
         raise ValueError(f"{where}: describes no {description['class']} with adapters: {first_line(error)}") from error
-    return TaskModel(backbone, config, heads)
+    return model
 
 
 def merge(

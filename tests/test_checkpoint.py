@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import LABELS, TASKS, make_batch, make_model
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel, checkpoint
+from hyperloader.backbones import origin
 
 each_name = pytest.mark.parametrize("name", ["t5", "bert"])
 
@@ -55,7 +56,7 @@ def test_fingerprint_of_a_large_tensor_stays_inside_it():
     torch.nn.init.zeros_(backbone.weight)
     with torch.no_grad():
         backbone.weight[-1, -1] = 7
-    assert checkpoint.fingerprint(backbone, set())["weight"][1][-1] == 7
+    assert origin.fingerprint(backbone, set())["weight"][1][-1] == 7
 
 
 def test_holds_only_what_is_trained(saved):

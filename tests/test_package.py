@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "validation": set(),
     "json_file": {"validation"},
     "config": {"validation", "json_file"},
-    "checkpoints": {"validation", "json_file"},
+    "checkpoints": {"validation", "json_file", "nn"},
     "reference": set(),
     "kernels": {"reference"},
     "ops": {"reference", "kernels", "_C"},
@@ -37,6 +37,7 @@ WHOLE_MODEL = {
     "sizes",
     "task_model",
     "tasks",
+    "trained",
 }
 LEAVES = {"config", "validation", "json_file"}
 MODEL = {"checkpoints", "reference", "ops", "nn", "backbones", *WHOLE_MODEL}

@@ -11,6 +11,7 @@ from torch import nn
 from hyperloader.backbones import bert, distilbert, t5
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.backbones.family import Stack
+from hyperloader.nn.with_backbone import plain_name
 
 __all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks", "set_cross_attention_bias"]
 
@@ -55,7 +56,7 @@ def checkpointing(backbone: nn.Module, verb: str) -> Callable:
 def find_norms(backbone: nn.Module) -> list[str]:
     """Names of the parameters of the backbone's own layer norms."""
     return [
-        f"{name}.{parameter}"
+        plain_name(f"{name}.{parameter}")
         for name, module in backbone.named_modules()
         if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
         for parameter, _ in module.named_parameters(recurse=False)

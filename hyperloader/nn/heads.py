@@ -40,6 +40,11 @@ class TaskHeads(nn.Module):
         self.heads.append(head)
         self._count_labels()
 
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self._count_labels()  # no state holds what it counts: memory from the device meta is not filled
+        return self
+
     def _count_labels(self) -> None:
         device = self.heads[0].weight.device
         self.sizes = torch.tensor([head.out_features for head in self.heads], device=device)
@@ -67,7 +72,7 @@ class TaskHeads(nn.Module):
             (batch, tokens, labels of that task); for a tensor or ``widest`` (batch, tokens, most labels of any task),
             where the columns beyond a sentence's own labels are -inf.
         """
-        hidden_states = self.dropout(hidden_states)
+        hidden_states = self.dropout(hidden_states).to(self.heads[0].weight.dtype)  # that of a half backbone, float32
         if isinstance(task_ids, int):
             own = self.heads[task_ids]
             others = [parameter for head in self.heads if head is not own for parameter in head.parameters()]

@@ -117,8 +117,21 @@ class Hypernetwork(nn.Module):
             self._init_scaled(config)
         else:
             self._init_published()
-        self.register_buffer("_layers", torch.arange(first_layer, first_layer + layout.num_layers), persistent=False)
-        self.register_buffer("_positions", torch.tensor(layout.positions, dtype=torch.long), persistent=False)
+        self._first_layer = first_layer
+        self.register_buffer("_layers", None, persistent=False)
+        self.register_buffer("_positions", None, persistent=False)
+        self._number()
+
+    def _number(self) -> None:
+        """What the layers and positions of the stack are numbered."""
+        device, layout = self.condition.first.weight.device, self.layout
+        self._layers = torch.arange(self._first_layer, self._first_layer + layout.num_layers, device=device)
+        self._positions = torch.tensor(layout.positions, dtype=torch.long, device=device)
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self._number()  # no state holds the numbers: memory from the device meta is not filled
+        return self
 
     def forward(
         self, task_embedding: Tensor, *, grouped: bool, dtype: torch.dtype | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from hyperloader.backbones.cross_attention_bias import NAME, set_cross_attention_bias
+from hyperloader.backbones.origin import check_complete, quiet, without_pooler
 from hyperloader.checkpoints.backbone_config import check_implementations, first_line
 from hyperloader.validation import check_choice
 
@@ -36,13 +37,17 @@ def load_backbone(name: str, head: str):
         ValueError: the head is unknown, the weights have another hash, or are no safetensors.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, T5EncoderModel
-    from transformers.utils import logging
+    from transformers import (
+        MODEL_MAPPING,
+        AutoConfig,
+        AutoModel,
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+        T5EncoderModel,
+    )
 
     check_choice("head", head, HEADS)
     path = backbone_path(name)
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         check_implementations("its config", config)
@@ -50,9 +55,12 @@ def load_backbone(name: str, head: str):
             auto = AutoModelForSeq2SeqLM
         else:
             auto = T5EncoderModel if config.model_type in _T5_TYPES else AutoModel
-        backbone = auto.from_pretrained(
-            path, config=config, trust_remote_code=False, use_safetensors=True, dtype="float32"
-        )
+        options = {"config": config, "trust_remote_code": False, "use_safetensors": True, "dtype": "float32"}
+        if auto is AutoModel and isinstance(kind := MODEL_MAPPING.get(type(config), None), type):
+            options |= without_pooler(kind)  # which tagging does not read
+        with quiet():  # its report tells of poolers and heads that are not wanted
+            backbone, report = auto.from_pretrained(path, output_loading_info=True, **options)
+        check_complete(backbone, report["missing_keys"])
         words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
     except Exception as error:  # whatever transformers raises for a config or weights that are none
@@ -62,9 +70,6 @@ def load_backbone(name: str, head: str):
         if reason.startswith("Unrecognized configuration class"):
             reason = f"transformers has no model of type {config.model_type} for the head {head}"
         raise ValueError(f"backbone {name}: {reason}") from error
-    finally:
-        if bar:
-            logging.enable_progress_bar()
     return backbone.eval(), tokenizer
 
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hyperloader import HyperLoaderModel, checkpoint
+from hyperloader import HyperLoaderModel, checkpoint, trained
 from hyperloader.backbones.cross_attention_bias import match_stored_bias
 from hyperloader.checkpoints.tensors import check_tensors, read_tensors
 
@@ -35,7 +35,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         match_stored_bias(model.backbone, stored.tensors)  # an earlier version trained the preset without it
         stored.check_backbone(model.backbone)
         stored.check_tensors(model.trainable_state())
-        model.load_state_dict(stored.tensors, strict=False)
+        trained.load(model, stored.tensors)
     else:
         _load_trained(model, Path(folder) / WEIGHTS)
 

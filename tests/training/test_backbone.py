@@ -80,3 +80,15 @@ def test_a_head_that_the_backbone_cannot_have_is_one_line(bert):
     with pytest.raises(ValueError, match="no model of type bert for the head text-to-text") as error:
         load_backbone(str(bert), "text-to-text")
     assert "\n" not in str(error.value)
+
+
+def test_a_pooler_that_no_head_reads_is_not_built(bert):
+    assert load_backbone(str(bert), "token-classification")[0].pooler is None
+
+
+def test_a_checkpoint_that_lacks_a_part_is_refused(t5, tmp_path):
+    T5EncoderModel.from_pretrained(t5).save_pretrained(tmp_path)
+    for file in t5.glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match=r"the checkpoint lacks \d+ tensors of a T5ForConditionalGeneration, such as"):
+        load_backbone(str(tmp_path), "text-to-text")

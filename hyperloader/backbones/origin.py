@@ -1,0 +1,148 @@
+"""Where a backbone comes from and what is its own: its name, its numbers as a fingerprint, loading it again."""
+
+import inspect
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hyperloader.nn.norms import dtype_through
+from hyperloader.nn.with_backbone import plain_name
+
+_DTYPES = ("float64", "float32", "bfloat16", "float16")
+_SAMPLES = 8  # numbers of each frozen tensor in a fingerprint
+
+
+def name_of(backbone: nn.Module) -> str:
+    """What transformers loads the backbone by, a folder as a path that holds in every directory; "" if it has none."""
+    name = str(getattr(backbone.config, "_name_or_path", None) or "")
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name
+
+
+def fingerprint(backbone: nn.Module, without: Collection[str]) -> dict[str, list]:
+    """Shape and a few numbers of every tensor of ``backbone`` but those ``without``, by its name there.
+
+    Raises ``ValueError`` for a backbone without memory, on the device ``meta``.
+    """
+    marks = {}
+    for name, tensor in _state(backbone).items():
+        if name in without:
+            continue
+        if tensor.is_meta:
+            raise ValueError(f"backbone must have its weights, got {name} on the device meta: load them first")
+        flat = tensor.detach().flatten()
+        count = min(_SAMPLES, flat.numel())
+        places = torch.linspace(0, max(flat.numel() - 1, 0), count, dtype=torch.float64).long().to(flat.device)
+        marks[name] = [list(tensor.shape), flat[places].float().tolist()]
+    return marks
+
+
+def unread(backbone: nn.Module, names: Collection[str], with_heads: bool) -> set[str]:
+    """Those of the tensors' ``names`` that say nothing about the backbone: of a pooler that no task head reads, or
+    that transformers drew for want of one in the checkpoint."""
+    poolers = {name for name in names if "pooler" in name.split(".")}
+    return poolers if with_heads else poolers & _newly_drawn(backbone)
+
+
+def dtypes(backbone: nn.Module) -> tuple[str, dict[str, str]]:
+    """The dtype of most parameters, and of those that have another one, by name."""
+    found = {}
+    for path, module in backbone.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            full = _of_plain_linear(f"{path}.{name}" if path else name)
+            found[full] = str(dtype_through(module) or parameter.dtype).removeprefix("torch.")
+    ((most, _),) = Counter(found.values()).most_common(1)
+    return most, {name: dtype for name, dtype in found.items() if dtype != most}
+
+
+def load_config(kind: type, name: str) -> Any:
+    """The config of the pretrained backbone ``name``; raises ``ValueError`` for a name that leads nowhere."""
+    try:
+        return kind.config_class.from_pretrained(name)
+    except OSError as error:
+        raise _not_found(name, error) from error
+
+
+def load(
+    kind: type, name: str, config: Any, dtype: str | None, others: Mapping[str, str], with_pooler: bool
+) -> nn.Module:
+    """The pretrained backbone ``name`` of class ``kind``, most of it in ``dtype`` and ``others`` in theirs.
+
+    Raises:
+        ValueError: an unknown dtype, a name that leads nowhere, or a checkpoint that lacks a part of the backbone.
+    """
+    for one in (dtype or _DTYPES[0], *others.values()):
+        if one not in _DTYPES:
+            raise ValueError(f"a backbone's dtype must be one of {', '.join(_DTYPES)}, got {one!r:.80}")
+    options = {} if with_pooler else without_pooler(kind)
+    if dtype is not None:
+        options["dtype"] = getattr(torch, dtype)
+    try:
+        with quiet():  # its report tells of poolers and heads that are not wanted; what is missing is checked here
+            backbone, report = kind.from_pretrained(name, config=config, output_loading_info=True, **options)
+    except OSError as error:
+        raise _not_found(name, error) from error
+    check_complete(backbone, report["missing_keys"])
+    if dtype is not None:
+        for path, parameter in backbone.named_parameters():
+            parameter.data = parameter.data.to(getattr(torch, others.get(path, dtype)))
+    return backbone
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without progress bars and warnings."""
+    from transformers.utils import logging
+
+    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def without_pooler(kind: type) -> dict[str, bool]:
+    """The argument that makes a ``kind`` of backbone without a pooler, if there is one."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
+
+
+def check_complete(backbone: nn.Module, missing: Collection[str]) -> None:
+    """Raise ``ValueError`` if transformers had to draw a part of ``backbone``, the names ``missing``, but a pooler."""
+    drawn = sorted(name for name in missing if "pooler" not in name.split("."))
+    if drawn:
+        raise ValueError(
+            f"the checkpoint lacks {len(drawn)} tensors of a {type(backbone).__name__}, such as {drawn[0]}, which "
+            "would be random in every process: choose a checkpoint that has them"
+        )
+
+
+def _not_found(name: str, error: OSError) -> ValueError:
+    reason = str(error).strip().partition("\n")[0]
+    return ValueError(f"its backbone {name} cannot be loaded ({reason}); give backbone=")
+
+
+def _state(backbone: nn.Module) -> dict[str, Tensor]:
+    return {_of_plain_linear(name): tensor for name, tensor in backbone.state_dict().items()}
+
+
+def _of_plain_linear(name: str) -> str:
+    """A name in an attached or compiled backbone as it is in the free one."""
+    name = plain_name(name)
+    return name.replace(".linear.", ".") if name.endswith((".linear.weight", ".linear.bias")) else name
+
+
+def _newly_drawn(backbone: nn.Module) -> set[str]:
+    """Names of parameters that are not from the checkpoint, as far as transformers has marked those that are."""
+    marks = {
+        _of_plain_linear(name): getattr(parameter, "_is_hf_initialized", False)
+        for name, parameter in backbone.named_parameters(remove_duplicate=False)
+    }
+    return {name for name, loaded in marks.items() if not loaded} if any(marks.values()) else set()

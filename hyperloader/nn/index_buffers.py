@@ -1,0 +1,37 @@
+"""Index buffers that no state holds: what they are is known, wherever their memory has gone."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+_VALUES: dict[str, Callable[[Tensor], Tensor]] = {  # of the backbones' families, by the last part of the name
+    "position_ids": lambda buffer: torch.arange(buffer.shape[-1], device=buffer.device).expand(buffer.shape),
+    "token_type_ids": torch.zeros_like,
+}
+
+
+def outside_of_state(model: nn.Module) -> list[str]:
+    """Names of the buffers that ``state_dict`` leaves out."""
+    held = model.state_dict().keys()
+    return [name for name, _ in model.named_buffers() if name not in held]
+
+
+@torch.no_grad()
+def restore(backbone: nn.Module, names: Iterable[str]) -> None:
+    """Write into the buffers ``names``, which are memory that nobody has filled, what every such backbone has there.
+
+    Raises:
+        RuntimeError: a buffer whose values are not known.
+    """
+    for name in names:
+        buffer = backbone.get_buffer(name)
+        value = _VALUES.get(name.rpartition(".")[2])
+        if buffer.is_meta:
+            continue
+        if value is None:
+            raise RuntimeError(
+                f"the backbone's buffer {name} is in no state_dict and its values are lost: load the backbone with "
+                "from_pretrained, not through the device meta"
+            )
+        buffer.copy_(value(buffer))

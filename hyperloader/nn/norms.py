@@ -1,0 +1,69 @@
+"""Trained norms of a backbone in half precision: the weights are float32, what goes through keeps its dtype."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+class _WideNorm:
+    """Mixed into the class of a norm, which keeps its name and its parameters theirs.
+
+    ``dtype_through`` is the dtype that the backbone has there. Where the weights are of another one, the norm is
+    computed in theirs: AdamW at 3e-4 moves no bfloat16 number near 1, and its epsilon is 0 in float16.
+    """
+
+    plain: type[nn.Module]
+    dtype_through: torch.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = self.weight.dtype
+        if dtype == self.dtype_through:
+            return super().forward(x)
+        return super().forward(x.to(dtype)).to(self.dtype_through)
+
+    def _apply(self, fn, recurse=True):
+        self.dtype_through = fn(torch.empty(0, dtype=self.dtype_through, device=self.weight.device)).dtype
+        return super()._apply(fn, recurse)
+
+    def __reduce_ex__(self, protocol):  # copied and pickled by the name of the plain class: this one is made on demand
+        return _empty, (self.plain,), self.__getstate__()
+
+
+@functools.cache
+def _wide(plain: type[nn.Module]) -> type[nn.Module]:
+    return type(plain.__name__, (_WideNorm, plain), {"plain": plain, "__module__": plain.__module__})
+
+
+def _empty(plain: type[nn.Module]) -> nn.Module:
+    kind = _wide(plain)
+    return kind.__new__(kind)
+
+
+def widen(norm: nn.Module, dtype_through: torch.dtype | None = None) -> None:
+    """Give ``norm`` weights in float32 at least; what it returns has ``dtype_through``, by default what its weights
+    had."""
+    norm.dtype_through = dtype_through or norm.weight.dtype
+    norm.__class__ = _wide(type(norm))
+    for parameter in norm.parameters(recurse=False):
+        parameter.data = widest(parameter.data)
+
+
+def narrow(norm: nn.Module) -> None:
+    """Undo ``widen`` but for the dtype of the weights."""
+    norm.__class__ = norm.plain
+    del norm.dtype_through
+
+
+def dtype_through(module: nn.Module) -> torch.dtype | None:
+    """The dtype that ``module`` returns where it is a norm with wider weights, else None."""
+    if isinstance(module, _WideNorm) and module.dtype_through != module.weight.dtype:
+        return module.dtype_through
+    return None
+
+
+def widest(tensor: Tensor) -> Tensor:
+    """``tensor``, in float32 if it is in half precision."""
+    return tensor.float() if tensor.dtype in HALF else tensor

@@ -1,0 +1,62 @@
+"""A model whose memory is made later: built on the device meta, filled from a state."""
+
+import pytest
+import tiny
+import torch
+from tiny import LABELS, TASK_IDS, TASKS, make_batch, make_model
+
+from hyperloader import HyperLoaderConfig, HyperLoaderModel
+
+
+def on_meta(name):
+    config = HyperLoaderConfig(
+        tasks=TASKS, labels=None if name == "t5" else LABELS, reduction_factor=4, rank=2, hypernetwork_per_stack=False
+    )
+    with torch.device("meta"):
+        return HyperLoaderModel(tiny.BACKBONES[name](), config)
+
+
+@torch.no_grad()
+def logits(model, name):
+    return model.eval()(**make_batch(name), task_ids=TASK_IDS).logits
+
+
+@pytest.mark.parametrize("name", ["t5", "bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("nested", [False, True], ids=["alone", "nested"])
+def test_a_model_filled_from_a_state_computes_the_same(name, nested):
+    """Fresh memory is filled with the largest numbers there are, so that an index that nobody writes is seen."""
+    source = make_model(name, torch.float32, hypernetwork_per_stack=False)
+    model = on_meta(name)
+    (torch.nn.ModuleList([model]) if nested else model).to_empty(device="cpu")
+    model.load_state_dict(source.state_dict())
+    assert torch.equal(logits(model, name), logits(source, name))
+    merged, expected = model.merge("a"), source.merge("a")
+    merged.to_empty(device="cpu").load_state_dict(expected.state_dict())
+    batch = make_batch(name) | ({} if name == "t5" else {"labels": None})
+    assert torch.equal(merged(**batch).logits, expected(**batch).logits)
+    model.detach()
+
+
+def test_memory_that_was_there_is_emptied():
+    source = make_model("bert", torch.float32)
+    model = make_model("bert", torch.float32).to_empty(device="cpu")
+    model.load_state_dict(source.state_dict())
+    assert torch.equal(logits(model, "bert"), logits(source, "bert"))
+
+
+def test_a_buffer_that_nobody_knows_is_refused():
+    model = on_meta("bert")
+    model.backbone.register_buffer("inv_freq", torch.empty(3, device="meta"), persistent=False)
+    with pytest.raises(RuntimeError, match="buffer inv_freq is in no state_dict and its values are lost"):
+        model.to_empty(device="cpu")
+
+
+def test_a_backbone_without_memory_is_neither_saved_nor_loaded_onto(tmp_path):
+    make_model("bert", torch.float32).save_pretrained(tmp_path)
+    with torch.device("meta"):
+        backbone = tiny.BACKBONES["bert"]()
+    with pytest.raises(ValueError, match="backbone must have its weights, got .* on the device meta: load them first"):
+        HyperLoaderModel.from_pretrained(tmp_path, backbone)
+    with pytest.raises(ValueError, match="must hold its numbers|on the device meta"):
+        on_meta("bert").save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
