@@ -345,6 +345,19 @@ class TestRefused:
         with pytest.raises(ValueError, match=message):
             load(self.folder)
 
+    def test_attention_from_elsewhere(self):
+        config = T5Config(**CONFIG).to_dict() | {"attn_implementation": "owner/repo"}
+        (self.folder / "backbone").mkdir()
+        (self.folder / "backbone" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match="attn_implementation must be one of eager, .*, got 'owner/repo'"):
+            load_published_checkpoint(write(self.folder, self.state), str(self.folder / "backbone"))
+
+    @pytest.mark.parametrize("number", [torch.nan, torch.inf])
+    def test_numbers_that_are_none(self, number):
+        self.state["lm_head.weight"] = self.state["lm_head.weight"].clone()
+        self.state["lm_head.weight"][0, 0] = number
+        self.refuse("lm_head.weight must be finite")
+
     def test_activation(self):
         with pytest.raises(ValueError, match="activation must be one of .*, got 'tanh'"):
             load(write(self.folder, self.state), activation="tanh")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hyperloader.checkpoints.backbone_config import check_implementations
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.interop.published.arguments import Arguments
 from hyperloader.interop.published.names import NORMS
@@ -34,7 +35,8 @@ def t5_config(file: Path, tensors: Mapping[str, Tensor], backbone: nn.Module | s
     if isinstance(backbone, str):
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(backbone)
+        config = AutoConfig.from_pretrained(backbone, trust_remote_code=False)
+        check_implementations(f"backbone {backbone}", config)
     elif isinstance(backbone, nn.Module):
         config = copy.deepcopy(getattr(backbone, "config", None))
     else:
