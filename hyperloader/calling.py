@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 class NamedTask:
-    """A task by its ``name``, and by its ``index``, an int64 tensor (), which a graph takes as an input: a name would
-    be a constant of the graph, and every other name another graph."""
+    """A task by its ``name``, its ``number`` among the tasks, and the same as ``index``, an int64 tensor (), which a
+    graph takes as an input: a name would be a constant of the graph, and every other name another graph."""
 
-    def __init__(self, name: str, index: Tensor):
+    def __init__(self, name: str, number: int, index: Tensor):
         self.name = name
+        self.number = number
         self.index = index
 
 
@@ -37,15 +38,20 @@ def call(model: "HyperLoaderModel", forward: Callable, arguments: Sequence, opti
 
 
 def _before(model: "HyperLoaderModel", options: Mapping[str, Any]) -> Mapping[str, Any]:
-    model._forwards.enter()
+    options = _with_named_task(model, options)
+    model._forwards.enter()  # the last thing that can fail
+    return options
+
+
+def _with_named_task(model: "HyperLoaderModel", options: Mapping[str, Any]) -> Mapping[str, Any]:
     task, tasks = options.get("task"), model.hyperloader_config.tasks
-    if not isinstance(task, str) or task not in tasks:  # the forward says what is wrong, if anything is
-        return options
-    named = model._named_tasks.get(task)
+    named = model._named_tasks.get(task) if isinstance(task, str) else None
     if named is None:
-        device = next(model.generators.parameters()).device
+        if not isinstance(task, str) or task not in tasks:  # the forward says what is wrong, if anything is
+            return options
+        number, device = tasks.index(task), next(model.generators.parameters()).device
         with torch.inference_mode(False):
-            named = NamedTask(task, torch.full((), tasks.index(task), device=device))
+            named = NamedTask(task, number, torch.full((), number, device=device))
         if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():  # a capture's memory is its own
             model._named_tasks[task] = named
     return {**options, "task": named}
@@ -55,7 +61,7 @@ def _after(model: "HyperLoaderModel", options: Mapping[str, Any], outputs: Any) 
     model._forwards.leave()
     task = options.get("task")
     if outputs is not None and model.heads is not None and isinstance(task, NamedTask):
-        size = model.heads.heads[model.hyperloader_config.tasks.index(task.name)].out_features
+        size = model.heads.heads[task.number].out_features
         if outputs.logits.shape[-1] != size:
             outputs.logits = outputs.logits[..., :size]
 

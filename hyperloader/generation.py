@@ -35,9 +35,7 @@ def which(
     if (task is None) == (task_ids is None):
         raise ValueError(f"task or task_ids must be given, got {'neither' if task is None else 'both'}")
     if isinstance(task, NamedTask):
-        if torch.compiler.is_compiling():
-            return task.index
-        task = task.name
+        return task.index if torch.compiler.is_compiling() else task.number
     if task is not None:
         return config.task_id(task)
     if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:

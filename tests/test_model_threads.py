@@ -120,3 +120,11 @@ def test_a_merge_inside_a_forward_is_refused():
         logits(model, "bert", task="a")
     hook.remove()
     logits(model, "bert", task="a")
+
+
+def test_a_forward_that_fails_is_over():
+    model = make_model("bert")
+    for which in ({"task": "no such task"}, {}, {"task": "a", "task_ids": torch.zeros(5).long()}):
+        with pytest.raises(ValueError, match="task"):
+            logits(model, "bert", **which)
+    model.merge("a", inplace=True)
