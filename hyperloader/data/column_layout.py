@@ -68,6 +68,8 @@ def guess_layout(rows: list[Row], path: str, width: int, how: Reading) -> Layout
         tag = _titled(header, TAG_NAMES) if tag is None else tag
     if tag is None and body:
         tag = _tag_column(body, width, token, path, how)
+    if tag is not None and token == tag:
+        raise DataError(f"{path}:1: columns must name two columns, got {token + 1} for tokens and for tags")
     number = None
     if token is None:
         others = [place for place in range(width) if place != tag]

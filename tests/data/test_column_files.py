@@ -128,6 +128,7 @@ def test_numbers_are_words_where_columns_say_so(tmp_path):
             "the last column must hold tags such as O, B-<type> and I-<type>, got 'b'; set columns",
         ),
         ("a O\n", {"tags": 3}, 1, "columns must be from 1 to 2, or from -1 to -2, got 3"),
+        ("a O\n", {"tokens": 2}, 1, "columns must name two columns, got 2 for tokens and for tags"),
         ("w t\na O\n", {"tags": "tag"}, 1, "the first line must name the column 'tag' once, got w, t"),
         ("1 a O\n2 b O\n\n" * 20 + "7 a O\n8 b O\n", None, 61, "counts the words of 20 of 21 sentences, but not of"),
         ("a O\n\nb O\n#tag X-y\n", None, 4, "'X-y' is no BIO tag, and the line is no comment for certain"),
