@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hyperloader.data import DataError, Sentence, read_split
+from hyperloader.data import DataError, Sentence, load_tasks, read_split
 from hyperloader.data.readers import read_file
 
 TEXT = "Alan Turing's talk in Rome."
@@ -127,6 +127,23 @@ def test_repair_widens_keeps_the_first_and_drops_what_has_no_word(tmp_path):
     ]
     (note,) = read_file(path, repair=True).notes
     assert note.startswith("a.jsonl: 3 of 5 spans do not fit words")
+
+
+def test_repair_cuts_no_span_short(tmp_path):
+    path = write(tmp_path, {"text": "a b c", "label": [[0, 3, "x"], [2, 5, "y"]]})
+    assert read_split(path, tags="repair")[0].tags == ("B-x", "I-x", "O")
+
+
+def test_a_task_may_ask_for_repair(tmp_path):
+    for split in ("train", "dev", "test"):
+        write(tmp_path, FAULTY[0], name=f"{split}.jsonl")
+    (tmp_path / "tasks.yaml").write_text("tasks: [{name: t, path: ., tags: repair}]")
+    (task,) = load_tasks(tmp_path / "tasks.yaml")
+    assert task.validation == [Sentence(("a", "hamster"), ("O", "B-x"))]
+    assert len(task.notes) == 3
+    (tmp_path / "tasks.yaml").write_text("tasks: [{name: t, path: .}]")
+    with pytest.raises(DataError, match=r"train\.jsonl:1: span \[2, 5\] 'ham' \(x\) ends or starts inside"):
+        load_tasks(tmp_path / "tasks.yaml")
 
 
 @pytest.mark.parametrize(
