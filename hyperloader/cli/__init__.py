@@ -2,6 +2,8 @@
 
 import sys
 
+from hyperloader import signals
+
 INSTALL = "pip install 'hyperloader[train]'"
 TRAIN_PACKAGES = (
     "accelerate",
@@ -37,4 +39,8 @@ def main() -> None:
             return
         print(missing_package(error), file=sys.stderr)
         raise SystemExit(1) from None
-    app(prog_name="hyperloader")
+    signals.working(True)
+    try:
+        app(prog_name="hyperloader")
+    finally:
+        signals.working(False)

@@ -1,5 +1,6 @@
 """Every error becomes one line on stderr and an exit status."""
 
+import errno
 import os
 import sys
 import traceback
@@ -8,6 +9,7 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
+from hyperloader import signals
 from hyperloader.cli import missing_package
 
 BAD_INPUT, BAD_USAGE, UNEXPECTED, INTERRUPTED = 1, 2, 70, 130
@@ -16,7 +18,8 @@ _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
 class OneLineErrors(TyperGroup):
     """Commands whose errors are one line on stderr: exit status 1 for bad input, 2 for a bad command line, 70 for what
-    nobody expected, 130 after Ctrl-C. `--debug`, before or after the command, lets the traceback through."""
+    nobody expected, 130 after Ctrl-C, 143 after SIGTERM. `--debug`, before or after the command, lets the traceback
+    through."""
 
     def main(self, args=None, prog_name=None, standalone_mode=True, **extra):
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
@@ -39,9 +42,8 @@ class OneLineErrors(TyperGroup):
             sys.stdout.flush()  # here, where a reader that has left is no error
             return result
         except KeyboardInterrupt as interrupt:
-            hint = f"; {interrupt}" if str(interrupt) else ""
-            print(f"\ninterrupted{hint}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            signals.say(interrupt)
+            raise typer.Exit(signals.status(interrupt)) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains while it closes stdout
             raise typer.Exit(BAD_INPUT) from None
@@ -59,7 +61,9 @@ def describe(error: Exception) -> tuple[str, int]:
         return missing_package(error), BAD_INPUT
     if isinstance(error, OSError) and error.strerror:
         names = " and ".join(str(name) for name in (error.filename, error.filename2) if name)
-        return _line(f"error: {names + ': ' if names else ''}{error.strerror}"), BAD_INPUT
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = f"the disk is full ({error.strerror}); make room and run the command again" if full else error.strerror
+        return _line(f"error: {names + ': ' if names else ''}{reason}"), BAD_INPUT
     if isinstance(error, OSError) or (
         isinstance(error, ValueError | TypeError | RuntimeError | ImportError) and _ours(error)
     ):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hyperloader import signals
 from hyperloader.cli.table import scores_table
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def override(config: "RunConfig", changes: dict, assignments: list[str]) -> "Run
 def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1 by task") -> None:
     """Train with a progress bar, draw the plots, print the table; of several processes the first one prints.
 
+    Without a terminal, and into a pipe, every evaluation is a line.
+
     Raises:
         KeyboardInterrupt: with the command that resumes the run.
     """
@@ -83,17 +86,24 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
     if speaks:
         check_requirements(config)
         announce(config, output)
+    bar = sys.stderr.isatty()
+    signals.hint(lambda: how_to_resume(output))
     try:
-        metrics = train_run(config, resume=resume, progress=sys.stderr.isatty())
-    except KeyboardInterrupt:
-        saved = output / "config.yaml"
-        command = shlex.join(["hyperloader", "train", str(saved), "--resume"])
-        raise KeyboardInterrupt(f"resume with: {command}" if saved.is_file() else "nothing was saved yet") from None
+        metrics = train_run(config, resume=resume, progress=bar, lines=not (bar and sys.stdout.isatty()))
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(how_to_resume(output)) from None
     if metrics["test"] is None:
         raise ValueError(f"{output}: the run was a search without test scores; run: hyperloader evaluate {output}")
     if speaks:
         plots = draw(metrics, output, title)
         print(conclusion(metrics, output, plots, title))
+
+
+def how_to_resume(output: Path) -> str:
+    """What a user who has ended a training should know."""
+    saved = output / "config.yaml"
+    command = shlex.join(["hyperloader", "train", str(saved), "--resume"])
+    return f"resume with: {command}" if saved.is_file() else "nothing was saved yet"
 
 
 def announce(config: "RunConfig", output: Path) -> None:

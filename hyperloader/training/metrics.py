@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 
 def span_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float | int]:
@@ -15,7 +15,8 @@ def span_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
         predicted: BIO tags of the same sentences, of the same lengths.
 
     Returns:
-        ``f1``, ``precision`` and ``recall`` between 0 and 1, ``spans``: how many the gold has, ``sentences``.
+        ``f1``, ``precision`` and ``recall`` between 0 and 1, ``spans``: how many the gold has, ``predicted``: how many
+        were predicted, ``sentences``.
         Sentences without any span on either side score 0, as in seqeval.
     """
     if len(gold) != len(predicted):
@@ -31,6 +32,7 @@ def span_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
         "precision": float(precision),
         "recall": float(recall),
         "spans": int(spans),
+        "predicted": len(get_entities(predicted)),
         "sentences": len(gold),
     }
 

@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,11 +21,12 @@ from hyperloader.model import HyperLoaderModel
 from hyperloader.task_model import TaskModel
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer, predict_examples
-from hyperloader.training.folders import checkpoints, recover, write_text
+from hyperloader.training.folders import checkpoints, prune, recover, write_text
 from hyperloader.training.methods import build_model
 from hyperloader.training.progress import Progress, check_processes
 from hyperloader.training.requirements import check_requirements
 from hyperloader.training.run_config import RunConfig
+from hyperloader.training.run_folder import own_folder
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 from hyperloader.training.weights import load_weights
@@ -57,7 +58,9 @@ class Run:
         return self.config.head == "text-to-text"
 
 
-def train(config: RunConfig, resume: bool = False, progress: bool = True, test: bool = True) -> dict:
+def train(
+    config: RunConfig, resume: bool = False, progress: bool = True, test: bool = True, lines: bool = False
+) -> dict:
     """Train, keep the best weights on validation, score them on validation and test.
 
     Args:
@@ -67,6 +70,7 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
             to the bit as without the interruption. A finished run gives its metrics at once.
         progress: show a progress bar.
         test: score the test sets; without, for a search, ``test`` in the metrics is None.
+        lines: write a line an evaluation to standard output.
 
     Returns:
         What ``metrics.json`` holds.
@@ -74,12 +78,30 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
     Raises:
         ValueError: ``output`` holds another run, or a run and ``resume`` is False, or one of another number of
             processes; bad data; a bad config.
+        RunFolderError: another run trains in ``output`` now, or it was deleted while this one trained.
         NonFiniteLossError, CheckpointError: training stopped; the last good checkpoint is kept.
     """
     output = Path(config.output)
-    finished = _prepare_output(config, output, resume)
-    if finished is not None:
-        return finished
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output must be a folder, got the file {output}")
+    first = os.environ.get("RANK", "0") == "0"  # of several processes the first one has the folder for all
+    if not first or (output / METRICS).is_file():
+        finished = _check_output(config, output, resume)
+        if finished is not None:
+            return finished
+    if not first:
+        return _train(config, output, progress, test, lines, lambda: None)
+    with own_folder(output) as folder:
+        finished = _check_output(config, output, resume)
+        if finished is not None:
+            return finished
+        if (output / CONFIG).is_file():
+            recover(output)
+            prune(output, config.options.keep_checkpoints)
+        return _train(config, output, progress, test, lines, folder.check)
+
+
+def _train(config: RunConfig, output: Path, progress: bool, test: bool, lines: bool, check_output: Callable) -> dict:
     for last in checkpoints(output)[-1:]:
         check_processes(last, config.options)
     check_requirements(config)
@@ -101,9 +123,11 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
         seed=config.seed,
         data_seed=config.data_seed,
         progress=progress,
+        lines=lines,
+        check_output=check_output,
     )
+    check_output()
     if trainer.args.should_save:
-        output.mkdir(parents=True, exist_ok=True)
         write_text(output / CONFIG, config.to_yaml())
         write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
     last = checkpoints(output)[-1] if checkpoints(output) else None
@@ -111,9 +135,11 @@ def train(config: RunConfig, resume: bool = False, progress: bool = True, test: 
         trainer.progress = Progress.load(last)
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    check_output()
     load_weights(run.model, output / BEST)
     scores = scorer(run, tasks, "test")(run.model) if test else None
     metrics = _metrics(config, run, trainer, validate(run.model), scores)
+    check_output()
     if trainer.args.should_save:
         write_text(output / METRICS, json.dumps(metrics, ensure_ascii=False, indent=1))
     return metrics
@@ -201,18 +227,14 @@ def _predict(run: Run, sentences: Iterator, task_id: int, batch_size: int) -> It
         yield from run.formulation.decode(examples, rows)
 
 
-def _prepare_output(config: RunConfig, output: Path, resume: bool) -> dict | None:
+def _check_output(config: RunConfig, output: Path, resume: bool) -> dict | None:
     """Check that ``output`` is free or holds this run; the metrics if it is finished."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"output must be a folder, got the file {output}")
     if not (output / CONFIG).is_file():
         if checkpoints(output) or (output / BEST).exists():
             raise ValueError(f"{output}: holds checkpoints but no {CONFIG}; choose another output")
         return None
     if not resume:
         raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
-    if os.environ.get("RANK", "0") == "0":  # of several processes one; the others are not reading yet
-        recover(output)
     before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
     now = config.to_dict()
     changed = [f"{key} ({before[key]!r:.80} there, {now[key]!r:.80} here)" for key in now if now[key] != before[key]]

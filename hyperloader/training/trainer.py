@@ -5,16 +5,18 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
-from transformers.integrations import TensorBoardCallback, is_tensorboard_available
+from transformers import Trainer
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hyperloader.data.sampler import MultiTaskBatches
+from hyperloader.training.arguments import training_arguments, wants_tensorboard
 from hyperloader.training.folders import checkpoints, prune, writing
 from hyperloader.training.loss import sequence_loss
 from hyperloader.training.optimizer import TransformersAdamW
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.progress import Bar, LastEvaluation, Progress, StepTimes
+from hyperloader.training.reporting import EvaluationLines
 from hyperloader.training.weights import broken_weights, load_weights, trained_parameters
 
 
@@ -63,6 +65,8 @@ class MultiTaskTrainer(Trainer):
         seed: of dropout.
         data_seed: of the order of the batches.
         progress: show a progress bar.
+        lines: write a line an evaluation to standard output.
+        check_output: called before anything is written and at every log; raises where ``output`` is no longer there.
     """
 
     def __init__(
@@ -76,14 +80,17 @@ class MultiTaskTrainer(Trainer):
         seed: int = 0,
         data_seed: int = 0,
         progress: bool = True,
+        lines: bool = False,
+        check_output: Callable[[], None] = lambda: None,
     ):
         self.options = options
+        self.check_output = check_output
         self.task_model = model
         self.examples = examples
         self.validate = validate
         self.data_seed = data_seed
         self.progress = Progress()
-        args = _arguments(options, Path(output), seed, progress)
+        args = training_arguments(options, Path(output), seed, progress)
         super().__init__(
             model=SummedLoss(model, options.label_smoothing), args=args, data_collator=collate, eval_dataset=examples
         )
@@ -92,6 +99,8 @@ class MultiTaskTrainer(Trainer):
         self.step_times = StepTimes(args.device.type == "cuda")
         self.add_callback(self.step_times)
         self.add_callback(LastEvaluation())
+        self.lines = EvaluationLines(options, lines)
+        self.add_callback(self.lines)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         if progress:
@@ -173,7 +182,8 @@ class MultiTaskTrainer(Trainer):
         if step >= 0:
             kept = checkpoints(Path(self.args.output_dir))
             raise NonFiniteLossError(
-                f"the loss must be finite, got NaN or infinity at step {step}; lower the learning rate. "
+                f"the loss must be finite, got NaN or infinity at step {step}; lower training.learning_rate (now "
+                f"{self.options.learning_rate:g}) or lengthen training.warmup (now {self.options.warmup_steps:,}). "
                 + (f"The last good checkpoint is {kept[-1]}" if kept else "There is no checkpoint yet")
             )
 
@@ -194,6 +204,8 @@ class MultiTaskTrainer(Trainer):
             self.control.should_training_stop = self.control.should_save = True
         if step >= self.options.steps or self.control.should_training_stop:
             progress.finished = True
+        if self.is_world_process_zero():
+            self.lines.evaluated(step, progress.curve[-1]["train_loss"], scores)
         metrics = {f"{metric_key_prefix}_{task}_f1": one["f1"] for task, one in scores["tasks"].items()}
         metrics[f"{metric_key_prefix}_mean_f1"] = scores["mean_f1"]
         self.log(metrics)
@@ -205,8 +217,9 @@ class MultiTaskTrainer(Trainer):
             return self.validate(self.task_model)
 
     def log(self, logs, start_time=None) -> None:
-        """Trainer's logging, after making sure that the numbers are any."""
+        """Trainer's logging, after making sure that the numbers are any and that the output is still there."""
         self._check_loss()
+        self.check_output()
         super().log(logs, start_time)
 
     def _drain_loss(self) -> None:
@@ -244,48 +257,13 @@ class MultiTaskTrainer(Trainer):
         if broken:
             raise NonFiniteLossError(
                 f"the weights must be finite, got NaN or infinity in {broken} at step {self.state.global_step}; "
-                "lower the learning rate. They are not saved, the last good checkpoint is kept"
+                f"lower training.learning_rate (now {self.options.learning_rate:g}). They are not saved, the last good "
+                "checkpoint is kept"
             )
+        self.check_output()
         folder = Path(self.args.output_dir) / name
         return writing(folder, main=self.args.should_save, wait=self.accelerator.wait_for_everyone)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         load_weights(self.task_model, Path(resume_from_checkpoint))
         self.progress = Progress.load(Path(resume_from_checkpoint))
-
-
-def wants_tensorboard(report_to: str) -> bool:
-    """Whether TensorBoard logs are to be written; raises ``ImportError`` where they are asked for and cannot be."""
-    if report_to == "tensorboard" and not is_tensorboard_available():
-        raise ImportError(
-            "report_to: tensorboard needs TensorBoard, which is not installed; run: pip install tensorboard"
-        )
-    return report_to != "none" and is_tensorboard_available()
-
-
-def _arguments(options: TrainingOptions, output: Path, seed: int, progress: bool) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(output),
-        max_steps=options.steps,
-        per_device_train_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation,
-        learning_rate=options.learning_rate,
-        warmup_steps=options.warmup_steps,
-        lr_scheduler_type="constant_with_warmup" if options.schedule == "constant" else options.schedule,
-        max_grad_norm=options.max_grad_norm,
-        bf16=options.bf16,
-        use_cpu=not torch.accelerator.is_available(),  # without this, Trainer refuses bf16 on a CPU
-        seed=seed,
-        logging_steps=options.log_steps,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if options.select == "best" else "no",
-        eval_steps=options.eval_steps,
-        save_strategy="steps",
-        save_steps=options.save_steps,
-        disable_tqdm=not progress,
-        report_to="none",
-        ignore_data_skip=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        label_names=["labels"],
-    )

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from hyperloader import signals
 from hyperloader.cli import errors
 
 
@@ -61,6 +62,10 @@ def test_an_error_of_a_library_is_not_taken_for_bad_input():
         (FileNotFoundError(2, "No such file or directory", "a.txt"), "error: a.txt: No such file or directory"),
         (OSError("two\nlines"), "error: two lines"),
         (
+            OSError(28, "No space left on device", "out.jsonl"),
+            "error: out.jsonl: the disk is full (No space left on device); make room and run the command again",
+        ),
+        (
             ModuleNotFoundError("No module named 'seqeval.metrics'", name="seqeval.metrics"),
             "error: the package seqeval is not installed; run: pip install 'hyperloader[train]'",
         ),
@@ -74,15 +79,19 @@ def test_messages_about_files_and_packages(error, line):
     assert errors.describe(error) == (line, errors.BAD_INPUT)
 
 
-def test_ctrl_c_says_how_to_resume(call, monkeypatch, config_file, tmp_path):
-    def interrupted(config, resume, progress):
+@pytest.mark.parametrize(
+    ("interrupt", "word", "status"), [(KeyboardInterrupt, "interrupted", 130), (signals.Terminated, "terminated", 143)]
+)
+def test_an_end_from_outside_says_how_to_resume(call, monkeypatch, config_file, tmp_path, interrupt, word, status):
+    def interrupted(config, **_):
         (tmp_path / "config.yaml").write_text(config.to_yaml())
-        raise KeyboardInterrupt
+        raise interrupt
 
     monkeypatch.setattr("hyperloader.training.run.train", interrupted)
+    monkeypatch.setattr(signals._State, "said", False)
     result = call("train", config_file, "--output", tmp_path)
-    assert result.exit_code == errors.INTERRUPTED, result.output
-    assert result.stderr.strip() == f"interrupted; resume with: hyperloader train {tmp_path / 'config.yaml'} --resume"
+    assert result.exit_code == status, result.output
+    assert result.stderr.strip() == f"{word}; resume with: hyperloader train {tmp_path / 'config.yaml'} --resume"
 
 
 def test_version_and_help(call):

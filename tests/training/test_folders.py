@@ -1,10 +1,13 @@
 import errno
 import os
 import resource
+import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from hyperloader.training.folders import CheckpointError, checkpoints, prune, recover, write_text, writing
@@ -39,6 +42,39 @@ def test_a_full_disk_leaves_the_old_folder(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert (folder / "file").read_text() == "old"
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError(
+            'Error while serializing: IoError(Os { code: 28, kind: StorageFull, message: "No space left" })'
+        ),
+    ],
+)
+def test_a_full_disk_is_called_that(folder, error):
+    with pytest.raises(CheckpointError, match="the disk is full: .*make room and resume"), writing(folder):
+        raise error
+    with pytest.raises(CheckpointError) as other, writing(folder):
+        raise OSError(errno.EIO, "Input/output error")
+    assert "disk is full" not in str(other.value)
+
+
+def test_a_short_file_on_a_full_disk_is_a_full_disk(folder, monkeypatch):
+    for free, says in ((1000, True), (1 << 40, False)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(CheckpointError) as caught, writing(folder):
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+        assert ("the disk is full" in str(caught.value)) == says
+
+
+def test_a_folder_that_was_deleted_is_not_made_anew(folder):
+    shutil.rmtree(folder.parent)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        fill(folder, "new")
+    assert not folder.parent.exists()
 
 
 def test_a_write_that_really_fails_leaves_the_old_folder(folder):
@@ -110,6 +146,14 @@ def test_text_is_written_aside(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_text(path, "new")
     assert path.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
+    for name in ("config.yaml.part", "metrics.json.part", "film.part"):
+        (tmp_path / name).write_text("")
+    recover(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.part"]
 
 
 def test_only_what_is_trained_is_saved_and_only_that_fits(tmp_path):

@@ -8,7 +8,9 @@ def test_counts_spans_and_not_words():
     gold = [["B-a", "I-a", "O", "B-b"], ["O", "B-b"]]
     predicted = [["B-a", "I-a", "O", "O"], ["B-a", "B-b"]]
     scores = span_f1(gold, predicted)
-    assert scores == pytest.approx({"f1": 2 / 3, "precision": 2 / 3, "recall": 2 / 3, "spans": 3, "sentences": 2})
+    assert scores == pytest.approx(
+        {"f1": 2 / 3, "precision": 2 / 3, "recall": 2 / 3, "spans": 3, "predicted": 3, "sentences": 2}
+    )
     assert scores["f1"] == pytest.approx(f1_score(gold, predicted))
 
 

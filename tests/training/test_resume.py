@@ -25,7 +25,7 @@ KILLER = textwrap.dedent(
     import torch
 
     torch.set_num_threads(1)
-    from hyperloader.training import run
+    from hyperloader.training import run, trainer
     from hyperloader.training.trainer import MultiTaskTrainer
 
 
@@ -83,6 +83,10 @@ KILLER = textwrap.dedent(
             at_rename("best.tmp")
         elif scenario == "while an old checkpoint is removed":
             shutil.rmtree = at_removal
+        elif scenario == "between the last checkpoint and the removal of the one before":
+            trainer.prune = lambda folder, keep: (folder / "checkpoint-10").is_dir() and die()
+        elif scenario == "while a text is written":
+            run.write_text = lambda path, text: (path.with_name(path.name + ".part").write_text("{"), die())
         elif scenario == "before the metrics":
             run._metrics = die
         run.train(run.RunConfig.from_dict(config), progress=False)
@@ -96,6 +100,8 @@ SCENARIOS = [
     "before a checkpoint gets its name",
     "before the best gets its name",
     "while an old checkpoint is removed",
+    "between the last checkpoint and the removal of the one before",
+    "while a text is written",
     "before the metrics",
 ]
 TRAINING = {"steps": 10, "eval_steps": 2, "save_steps": 4, "gradient_accumulation": 2, "learning_rate": 3e-3}

@@ -139,7 +139,7 @@ def test_frozen_parameters_are_not_given_to_the_optimizer(build):
 
 
 def test_tensorboard_that_is_asked_for_and_missing_is_an_error(build, monkeypatch):
-    monkeypatch.setattr("hyperloader.training.trainer.is_tensorboard_available", lambda: False)
+    monkeypatch.setattr("hyperloader.training.arguments.is_tensorboard_available", lambda: False)
     build(report_to="auto")
     with pytest.raises(ImportError, match="run: pip install tensorboard"):
         build(report_to="tensorboard")

@@ -1,0 +1,47 @@
+"""The options of a training in the words of transformers."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+from transformers.integrations import is_tensorboard_available
+
+from hyperloader.training.presets import TrainingOptions
+
+
+def wants_tensorboard(report_to: str) -> bool:
+    """Whether TensorBoard logs are to be written; raises ``ImportError`` where they are asked for and cannot be."""
+    if report_to == "tensorboard" and not is_tensorboard_available():
+        raise ImportError(
+            "report_to: tensorboard needs TensorBoard, which is not installed; run: pip install tensorboard"
+        )
+    return report_to != "none" and is_tensorboard_available()
+
+
+def training_arguments(options: TrainingOptions, output: Path, seed: int, progress: bool) -> TrainingArguments:
+    """``options`` as transformers' Trainer takes them; checkpoints go to ``output``."""
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=options.steps,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        learning_rate=options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        lr_scheduler_type="constant_with_warmup" if options.schedule == "constant" else options.schedule,
+        max_grad_norm=options.max_grad_norm,
+        bf16=options.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # without this, Trainer refuses bf16 on a CPU
+        seed=seed,
+        logging_steps=options.log_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if options.select == "best" else "no",
+        eval_steps=options.eval_steps,
+        save_strategy="steps",
+        save_steps=options.save_steps,
+        disable_tqdm=not progress,
+        report_to="none",
+        ignore_data_skip=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        label_names=["labels"],
+    )

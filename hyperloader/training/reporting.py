@@ -1,0 +1,65 @@
+"""What a training says while it runs: a line an evaluation, and what to try when nothing is found."""
+
+import sys
+import time
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from hyperloader.training.presets import TrainingOptions
+
+_NAMED = 5  # tasks in one line
+
+
+class EvaluationLines(TrainerCallback):
+    """Says on the first process alone how each evaluation went; a progress bar is left whole.
+
+    Args:
+        options: the training.
+        lines: write a line an evaluation to standard output; what to try goes to standard error in any case.
+    """
+
+    def __init__(self, options: TrainingOptions, lines: bool):
+        self.options = options
+        self.lines = lines
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._first_step, self._start = state.global_step, time.monotonic()
+
+    def evaluated(self, step: int, train_loss: float | None, scores: dict) -> None:
+        """Say what an evaluation at ``step`` has found: ``scores`` as ``score_tasks`` gives them."""
+        if self.lines:
+            tqdm.write(self._line(step, train_loss, scores["mean_f1"]), file=sys.stdout)
+            sys.stdout.flush()
+        silent = [task for task, one in scores["tasks"].items() if one["spans"] and not one["predicted"]]
+        if silent:
+            tqdm.write(self._silent_line(step, silent, len(scores["tasks"])), file=sys.stderr)
+
+    def _line(self, step: int, train_loss: float | None, mean_f1: float) -> str:
+        parts = [f"mean F1 {100 * mean_f1:.1f} %"]
+        if train_loss is not None:
+            parts.insert(0, f"loss {train_loss:.4g}")
+        done, left = step - self._first_step, self.options.steps - step
+        if done > 0 and left > 0:
+            parts.append(f"{duration((time.monotonic() - self._start) / done * left)} left")
+        return f"step {step:,} of {self.options.steps:,}: {', '.join(parts)}"
+
+    def _silent_line(self, step: int, silent: list[str], tasks: int) -> str:
+        named = ", ".join(silent[:_NAMED]) + (f" and {len(silent) - _NAMED:,} more" if len(silent) > _NAMED else "")
+        whose = "any task" if len(silent) == tasks else named
+        options = self.options
+        return (
+            f"step {step:,}: the model finds no span in the validation sentences of {whose}; that is usual at the "
+            f"start, and if it stays, try more steps (training.steps, now {options.steps:,}), another "
+            f"training.learning_rate (now {options.learning_rate:g}) or a longer training.warmup (now "
+            f"{options.warmup_steps:,} steps)"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``45 s``, ``2 min 10 s`` or ``3 h 05 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

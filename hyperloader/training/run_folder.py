@@ -1,0 +1,100 @@
+"""A run's folder belongs to one run at a time, and must stay the same folder while that run trains."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+LOCK = ".lock"
+_logger = logging.getLogger("hyperloader")
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+class RunFolderError(RuntimeError):
+    """The folder of a run belongs to another process, or is gone."""
+
+
+class RunFolder:
+    """A folder that this process has for itself; made by ``own_folder``."""
+
+    def __init__(self, path: Path, descriptor: int):
+        self.path = path
+        self._descriptor = descriptor  # while it is open, no other folder can get the same number
+
+    def check(self) -> None:
+        """Raise ``RunFolderError`` unless the folder is still there, and still the same."""
+        try:
+            same = os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise RunFolderError(
+                f"{self.path}: the folder was deleted, moved or replaced while its run trained; nothing more can be "
+                "saved: start the run again, or move the folder back and resume it"
+            )
+
+
+@contextmanager
+def own_folder(path: Path) -> Iterator[RunFolder]:
+    """Have the folder of a run, made if need be, for this process alone.
+
+    The lock is one of the operating system: it ends with the process, however that ends. At the end the lock's file is
+    removed, and so are the folders that were made here and are empty.
+
+    Raises:
+        RunFolderError: another process has it.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = _locked(path)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield RunFolder(path, folder)
+        finally:
+            os.close(folder)
+            with suppress(FileNotFoundError):
+                (path / LOCK).unlink()
+            os.close(lock)
+    finally:
+        with suppress(OSError):  # of folders that hold something by now
+            for folder in made:
+                folder.rmdir()
+
+
+def _locked(path: Path) -> int:
+    """The open and locked file ``path/.lock``."""
+    file = path / LOCK
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(descriptor, 300, 0).decode("utf-8", "replace").strip() or "another process"
+            os.close(descriptor)
+            if error.errno in _TAKEN:
+                raise RunFolderError(
+                    f"{path}: another run trains there now ({owner}); wait for it, end it or choose another output"
+                ) from None
+            if error.errno not in _NO_LOCKS:
+                raise
+            descriptor = os.open(file, os.O_RDWR)
+            _logger.warning("warning: %s: its file system has no locks; start no second run there", path)
+        else:
+            try:
+                current = os.path.samestat(os.fstat(descriptor), os.stat(file))
+            except FileNotFoundError:
+                current = False
+            if not current:  # its last owner has removed it meanwhile
+                os.close(descriptor)
+                continue
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode(), 0)
+        return descriptor

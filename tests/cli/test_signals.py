@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM at any moment: one line, an exit status, no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# The command, whose work is: say that it is there, and wait for signals; `slow_end` is what the first one interrupts.
+COMMAND = """
+import os, signal, sys, time
+sys.argv = ["hyperloader", "env"]
+MOMENT = {moment!r}
+class Torch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch" and MOMENT == "import of torch":
+            print("ready", flush=True)
+            time.sleep(600)
+        if name == "typer" and MOMENT == "import of typer":
+            print("ready", flush=True)
+            time.sleep(600)
+sys.meta_path.insert(0, Torch())
+from hyperloader import signals
+from hyperloader.cli import main
+def work():
+    signals.hint(lambda: "resume with: this")
+    try:
+        print("ready", flush=True)
+        time.sleep(600)
+    finally:
+        if MOMENT == "end":
+            print("ending", flush=True)
+            time.sleep(600)
+if MOMENT in ("work", "end"):
+    import hyperloader.cli.env
+    hyperloader.cli.env.report = work
+if MOMENT == "exit":
+    import atexit
+    atexit.register(lambda: (print("ready", flush=True), time.sleep(600)))
+main()
+"""
+
+
+def run(moment: str, *numbers: int) -> tuple[int, str]:
+    """Exit status and standard error of the command, which gets the signals at that moment."""
+    environment = {**os.environ, "HYPERLOADER_NATIVE": "none", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", COMMAND.format(moment=moment)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as process:
+        try:
+            for number, word in zip(numbers, ("ready", "ending"), strict=False):
+                while (line := process.stdout.readline()) and line.strip() != word:
+                    pass
+                process.send_signal(number)
+            _, error = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    return process.returncode, error
+
+
+@pytest.mark.parametrize("moment", ["import of torch", "import of typer", "work"])
+@pytest.mark.parametrize(
+    ("number", "word", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_one_line_and_the_status(moment, number, word, status):
+    returned, error = run(moment, number)
+    assert (returned, error.strip()) == (status, word)
+
+
+def test_a_second_signal_ends_at_once_and_keeps_the_hint():
+    assert run("end", signal.SIGINT, signal.SIGINT) == (130, "\ninterrupted; resume with: this\n")
+
+
+def test_after_its_work_the_command_ends_at_once():
+    returned, error = run("exit", signal.SIGINT)
+    assert returned == 130
+    assert "Traceback" not in error
+
+
+def test_a_program_that_imports_the_package_keeps_its_signals():
+    code = (
+        "import signal, hyperloader, hyperloader.cli\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL"
+    )
+    environment = {**os.environ, "HYPERLOADER_NATIVE": "none", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
