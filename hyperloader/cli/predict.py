@@ -1,16 +1,14 @@
-"""`hyperloader predict`: sentences in, tags out, line by line."""
+"""`hyperloader predict`: sentences in, tags and spans out, line by line."""
 
-import json
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
-FORMATS = ("auto", "jsonl", "text")
+TOKENIZE = ("auto", "spaces", "words")
 
 
 def predict(
@@ -19,7 +17,17 @@ def predict(
     input: Annotated[str, typer.Argument(help="A file, or - for standard input.", metavar="[INPUT|-]")] = "-",
     output: Annotated[Path | None, typer.Option(help="Write to this file and not to standard output.")] = None,
     format: Annotated[
-        str, typer.Option(help="auto, jsonl ({'tokens': [...]} a line) or text (words a line).")
+        str,
+        typer.Option(
+            help="text (a sentence a line), jsonl, json, conll, csv; auto goes by the file's name, or the first line."
+        ),
+    ] = "auto",
+    tokenize: Annotated[
+        str,
+        typer.Option(
+            help="spaces: words are what stands between white space; words: parted from punctuation too, as in the "
+            "training data; auto: words for JSON with text, spaces for plain text."
+        ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences at a time, at most.")] = 64,
     decoding: Annotated[
@@ -27,93 +35,48 @@ def predict(
         typer.Option(help="Read generated text by sentinel or by position, as published; if not as the run does."),
     ] = None,
 ) -> None:
-    """Tag sentences: JSONL or plain text in, one {"tokens", "tags"} a line out.
+    """Tag sentences: plain text, JSON or any file that `train` reads in, one JSON object a sentence out.
 
-    A line is answered as soon as it has been read. Plain text is split at white space; empty lines are skipped.
+    A line of text or JSONL is answered as soon as it has been read, an empty one by an answer without words. Answers
+    keep the order, the number of the line and every other key of the input.
     """
-    from hyperloader.training.run import for_task, load_run
-    from hyperloader.training.run import predict as predict_tags
+    from hyperloader.cli.answers import answer, encoded
+    from hyperloader.cli.inputs import FORMATS, read
+    from hyperloader.data.word_rule import split_at_spaces
+    from hyperloader.training.run import for_task, load_run, tag
+    from hyperloader.training.word_rules import load_word_rule
     from hyperloader.validation import check_key
 
     check_key("format", format, FORMATS)
+    check_key("tokenize", tokenize, TOKENIZE)
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
+    name = "<stdin>" if input == "-" else input
     with nullcontext(sys.stdin.buffer) if input == "-" else open(input, "rb") as source:
         run = load_run(run_folder, decoding)
         check_key("task", task, run.tasks)
-        run = for_task(run, task)
+
+        def at_words(text: str) -> list[tuple[int, int]]:
+            nonlocal rule
+            rule = rule or load_word_rule(run_folder, run.config, task)
+            return rule.split(text)
+
+        rule = load_word_rule(run_folder, run.config, task) if tokenize == "words" else None
+        plain = at_words if tokenize == "words" else split_at_spaces
+        running = split_at_spaces if tokenize == "spaces" else at_words
         if input == "-" and sys.stdin.isatty():
             print("one sentence a line; Ctrl-D ends", file=sys.stderr)
+        batches = read(source, name, format, plain, running)
+        run = for_task(run, task)
         with nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target:
             count = 0
-            for sentences, fault in read(source, "<stdin>" if input == "-" else input, format):
-                for words, tags in zip(sentences, predict_tags(run, sentences, task, batch_size), strict=True):
-                    target.write(json.dumps({"tokens": words, "tags": tags}, ensure_ascii=False).encode() + b"\n")
+            for inputs, fault in batches:
+                tagged = tag(run, (one.tokens for one in inputs), task, batch_size)
+                for one, found in zip(inputs, tagged, strict=True):
+                    target.write(encoded(answer(one, task, found.tags, found.probabilities)))
                     target.flush()
                     count += 1
                 if fault is not None:
                     raise fault
     if output is not None:
         print(f"{output}: {count:,} sentences", file=sys.stderr)
-
-
-def read(source: BinaryIO, name: str, format: str) -> Iterator[tuple[list[tuple[str, ...]], ValueError | None]]:
-    """The sentences of a stream, as many at a time as are there without waiting for more.
-
-    Args:
-        source: bytes; a line is a sentence.
-        name: stands in messages.
-        format: one of `FORMATS`; `auto` is jsonl if the file's name or the first line says so.
-
-    Yields:
-        the words of each sentence, and what is wrong with the line after them, which is the last that is read.
-    """
-    from hyperloader.data.sentence import DataError
-
-    parse = {"jsonl": _json_words, "text": _plain_words}.get(format)
-    if parse is None and name.endswith(".jsonl"):
-        parse = _json_words
-    for first_number, lines in _arriving_lines(source):
-        sentences: list[tuple[str, ...]] = []
-        for number, line in enumerate(lines, first_number):
-            try:
-                text = _text(line, f"{name}:{number}", first=number == 1)
-                if text.strip():
-                    parse = parse or (_json_words if text.lstrip().startswith("{") else _plain_words)
-                    sentences.append(parse(text, f"{name}:{number}"))
-            except DataError as error:
-                yield sentences, error
-                return
-        yield sentences, None
-
-
-def _json_words(line: str, where: str) -> tuple[str, ...]:
-    from hyperloader.data.readers import parse_json_line
-
-    return parse_json_line(line, where, labelled=False).tokens
-
-
-def _plain_words(line: str, where: str) -> tuple[str, ...]:
-    return tuple(line.split())
-
-
-def _text(line: bytes, where: str, first: bool) -> str:
-    from hyperloader.data.sentence import DataError
-
-    try:
-        return line.decode("utf-8-sig" if first else "utf-8")
-    except UnicodeDecodeError as error:
-        byte = line[error.start]
-        raise DataError(f"{where}: byte 0x{byte:02x} is not UTF-8; convert the input to UTF-8") from None
-
-
-def _arriving_lines(source: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
-    """(number of the first line, the complete lines that one read has brought), never waiting for a full buffer."""
-    number, rest = 1, b""
-    while data := source.read1(1 << 16):
-        *lines, rest = (rest + data).split(b"\n")
-        if lines:
-            yield number, lines
-            number += len(lines)
-    if rest:
-        yield number, [rest]

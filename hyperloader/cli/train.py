@@ -82,7 +82,7 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
     from hyperloader.training.requirements import check_requirements
     from hyperloader.training.run import train as train_run
 
-    output, speaks = Path(config.output), os.environ.get("RANK", "0") == "0"
+    output, speaks = shown(Path(config.output)), os.environ.get("RANK", "0") == "0"
     if speaks:
         check_requirements(config)
         announce(config, output)
@@ -97,6 +97,12 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
     if speaks:
         plots = draw(metrics, output, title)
         print(conclusion(metrics, output, plots, title))
+
+
+def shown(path: Path) -> Path:
+    """`path` as a user would write it: from the working directory, where that holds it."""
+    path = Path(os.path.abspath(path))
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def how_to_resume(output: Path) -> str:

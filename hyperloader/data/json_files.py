@@ -19,7 +19,7 @@ def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence
     Raises:
         DataError: no JSON, no object, a missing key, or no labelled sentence.
     """
-    record = _object(_parse(line, where), where)
+    record = parse_object(line, where)
     for key in ("tokens", "tags") if labelled else ("tokens",):
         if key not in record:
             raise DataError(_missing(record, key, where))
@@ -34,11 +34,22 @@ def read_json_lines(text: str, path: str, how: Reading) -> Iterator[Record]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}:{number}"
-            yield from _record(_object(_parse(line, where), where), path, number, how)
+            yield from _record(parse_object(line, where), path, number, how)
 
 
 def read_json_array(text: str, path: str, how: Reading) -> Iterator[Record]:
     """The sentences of a JSON file that is one array of objects."""
+    for line, record in objects_of_array(text, path):
+        yield from _record(record, path, line, how)
+
+
+def parse_object(text: str, where: str) -> dict:
+    """The JSON object that is `text`. Raises DataError, its message starting with `where`, for anything else."""
+    return _object(_parse(text, where), where)
+
+
+def objects_of_array(text: str, path: str) -> Iterator[tuple[int, dict]]:
+    """(line, object) of a text that is a JSON array of objects. Raises DataError for anything else."""
     values = _parse(text, f"{path}:1", "a JSON array of objects; name a file with an object a line .jsonl")
     if not isinstance(values, list):
         raise DataError(f"{path}:1: the file must be a JSON array of objects, got {type(values).__name__}")
@@ -49,7 +60,7 @@ def read_json_array(text: str, path: str, how: Reading) -> Iterator[Record]:
         while text[start] in " \t\r\n,":
             start += 1
         line += text.count("\n", place, start)
-        yield from _record(_object(value, f"{path}:{line}"), path, line, how)
+        yield line, _object(value, f"{path}:{line}")
         _, place = decoder.raw_decode(text, start)
         line += text.count("\n", start, place)
 

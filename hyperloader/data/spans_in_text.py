@@ -57,7 +57,7 @@ def read_spans(record: dict, where: str, how: Reading) -> tuple[list[str], list[
         how.count(f"records left out whose answer is {record['answer']}", where)
         return None
     text = text_of(record, how)
-    words = _given_words(record, text, where) or split_words(text)
+    words = given_words(record, text, where) or split_words(text)
     tokens = [text[start:end] for start, end in words]
     if not how.labelled:
         return tokens, None
@@ -158,8 +158,9 @@ def _agreeing(start: int, end: int, text: str, stated: str, where: str) -> tuple
     raise DataError(f"{where} [{start}, {end}] must be {stated!r}, got {text[start:end]!r} there; correct the offsets")
 
 
-def _given_words(record: dict, text: str, where: str) -> list[tuple[int, int]] | None:
-    """The record's own tokens as offsets; tokens of white space alone (spaCy writes such) are no words."""
+def given_words(record: dict, text: str, where: str) -> list[tuple[int, int]] | None:
+    """The record's own tokens as offsets in its text, None where it has none; tokens of white space alone (spaCy writes
+    such) are no words. Raises DataError for tokens that do not follow in the text."""
     tokens = record.get("tokens")
     if not isinstance(tokens, list) or not tokens:
         return None

@@ -1,6 +1,5 @@
 """Reading a task file: YAML to checked entries, every fault with its line."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import yaml
 
 from hyperloader.validation import did_you_mean
 
+from .paths import existing, expanded
 from .schemes import TAGS
 from .sentence import DataError
 from .yaml_text import compose
@@ -18,7 +18,6 @@ KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names
 COLUMN_KEYS = ("tokens", "tags", "sentence", "text", "spans")
 SPLIT_KEYS = ("train", "validation", "test", "seed")
 _SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 _DIGITS = 9  # of the number of a column
 
 
@@ -107,9 +106,10 @@ def _entry(node, path: Path) -> TaskEntry:
         values["path"] = path.parent / _expand(values["path"], f"{path}:{_line(fields['path'])}")
     else:
         values["dataset"] = _expand(values["dataset"], f"{path}:{_line(fields['dataset'])}")
-        local = path.parent / values["dataset"]
-        if local.exists() or values["dataset"].startswith((".", "/")):
-            values["dataset"] = str(local)
+        local = existing("dataset", values["dataset"], path.parent)
+        if local is None and values["dataset"].startswith((".", "/")):
+            local = str(path.parent / values["dataset"])
+        values["dataset"] = local or values["dataset"]
     if "columns" in special:
         fields = _mapping(special["columns"], path, COLUMN_KEYS)
         values["columns"] = {key: _column(value, key, path) for key, value in fields.items()}
@@ -186,10 +186,7 @@ def _text(node, key: str, path: Path) -> str:
 
 
 def _expand(value: str, where: str) -> str:
-    def replace(match: re.Match) -> str:
-        name = match[1] or match[2]
-        if not os.environ.get(name):
-            raise DataError(f"{where}: the environment variable {name!r} is not set; set it or write the path out")
-        return os.environ[name]
-
-    return os.path.expanduser(_VARIABLE.sub(replace, value))
+    try:
+        return expanded(value)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None

@@ -13,7 +13,14 @@ from hyperloader.validation import listed
 
 
 def predict_examples(
-    model: nn.Module, formulation, examples: Sequence, batch_size: int, *, generate: bool, device: torch.device
+    model: nn.Module,
+    formulation,
+    examples: Sequence,
+    batch_size: int,
+    *,
+    generate: bool,
+    device: torch.device,
+    certainties: list[list[float]] | None = None,
 ) -> list[list[int]]:
     """What the model says to each example, as ``formulation.decode`` takes it. Batches are of similar length.
 
@@ -22,7 +29,10 @@ def predict_examples(
         formulation: made the examples.
         generate: decode greedily (text-to-text) and not by the best label of each token.
         device: where the model is.
+        certainties: gets, for each example, the probability of every token's best label; not with ``generate``.
     """
+    if certainties is not None:
+        certainties[:] = [[] for _ in examples]
     order = sorted(range(len(examples)), key=lambda number: -len(examples[number].input_ids))
     predictions: list = [None] * len(examples)
     training = model.training
@@ -37,7 +47,12 @@ def predict_examples(
                 if generate:
                     rows = model.generate(**batch, max_new_tokens=formulation.max_length, num_beams=1, do_sample=False)
                 else:
-                    rows = model(**batch).logits.argmax(-1)
+                    logits = model(**batch).logits
+                    rows = logits.argmax(-1)
+                    if certainties is not None:
+                        best = logits.float().softmax(-1).amax(-1)
+                        for number, row in zip(numbers, best.tolist(), strict=True):
+                            certainties[number] = row
                 for number, row in zip(numbers, rows.tolist(), strict=True):
                     predictions[number] = row
     finally:

@@ -1,7 +1,6 @@
 """Trains a run, scores it, loads it again, predicts with it."""
 
 import dataclasses
-import itertools
 import json
 import os
 import resource
@@ -14,25 +13,26 @@ from torch import nn
 from transformers import set_seed
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.data.sentence import Sentence
 from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
 from hyperloader.task_model import TaskModel
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
-from hyperloader.training.evaluation import Scorer, predict_examples
+from hyperloader.training.evaluation import Scorer
 from hyperloader.training.folders import checkpoints, prune, recover, write_text
 from hyperloader.training.methods import build_model
 from hyperloader.training.progress import Progress, check_processes
 from hyperloader.training.requirements import check_requirements
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.run_folder import own_folder
+from hyperloader.training.tagging import Tagged, tag_sentences
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 from hyperloader.training.weights import load_weights
+from hyperloader.training.word_rules import save_word_rules
 from hyperloader.validation import check_key
 
-__all__ = ["Run", "RunConfig", "evaluate", "for_task", "load_run", "predict", "scorer", "train"]
+__all__ = ["Run", "RunConfig", "evaluate", "for_task", "load_run", "predict", "scorer", "tag", "train"]
 
 CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
 
@@ -64,8 +64,8 @@ def train(
     """Train, keep the best weights on validation, score them on validation and test.
 
     Args:
-        config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``checkpoint-N``, ``best`` and, at the
-            end, ``metrics.json``.
+        config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``words.json``, ``checkpoint-N``,
+            ``best`` and, at the end, ``metrics.json``.
         resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
             to the bit as without the interruption. A finished run gives its metrics at once.
         progress: show a progress bar.
@@ -81,6 +81,7 @@ def train(
         RunFolderError: another run trains in ``output`` now, or it was deleted while this one trained.
         NonFiniteLossError, CheckpointError: training stopped; the last good checkpoint is kept.
     """
+    config = RunConfig.from_dict(config.to_dict())  # with paths that hold in every directory
     output = Path(config.output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output must be a folder, got the file {output}")
@@ -128,7 +129,8 @@ def _train(config: RunConfig, output: Path, progress: bool, test: bool, lines: b
     )
     check_output()
     if trainer.args.should_save:
-        write_text(output / CONFIG, config.to_yaml())
+        write_text(output / CONFIG, dataclasses.replace(config, output=".").to_yaml())  # wherever the folder is moved
+        save_word_rules(output, {task.name: task.train for task in tasks})
         write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
     last = checkpoints(output)[-1] if checkpoints(output) else None
     if last and Progress.load(last).finished:
@@ -201,10 +203,16 @@ def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size:
 
     Sentences are taken ``batch_size`` at a time, so that endless input works; ``task`` is checked before the first.
     """
+    return (one.tags for one in tag(run, sentences, task, batch_size))
+
+
+def tag(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[Tagged]:
+    """``predict`` with the probability of every word's label; a sentence without words gets an answer without tags."""
     check_key("task", task, run.tasks)
     if isinstance(run.model, TaskModel) and task != run.model.task:
         raise ValueError(f"task must be {run.model.task!r}, for which the run's model is merged, got {task!r}")
-    return _predict(run, iter(sentences), run.tasks.index(task), batch_size)
+    task_id = run.tasks.index(task)
+    return tag_sentences(run.model, run.formulation, task_id, sentences, batch_size, generate=run.generates)
 
 
 def for_task(run: Run, task: str) -> Run:
@@ -213,18 +221,6 @@ def for_task(run: Run, task: str) -> Run:
     if not isinstance(run.model, HyperLoaderModel):
         return run
     return dataclasses.replace(run, model=run.model.eval().merge(task, inplace=True))
-
-
-def _predict(run: Run, sentences: Iterator, task_id: int, batch_size: int) -> Iterator[list[str]]:
-    device = next(run.model.parameters()).device
-    blind = {"use_tags": False} if run.generates else {}
-    while batch := list(itertools.islice(sentences, batch_size)):
-        examples = []
-        for number, words in enumerate(batch):
-            sentence = Sentence(tuple(words), ("O",) * len(words))
-            examples += run.formulation.encode(task_id, sentence, number, **blind)
-        rows = predict_examples(run.model, run.formulation, examples, batch_size, generate=run.generates, device=device)
-        yield from run.formulation.decode(examples, rows)
 
 
 def _check_output(config: RunConfig, output: Path, resume: bool) -> dict | None:

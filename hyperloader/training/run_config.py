@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task, load_tasks
 from hyperloader.data.yaml_text import load
@@ -87,8 +88,12 @@ class RunConfig:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "RunConfig":
-        """Read a YAML file; task paths in it are relative to its folder, ``output`` to the working directory. A
-        backbone that is a folder is looked for there first, then in the working directory.
+        """Read a YAML file. Every path in it is relative to its folder: ``backbone`` and ``dataset`` where they name a
+        folder, ``tasks``, ``path`` and ``output``; ``~`` and environment variables are filled in.
+
+        What is not there but in the working directory, where earlier versions looked, is taken from there with a
+        warning: a backbone, a data set, an output that holds a run. In the ``config.yaml`` that a run has saved,
+        ``output`` is the folder that the file lies in.
 
         Raises:
             ValueError: with the file's name; an unknown key comes with the nearest valid one.
@@ -103,11 +108,13 @@ class RunConfig:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
             raise ValueError(f"{path}{line}: no YAML: {getattr(error, 'problem', None) or error}") from error
+        if isinstance(values, Mapping) and path.name == "config.yaml" and (path.parent / "labels.json").is_file():
+            values = {**values, "output": "."}
         return cls.from_dict(values, source=str(path), folder=path.parent)
 
     @classmethod
     def from_dict(cls, values: Mapping, source: str = "config", folder: str | Path = ".") -> "RunConfig":
-        """The run that ``values`` describe; messages start with ``source``, task paths are relative to ``folder``."""
+        """The run that ``values`` describe; messages start with ``source``, paths are relative to ``folder``."""
         try:
             if not isinstance(values, Mapping):
                 raise ValueError(f"must hold a mapping, got {values!r:.80}")
@@ -117,8 +124,8 @@ class RunConfig:
             for key in ("backbone", "tasks", "output"):
                 if key not in values:
                     raise ValueError(f"{key} must be given, got none")
-            given = {"backbone": _backbone(values["backbone"], Path(folder))}
-            return cls(**{**values, **given, "tasks": _absolute(values["tasks"], Path(folder))})
+            paths = {"backbone": _backbone, "tasks": _absolute, "output": _output}
+            return cls(**{**values, **{key: resolve(values[key], Path(folder)) for key, resolve in paths.items()}})
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 
@@ -127,7 +134,7 @@ class RunConfig:
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:
-        """``to_dict`` as text that ``from_yaml`` reads, in any folder."""
+        """``to_dict`` as text that ``from_yaml`` reads; in any folder if the paths are absolute."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     def load_tasks(self) -> list[Task]:
@@ -152,17 +159,27 @@ class RunConfig:
 
 def _backbone(name, folder: Path):
     """``name``, or the folder that it names as a path that holds in every directory."""
-    if isinstance(name, str) and name and name != "minilm" and not name.startswith("~"):
-        for path in (folder / name, Path(name)):
-            if path.is_dir():
-                return str(path.resolve())
-    return name
+    if not isinstance(name, str) or not name or name == "minilm" or name.startswith("~"):
+        return name
+    return existing("backbone", name, folder) or (from_folder(name, folder) if name.startswith(".") else name)
+
+
+def _output(name, folder: Path):
+    """The folder of the run as an absolute path; one that an earlier version has begun in the working directory is
+    gone on with there."""
+    if not isinstance(name, str) or not name:
+        return name
+    output, earlier = Path(from_folder(name, folder)), Path(from_folder(name, Path()))
+    if earlier != output and (earlier / "config.yaml").is_file() and not (output / "config.yaml").is_file():
+        warn_of_working_directory("output", name, earlier, folder)
+        return str(earlier)
+    return str(output)
 
 
 def _absolute(tasks, folder: Path):
     """Task paths that do not depend on ``folder``; paths that start with an environment variable stay as they are."""
     if isinstance(tasks, str):
-        return str((folder / Path(tasks).expanduser()).resolve())
+        return str(Path(from_folder(tasks, folder)).resolve())
     if not isinstance(tasks, list):
         return tasks
 
@@ -170,10 +187,13 @@ def _absolute(tasks, folder: Path):
         if not isinstance(task, Mapping):
             return task
         path, dataset = task.get("path"), task.get("dataset")
-        if isinstance(path, str) and not path.startswith(("$", "~")):
+        if isinstance(path, str) and not starts_elsewhere(path):
             return {**task, "path": str((folder / path).resolve())}
-        if isinstance(dataset, str) and dataset.startswith("."):
-            return {**task, "dataset": str((folder / dataset).resolve())}
+        if isinstance(dataset, str) and dataset and not starts_elsewhere(dataset):
+            local = existing("dataset", dataset, folder)
+            if local is None and dataset.startswith("."):
+                local = from_folder(dataset, folder)
+            return {**task, "dataset": local or dataset}
         return task
 
     return [resolved(task) for task in tasks]
@@ -182,8 +202,10 @@ def _absolute(tasks, folder: Path):
 def _expanded(task):
     """``task`` with the variables of its path filled in; a variable's own relative path starts at the working
     directory. One that is not set is left for the reader of the task file, which says so."""
-    path = task.get("path") if isinstance(task, Mapping) else None
-    if not isinstance(path, str) or not path.startswith(("$", "~")):
+    if not isinstance(task, Mapping):
         return task
-    filled = os.path.expandvars(os.path.expanduser(path))
-    return task if "$" in filled else {**task, "path": os.path.abspath(filled)}
+    given = {key: task[key] for key in ("path", "dataset") if isinstance(task.get(key), str)}
+    filled = {
+        key: os.path.expandvars(os.path.expanduser(path)) for key, path in given.items() if starts_elsewhere(path)
+    }
+    return {**task, **{key: os.path.abspath(path) for key, path in filled.items() if "$" not in path}}

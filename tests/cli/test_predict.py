@@ -9,8 +9,11 @@ import threading
 
 import pytest
 
-from hyperloader.cli.predict import read
+from hyperloader.cli.arriving import LONGEST
+from hyperloader.cli.inputs import read
 from hyperloader.data import check_bio
+from hyperloader.data.bio import spans
+from hyperloader.data.word_rule import split_at_spaces
 
 SENTENCES = ("play silver river by carlos", "add midnight garden", "wake me up at six")
 
@@ -38,15 +41,175 @@ def test_files_in_and_out(call, run_folder, tmp_path):
     result = call("predict", run_folder, source, "--task", "calendar", "--output", target)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    assert [one["tokens"] for one in answers(target.read_text(encoding="utf-8"))] == [["play", "müsic"], ["play", "on"]]
+    found = answers(target.read_text(encoding="utf-8"))
+    assert [one["tokens"] for one in found] == [["play", "müsic"], [], ["play", "on"]]
 
 
-def test_tags_in_the_input_are_no_help(call, run_folder):
-    line = json.dumps({"tokens": ["play", "rain"], "tags": ["O", "B-song"]})
+@pytest.mark.parametrize(
+    "tags", [["O", "B-song"], ["O", "S-song"], ["I-song", "I-artist"], [0, 1], ["O"], None, "no tags"]
+)
+def test_tags_in_the_input_are_no_help_whatever_they_are(call, run_folder, tags):
+    line = json.dumps({"tokens": ["play", "rain"], "tags": tags})
     bare = json.dumps({"tokens": ["play", "rain"]})
     result = call("predict", run_folder, "--task", "music", input=f"{line}\n{bare}\n")
     first, second = answers(result.stdout)
+    assert first.pop("line") == 1
+    assert second.pop("line") == 2
+    assert first.pop("input", {"tags": first["tags"]}) == {"tags": tags}
     assert first == second
+
+
+def test_an_answer_keeps_the_link_to_its_input(call, run_folder, tmp_path):
+    records = [
+        {"id": "a7", "tokens": ["play", "silver", "river"], "meta": {"page": 3}, "line": 99, "input": "kept"},
+        {"tokens": [], "id": "empty"},
+        {"text": "play  it, now", "tokens": ["play", "it", ",", "now"]},
+        {"text": "another text", "tokens": ["play", "it"]},
+        {"text": "wake me  up!", "label": [[0, 4, "x"]]},
+    ]
+    lines = [json.dumps(one) for one in records]
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join([lines[0], "", *lines[1:]]) + "\n")
+    result = call("predict", run_folder, source, "--task", "music")
+    assert result.exit_code == 0, result.output
+    first, blank, empty, aligned, other, text = answers(result.stdout)
+    assert [one["line"] for one in (first, blank, empty, aligned, other, text)] == [1, 2, 3, 4, 5, 6]
+    assert (first["id"], first["meta"], first["task"]) == ("a7", {"page": 3}, "music")
+    assert first["input"] == {"line": 99, "input": "kept"}
+    assert first["text"] == "play silver river"
+    for one in (blank, empty):
+        assert (one["tokens"], one["tags"], one["spans"], one["offsets"]) == ([], [], [], [])
+    assert empty["id"] == "empty"
+    assert (aligned["text"], aligned["offsets"]) == ("play  it, now", [[0, 4], [6, 8], [8, 9], [10, 13]])
+    assert "input" not in aligned
+    assert (other["text"], other["input"]) == ("play it", {"text": "another text"})
+    assert text["text"] == "wake me  up!"
+    assert text["tokens"] == ["wake", "me", "up", "!"]
+    assert text["offsets"] == [[0, 4], [5, 7], [9, 11], [11, 12]]
+    assert text["label"] == [[0, 4, "x"]]
+
+
+def test_spans_have_characters_and_a_score(call, run_folder, monkeypatch):
+    from hyperloader.training.tagging import Tagged
+
+    def tag(run, sentences, task, batch_size):
+        for words in sentences:
+            yield Tagged(["O", "B-song", "I-song", "B-artist"][: len(words)], [0.9, 0.8, 0.5, 0.7][: len(words)])
+
+    monkeypatch.setattr("hyperloader.training.run.tag", tag)
+    (found,) = answers(call("predict", run_folder, "--task", "music", input="play  silver\triver omar \n").stdout)
+    assert found["text"] == "play  silver\triver omar "
+    assert found["offsets"] == [[0, 4], [6, 12], [13, 18], [19, 23]]
+    assert found["spans"] == [
+        {"label": "song", "start": 6, "end": 18, "text": "silver\triver", "score": round(0.4**0.5, 4)},
+        {"label": "artist", "start": 19, "end": 23, "text": "omar", "score": 0.7},
+    ]
+
+
+def test_the_spans_are_those_of_the_tags(call, run_folder):
+    for one in answers(call("predict", run_folder, "--task", "music", input="\n".join(SENTENCES)).stdout):
+        assert [span["label"] for span in one["spans"]] == [label for label, _, _ in spans(one["tags"])]
+        for span in one["spans"]:
+            assert span["text"] == one["text"][span["start"] : span["end"]]
+            assert 0 < span["score"] <= 1
+
+
+COLUMNS = "play S-x\nit O\n\nstop U-y\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "lines"),
+    [
+        ("in.conll", COLUMNS, [], [1, 4]),
+        ("in.iob2", "-DOCSTART- O\n\n" + COLUMNS, [], [3, 6]),
+        ("in.conll", "play\nit\n\nstop\n", [], [1, 4]),
+        ("in.csv", 'tokens,tags\nplay it,nonsense\n"stop",\n', [], [2, 3]),
+        ("in.csv", "sentence,token\n1,play\n1,it\n2,stop\n", [], [2, 4]),
+        ("in.json", '[\n{"tokens": ["play", "it"]},\n{"tokens": ["stop"]}]', [], [2, 3]),
+        ("in.txt", COLUMNS, ["--format", "conll"], [1, 4]),
+        ("in.txt", "play it\r\rstop", [], [1, 2, 3]),
+        ("in.txt", "\ufeffplay\u00a0it\n\ufeffstop\n", [], [1, 2]),
+    ],
+)
+def test_what_train_reads_is_read(call, run_folder, tmp_path, name, content, words, lines):
+    source = tmp_path / name
+    source.write_bytes(content.encode())
+    result = call("predict", run_folder, source, "--task", "music", *words)
+    assert result.exit_code == 0, result.output
+    found = answers(result.stdout)
+    assert [one["line"] for one in found] == lines
+    assert [one["tokens"] for one in found if one["tokens"]] == [["play", "it"], ["stop"]]
+
+
+def test_columns_from_standard_input(call, run_folder):
+    found = answers(call("predict", run_folder, "--task", "music", "--format", "conll", input=COLUMNS).stdout)
+    assert [one["tokens"] for one in found] == [["play", "it"], ["stop"]]
+
+
+def test_columns_that_are_read_as_text_are_said(call, run_folder):
+    result = call("predict", run_folder, "--task", "music", input="play O\nrain B-song\n")
+    assert "--format conll" in result.stderr
+    assert "--format conll" not in call("predict", run_folder, "--task", "music", input="play on\nplay it\n").stderr
+
+
+def test_words_are_parted_from_punctuation_on_demand(call, run_folder):
+    text = "Play it, now!\n"
+
+    def tokens(*words, line=text):
+        (found,) = answers(call("predict", run_folder, "--task", "music", *words, input=line).stdout)
+        assert found["tokens"] == [found["text"][start:end] for start, end in found["offsets"]]
+        return found["tokens"]
+
+    parted = ["Play", "it", ",", "now", "!"]
+    assert tokens() == tokens("--tokenize", "spaces") == ["Play", "it,", "now!"]
+    assert tokens("--tokenize", "words") == parted
+    as_json = json.dumps({"text": "Play it, now!"})
+    assert tokens(line=as_json) == tokens("--tokenize", "words", line=as_json) == parted
+    assert tokens("--tokenize", "spaces", line=as_json) == ["Play", "it,", "now!"]
+
+
+def test_the_rule_of_an_earlier_run_comes_from_its_data(call, fails, run_folder, config_file):
+    kept = (run_folder / "words.json").read_bytes()
+    (run_folder / "words.json").unlink()
+    words = ["predict", run_folder, "--task", "music", "--tokenize", "words"]
+    data = config_file.parent / "data"
+    try:
+        (found,) = answers(call(*words, input="stop!").stdout)
+        assert found["tokens"] == ["stop", "!"]
+        data.rename(data.with_name("away"))
+        assert "--tokenize spaces" in fails(*words, input="stop!")
+        (run_folder / "words.json").write_text("{")
+        assert "words.json" in fails(*words, input="stop!")
+    finally:
+        (run_folder / "words.json").write_bytes(kept)
+        if not data.exists():
+            data.with_name("away").rename(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"\xff\xfep\x00l\x00", "UTF-16"),
+        (b"p\x00l\x00", "binary"),
+        (b"\x1f\x8b\x08\x08", "0x8b is not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "0x89 is not UTF-8"),
+        (b"a" * (LONGEST + 70_000), "at most 4 MiB"),
+    ],
+    ids=["utf-16", "zeros", "gzip", "png", "huge"],
+)
+def test_what_is_no_text_is_one_line(fails, run_folder, tmp_path, content, part):
+    for name in ("in.txt", "in.bin"):
+        source = tmp_path / name
+        source.write_bytes(content)
+        line = fails("predict", run_folder, source, "--task", "music")
+        assert line.startswith(f"error: {source}:1: ")
+        assert part in line
+
+
+def test_half_a_surrogate_pair_in_another_key_is_kept(call, run_folder):
+    line = '{"tokens": ["play"], "note": "\\ud800 \u00e9"}'
+    (found,) = answers(call("predict", run_folder, "--task", "music", input=line).stdout)
+    assert found["note"] == "\ud800 \u00e9"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +217,9 @@ def test_tags_in_the_input_are_no_help(call, run_folder):
     [
         (b'{"tokens": ["a"', "invalid JSON"),
         (b'{"words": ["a"]}', "'tokens'"),
-        (b'{"tokens": []}', "empty"),
+        (b'{"tokens": [{"id": 3}]}', "'text'"),
+        (b'{"tokens": 3}', "list of text"),
+        (b'{"text": "\\ud800"}', "surrogate"),
         (b'{"tokens": ["a b"]}', "white space"),
         (b'{"tokens": ["\xff"]}', "0xff is not UTF-8"),
     ],
@@ -77,7 +242,10 @@ def test_what_is_wrong_is_said_before_anything_is_written(fails, run_folder, tmp
     assert "'musik'" in fails("predict", run_folder, source, "--task", "musik", "--output", target)
     assert str(tmp_path) in fails("predict", tmp_path, source, "--task", "music", "--output", target)
     assert "none.txt" in fails("predict", run_folder, tmp_path / "none.txt", "--task", "music", "--output", target)
-    assert "'csv'" in fails("predict", run_folder, source, "--task", "music", "--format", "csv", "--output", target)
+    assert "'cvs'" in fails("predict", run_folder, source, "--task", "music", "--format", "cvs", "--output", target)
+    assert "'word'" in fails("predict", run_folder, source, "--task", "music", "--tokenize", "word", "--output", target)
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    assert "bad.csv:1" in fails("predict", run_folder, tmp_path / "bad.csv", "--task", "music", "--output", target)
     assert target.read_text() == "kept"
     assert "another file" in fails("predict", run_folder, source, "--task", "music", "--output", source)
     assert source.read_text() == "play on\n"
@@ -94,17 +262,23 @@ class Pipe:
         return self.writes.pop(0) if self.writes else b""
 
 
+def taken(pipe: Pipe, name: str, format: str) -> list:
+    """The words and faults of every batch that comes without waiting."""
+    batches = read(pipe, name, format, split_at_spaces, split_at_spaces)
+    return [([one.tokens for one in found], fault) for found, fault in batches]
+
+
 def test_lines_are_taken_as_they_arrive_however_they_are_cut():
-    pipe = Pipe(b"a b\nc", b" d\ne\n", b"", b"never")
-    found = list(read(pipe, "<stdin>", "text"))
-    assert found == [([("a", "b")], None), ([("c", "d"), ("e",)], None)]
+    pipe = Pipe(b"a b\nc", b" d\r", b"\ne\rf\n", b"", b"never")
+    assert taken(pipe, "<stdin>", "text") == [([["a", "b"]], None), ([["c", "d"], ["e"], ["f"]], None)]
+    assert taken(Pipe(b"a\r", b"b\r"), "<stdin>", "text") == [([["a"]], None), ([["b"]], None)]
 
 
 def test_the_first_line_tells_the_format():
-    assert next(read(Pipe(b'\n {"tokens": ["a"]}\n'), "<stdin>", "auto"))[0] == [("a",)]
-    assert next(read(Pipe(b'a {"tokens"\n'), "<stdin>", "auto"))[0] == [("a", '{"tokens"')]
-    assert next(read(Pipe(b"{a\n"), "<stdin>", "text"))[0] == [("{a",)]
-    assert next(read(Pipe(b"a\n"), "x.jsonl", "auto"))[1] is not None
+    assert taken(Pipe(b'\n {"tokens": ["a"]}\n'), "<stdin>", "auto")[0][0] == [[], ["a"]]
+    assert taken(Pipe(b'a {"tokens"\n'), "<stdin>", "auto")[0][0] == [["a", '{"tokens"']]
+    assert taken(Pipe(b"{a\n"), "<stdin>", "text")[0][0] == [["{a"]]
+    assert taken(Pipe(b"a\n"), "x.jsonl", "auto")[0][1] is not None
 
 
 def test_answers_appear_while_input_is_still_being_written(run_folder):

@@ -1,5 +1,7 @@
+import dataclasses
 import itertools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ def test_every_method_trains_and_scores_the_same_when_it_is_loaded(settings, met
     config = settings(method=method)
     metrics = train(config, progress=False)
     names = {path.name for path in Path(config.output).iterdir()}
-    assert names == {"config.yaml", "labels.json", "metrics.json", "best", "checkpoint-6"}
+    assert names == {"config.yaml", "labels.json", "words.json", "metrics.json", "best", "checkpoint-6"}
     assert json.loads((Path(config.output) / "metrics.json").read_text()) == metrics
     assert evaluate(config.output, "test") == metrics["test"]
     assert evaluate(config.output, "validation") == metrics["validation"]
@@ -227,3 +229,18 @@ def test_output_holds_a_config_that_can_be_read(settings):
     config = settings(method="full")
     train(config, progress=False)
     assert RunConfig.from_yaml(Path(config.output) / "config.yaml") == config
+
+
+def test_a_run_holds_wherever_it_is_moved(settings, data, bert, monkeypatch, tmp_path):
+    (tmp_path / "first").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    paths = {"backbone": os.path.relpath(bert), "tasks": os.path.relpath(data / "tasks.yaml"), "output": "run"}
+    config = dataclasses.replace(settings(method="full"), **paths)
+    metrics = train(config, progress=False)
+    (tmp_path / "first" / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    assert evaluate(tmp_path / "moved") == metrics["test"]
+    (tmp_path / "moved" / "metrics.json").unlink()
+    resumed = RunConfig.from_yaml(tmp_path / "moved" / "config.yaml")
+    assert train(resumed, resume=True, progress=False)["test"] == metrics["test"]
+    assert not (tmp_path / "first" / "run").exists()

@@ -14,7 +14,8 @@ def test_yaml_and_back(tmp_path):
     )
     config = RunConfig.from_yaml(path)
     assert config.tasks == str(tmp_path / "sub" / "tasks.yaml")
-    assert (config.output, config.head, config.preset) == ("runs/one", "token-classification", "default")
+    assert config.output == str(tmp_path / "runs" / "one")
+    assert (config.head, config.preset) == ("token-classification", "default")
     assert (config.options.learning_rate, config.options.steps) == (1e-3, 5)
     (tmp_path / "other").mkdir()
     again = tmp_path / "other" / "config.yaml"
@@ -111,10 +112,79 @@ def test_a_variable_with_a_relative_path_starts_at_the_working_directory(data, m
         config.load_tasks()
 
 
-def test_a_local_data_set_is_relative_to_the_file(tmp_path):
-    tasks = [{"name": "saved", "dataset": "./saved"}, {"name": "hub", "dataset": "conll2003"}]
-    config = RunConfig.from_dict(BASE | {"tasks": tasks}, folder=tmp_path)
-    assert [task["dataset"] for task in config.tasks] == [str(tmp_path / "saved"), "conll2003"]
+def test_a_data_set_that_is_a_folder_is_relative_to_the_file(tmp_path, monkeypatch):
+    (tmp_path / "beside" / "saved").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    names = ("saved", "./none", "conll2003", "$SOME/data", "~/data")
+    tasks = [{"name": name, "dataset": name} for name in names]
+    config = RunConfig.from_dict(BASE | {"tasks": tasks}, folder="beside")
+    beside = tmp_path / "beside"
+    assert [task["dataset"] for task in config.tasks] == [str(beside / "saved"), str(beside / "none"), *names[2:]]
+
+
+def test_a_data_set_beside_the_file_is_read_from_any_working_directory(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("hyperloader.data.tasks.hub_records", lambda dataset, *_, **__: seen.append(dataset) or 1 / 0)
+    (tmp_path / "beside" / "saved").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "beside" / "tasks.yaml").write_text("tasks: [{name: one, dataset: saved}]")
+    monkeypatch.chdir(tmp_path / "here")
+    for tasks in ("tasks.yaml", [{"name": "one", "dataset": "saved"}]):
+        with pytest.raises(ZeroDivisionError):
+            RunConfig.from_dict(BASE | {"tasks": tasks}, folder="../beside").load_tasks()
+    assert seen == [str(tmp_path / "beside" / "saved")] * 2
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_data_set_in_the_working_directory_is_said(tmp_path, monkeypatch, caplog, inline):
+    seen = []
+    monkeypatch.setattr("hyperloader.data.tasks.hub_records", lambda dataset, *_, **__: seen.append(dataset) or 1 / 0)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "beside" / "tasks.yaml").write_text("tasks: [{name: one, dataset: saved}]")
+    monkeypatch.chdir(tmp_path)
+    tasks = [{"name": "one", "dataset": "saved"}] if inline else "tasks.yaml"
+    with pytest.raises(ZeroDivisionError):
+        RunConfig.from_dict(BASE | {"tasks": tasks}, folder="beside").load_tasks()
+    assert seen == [str(tmp_path / "saved")]
+    (line,) = caplog.messages
+    assert "working directory" in line
+    assert "write dataset: ../saved" in line
+
+
+def test_an_output_that_an_earlier_version_began_in_the_working_directory_goes_on_there(tmp_path, monkeypatch, caplog):
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def output(name="runs/one"):
+        return RunConfig.from_dict(BASE | {"output": name}, folder="beside").output
+
+    assert output() == str(tmp_path / "beside" / "runs" / "one")
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    assert output() == str(tmp_path / "beside" / "runs" / "one")
+    assert not caplog.messages
+    (tmp_path / "runs" / "one" / "config.yaml").write_text("")
+    assert output() == str(tmp_path / "runs" / "one")
+    (line,) = caplog.messages
+    assert "write output: ../runs/one" in line
+
+
+def test_variables_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_FOLDER", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = RunConfig.from_dict(BASE | {"output": "${SOME_FOLDER}/run", "tasks": "~/tasks.yaml"})
+    assert (config.output, config.tasks) == (str(tmp_path / "run"), str(tmp_path / "home" / "tasks.yaml"))
+    with pytest.raises(ValueError, match="config: the environment variable 'NO_SUCH' is not set"):
+        RunConfig.from_dict(BASE | {"output": "$NO_SUCH/run"})
+
+
+def test_the_file_that_a_run_has_saved_stands_for_its_folder(tmp_path):
+    (tmp_path / "moved").mkdir()
+    saved = tmp_path / "moved" / "config.yaml"
+    saved.write_text("backbone: minilm\ntasks: tasks.yaml\noutput: runs/one\n")
+    assert RunConfig.from_yaml(saved).output == str(tmp_path / "moved" / "runs" / "one")
+    (tmp_path / "moved" / "labels.json").write_text("{}")
+    assert RunConfig.from_yaml(saved).output == str(tmp_path / "moved")
 
 
 def test_presets_choose_the_model_where_the_run_does_not():
@@ -127,7 +197,7 @@ def test_presets_choose_the_model_where_the_run_does_not():
     assert options(method="full") == options(method="lora") == {}
 
 
-def test_a_backbone_that_is_a_folder_holds_in_every_directory(tmp_path, monkeypatch):
+def test_a_backbone_that_is_a_folder_holds_in_every_directory(tmp_path, monkeypatch, caplog):
     for folder in ("beside/own", "here/other", "here/minilm"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
@@ -137,6 +207,9 @@ def test_a_backbone_that_is_a_folder_holds_in_every_directory(tmp_path, monkeypa
         return RunConfig.from_dict(values, folder=tmp_path / "beside").backbone
 
     assert backbone("own") == str(tmp_path / "beside" / "own")
+    assert not caplog.messages
     assert backbone("other") == str(tmp_path / "here" / "other")
+    assert "write backbone: ../here/other" in caplog.messages[0]
+    assert backbone("./none") == str(tmp_path / "beside" / "none")
     for name in ("minilm", "t5-base", "~/t5"):
         assert backbone(name) == name

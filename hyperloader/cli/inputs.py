@@ -1,0 +1,163 @@
+"""What `predict` reads: a line of text, a JSON object, or a sentence of any file that `train` reads."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from hyperloader.cli.arriving import arriving_lines, decoded
+from hyperloader.data.json_files import objects_of_array, parse_object
+from hyperloader.data.readers import READERS, read_file, reader_of
+from hyperloader.data.records import Reading, Record
+from hyperloader.data.schemes import parse_tag
+from hyperloader.data.sentence import DataError, check_words
+from hyperloader.data.spans_in_text import given_words, text_of
+
+FORMATS = ("auto", "text", "jsonl", "json", "conll", "csv")
+Split = Callable[[str], list[tuple[int, int]]]
+Batch = tuple[list["Input"], DataError | None]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One sentence to be tagged.
+
+    line: where it starts in its file, from 1. text: as given; of words alone, these joined by spaces. offsets: first
+    character and character after the last of every word of `text`. given: the keys of a JSON object.
+    """
+
+    line: int
+    text: str
+    offsets: list[tuple[int, int]]
+    given: Mapping = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The words."""
+        return [self.text[start:end] for start, end in self.offsets]
+
+
+def read(source: BinaryIO, name: str, format: str, split_plain: Split, split_running: Split) -> Iterator[Batch]:
+    """The sentences of a file or a stream.
+
+    Text and JSONL come as they arrive, as many sentences at a time as are there without waiting for more. Files of
+    other formats are read as a whole, now: a fault in one of them is raised.
+
+    Args:
+        source: bytes.
+        name: a path, or what stands in messages.
+        format: one of `FORMATS`; `auto` goes by the name, and else by the first line: JSONL or plain text. A `.txt` is
+            plain text.
+        split_plain: the words of a line of plain text.
+        split_running: the words of a JSON object's `text` that comes without words.
+
+    Yields:
+        Sentences, and what is wrong with the line after them, which is the last that is read.
+    """
+    suffix = Path(name).suffix.lower()
+    if format == "auto" and suffix != ".txt":
+        if suffix in (".json", ".jsonl"):
+            format = suffix[1:]
+        elif reader_of(Path(name)) is not None:
+            read = read_file(name, labelled=False)
+            return iter([(_of_records(read.records, read.notes), None)])
+    if format == "json":
+        text = "\n".join(decoded(line, f"{name}:{number}") for number, line in enumerate(_lines(source), 1))
+        return iter([([of_object(one, line, name, split_running) for line, one in objects_of_array(text, name)], None)])
+    if format in ("conll", "csv"):
+        text = "\n".join(decoded(line, f"{name}:{number}") for number, line in enumerate(_lines(source), 1))
+        how = Reading(labelled=False)
+        return iter([(_of_records(list(READERS[f".{format}"](text, name, how)), how.notes), None)])
+    return _as_they_arrive(source, name, format, split_plain, split_running)
+
+
+def _lines(source: BinaryIO) -> Iterator[bytes]:
+    for _, lines in arriving_lines(source):
+        yield from lines
+
+
+def _of_records(records: Iterable[Record], notes: Iterable[str]) -> list[Input]:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return [of_words(record.tokens, record.line) for record in records]
+
+
+def _as_they_arrive(source: BinaryIO, name: str, format: str, plain: Split, running: Split) -> Iterator[Batch]:
+    looked = format != "auto"
+    for first, lines in arriving_lines(source):
+        found: list[Input] = []
+        texts: list[str] = []
+        for number, line in enumerate(lines, first):
+            try:
+                text = decoded(line, f"{name}:{number}")
+                if format == "auto" and text.strip():
+                    format = "jsonl" if text.lstrip().startswith("{") else "text"
+                if format == "jsonl" and text.strip():
+                    found.append(of_object(parse_object(text, f"{name}:{number}"), number, name, running))
+                else:
+                    texts.append(text)
+                    found.append(Input(number, text, plain(text)))
+            except DataError as error:
+                yield found, error
+                return
+        if not looked and format == "text":
+            looked = True
+            if _are_columns(texts):
+                print(f"warning: {name}: looks like columns of words and tags; if so: --format conll", file=sys.stderr)
+        yield found, None
+
+
+def _are_columns(lines: list[str]) -> bool:
+    rows = [line.split() for line in lines if line.strip()]
+    tags = [row[-1] for row in rows]
+    return (
+        len({len(row) for row in rows}) == 1 and len(rows[0]) > 1 and all(map(parse_tag, tags)) and set(tags) != {"O"}
+    )
+
+
+def of_words(tokens: Iterable[str], line: int, given: Mapping | None = None) -> Input:
+    """Words, which stand in their text with a space between."""
+    offsets, place = [], 0
+    for token in tokens:
+        offsets.append((place, place + len(token)))
+        place += len(token) + 1
+    return Input(line, " ".join(tokens), offsets, given or {})
+
+
+def of_object(record: dict, line: int, name: str, split: Split) -> Input:
+    """A JSON object with `tokens`, with `text`, or with both. Whatever else it holds is not looked at.
+
+    Raises:
+        DataError: neither, or words that are none.
+    """
+    where = f"{name}:{line}"
+    text, tokens = text_of(record, Reading(labelled=False)), record.get("tokens")
+    if tokens is None and text is None:
+        has = ", ".join(map(repr, record)) or "nothing"
+        raise DataError(f"{where}: the object has no 'tokens' and no 'text', it has {has}; rename or add the key")
+    if tokens is None:
+        found = Input(line, text, split(text), record)
+        if found.tokens:
+            check_words(found.tokens, None, lambda position: where)
+        return found
+    if isinstance(tokens, list) and tokens and isinstance(tokens[0], dict):
+        if text is None:
+            raise DataError(f"{where}: tokens with offsets need the 'text' that they are counted in; add it")
+        return Input(line, text, given_words(record, text, where) or [], record)
+    if tokens != []:
+        check_words(tokens, None, lambda position: where)
+    offsets = None if text is None else _aligned(tokens, text)
+    return of_words(tokens, line, record) if offsets is None else Input(line, text, offsets, record)
+
+
+def _aligned(tokens: list[str], text: str) -> list[tuple[int, int]] | None:
+    """Where the words stand in the text; None unless they are all of it but white space."""
+    offsets, place = [], 0
+    for token in tokens:
+        start = text.find(token, place)
+        if start < 0 or text[place:start].strip():
+            return None
+        place = start + len(token)
+        offsets.append((start, place))
+    return None if text[place:].strip() else offsets
