@@ -38,14 +38,14 @@ class Input:
         return [self.text[start:end] for start, end in self.offsets]
 
 
-def read(source: BinaryIO, name: str, format: str, split_plain: Split, split_running: Split) -> Iterator[Batch]:
+def read(source: BinaryIO | None, name: str, format: str, split_plain: Split, split_running: Split) -> Iterator[Batch]:
     """The sentences of a file or a stream.
 
     Text and JSONL come as they arrive, as many sentences at a time as are there without waiting for more. Files of
     other formats are read as a whole, now: a fault in one of them is raised.
 
     Args:
-        source: bytes.
+        source: bytes; None for a folder, `name`, that `train` reads as a file.
         name: a path, or what stands in messages.
         format: one of `FORMATS`; `auto` goes by the name, and else by the first line: JSONL or plain text. A `.txt` is
             plain text.
@@ -56,10 +56,10 @@ def read(source: BinaryIO, name: str, format: str, split_plain: Split, split_run
         Sentences, and what is wrong with the line after them, which is the last that is read.
     """
     suffix = Path(name).suffix.lower()
-    if format == "auto" and suffix != ".txt":
-        if suffix in (".json", ".jsonl"):
+    if source is None or (format == "auto" and suffix != ".txt"):
+        if source is not None and suffix in (".json", ".jsonl"):
             format = suffix[1:]
-        elif reader_of(Path(name)) is not None:
+        elif source is None or reader_of(Path(name)) is not None:
             read = read_file(name, labelled=False)
             return iter([(_of_records(read.records, read.notes), None)])
     if format == "json":

@@ -14,7 +14,9 @@ TOKENIZE = ("auto", "spaces", "words")
 def predict(
     run_folder: Annotated[Path, typer.Argument(help="Output folder of `hyperloader train`.", metavar="RUN_FOLDER")],
     task: Annotated[str, typer.Option(help="Which of the run's tasks.")],
-    input: Annotated[str, typer.Argument(help="A file, or - for standard input.", metavar="[INPUT|-]")] = "-",
+    input: Annotated[
+        str, typer.Argument(help="A file, a folder with seq.in, or - for standard input.", metavar="[INPUT|-]")
+    ] = "-",
     output: Annotated[Path | None, typer.Option(help="Write to this file and not to standard output.")] = None,
     format: Annotated[
         str,
@@ -52,7 +54,10 @@ def predict(
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     name = "<stdin>" if input == "-" else input
-    with nullcontext(sys.stdin.buffer) if input == "-" else open(input, "rb") as source:
+    given = (
+        nullcontext(sys.stdin.buffer) if input == "-" else nullcontext() if os.path.isdir(input) else open(input, "rb")
+    )
+    with given as source:
         run = load_run(run_folder, decoding)
         check_key("task", task, run.tasks)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 LOCK = ".lock"
 _logger = logging.getLogger("hyperloader")
+_mine: set[str] = set()  # folders of this process, which the system's locks do not keep from itself
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
@@ -50,14 +51,19 @@ def own_folder(path: Path) -> Iterator[RunFolder]:
     Raises:
         RunFolderError: another process has it.
     """
+    real = os.path.realpath(path)
+    if real in _mine:
+        raise RunFolderError(f"{path}: this process trains there already; wait for it or choose another output")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         lock = _locked(path)
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        _mine.add(real)
         try:
             yield RunFolder(path, folder)
         finally:
+            _mine.discard(real)
             os.close(folder)
             with suppress(FileNotFoundError):
                 (path / LOCK).unlink()

@@ -141,6 +141,14 @@ def test_what_train_reads_is_read(call, run_folder, tmp_path, name, content, wor
     assert [one["tokens"] for one in found if one["tokens"]] == [["play", "it"], ["stop"]]
 
 
+def test_a_folder_of_parallel_files(call, fails, run_folder, tmp_path):
+    (tmp_path / "seq.in").write_text("play it\nstop\n")
+    found = answers(call("predict", run_folder, tmp_path, "--task", "music").stdout)
+    assert [(one["line"], one["tokens"]) for one in found] == [(1, ["play", "it"]), (2, ["stop"])]
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in fails("predict", run_folder, tmp_path / "empty", "--task", "music")
+
+
 def test_columns_from_standard_input(call, run_folder):
     found = answers(call("predict", run_folder, "--task", "music", "--format", "conll", input=COLUMNS).stdout)
     assert [one["tokens"] for one in found] == [["play", "it"], ["stop"]]

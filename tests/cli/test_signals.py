@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ENDS = [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
 
 # The command, whose work is: say that it is there, and wait for signals; `slow_end` is what the first one interrupts.
 COMMAND = """
@@ -63,9 +64,7 @@ def run(moment: str, *numbers: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("moment", ["import of torch", "import of typer", "work"])
-@pytest.mark.parametrize(
-    ("number", "word", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
-)
+@pytest.mark.parametrize(("number", "word", "status"), ENDS)
 def test_one_line_and_the_status(moment, number, word, status):
     returned, error = run(moment, number)
     assert (returned, error.strip()) == (status, word)
@@ -89,3 +88,28 @@ def test_a_program_that_imports_the_package_keeps_its_signals():
     )
     environment = {**os.environ, "HYPERLOADER_NATIVE": "none", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "word", "status"), ENDS)
+def test_a_training_ends_with_the_command_that_resumes_it(config_file, tmp_path, number, word, status):
+    command = [sys.executable, "-m", "hyperloader.cli", "train", str(config_file)]
+    command += ["--output", str(tmp_path / "run"), "--set", "training.steps=100000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as process:
+        try:
+            while not process.stdout.readline().startswith("step "):
+                assert process.poll() is None, process.stderr.read()
+            second = subprocess.run(command, capture_output=True, text=True, env=environment)
+            assert second.returncode == 1
+            assert f"another run trains there now (process {process.pid} on " in second.stderr
+            process.send_signal(number)
+            _, error = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == status
+    saved = tmp_path / "run" / "config.yaml"
+    assert error.splitlines()[-1] == f"{word}; resume with: hyperloader train {saved} --resume"
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / ".lock").exists()

@@ -43,6 +43,13 @@ def test_a_second_run_is_refused_and_told_who_has_the_folder(holder, settings, t
     assert not (tmp_path / "run" / ".lock").exists()
 
 
+def test_a_process_does_not_train_twice_in_a_folder(tmp_path):
+    with own_folder(tmp_path / "run"):
+        with pytest.raises(RunFolderError, match="this process trains there already"), own_folder(tmp_path / "run"):
+            pass
+        assert (tmp_path / "run" / ".lock").is_file()
+
+
 def test_only_what_was_made_and_is_empty_is_removed(tmp_path):
     with pytest.raises(KeyError), own_folder(tmp_path / "a" / "b"):
         raise KeyError
