@@ -2,9 +2,9 @@
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -54,10 +54,7 @@ def predict(
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     name = "<stdin>" if input == "-" else input
-    given = (
-        nullcontext(sys.stdin.buffer) if input == "-" else nullcontext() if os.path.isdir(input) else open(input, "rb")
-    )
-    with given as source:
+    with opened(input) as source:
         run = load_run(run_folder, decoding)
         check_key("task", task, run.tasks)
 
@@ -85,3 +82,10 @@ def predict(
                     raise fault
     if output is not None:
         print(f"{output}: {count:,} sentences", file=sys.stderr)
+
+
+def opened(input: str) -> AbstractContextManager[BinaryIO | None]:
+    """The input as bytes; None for a folder."""
+    if input == "-":
+        return nullcontext(sys.stdin.buffer)
+    return nullcontext() if os.path.isdir(input) else open(input, "rb")
