@@ -3,9 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+from hyperloader.training.arguments import wants_tensorboard
 from hyperloader.training.backbone import backbone_path
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.trainer import wants_tensorboard
 
 
 def check_requirements(config: RunConfig) -> None:
