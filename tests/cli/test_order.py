@@ -63,7 +63,7 @@ def test_train_into_a_file(fails, config_file, tmp_path):
     ],
 )
 def test_packages(fails, config_file, tmp_path, options, message, monkeypatch):
-    monkeypatch.setattr("hyperloader.training.trainer.is_tensorboard_available", lambda: False)
+    monkeypatch.setattr("hyperloader.training.arguments.is_tensorboard_available", lambda: False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     values = yaml.safe_load(config_file.read_text()) | {"model": {}, "output": str(tmp_path / "out")}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
