@@ -161,7 +161,7 @@ def _backbone(name, folder: Path):
     """``name``, or the folder that it names as a path that holds in every directory."""
     if not isinstance(name, str) or not name or name == "minilm" or name.startswith("~"):
         return name
-    return existing("backbone", name, folder) or (from_folder(name, folder) if name.startswith(".") else name)
+    return existing("backbone", name, folder) or name
 
 
 def _output(name, folder: Path):
