@@ -18,9 +18,11 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(sysconfig.get_path("purelib"))
-OPERATORS = ("generate", "adapter", "lora_linear")
+OPERATORS = ("condition", "generate", "adapter", "lora_linears")
 CHECK = f"""
 import json, warnings
 warnings.simplefilter("ignore")
@@ -76,6 +78,7 @@ def check(python, native=True):
     return Path(file), [Path(folder) for folder in kernels]
 
 
+@needs_compiler
 def test_sdist_and_the_wheel_built_from_it(source, python, tmp_path):
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", tmp_path / "dist", source)
     (sdist,) = (tmp_path / "dist").glob("hyperloader-*.tar.gz")
@@ -102,12 +105,14 @@ def test_sdist_and_the_wheel_built_from_it(source, python, tmp_path):
     assert kernels == [file.parent / "kernels"]
 
 
+@needs_compiler
 def test_isolated_build_uses_the_torch_that_is_there(source, python):
     log = install(python, source, HYPERLOADER_NATIVE="cpu")
     assert "Collecting torch" not in log
     check(python)
 
 
+@needs_compiler
 @pytest.mark.parametrize("mode", ["lenient", "strict", "compat"])
 def test_editable(source, python, mode):
     """The folder `kernels` at the top comes onto the search path, and must not hide another package of that name."""

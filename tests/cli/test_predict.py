@@ -301,9 +301,9 @@ def test_answers_appear_while_input_is_still_being_written(run_folder):
             for sentence in SENTENCES:
                 process.stdin.write(sentence.encode() + b"\n")
                 process.stdin.flush()
-                assert json.loads(lines.get(timeout=120))["tokens"] == sentence.split()
+                assert json.loads(lines.get(timeout=300))["tokens"] == sentence.split()
             process.stdin.close()
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=300) == 0
         finally:
             process.kill()
 
@@ -317,4 +317,4 @@ def test_a_reader_that_leaves_is_no_error(run_folder, tmp_path):
         assert process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=300) == 1

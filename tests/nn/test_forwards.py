@@ -37,8 +37,8 @@ def test_a_change_waits_for_forwards_and_later_forwards_wait_for_it():
             events.append("inner")
         assert events == ["inner"]
         leave.set()
-    changer.join(5)
-    late.join(5)
+    changer.join(60)
+    late.join(60)
     assert events == ["inner", "changed", "forward"]
 
 
