@@ -12,7 +12,6 @@ from hyperloader.validation import (
     check_positive,
     check_switch,
     check_whole,
-    did_you_mean,  # noqa: F401  # where it was before
     nearest,
     shown,
 )
