@@ -51,7 +51,8 @@ def named(model):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_logits_loss_and_gradients(model, expected, attention):
-    model.backbone.set_attn_implementation(attention)
+    for part in (model.backbone, model.backbone.encoder, model.backbone.decoder):
+        part.set_attn_implementation(attention)
     for task, wanted in expected["tasks"].items():
         model.zero_grad()
         outputs = model(task=task, labels=expected["labels"], **inputs(expected))

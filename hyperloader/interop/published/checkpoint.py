@@ -17,7 +17,6 @@ from hyperloader.model import HyperLoaderModel
 
 FILE = "pytorch_model.bin"
 _UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
-
 _TRAINED_TASKS = "task_embedding_controller.task_hyper_net."
 
 Shapes = dict[str, torch.Size]
