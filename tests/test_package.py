@@ -14,6 +14,7 @@ PACKAGE = ROOT / "hyperloader"
 # A part of hyperloader and those it may import, besides itself and the leaves.
 MAY_IMPORT = {
     "validation": set(),
+    "signals": set(),
     "json_file": {"validation"},
     "config": {"validation", "json_file"},
     "checkpoints": {"validation", "json_file", "nn"},
