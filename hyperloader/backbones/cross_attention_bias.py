@@ -130,7 +130,7 @@ def _check_implementation(attention: nn.Module) -> None:
     if found not in _IMPLEMENTATIONS:
         raise ValueError(
             f"attn_implementation must be {' or '.join(_IMPLEMENTATIONS)} for a T5 with a bias of its cross-attention, "
-            f"got {found!r}: call set_attn_implementation('sdpa')"
+            f"got {found!r}: call set_attn_implementation('sdpa') of its decoder"
         )
 
 
