@@ -36,6 +36,11 @@ def inside(name):
     return model
 
 
+def same(states, others):
+    assert states.keys() == others.keys()
+    return all(torch.equal(state, others[key]) for key, state in states.items())
+
+
 @torch.no_grad()
 def logits(model, name, **which):
     batch = make_batch(name)
@@ -51,37 +56,31 @@ def test_saves_what_a_plain_backbone_would(make, name, tmp_path):
     assert model.trainable_state().keys() == plain.trainable_state().keys()
     if make is not inside:
         assert model.state_dict().keys() == plain.state_dict().keys()
-    expected = logits(model, name, task="a")
     model.save_pretrained(tmp_path)
     for backbone in (tiny.make(name), compiled(tiny.make(name))):
         loaded = HyperLoaderModel.from_pretrained(tmp_path, backbone)
-        torch.testing.assert_close(logits(loaded, name, task="a"), expected, rtol=1e-5, atol=1e-6)
+        assert same(loaded.trainable_state(), model.trainable_state())
         assert loaded.detach() is backbone
 
 
-@pytest.mark.parametrize("make", [before, after])
-def test_the_forward_is_the_compiled_one(make):
-    model, calls = make("bert"), []
+def test_the_forward_is_the_compiled_one():
+    model, graphs = make_model("bert", torch.float32), []
+    expected = logits(model, "bert", task="a")
 
     def backend(graph, _):
-        calls.append(graph)
+        graphs.append(graph)
         return graph.forward
 
-    torch._dynamo.reset()
     model.backbone = torch.compile(model.backbone, backend=backend)
-    logits(model, "bert", task="a")
-    assert calls
+    torch.testing.assert_close(logits(model, "bert", task="a"), expected)
+    assert graphs
 
 
-def test_copies_are_of_one_piece():
+def test_a_copy_has_a_backbone_of_its_own():
     model = after("bert")
     other = copy.deepcopy(model)
-    expected = logits(model, "bert", task="a")
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.zero_()
-    assert not logits(other, "bert", task="a").any(), "a copy runs its own backbone"
-    assert torch.equal(logits(model, "bert", task="a"), expected)
+    assert other._compiled is not model._compiled
+    assert other._compiled._orig_mod is other.backbone is not model.backbone
 
 
 def test_merged_models_save_the_plain_names(tmp_path):
@@ -89,6 +88,6 @@ def test_merged_models_save_the_plain_names(tmp_path):
     merged = model.merge("a")
     merged.backbone = compiled(merged.backbone)
     merged.save_pretrained(tmp_path)
-    torch.testing.assert_close(logits(TaskModel.from_pretrained(tmp_path), "bert"), logits(merged, "bert"))
+    assert same(TaskModel.from_pretrained(tmp_path).state_dict(), merged.state_dict())
     model.merge("a", inplace=True)
     model.unmerge()
