@@ -74,6 +74,26 @@ def test_float64_is_kept(tmp_path):
     check_dtypes(loaded.half(), torch.float16)
 
 
+@each_half
+@each_kind
+def test_gradient_checkpointing_changes_nothing(name, dtype):
+    gradients = []
+    for checkpointing in (False, True):
+        model = attach(name, dtype).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(**make_batch(name), task_ids=TASK_IDS).loss.backward()
+        gradients.append([model.backbone.get_parameter(norm).grad for norm in model.norm_names])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_a_compiled_half_of_a_model():
+    model = attach("bert", torch.bfloat16).eval()
+    expected = logits(model, "bert")
+    model.backbone = torch.compile(model.backbone, backend="eager")
+    torch.testing.assert_close(logits(model, "bert"), expected, rtol=0.02, atol=0.02)
+
+
 def moved(name, dtype, rate):
     """How far 20 steps of AdamW move the backbone's norms."""
     model = attach(name, dtype).train()
