@@ -21,6 +21,8 @@ from transformers import (
 from hyperloader.training.run import train
 from hyperloader.training.run_config import RunConfig
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 FAMILIES = {
     "bert": (BertModel, BertConfig, SIZES),
