@@ -60,7 +60,7 @@ measure step mixed --quick --dtype bfloat16
 for tool in memcheck racecheck; do
   if [ "$DEVICE" = cuda ] && command -v compute-sanitizer > /dev/null; then
     step "compute-sanitizer $tool" 90 compute-sanitizer --target-processes all --tool "$tool" --error-exitcode 3 \
-      env PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH="$PWD:$PWD/tests" "$PYTHON" tests/ops/small_calls.py
+      env PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH="$PWD:$PWD/tests" "$PYTHON" tests/helpers/small_calls.py
   fi
 done
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop import published_oracle
-from interop.published_t5 import PublishedT5, classes
+from helpers import published_oracle
+from helpers.published_t5 import PublishedT5, classes
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hyperloader.training.run_config import RunConfig

@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
-from interop.published_oracle import CrossAttention
-from tiny import TASKS, VOCABULARY, make, make_model
+from helpers.published_oracle import CrossAttention
+from helpers.tiny import TASKS, VOCABULARY, make, make_model
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 from hyperloader import HyperLoaderModel, TaskModel

@@ -1,7 +1,7 @@
 """Which layers are which sites: on every family, with a head around the base model too."""
 
 import pytest
-import tiny
+from helpers import tiny
 from torch import nn
 from transformers import BertConfig, BertForTokenClassification
 

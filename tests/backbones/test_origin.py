@@ -3,9 +3,9 @@
 import json
 
 import pytest
-import tiny
 import torch
-from tiny import LABELS, TASKS, make_batch
+from helpers import tiny
+from helpers.tiny import LABELS, TASKS, make_batch
 from transformers import (
     AutoModelForMaskedLM,
     BertForMaskedLM,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from tiny import LABELS, TASKS, VOCABULARY, make_batch
+from helpers.tiny import LABELS, TASKS, VOCABULARY, make_batch
 from transformers import BertConfig, T5Config
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel

@@ -1,8 +1,8 @@
 """The baselines compute what our model computes, with the very same parameters."""
 
 import pytest
-import tiny
 import torch
+from helpers import tiny
 
 from bench.baselines import plain, published
 from bench.baselines.models import BaselineModel, PlainModel, PublishedModel

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import small_run
 import yaml
+from helpers import small_run
 
 from bench import document
 from bench.newtask import __main__ as command

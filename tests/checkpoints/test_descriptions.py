@@ -4,9 +4,8 @@ import json
 import shutil
 
 import pytest
-import tampered
-import tiny
-from tampered import STRANGE, changed, fields, no_network, write  # noqa: F401
+from helpers import tampered, tiny
+from helpers.tampered import STRANGE, changed, fields, no_network, write  # noqa: F401
 
 from hyperloader import HyperLoaderModel
 from hyperloader.task_model import TaskModel

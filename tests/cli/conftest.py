@@ -7,8 +7,8 @@ import pytest
 for package in ("typer", "yaml"):
     pytest.importorskip(package)
 
-import small_run  # noqa: E402
 import yaml  # noqa: E402
+from helpers import small_run  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from hyperloader.cli.commands import app  # noqa: E402

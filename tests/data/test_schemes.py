@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
+from helpers.schemed import write_in
 from hypothesis import given
 from hypothesis import strategies as st
-from schemed import write_in
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, Entities
 

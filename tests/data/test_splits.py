@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from schemed import write_in
+from helpers.schemed import write_in
 
 from hyperloader.data import DataError, Sentence, load_tasks, read_split
 from hyperloader.data.splits import carve

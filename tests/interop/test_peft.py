@@ -5,7 +5,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from tiny import BACKBONES, TASKS, make, make_batch, make_model
+from helpers.tiny import BACKBONES, TASKS, make, make_batch, make_model
 
 from hyperloader import HyperLoaderModel
 from hyperloader.interop.peft import load_peft

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from interop import published_oracle as oracle
-from interop.published_oracle import leaves, make_config, randomise
+from helpers import published_oracle as oracle
+from helpers.published_oracle import leaves, make_config, randomise
 
 from hyperloader.interop.published import AdapterLayersOneHyperNetController, MetaLayersAdapterController, MetaLoRALayer
 from hyperloader.ops import use_backend

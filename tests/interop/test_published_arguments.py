@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from interop import published_oracle as oracle
-from interop.published_t5 import PublishedT5, classes
+from helpers import published_oracle as oracle
+from helpers.published_t5 import PublishedT5, classes
 
 from hyperloader.interop.published import load_published_checkpoint
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from interop import published_oracle as oracle
-from interop.published_checkpoint import assert_same_model, load, published, write
-from interop.published_t5 import CONFIG, EXTRA, TASKS, batch
+from helpers import published_oracle as oracle
+from helpers.published_checkpoint import assert_same_model, load, published, write
+from helpers.published_t5 import CONFIG, EXTRA, TASKS, batch
 from interop.test_published import NORMS, norms
 from transformers import T5Config, T5ForConditionalGeneration
 

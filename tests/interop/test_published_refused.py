@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
-from interop.published_checkpoint import assert_same_model, load, published, write
-from interop.published_t5 import CONFIG, EXTRA
+from helpers.published_checkpoint import assert_same_model, load, published, write
+from helpers.published_t5 import CONFIG, EXTRA
 from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
 
 HYPERNETWORK = "decoder.adapter_layers_hyper_net."

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from interop.published_oracle import leaves
+from helpers.published_oracle import leaves
 from interop.test_published import LAYERS, assert_same, assert_same_gradients, both, gradients, task
 from torch import nn
 from torch.utils.checkpoint import checkpoint

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import BACKBONES, TASK_IDS, make_batch, make_model
+from helpers.tiny import BACKBONES, TASK_IDS, make_batch, make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyperloader.generation import weights_for

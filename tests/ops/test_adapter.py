@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, plain_adapter
-from oracle import assert_as_accurate, value_and_gradients
+from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, plain_adapter
+from helpers.oracle import assert_as_accurate, value_and_gradients
 
 from hyperloader import ops
 

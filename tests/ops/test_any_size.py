@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
 from ops.test_native import adapter_pair, compare, lora_pair
 
 from hyperloader import ops

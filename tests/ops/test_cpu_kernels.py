@@ -5,9 +5,9 @@ import threading
 
 import pytest
 import torch
-from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.oracle import value_and_gradients
 from ops.test_native import adapter_pair, compare, lora_pair
-from oracle import value_and_gradients
 
 from hyperloader import ops
 from hyperloader.ops import native

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ops.cases import NORMS, adapter_inputs, lora_inputs
+from helpers.cases import NORMS, adapter_inputs, lora_inputs
 from ops.test_condition import LAYERS, POSITIONS, call, make_tensors
 from ops.test_native import adapter_pair, compare, lora_pair
 

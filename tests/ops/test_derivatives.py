@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from ops.cases import NORMS, adapter_inputs, lora_inputs
+from helpers.cases import NORMS, adapter_inputs, lora_inputs
 from ops.test_condition import call as call_condition
 from ops.test_condition import make_tensors
 from torch.autograd import forward_ad

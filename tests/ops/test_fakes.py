@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ops.cases import adapter_inputs, lora_inputs
+from helpers.cases import adapter_inputs, lora_inputs
 from ops.test_condition import EPS, LAYERS, POSITIONS, SCALES, make_tensors
 from torch._subclasses import FakeTensorMode
 

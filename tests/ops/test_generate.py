@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracle import assert_as_accurate, value_and_gradients
+from helpers.oracle import assert_as_accurate, value_and_gradients
 from torch.nn import functional
 
 from hyperloader import ops

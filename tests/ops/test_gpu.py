@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from graphs import capture
-from ops.cases import NORMS, adapter_inputs, lora_inputs
+from helpers.cases import NORMS, adapter_inputs, lora_inputs
+from helpers.graphs import capture
 from ops.test_condition import NAMES, call, make_tensors
 from ops.test_native import adapter_pair, compare, lora_pair
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ops.cases import lora_inputs, plain_lora_linear
-from oracle import assert_as_accurate, value_and_gradients
+from helpers.cases import lora_inputs, plain_lora_linear
+from helpers.oracle import assert_as_accurate, value_and_gradients
 
 from hyperloader import ops
 

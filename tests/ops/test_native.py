@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from ops.cases import ACTIVATIONS, NORMS, WEIGHTS, adapter_inputs, lora_inputs, plain_adapter, plain_lora_linear
-from oracle import assert_as_accurate, value_and_gradients
+from helpers.cases import ACTIVATIONS, NORMS, WEIGHTS, adapter_inputs, lora_inputs, plain_adapter, plain_lora_linear
+from helpers.oracle import assert_as_accurate, value_and_gradients
 from torch.nn import functional
 
 from hyperloader import ops

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import DEVICE
-from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.oracle import value_and_gradients
 from ops.test_condition import NAMES, make_tensors
 from ops.test_condition import call as call_condition
 from ops.test_condition import plain as plain_condition
 from ops.test_native import adapter_pair, compare, lora_pair
-from oracle import value_and_gradients
 
 from hyperloader import ops
 from hyperloader.ops import _schema, _triton, why_missing

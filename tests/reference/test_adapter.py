@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ops.cases import ACTIVATIONS, NORMS, adapter_inputs, plain_adapter
+from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, plain_adapter
 
 from hyperloader.reference import adapter, adapter_low_rank
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ops.cases import lora_inputs, plain_lora_linear
+from helpers.cases import lora_inputs, plain_lora_linear
 
 from hyperloader.reference import lora
 

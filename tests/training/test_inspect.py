@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny import TASK_IDS, TASKS, make_batch, make_model
+from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader.training import inspect
 from hyperloader.training.run import load_run, scorer, train
@@ -130,7 +130,7 @@ def test_control_of_a_run_that_writes_text(settings, t5):
 
 
 def test_one_task_has_no_names_to_shuffle():
-    from tiny import make
+    from helpers.tiny import make
 
     from hyperloader import HyperLoaderConfig, HyperLoaderModel
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from merged import logits
-from tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, make, make_batch, make_model
+from helpers.merged import logits
+from helpers.tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, make, make_batch, make_model
 from torch import nn
 from transformers import BertModel
 

@@ -1,7 +1,7 @@
 """What models of `tiny` compute, for the tests of merged ones."""
 
 import torch
-from tiny import SEQUENCE_TO_SEQUENCE, make_batch
+from helpers.tiny import SEQUENCE_TO_SEQUENCE, make_batch
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from merged import logits
-from tiny import BACKBONES, TASKS, make, make_batch, make_model
+from helpers.merged import logits
+from helpers.tiny import BACKBONES, TASKS, make, make_batch, make_model
 from torch import nn
 
 from hyperloader import HyperLoaderModel

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 import torch
-from merged import logits
-from tiny import TASKS, make_model
+from helpers.merged import logits
+from helpers.tiny import TASKS, make_model
 
 
 def answers(model, threads, change, rounds=6):

@@ -1,9 +1,9 @@
 """A model whose memory is made later: built on the device meta, filled from a state."""
 
 import pytest
-import tiny
 import torch
-from tiny import LABELS, TASK_IDS, TASKS, make_batch, make_model
+from helpers import tiny
+from helpers.tiny import LABELS, TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 

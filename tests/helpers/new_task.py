@@ -1,9 +1,9 @@
 """A model that has a new task, and its training: for the tests of add_task and freeze_except_task_embedding."""
 
 import pytest
-import tiny
 import torch
-from tiny import TASK_IDS, TASKS, make_batch, make_model
+from helpers import tiny
+from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 
 NEW, NEW_LABELS = "new", ["O", "B-w"]
 each_name = pytest.mark.parametrize("name", ["t5", "bert"])

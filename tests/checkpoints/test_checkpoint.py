@@ -5,10 +5,10 @@ import json
 import shutil
 
 import pytest
-import tiny
 import torch
+from helpers import tiny
+from helpers.tiny import LABELS, TASKS, make_batch, make_model
 from safetensors.torch import load_file, save_file
-from tiny import LABELS, TASKS, make_batch, make_model
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel, checkpoint
 from hyperloader.backbones import origin

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import make, make_batch, randomise
+from helpers.tiny import make, make_batch, randomise
 from torch._dynamo.testing import CompileCounter
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel

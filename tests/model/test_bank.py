@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from tiny import TASK_IDS, TASKS, make_batch, make_model
+from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader.nn import bank
 from hyperloader.nn.bank import process_statistics

@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-import tiny
 import torch
-from tiny import TASK_IDS, TASKS, make_batch, make_model
+from helpers import tiny
+from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 

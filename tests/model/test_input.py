@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import TASK_IDS, make_batch, make_model
+from helpers.tiny import TASK_IDS, make_batch, make_model
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """One call of every operator, forward and backward, at sizes off every tile: for compute-sanitizer, which is slow."""
 
 import torch
-from ops.cases import NORMS, adapter_inputs, lora_inputs
+from helpers.cases import NORMS, adapter_inputs, lora_inputs
 
 from hyperloader import ops
 

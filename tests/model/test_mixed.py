@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import make, make_batch, randomise
+from helpers.tiny import make, make_batch, randomise
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel, generation
 from hyperloader.nn import heads

@@ -4,8 +4,8 @@ import json
 from functools import partial
 
 import torch
-from interop import published_oracle as oracle
-from interop.published_t5 import TASKS, PublishedT5, batch, classes
+from helpers import published_oracle as oracle
+from helpers.published_t5 import TASKS, PublishedT5, batch, classes
 
 from hyperloader.interop.published import load_published_checkpoint
 

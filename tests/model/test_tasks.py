@@ -2,8 +2,19 @@
 
 import pytest
 import torch
-from new_task import NEW, NEW_LABELS, OPTIMIZERS, each_name, labels_for, make_new, new_batch, outputs, same, train
-from tiny import TASK_IDS, TASKS, make_batch, make_model
+from helpers.new_task import (
+    NEW,
+    NEW_LABELS,
+    OPTIMIZERS,
+    each_name,
+    labels_for,
+    make_new,
+    new_batch,
+    outputs,
+    same,
+    train,
+)
+from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 from transformers import Trainer, TrainingArguments
 
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from tiny import LABELS, TASK_IDS, TASKS, make, make_batch, make_model
+from helpers.tiny import LABELS, TASK_IDS, TASKS, make, make_batch, make_model
 from torch.nn import functional
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
 

@@ -4,9 +4,9 @@ import copy
 import pickle
 
 import pytest
-import tiny
 import torch
-from tiny import LABELS, TASK_IDS, TASKS, make_batch, make_model
+from helpers import tiny
+from helpers.tiny import LABELS, TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel, TaskModel
 

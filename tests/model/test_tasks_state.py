@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-import tiny
 import torch
-from new_task import NEW, each_name, make_new, new_batch, outputs, same, train
-from tiny import make_batch, make_model
+from helpers import tiny
+from helpers.new_task import NEW, each_name, make_new, new_batch, outputs, same, train
+from helpers.tiny import make_batch, make_model
 
 from hyperloader import HyperLoaderModel
 

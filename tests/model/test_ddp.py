@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TASKS, make_batch, make_model
+from helpers.tiny import TASKS, make_batch, make_model
 
 LOOP = textwrap.dedent(
     """
@@ -15,7 +15,7 @@ LOOP = textwrap.dedent(
 
     import torch
     import torch.distributed as dist
-    from tiny import TASKS, make_batch, make_model
+    from helpers.tiny import TASKS, make_batch, make_model
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import torch
-from interop.published_oracle import CrossAttention, make_config, randomise
+from helpers.published_oracle import CrossAttention, make_config, randomise
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from graphs import capture
-from tiny import TASK_IDS, make_batch, make_model
+from helpers.graphs import capture
+from helpers.tiny import TASK_IDS, make_batch, make_model
 
 from hyperloader import ops
 from hyperloader.ops import why_missing
