@@ -47,7 +47,9 @@ def extension_and_command():
 
     cuda_sources = [str(path) for path in sorted(Path("csrc/cuda").glob("*.cu"))]
     target = CHOICE or ("cuda" if torch.version.cuda and CUDA_HOME and cuda_sources else "cpu")
-    sources = [str(path) for folder in ("csrc", "csrc/cpu") for path in sorted(Path(folder).glob("*.cpp"))]
+    sources = [
+        str(path) for folder in ("csrc", "csrc/cpu", "csrc/cpu/loops") for path in sorted(Path(folder).glob("*.cpp"))
+    ]
     if target == "cuda":
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     kind = CUDAExtension if target == "cuda" else CppExtension

@@ -50,7 +50,7 @@ many=()
 [ "$DEVICE" = cuda ] && $PYTHON -c 'import xdist' 2> /dev/null && many=(-n "$(($(nproc) < 12 ? $(nproc) : 12))")
 tests() { step "$1" 150 env OMP_NUM_THREADS=2 "$PYTHON" -m pytest -q -rfE "${many[@]}" "${@:2}"; }
 tests "tests marked gpu" -m gpu
-tests "operators' tests" tests/ops --ignore tests/ops/test_cpu_kernels.py --ignore tests/ops/test_native_loading.py -m "not gpu"
+tests "operators' tests" tests/ops --ignore tests/ops/test_cpu_loops.py --ignore tests/ops/test_native_loading.py -m "not gpu"
 
 measure() { step "bench $*" 170 $PYTHON -m bench "$@" --device "$DEVICE" --threads 2 --no-compile --output "$folder"; }
 measure adapter --dtype float32 bfloat16

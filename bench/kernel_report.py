@@ -140,7 +140,7 @@ def _adapter(
 
 
 def _lora(model: Model, dtype: torch.dtype, count: int, groups: int | None = None) -> None:
-    from hyperloader.kernels import lora
+    from hyperloader.kernels import lora_linear
 
     hidden, stack = model.hidden, () if groups is None else (groups,)
     x = torch.zeros(SENTENCES, TOKENS, hidden, dtype=dtype)
@@ -149,8 +149,8 @@ def _lora(model: Model, dtype: torch.dtype, count: int, groups: int | None = Non
         [torch.zeros(*stack, RANK, hidden, dtype=dtype)] * count,
         [torch.zeros(*stack, hidden, RANK, dtype=dtype)] * count,
     )
-    lora.forward(x, weights, [], *low_rank, _group(groups), 1.0)
-    lora.backward([x] * count, x, weights, *low_rank, _group(groups), 1.0, [True, False, False, True, True])
+    lora_linear.forward(x, weights, [], *low_rank, _group(groups), 1.0)
+    lora_linear.backward([x] * count, x, weights, *low_rank, _group(groups), 1.0, [True, False, False, True, True])
 
 
 def _generate(model: Model, dtype: torch.dtype) -> None:

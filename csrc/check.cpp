@@ -258,7 +258,7 @@ void check_adapter_backward(const Tensor& grad, const Tensor& x, const Tensor& p
   sizes.back() = options.bottleneck;
   TORCH_CHECK_VALUE(
       pre.sizes() == at::IntArrayRef(sizes), "pre must have shape ", Shape{sizes}, ", got ", Shape{pre.sizes()});
-  const at::ScalarType wanted = accumulation_dtype(x.scalar_type());
+  const at::ScalarType wanted = accumulate_dtype(x.scalar_type());
   TORCH_CHECK_TYPE(
       pre.scalar_type() == wanted, "pre must be ", dtype_name(wanted), ", got ", dtype_name(pre.scalar_type()));
 }

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "cpu/kernels.h"
+#include "cpu/loops/loops.h"
 #include "ops.h"
 
 namespace py = pybind11;
@@ -37,7 +37,7 @@ py::dict build_info() {
   info["cxx_standard"] = (__cplusplus / 100) % 100;  // 17, 20, ...
   info["torch"] = std::string(kBuiltAgainst).substr(std::string(kBuiltAgainst).rfind(' ') + 1);
   info["instruction_sets"] = instruction_sets();
-  info["instruction_set"] = hyperloader::cpu::kernels<float>().name;
+  info["instruction_set"] = hyperloader::cpu::loops<float>().name;
 #if defined(HYPERLOADER_CUDA)
   info["cuda"] = HYPERLOADER_CUDA;
 #else

@@ -108,7 +108,7 @@ bool lora_folds(int64_t tokens, int64_t in_features, int64_t out_features, bool 
 }  // namespace cpu
 
 // Sums are taken in float64 for float64, else in float32.
-inline at::ScalarType accumulation_dtype(at::ScalarType dtype) {
+inline at::ScalarType accumulate_dtype(at::ScalarType dtype) {
   return dtype == at::kDouble ? at::kDouble : at::kFloat;
 }
 

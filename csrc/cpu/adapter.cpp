@@ -41,7 +41,7 @@ class Forward {
   }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     const int64_t bottleneck = sizes_.bottleneck, hidden = sizes_.hidden, stride = sizes_.stride;
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
@@ -95,7 +95,7 @@ std::tuple<Tensor, Tensor> adapter(
       or_undefined(pre_norm_bias)};
   const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
 
-  const at::ScalarType dtype = accumulation_dtype(x.scalar_type());
+  const at::ScalarType dtype = accumulate_dtype(x.scalar_type());
   weights = weights.map([&](const Tensor& weight) { return wide(weight, dtype); });
   c10::SmallVector<int64_t, 4> sizes(x.sizes());
   const Tensor input = contiguous(x), y = at::empty(sizes, x.options());

@@ -34,7 +34,7 @@ struct Sizes {
     low_rank = has_outer(options.norm) && !few;
     direct = has_outer(options.norm) && few;
     terms = bottleneck + (low_rank ? 2 : 1);
-    stride = round_up(bottleneck + 2, kernels<T>().lanes);
+    stride = round_up(bottleneck + 2, loops<T>().lanes);
     tile = std::clamp<int64_t>(tokens.count(), 1, kTile);
   }
 };
@@ -93,7 +93,7 @@ class Prepared {
   }
 
   void prepare(const Weights<T>& weights) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
     for (int64_t j = 0; j < sizes_.bottleneck; ++j) down[j] = weights.down + j * hidden;
     centred = addresses(centred_, rows, hidden);
@@ -142,7 +142,7 @@ struct Units {
   void activate(
       const Sizes<T>& sizes, const Prepared<T>& prepared, const AdapterOptions& options, double eps, int64_t count,
       T* slopes) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     if (slopes == nullptr) {
       k.activate(options.activation, pre, a[0], count * sizes.stride);
     } else {
@@ -161,7 +161,7 @@ struct Units {
   // Where the columns nearly cancel, the moments' rounding would be larger than the variance: v = centred · a is
   // written out, and moved = centredᵀ · v / hidden.
   void make_exact(const Sizes<T>& sizes, const Prepared<T>& prepared, int64_t count) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     int64_t found[kTile];
     const int64_t cancelled = k.find_cancelled(a[0], moved[0], prepared.diagonal, count, sizes.stride, found);
     const int64_t rows = sizes.bottleneck + 1;
@@ -190,7 +190,7 @@ struct Inner {
 
   const T* const* normalise(
       const Sizes<T>& sizes, const Weights<T>& weights, double eps, const T* const* x, int64_t count) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     for (int64_t i = 0; i < count; ++i) {
       k.moments(x[i], eps, sizes.hidden, mean + i, rstd + i);
       k.normalise(nullptr, x[i], weights.inner_weight, weights.inner_bias, mean[i], rstd[i], sizes.hidden, rows[i]);
@@ -212,7 +212,7 @@ class DirectNorm {
       const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
       const T* const* x, int64_t count, T* const* y) {
     compute(sizes, prepared, units, count);
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     for (int64_t i = 0; i < count; ++i) {
       T mean, rstd;
       k.moments(rows_[i], eps, hidden_, &mean, &rstd);
@@ -225,7 +225,7 @@ class DirectNorm {
       const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
       const T* const* grad, int64_t count, T* grad_weight, T* grad_bias) {
     compute(sizes, prepared, units, count);
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     for (int64_t i = 0; i < count; ++i) {
       T mean, rstd;
       k.moments(rows_[i], eps, hidden_, &mean, &rstd);
@@ -237,7 +237,7 @@ class DirectNorm {
 
  private:
   void compute(const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, int64_t count) {
-    kernels<T>().accumulate(
+    loops<T>().accumulate(
         rows_.data(), nullptr, count, units.basis, sizes.stride, 1, prepared.table.data(), sizes.terms, hidden_);
   }
 

@@ -59,7 +59,7 @@ class Finish {
 
   void run(
       const Call& call, const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, int64_t group) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, bottleneck = sizes_.bottleneck;
     AdapterWeights grads = call.grads;
     const auto of = [&](const Tensor& grad) {
@@ -91,7 +91,7 @@ class Finish {
  private:
   // up = center(γ∘table - second · centred), and the norm's weight: the sum over the rows of centred∘table.
   void outer(const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, T* grad_weight) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
     std::fill_n(grad_weight, hidden, T(0));
     for (int64_t j = 0; j < rows; ++j) {
@@ -149,7 +149,7 @@ class Backward {
   void finish(int64_t group) { finish_.run(call_, *weights_, prepared_, sums_, group); }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     const int64_t bottleneck = sizes_.bottleneck, hidden = sizes_.hidden, stride = sizes_.stride;
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
@@ -241,7 +241,7 @@ std::vector<Tensor> adapter_backward(
   const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
   check_adapter_backward(grad, x, pre, options);
 
-  const at::ScalarType dtype = accumulation_dtype(x.scalar_type());
+  const at::ScalarType dtype = accumulate_dtype(x.scalar_type());
   const AdapterWeights as_given = weights;
   weights = weights.map([&](const Tensor& weight) { return wide(weight, dtype); });
   AdapterWeights grads = weights.map([](const Tensor& weight) { return at::empty(weight.sizes(), weight.options()); });

@@ -52,7 +52,7 @@ Tensor condition(
                                  second_bias,    norm_weight,     norm_bias};
   check_condition(weights, scales, eps);
   const WithoutAutocast dtypes_as_given;
-  const at::ScalarType dtype = accumulation_dtype(task_embedding.scalar_type());
+  const at::ScalarType dtype = accumulate_dtype(task_embedding.scalar_type());
   const Hidden hidden(weights, scales, dtype);
   const auto [normed, mean, rstd] = at::native_layer_norm(
       hidden.before_norm, {norm_weight.size(0)}, wide(norm_weight, dtype), wide(norm_bias, dtype), eps);
@@ -72,7 +72,7 @@ std::vector<Tensor> condition_backward(
   check_condition(weights, scales, eps);
   check_condition_backward(grad, weights);
   const WithoutAutocast dtypes_as_given;
-  const at::ScalarType dtype = accumulation_dtype(task_embedding.scalar_type());
+  const at::ScalarType dtype = accumulate_dtype(task_embedding.scalar_type());
   const Hidden hidden(weights, scales, dtype);
   const int64_t condition_dim = norm_weight.size(0), count = hidden.before_norm.size(0);
   const Tensor normed_weight = wide(norm_weight, dtype), normed_bias = wide(norm_bias, dtype);

@@ -57,7 +57,7 @@ template <typename T>
 void forward(
     const Tensor& condition, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& results) {
-  const auto& k = kernels<T>();
+  const auto& k = loops<T>();
   const int64_t rows = condition.size(0), terms = condition.size(1);
   const T* coefficients = condition.const_data_ptr<T>();
   const std::vector<Block> blocks = blocks_of(weights);
@@ -89,7 +89,7 @@ template <typename T>
 void backward(
     const std::vector<Tensor>& grads, const Tensor& condition, const std::vector<Tensor>& weights,
     const Tensor& grad_condition, const std::vector<Tensor>& grad_weights, const std::vector<Tensor>& grad_biases) {
-  const auto& k = kernels<T>();
+  const auto& k = loops<T>();
   const int64_t rows = condition.size(0), terms = condition.size(1);
   const std::vector<T*> conditions = addresses(const_cast<T*>(condition.const_data_ptr<T>()), rows, terms);
   const std::vector<const T*> in(conditions.begin(), conditions.end());
@@ -133,7 +133,7 @@ std::vector<Tensor> generate(
     const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
     std::optional<at::ScalarType> dtype) {
   check_generate(condition, weights, biases, has_bias, dtype);
-  const at::ScalarType accumulated = accumulation_dtype(condition.scalar_type());
+  const at::ScalarType accumulated = accumulate_dtype(condition.scalar_type());
   const at::ScalarType wanted = dtype.value_or(condition.scalar_type());
   const Tensor rows = wide(condition, accumulated);
   std::vector<Tensor> shifts, results;
@@ -154,7 +154,7 @@ std::vector<Tensor> generate(
 std::vector<Tensor> generate_backward(
     at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
   check_generate_backward(grads, condition, weights, has_bias);
-  const at::ScalarType accumulated = accumulation_dtype(condition.scalar_type());
+  const at::ScalarType accumulated = accumulate_dtype(condition.scalar_type());
   const Tensor rows = wide(condition, accumulated);
   const Tensor grad_condition = at::empty(rows.sizes(), rows.options());
   std::vector<Tensor> grad_weights, grad_biases;

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "../ops.h"
-#include "kernels.h"
+#include "loops/loops.h"
 
 namespace hyperloader::cpu {
 
@@ -60,7 +60,7 @@ class Rows {
   const T* const* read(const int64_t* rows, int64_t count) {
     find(rows, count);
     if (buffer_ != nullptr) {
-      for (int64_t i = 0; i < count; ++i) kernels<T>().widen(data_ + rows[i] * step_, half(), addresses_[i], width_);
+      for (int64_t i = 0; i < count; ++i) loops<T>().widen(data_ + rows[i] * step_, half(), addresses_[i], width_);
     }
     return addresses_;
   }
@@ -82,7 +82,7 @@ class Rows {
   }
   void wrote(const int64_t* rows, int64_t count) {
     if (buffer_ == nullptr) return;
-    for (int64_t i = 0; i < count; ++i) kernels<T>().narrow(addresses_[i], data_ + rows[i] * step_, half(), width_);
+    for (int64_t i = 0; i < count; ++i) loops<T>().narrow(addresses_[i], data_ + rows[i] * step_, half(), width_);
   }
 
  private:

@@ -93,7 +93,7 @@ void each_group(const std::vector<std::vector<Piece>>& shares, const Call& call,
     worker.prepare(group, std::nullopt);
     std::copy_n(kept + static_cast<int64_t>(i) * size, size, worker.sums());
     for (++i; i < parts.size() && parts[i].group == group; ++i) {
-      kernels<T>().add(kept + static_cast<int64_t>(i) * size, size, worker.sums());
+      loops<T>().add(kept + static_cast<int64_t>(i) * size, size, worker.sums());
     }
     worker.finish(group);
   }

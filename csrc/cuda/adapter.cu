@@ -116,7 +116,7 @@ std::tuple<Tensor, Tensor> adapter(
   c10::SmallVector<int64_t, 4> sizes(x.sizes());
   const Tensor y = at::empty(sizes, x.options());
   sizes.back() = options.bottleneck;
-  const Tensor pre = at::empty(sizes, x.options().dtype(accumulation_dtype(x.scalar_type())));
+  const Tensor pre = at::empty(sizes, x.options().dtype(accumulate_dtype(x.scalar_type())));
   Tensor z = input;
   if (has_inner(options.norm)) z = std::get<0>(at::native_layer_norm(input, {options.hidden}, {}, {}, eps));
   with_types(x.scalar_type(), same_dtypes(x, weights), [&](auto types) {

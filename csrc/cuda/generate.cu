@@ -219,7 +219,7 @@ std::vector<Tensor> generate_backward(
   const Guard device(condition.device());
   const Tensor rows = condition.contiguous();
   std::vector<Tensor> results{at::empty(condition.sizes(), condition.options())}, biases, kept;
-  const auto sums = condition.options().dtype(accumulation_dtype(condition.scalar_type()));
+  const auto sums = condition.options().dtype(accumulate_dtype(condition.scalar_type()));
   std::vector<Heads> launches;
   for (size_t i = 0; i < weights.size(); ++i) {
     if (i % kHeads == 0) launches.push_back(heads_of(rows));

@@ -4,7 +4,7 @@ from hyperloader.ops.adapter import adapter
 from hyperloader.ops.backend import BACKENDS, backend_in_use, use_backend, why_missing
 from hyperloader.ops.condition import condition
 from hyperloader.ops.generate import generate
-from hyperloader.ops.lora import explain_lora_linear, lora_linear, lora_linears
+from hyperloader.ops.lora_linear import explain_lora_linear, lora_linear, lora_linears
 from hyperloader.ops.native import build_info
 
 __all__ = [

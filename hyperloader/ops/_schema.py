@@ -15,8 +15,8 @@ from hyperloader.reference import adapter as adapter_reference
 from hyperloader.reference import adapter_low_rank
 from hyperloader.reference import condition as condition_reference
 from hyperloader.reference import generate as generate_reference
-from hyperloader.reference import lora as lora_reference
-from hyperloader.reference._group import accumulation_dtype
+from hyperloader.reference import lora_linear as lora_linear_reference
+from hyperloader.reference._group import accumulate_dtype
 
 _ADAPTER_WEIGHTS = (
     "Tensor down_weight, Tensor down_bias, Tensor up_weight, Tensor up_bias, Tensor? norm_weight, Tensor? norm_bias, "
@@ -64,7 +64,7 @@ def _adapter_backward(grad, x, pre, *arguments):
     return adapter_reference.backward(grad, x, pre, *arguments)
 
 
-def checked(condition, generate, adapter, lora) -> dict[str, Callable]:
+def checked(condition, generate, adapter, lora_linear) -> dict[str, Callable]:
     """What computes every operator: the ``forward`` and ``backward`` of these, after the checks of the arguments."""
 
     def run_condition(*arguments):
@@ -82,7 +82,7 @@ def checked(condition, generate, adapter, lora) -> dict[str, Callable]:
 
     def run_lora_linears(x, weights, biases, lora_A, lora_B, group, scaling):
         _check.lora_linears(x, weights, biases, lora_A, lora_B, group)
-        return lora.forward(x, weights, biases, lora_A, lora_B, group, scaling)
+        return lora_linear.forward(x, weights, biases, lora_A, lora_B, group, scaling)
 
     return {
         "condition": run_condition,
@@ -92,7 +92,7 @@ def checked(condition, generate, adapter, lora) -> dict[str, Callable]:
         "adapter": run_adapter,
         "adapter_backward": adapter.backward,
         "lora_linears": run_lora_linears,
-        "lora_linears_backward": lora.backward,
+        "lora_linears_backward": lora_linear.backward,
     }
 
 
@@ -100,7 +100,7 @@ REFERENCE = checked(
     condition_reference,
     generate_reference,
     SimpleNamespace(forward=_adapter, backward=_adapter_backward),
-    lora_reference,
+    lora_linear_reference,
 )
 
 
@@ -234,7 +234,7 @@ def _register_lora_linears(operators):
 
 
 def _fake_adapter(x, down_weight, *_):
-    wide = accumulation_dtype(x.dtype)
+    wide = accumulate_dtype(x.dtype)
     return _contiguous(x), x.new_empty(*x.shape[:-1], down_weight.shape[-2], dtype=wide)
 
 
@@ -261,7 +261,7 @@ def _fake_generate(condition, weights, biases, has_bias, dtype):
 
 
 def _fake_generate_backward(grads, condition, weights, has_bias):
-    wide = accumulation_dtype(condition.dtype)
+    wide = accumulate_dtype(condition.dtype)
     biases = [w.new_empty(w.shape[0], dtype=wide) for w, has in zip(weights, has_bias, strict=True) if has]
     return [_contiguous(condition), *(_contiguous(weight) for weight in weights), *biases]
 
@@ -271,7 +271,7 @@ def _fake_lora_linears(x, weights, *_):
 
 
 def _fake_lora_linears_backward(grads, x, weights, lora_A, lora_B, group, scaling, needed):
-    wide = accumulation_dtype(x.dtype)
+    wide = accumulate_dtype(x.dtype)
     biases = [weight.new_empty(weight.shape[0], dtype=wide) for weight in weights]
     lists = zip(([x], weights, biases, lora_A, lora_B), needed, strict=True)
     return [_contiguous(tensor) for tensors, needs in lists if needs for tensor in tensors]

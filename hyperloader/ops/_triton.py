@@ -71,9 +71,9 @@ def fill_gpu(namespace: str) -> None:
 @functools.cache
 def kernels() -> dict[str, Callable]:
     """What computes every operator. Imports Triton."""
-    from hyperloader.kernels import adapter, condition, generate, lora
+    from hyperloader.kernels import adapter, condition, generate, lora_linear
 
-    modules = (condition, generate, adapter, lora)
+    modules = (condition, generate, adapter, lora_linear)
     return _schema.checked(
         *(SimpleNamespace(forward=_launching(m.forward), backward=_launching(m.backward)) for m in modules)
     )

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def as_batches(x: Tensor, group: Tensor | None) -> Tensor:
     """View ``x`` (..., hidden) as (batches, tokens, hidden): one batch without groups, one a sentence with them."""
-    wide = x.to(accumulation_dtype(x.dtype))
+    wide = x.to(accumulate_dtype(x.dtype))
     if group is None:
         return wide.reshape(1, x.shape[:-1].numel(), x.shape[-1])  # -1 would be any number where x has no features
     return wide.reshape(x.shape[0], x.shape[1:-1].numel(), x.shape[-1])

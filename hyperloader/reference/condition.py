@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hyperloader.reference._group import accumulation_dtype
+from hyperloader.reference._group import accumulate_dtype
 from hyperloader.reference.norm import standardise, standardise_backward
 
 
@@ -47,7 +47,7 @@ def forward(
     eps: float,
 ) -> Tensor:
     """Return (positions, layers, tasks, condition_dim) in the dtype of ``task_embedding``."""
-    dtype = accumulation_dtype(task_embedding.dtype)
+    dtype = accumulate_dtype(task_embedding.dtype)
     task, layer, position = (
         tensor.to(dtype) for tensor in (task_embedding, layer_embedding[layers], position_embedding[positions])
     )
@@ -74,7 +74,7 @@ def backward(
     eps: float,
 ) -> list[Tensor]:
     """Return the gradients of the three embeddings and of the six parameters, in the order of the arguments."""
-    dtype = accumulation_dtype(task_embedding.dtype)
+    dtype = accumulate_dtype(task_embedding.dtype)
     task, layer, position = (
         tensor.to(dtype) for tensor in (task_embedding, layer_embedding[layers], position_embedding[positions])
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hyperloader.reference._group import accumulation_dtype
+from hyperloader.reference._group import accumulate_dtype
 
 
 def forward(
@@ -14,7 +14,7 @@ def forward(
 ) -> list[Tensor]:
     """Return one tensor (rows, n_i) per head, in ``dtype`` or else the dtype of ``condition``."""
     dtype = condition.dtype if dtype is None else dtype
-    rows = condition.to(accumulation_dtype(condition.dtype))
+    rows = condition.to(accumulate_dtype(condition.dtype))
     return [
         functional.linear(rows, weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype)).to(dtype)
         for weight, bias in zip(weights, biases, strict=True)
@@ -25,7 +25,7 @@ def backward(
     grads: Sequence[Tensor], condition: Tensor, weights: Sequence[Tensor], has_bias: Sequence[bool]
 ) -> list[Tensor]:
     """Return the gradients of ``condition``, of every weight and, in the accumulation dtype, of every bias."""
-    rows = condition.to(accumulation_dtype(condition.dtype))
+    rows = condition.to(accumulate_dtype(condition.dtype))
     wide = [grad.to(rows.dtype) for grad in grads]
     grad_condition = torch.zeros_like(rows)
     for grad, weight in zip(wide, weights, strict=True):

@@ -8,7 +8,7 @@ from conftest import DEVICE
 
 from hyperloader.ops import BACKENDS, use_backend, why_missing
 
-ON_CPU = ("test_any_size", "test_cpu_kernels")
+ON_CPU = ("test_any_size", "test_cpu_loops")
 NAMESPACES = {"reference": "hyperloader_reference", "triton": "hyperloader_triton"}
 
 

@@ -13,7 +13,7 @@ from hyperloader.ops import native
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native extension: {native.reason}")
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "csrc" / "cpu"
+SOURCES = HERE.parents[1] / "csrc" / "cpu" / "loops"
 NAMES = ("default", "avx2", "avx512")  # each has what those before it have
 DTYPES = ("torch.float32", "torch.float64", "torch.bfloat16", "torch.float16")
 # Every inner loop in every dtype: a norm row by row and by its moments, columns beyond one pass and off every vector.
@@ -68,7 +68,7 @@ def test_the_limit_takes_nothing_that_the_processor_lacks(name, best):
 def test_every_instruction_set(name, best):
     skip_without(name, best)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    modules = {test: "test_native" if test.startswith("test_generate") else "test_cpu_kernels" for test in TESTS}
+    modules = {test: "test_native" if test.startswith("test_generate") else "test_cpu_loops" for test in TESTS}
     command += [f"{HERE / module}.py::{test}" for test, module in modules.items()]
     done = subprocess.run(command, env=limited_to(name), capture_output=True, text=True)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
@@ -78,11 +78,11 @@ def test_every_instruction_set(name, best):
 def test_the_processor_is_asked_for_all_that_is_compiled_in(name):
     if not SOURCES.is_dir():
         pytest.skip("the sources are not here")
-    compiled = (SOURCES / f"kernels_{name}.cpp").read_text(encoding="utf-8")
+    compiled = (SOURCES / f"{name}.cpp").read_text(encoding="utf-8")
     targets = re.findall(r'target\("([^"]*)"\)', compiled)
     assert len(targets) == 2, "of Clang and of GCC"
     assert targets[0] == targets[1]
-    choice = (SOURCES / "choose_kernels.cpp").read_text(encoding="utf-8")
+    choice = (SOURCES / "choose.cpp").read_text(encoding="utf-8")
     asked = {
         question: set(re.findall(r'__builtin_cpu_supports\("([^"]*)"\)', body))
         for question, body in re.findall(r"bool (has_\w+)\(\) \{(.*?)\n\}", choice, re.DOTALL)

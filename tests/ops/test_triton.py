@@ -24,7 +24,7 @@ from hyperloader.ops import _schema, _triton, why_missing
 
 _sums = pytest.importorskip("hyperloader.kernels._sums")
 adapter = pytest.importorskip("hyperloader.kernels.adapter")
-lora = pytest.importorskip("hyperloader.kernels.lora")
+lora_linear = pytest.importorskip("hyperloader.kernels.lora_linear")
 
 pytestmark = pytest.mark.skipif(why_missing("triton") is not None, reason=str(why_missing("triton")))
 
@@ -51,7 +51,7 @@ def test_adapter(size, groups, norm):
 
 
 def test_more_sentences_than_are_looked_at_in_one_step(monkeypatch):
-    for module in (_sums, adapter, lora):
+    for module in (_sums, adapter, lora_linear):
         monkeypatch.setattr(module, "SENTENCES", 8)
     compare(*adapter_pair(to_device(adapter_inputs(20, 1, 16, 4, 3, "post", torch.float32))))
     compare(*lora_pair(to_device(lora_inputs(20, 1, 16, 8, 2, 3, torch.float32)), 0.5))
@@ -254,6 +254,7 @@ def test_the_reference_takes_what_the_kernels_refuse():
 
 
 @pytest.mark.parametrize("name", _schema.REFERENCE)
+@torch.no_grad()
 def test_fits(name):
     """What a GPU's kernel looks at before it is chosen, found among the arguments of every operator."""
     from ops.test_fakes import CASES

@@ -4,7 +4,7 @@
 #include <ATen/ops/sum.h>
 #include <torch/library.h>
 
-#include "lora.cuh"
+#include "lora_linear.cuh"
 #include "sums.cuh"
 
 namespace hyperloader::cuda {
@@ -118,7 +118,7 @@ std::vector<Tensor> lora_linears_backward(
   const Guard device(x.device());
   const WithoutAutocast dtypes_as_given;
   const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
-  const at::ScalarType dtype = product_dtype(x, weights[0]), sums = accumulation_dtype(x.scalar_type());
+  const at::ScalarType dtype = product_dtype(x, weights[0]), sums = accumulate_dtype(x.scalar_type());
   const Tensor input = x.contiguous();
   std::vector<Tensor> grads, results;
   for (const Tensor& grad : given) grads.push_back(grad.contiguous());

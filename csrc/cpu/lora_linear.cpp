@@ -1,7 +1,7 @@
 // Frozen linear layers with LoRA updates, of the same x, on the CPU. The frozen product is the library's; the update is
 // added into its output in tiles of tokens (`epilogue`), or, where that is faster, into a copy of the weight before it
 // (`folded`). No gradient of the size of the weight is formed for lora_A and lora_B.
-#include "lora.h"
+#include "lora_linear.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
@@ -20,7 +20,7 @@ using Optional = std::optional<Tensor>;
 
 // The dtype of the frozen products: that of x and the weights, float32 where float32 weights stand beside a half x.
 at::ScalarType product_dtype(const Tensor& x, at::TensorList weights) {
-  return x.scalar_type() == weights[0].scalar_type() ? x.scalar_type() : accumulation_dtype(x.scalar_type());
+  return x.scalar_type() == weights[0].scalar_type() ? x.scalar_type() : accumulate_dtype(x.scalar_type());
 }
 
 Tensor as_tokens(const Tensor& tensor) {
@@ -32,7 +32,7 @@ Tensor as_tokens(const Tensor& tensor) {
 // Layers that share their x fold together or not at all.
 bool folds(const Tensor& x, at::TensorList weights, const Optional& group) {
   const int64_t tokens = x.numel() / std::max<int64_t>(x.size(-1), 1);
-  const bool half = product_dtype(x, weights) != accumulation_dtype(x.scalar_type());
+  const bool half = product_dtype(x, weights) != accumulate_dtype(x.scalar_type());
   return std::all_of(weights.begin(), weights.end(), [&](const Tensor& weight) {
     return lora_folds(tokens, weight.size(1), weight.size(0), group.has_value(), half);
   });
@@ -50,7 +50,7 @@ Tensor fold_as(const Tensor& weight, const Tensor& lora_A, const Tensor& lora_B,
   const auto from = rows_of(frozen, out), to = rows_of(folded, out), terms = rows_of(scaled, rank);
   const T* coefficients = lora_B.const_data_ptr<T>();
   at::parallel_for(0, out, kTile, [&](int64_t begin, int64_t end) {
-    kernels<T>().accumulate(
+    loops<T>().accumulate(
         to.data() + begin, from.data() + begin, end - begin, coefficients + begin * rank, rank, 1, terms.data(), rank,
         in);
   });
@@ -84,7 +84,7 @@ std::vector<Tensor> lora_linears(
     const Optional& group, double scaling) {
   const int64_t groups = check_lora_linears(x, weights, biases, lora_A, lora_B, group);
   const WithoutAutocast dtypes_as_given;
-  const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulation_dtype(x.scalar_type());
+  const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulate_dtype(x.scalar_type());
   const Tokens tokens(x, group, groups);
   const auto widened = [&](const Tensor& factor) { return wide(factor, accumulated); };
   LoraCall call{contiguous(x), map(lora_A, widened), map(lora_B, widened), scaling, tokens};
@@ -140,7 +140,7 @@ std::vector<Tensor> lora_linears_backward(
   check_lora_linears_backward(grads, x, weights, needed);
   const WithoutAutocast dtypes_as_given;
   const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
-  const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulation_dtype(x.scalar_type());
+  const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulate_dtype(x.scalar_type());
   const Tokens tokens(x, group, groups);
   const auto widened = [&](const Tensor& factor) { return wide(factor, accumulated); };
   LoraCall call{contiguous(x), map(lora_A, widened), map(lora_B, widened), scaling, tokens};

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "../activation.h"
+#include "../../activation.h"
 
 namespace hyperloader::cpu {
 
@@ -15,7 +15,7 @@ enum class Half { kBFloat16, kFloat16 };
 
 // T is float or double. Rows are given by their addresses, so that a tile may consist of any rows of a batch.
 template <typename T>
-struct Kernels {
+struct Loops {
   const char* name;  // the instruction set
   int64_t lanes;     // numbers in a vector
 
@@ -74,7 +74,7 @@ struct Kernels {
 
 // The best that this processor has; ATEN_CPU_CAPABILITY=default|avx2|avx512 limits it, as it does PyTorch.
 template <typename T>
-const Kernels<T>& kernels();
+const Loops<T>& loops();
 
 // The names of those that were compiled, the plainest first; a null ends them.
 extern const char* const kInstructionSets[];

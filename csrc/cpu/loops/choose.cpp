@@ -9,23 +9,23 @@
 #include <cpuid.h>
 #endif
 
-#include "kernels.h"
+#include "loops.h"
 
 namespace hyperloader::cpu {
 
 namespace plain {
-extern const Kernels<float> kFloat;
-extern const Kernels<double> kDouble;
+extern const Loops<float> kFloat;
+extern const Loops<double> kDouble;
 }  // namespace plain
 
 #if defined(__x86_64__)
 namespace avx2 {
-extern const Kernels<float> kFloat;
-extern const Kernels<double> kDouble;
+extern const Loops<float> kFloat;
+extern const Loops<double> kDouble;
 }  // namespace avx2
 namespace avx512 {
-extern const Kernels<float> kFloat;
-extern const Kernels<double> kDouble;
+extern const Loops<float> kFloat;
+extern const Loops<double> kDouble;
 }  // namespace avx512
 #endif
 
@@ -34,7 +34,7 @@ namespace {
 
 enum class InstructionSet { kDefault, kAvx2, kAvx512 };  // each has what those before it have
 
-// Everything that kernels_avx2.cpp is compiled for; both compilers take popcnt for granted beside avx2.
+// Everything that avx2.cpp is compiled for; both compilers take popcnt for granted beside avx2.
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
 }
@@ -49,7 +49,7 @@ bool has_f16c() {
 #endif
 }
 
-// Everything that kernels_avx512.cpp is compiled for.
+// Everything that avx512.cpp is compiled for.
 bool has_avx512() {
   return has_avx2() && has_f16c() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -75,7 +75,7 @@ InstructionSet best() {
 }  // namespace
 
 template <>
-const Kernels<float>& kernels<float>() {
+const Loops<float>& loops<float>() {
   switch (best()) {
     case InstructionSet::kAvx512: return avx512::kFloat;
     case InstructionSet::kAvx2: return avx2::kFloat;
@@ -84,7 +84,7 @@ const Kernels<float>& kernels<float>() {
 }
 
 template <>
-const Kernels<double>& kernels<double>() {
+const Loops<double>& loops<double>() {
   switch (best()) {
     case InstructionSet::kAvx512: return avx512::kDouble;
     case InstructionSet::kAvx2: return avx2::kDouble;
@@ -93,12 +93,12 @@ const Kernels<double>& kernels<double>() {
 }
 #else
 template <>
-const Kernels<float>& kernels<float>() {
+const Loops<float>& loops<float>() {
   return plain::kFloat;
 }
 
 template <>
-const Kernels<double>& kernels<double>() {
+const Loops<double>& loops<double>() {
   return plain::kDouble;
 }
 #endif

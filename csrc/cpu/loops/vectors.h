@@ -1,5 +1,5 @@
 // Vectors of the instruction set: loads and stores, lanes that change places, sums over lanes.
-// A part of kernels_impl.h, which includes it once for every instruction set.
+// A part of implementation.h, which includes it once for every instruction set.
 
 #define HYPERLOADER_INLINE inline __attribute__((always_inline))
 

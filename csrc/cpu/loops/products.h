@@ -1,5 +1,5 @@
 // The two products: rows with rows, and sums of rows.
-// A part of kernels_impl.h, which includes it once for every instruction set.
+// A part of implementation.h, which includes it once for every instruction set.
 
 constexpr int kDotRows = 4, kDotColumns = HYPERLOADER_DOT_COLUMNS;
 constexpr int kFetched = 4;          // rows that are fetched by one tile of the product, at most

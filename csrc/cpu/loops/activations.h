@@ -1,5 +1,5 @@
 // Activations and their slopes.
-// A part of kernels_impl.h, which includes it once for every instruction set.
+// A part of implementation.h, which includes it once for every instruction set.
 
 HYPERLOADER_INLINE V<float> exponential(V<float> x) {
   constexpr float kLog2E = 1.44269504088896341F, kHigh = 0.693359375F, kLow = -2.12194440054690583e-4F;  // ln 2

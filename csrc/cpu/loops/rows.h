@@ -1,5 +1,5 @@
 // What is done to whole rows: sums, layer norms, and the adapter's outer norm on the few numbers of each token.
-// A part of kernels_impl.h, which includes it once for every instruction set.
+// A part of implementation.h, which includes it once for every instruction set.
 
 // The sum of what `vector(i)` gives for whole vectors and `number(i)` for those left over. Four sums side by side: none
 // waits for the one before it.

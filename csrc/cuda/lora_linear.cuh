@@ -135,7 +135,7 @@ struct Updates {
 
 // The dtype of the frozen product: that of x and weight, float32 where a float32 weight stands beside a half x.
 inline at::ScalarType product_dtype(const Tensor& x, const Tensor& weight) {
-  return x.scalar_type() == weight.scalar_type() ? x.scalar_type() : accumulation_dtype(x.scalar_type());
+  return x.scalar_type() == weight.scalar_type() ? x.scalar_type() : accumulate_dtype(x.scalar_type());
 }
 
 inline Tensor as_matrix(const Tensor& tensor) {

@@ -1,6 +1,6 @@
 """LoRA linears in Triton: PyTorch's library makes the frozen products, one launch adds all updates into them.
 
-Same contract as ``hyperloader.reference.lora``: linears of one ``x``, whose updates are computed together.
+Same contract as ``hyperloader.reference.lora_linear``: linears of one ``x``, whose updates are computed together.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hyperloader.kernels import _launch
 from hyperloader.kernels._launch import padded
-from hyperloader.kernels._lora import forward_kernel, tokens_kernel, weights_kernel
+from hyperloader.kernels._lora_linear import forward_kernel, tokens_kernel, weights_kernel
 from hyperloader.kernels._sums import SENTENCES, Product, sums
 
 __all__ = ["backward", "forward"]

@@ -1,5 +1,5 @@
 // Half-precision numbers, to T and back.
-// A part of kernels_impl.h, which includes it once for every instruction set.
+// A part of implementation.h, which includes it once for every instruction set.
 
 HYPERLOADER_INLINE uint32_t bits_of(float value) {
   uint32_t bits;

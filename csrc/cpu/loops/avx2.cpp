@@ -1,5 +1,5 @@
 // The inner loops for AVX2 with FMA.
-#include "kernels.h"
+#include "loops.h"
 
 #if defined(__x86_64__)
 #if defined(__clang__)
@@ -14,7 +14,7 @@
 #define HYPERLOADER_DOT_COLUMNS 2  // 8 of the 16 registers hold sums, 6 operands
 #define HYPERLOADER_SUM_ROWS 6
 #define HYPERLOADER_SUM_VECTORS 2
-#include "kernels_impl.h"
+#include "implementation.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

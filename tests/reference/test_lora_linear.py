@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.cases import lora_inputs, plain_lora_linear
 
-from hyperloader.reference import lora
+from hyperloader.reference import lora_linear
 
 
 @pytest.mark.parametrize("groups", [None, 3])
@@ -18,9 +18,9 @@ def test_gradients(groups, needed):
     expected = torch.autograd.grad(y, [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs], grad)
 
     x, *layer = ([tensor] for tensor in inputs.values())
-    torch.testing.assert_close(lora.forward(*x, *layer, group, 0.7), [y.detach()])
+    torch.testing.assert_close(lora_linear.forward(*x, *layer, group, 0.7), [y.detach()])
     weights, _, *factors = layer
-    actual = lora.backward([grad], *x, weights, *factors, group, 0.7, needed)
+    actual = lora_linear.backward([grad], *x, weights, *factors, group, 0.7, needed)
     assert len(actual) == sum(needed)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

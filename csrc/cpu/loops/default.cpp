@@ -1,5 +1,5 @@
 // The inner loops for any machine of the compiler's target.
-#include "kernels.h"
+#include "loops.h"
 
 #define HYPERLOADER_ISA plain
 #define HYPERLOADER_NAME "default"
@@ -7,4 +7,4 @@
 #define HYPERLOADER_DOT_COLUMNS 2
 #define HYPERLOADER_SUM_ROWS 6
 #define HYPERLOADER_SUM_VECTORS 2
-#include "kernels_impl.h"
+#include "implementation.h"

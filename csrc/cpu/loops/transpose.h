@@ -1,5 +1,5 @@
 // A matrix turned over, in squares of vectors.
-// A part of kernels_impl.h, which includes it once for every instruction set.
+// A part of implementation.h, which includes it once for every instruction set.
 
 // Transposes a square of vectors: blocks off the diagonal change places, of one lane, of two, and so on.
 template <typename T, int kSide, int kStep>

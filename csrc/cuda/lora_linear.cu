@@ -3,7 +3,7 @@
 #include <ATen/ops/linear.h>
 #include <torch/library.h>
 
-#include "lora.cuh"
+#include "lora_linear.cuh"
 
 namespace hyperloader::cuda {
 namespace {

@@ -47,7 +47,7 @@ struct Factors {
       const auto& [first, own, out, B] = layers[i];
       const T* rows = call.lora_A[i].const_data_ptr<T>() + group * own * in;
       for (int64_t r = 0; r < own; ++r) A[first + r] = rows + r * in;
-      kernels<T>().transpose(call.lora_B[i].const_data_ptr<T>() + group * own * out, out, own, B.data());
+      loops<T>().transpose(call.lora_B[i].const_data_ptr<T>() + group * own * out, out, own, B.data());
     }
   }
 
@@ -55,7 +55,7 @@ struct Factors {
   void shrink(
       const T* const* rows, int64_t tokens, const T* const* factor, int64_t count, int64_t width, double scaling,
       T* shrunk, const std::vector<const T*>& next) const {
-    kernels<T>().dot(rows, tokens, factor, count, width, shrunk, rank, next.data(), static_cast<int64_t>(next.size()));
+    loops<T>().dot(rows, tokens, factor, count, width, shrunk, rank, next.data(), static_cast<int64_t>(next.size()));
     for (int64_t i = 0; i < tokens; ++i) {
       for (int64_t r = 0; r < count; ++r) shrunk[i * rank + r] *= T(scaling);
     }
@@ -89,7 +89,7 @@ class LoraForward {
         x_.read(rows, count), count, factors_.A.data(), factors_.rank, factors_.in, call_.scaling, shrunk_, next_);
     for (size_t i = 0; i < outs_.size(); ++i) {
       const auto& layer = factors_.layers[i];
-      kernels<T>().accumulate(
+      loops<T>().accumulate(
           outs_[i].write(rows, count), starts_[i].read(rows, count), count, shrunk_ + layer.first, factors_.rank, 1,
           layer.B.data(), layer.rank, layer.out);
       outs_[i].wrote(rows, count);
@@ -156,7 +156,7 @@ class LoraBackward {
   void clear() { std::fill_n(sums_, size(call_), T(0)); }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
-    const auto& k = kernels<T>();
+    const auto& k = loops<T>();
     const int64_t rank = factors_.rank, in = factors_.in;
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
@@ -201,7 +201,7 @@ class LoraBackward {
       }
       if (!sum_B_.empty()) {
         T* to = call_.grad_B[i].template mutable_data_ptr<T>() + group * rank * out;
-        kernels<T>().transpose(sum_B_[i][0], rank, out, addresses(to, out, rank).data());
+        loops<T>().transpose(sum_B_[i][0], rank, out, addresses(to, out, rank).data());
       }
     }
   }

@@ -1,5 +1,5 @@
 // The inner loops for AVX-512.
-#include "kernels.h"
+#include "loops.h"
 
 #if defined(__x86_64__)
 #if defined(__clang__)
@@ -15,7 +15,7 @@
 #define HYPERLOADER_DOT_COLUMNS 6  // 24 of the 32 registers hold sums
 #define HYPERLOADER_SUM_ROWS 6
 #define HYPERLOADER_SUM_VECTORS 4
-#include "kernels_impl.h"
+#include "implementation.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

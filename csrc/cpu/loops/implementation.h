@@ -1,19 +1,19 @@
-// The inner loops, written once with the compiler's vector types. Every kernels_<instruction set>.cpp includes this
+// The inner loops, written once with the compiler's vector types. Every <instruction set>.cpp includes this
 // file after naming the instruction set (HYPERLOADER_ISA), its vectors (HYPERLOADER_VECTOR_BYTES) and its tiles.
 // Nothing here may call an inline function of a header: its one copy would be shared with code for other machines.
 
 namespace hyperloader::cpu::HYPERLOADER_ISA {
 namespace {
 
-#include "kernels/vectors.h"
-#include "kernels/products.h"
-#include "kernels/transpose.h"
-#include "kernels/activations.h"
-#include "kernels/rows.h"
-#include "kernels/dtypes.h"
+#include "vectors.h"
+#include "products.h"
+#include "transpose.h"
+#include "activations.h"
+#include "rows.h"
+#include "dtypes.h"
 
 template <typename T>
-constexpr Kernels<T> table() {
+constexpr Loops<T> table() {
   return {
       HYPERLOADER_NAME,
       kLanes<T>,
@@ -38,7 +38,7 @@ constexpr Kernels<T> table() {
 
 }  // namespace
 
-extern const Kernels<float> kFloat = table<float>();
-extern const Kernels<double> kDouble = table<double>();
+extern const Loops<float> kFloat = table<float>();
+extern const Loops<double> kDouble = table<double>();
 
 }  // namespace hyperloader::cpu::HYPERLOADER_ISA
