@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hyperloader import checkpoint
 from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
+from hyperloader.checkpoints import stored_model
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteWeights
 
@@ -47,7 +47,7 @@ def export_task(model: "HyperLoaderModel", task: str, folder: str | Path) -> Non
         tensors |= {f"heads.heads.0.{name}": tensor for name, tensor in head.state_dict().items()}
     bias = [] if cross_attention_bias(model.backbone) is None else [NAME]
     tensors |= {f"backbone.{name}": model.backbone.get_parameter(name) for name in (*model.norm_names, *bias)}
-    checkpoint.save(folder, tensors, config, model.backbone, model.norm_names)
+    stored_model.save(folder, tensors, config, model.backbone, model.norm_names)
 
 
 def _table(weights: Mapping, stack: str, layout: Layout) -> dict[str, Tensor]:
@@ -146,7 +146,7 @@ def _write_peft(folder: Path, tensors: dict[str, Tensor], description: dict, tas
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = safetensors.torch.save(tensors, metadata={"format": "pt", _TASK: task})
     text = json.dumps(description, ensure_ascii=False, indent=2)
-    checkpoint.replace_files({folder / PEFT_TENSORS: content, folder / PEFT_CONFIG: text.encode()})
+    stored_model.replace_files({folder / PEFT_TENSORS: content, folder / PEFT_CONFIG: text.encode()})
 
 
 def sites_of_task(model: "HyperLoaderModel", task: str) -> dict[str, tuple[str, SiteWeights]]:

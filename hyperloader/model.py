@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import calling, checkpoint, export, generation, merging, pretrained, trained
+from hyperloader import calling, export, generation, merging, pretrained, trained
 from hyperloader.attach import Attachment
 from hyperloader.backbones import checkpointing
 from hyperloader.backbones.cross_attention_bias import stored_bias
 from hyperloader.backbones.own_head import check_own_head
+from hyperloader.checkpoints import stored_model
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
@@ -243,7 +244,7 @@ class HyperLoaderModel(WithBackbone):
         self._check_attached()
         if is_main_process:
             tensors = self.trainable_state(state_dict)
-            checkpoint.save(folder, tensors, self.hyperloader_config, self.backbone, self.norm_names)
+            stored_model.save(folder, tensors, self.hyperloader_config, self.backbone, self.norm_names)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, backbone: nn.Module | None = None) -> "HyperLoaderModel":
@@ -259,7 +260,7 @@ class HyperLoaderModel(WithBackbone):
         Raises:
             FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
         """
-        stored = checkpoint.load(folder)
+        stored = stored_model.load(folder)
         backbone = stored.load_backbone() if backbone is None else backbone
         plain = without_compile(backbone)
         with stored_bias(plain, stored.tensors) as added:

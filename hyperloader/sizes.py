@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.attach import layouts_of
-from hyperloader.checkpoint import DESCRIPTION, TENSORS, Stored
+from hyperloader.checkpoints.stored_model import DESCRIPTION, TENSORS, Stored
 from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.heads import task_heads

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from hyperloader import pretrained
 from hyperloader.attach import replace
 from hyperloader.backbones.cross_attention_bias import add_stored_bias
-from hyperloader.checkpoint import (
+from hyperloader.checkpoints.backbone_config import first_line, read_backbone_config, read_generation_config
+from hyperloader.checkpoints.descriptions import check_hashes, check_seal, sealed
+from hyperloader.checkpoints.stored_model import (
     FORMAT,
     TENSORS,
     backbone_class,
@@ -23,8 +25,6 @@ from hyperloader.checkpoint import (
     read_hashed,
     replace_files,
 )
-from hyperloader.checkpoints.backbone_config import first_line, read_backbone_config, read_generation_config
-from hyperloader.checkpoints.descriptions import check_hashes, check_seal, sealed
 from hyperloader.checkpoints.structure import untie, widen_norms
 from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig

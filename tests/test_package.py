@@ -17,18 +17,17 @@ MAY_IMPORT = {
     "signals": set(),
     "json_file": {"validation"},
     "config": {"validation", "json_file"},
-    "checkpoints": {"validation", "json_file", "nn"},
     "reference": set(),
     "kernels": {"reference"},
     "ops": {"reference", "kernels", "_C"},
     "nn": {"reference", "ops"},
     "backbones": {"nn", "ops"},
+    "checkpoints": {"nn", "backbones"},
 }
 PUBLIC = "the public names"  # from hyperloader import HyperLoaderModel
 WHOLE_MODEL = {
     "attach",
     "calling",
-    "checkpoint",
     "export",
     "generation",
     "label_smoothing",

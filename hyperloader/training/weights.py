@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hyperloader import HyperLoaderModel, checkpoint, trained
+from hyperloader import HyperLoaderModel, trained
 from hyperloader.backbones.cross_attention_bias import match_stored_bias
+from hyperloader.checkpoints import stored_model
 from hyperloader.checkpoints.tensors import check_tensors, read_tensors
 
 WEIGHTS = "trained.safetensors"
@@ -31,7 +32,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
     """
     if isinstance(model, HyperLoaderModel):
-        stored = checkpoint.load(folder)
+        stored = stored_model.load(folder)
         match_stored_bias(model.backbone, stored.tensors)  # an earlier version trained the preset without it
         stored.check_backbone(model.backbone)
         stored.check_tensors(model.trainable_state())

@@ -10,8 +10,9 @@ from helpers import tiny
 from helpers.tiny import LABELS, TASKS, make_batch, make_model
 from safetensors.torch import load_file, save_file
 
-from hyperloader import HyperLoaderConfig, HyperLoaderModel, checkpoint
+from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.backbones import origin
+from hyperloader.checkpoints import stored_model
 
 each_name = pytest.mark.parametrize("name", ["t5", "bert"])
 
@@ -186,7 +187,7 @@ def test_full_disk_leaves_the_old_checkpoint(saved, monkeypatch, file):
         if len(calls) == file:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(stored_model.os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device"):
         model.save_pretrained(folder)
     monkeypatch.undo()
@@ -198,6 +199,6 @@ def test_saving_needs_no_room_of_an_older_one(saved, tmp_path):
     model, folder = saved
     shutil.copytree(folder, tmp_path / "older")
     model.save_pretrained(folder)
-    for name in (checkpoint.TENSORS, checkpoint.DESCRIPTION):
+    for name in (stored_model.TENSORS, stored_model.DESCRIPTION):
         assert (folder / name).read_bytes() == (tmp_path / "older" / name).read_bytes(), "saving is repeatable"
     assert len(list(folder.iterdir())) == 2
