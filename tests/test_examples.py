@@ -1,0 +1,59 @@
+"""Every script under examples/ runs as it stands, with a small random backbone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = (
+    "flights from new york to boston add bowie favourites play nina simone is there a flight denver wake me at seven i "
+    "have two cats and dogs anna met bob carl"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a small encoder and its tokenizer, in which the examples run one after the other."""
+    folder = tmp_path_factory.mktemp("examples")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS.split())]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "encoder")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder / "encoder")
+    return folder
+
+
+def run(folder, name, *arguments):
+    command = [sys.executable, "-W", "error::FutureWarning", str(ROOT / "examples" / name), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_own_loop_then_a_new_task_then_serving(folder):
+    assert "right tags: 100%" in run(folder, "own_loop.py", "encoder", "model")
+    assert "the same to the bit: True" in run(folder, "new_task.py", "encoder", "model")
+    served = run(folder, "serve_mixed.py", "encoder", "model")
+    assert "'generated': 2, 'served': 2" in served
+    difference = float(served.rsplit("differ by", 1)[1])
+    assert 0 <= difference < 1e-4
+
+
+def test_trainer(folder):
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    assert "numbers, names after 8 steps" in run(folder, "trainer.py", "encoder", "trained")
+
+
+def test_operators(folder):
+    difference = float(run(folder, "operators.py").rsplit("differ by", 1)[1])
+    assert difference < 1e-4
+
+
+def test_every_example_is_run():
+    tested = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'"{path.name}"' in tested for path in (ROOT / "examples").glob("*.py"))
