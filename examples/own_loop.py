@@ -15,11 +15,11 @@ from hyperloader import HyperLoaderConfig, HyperLoaderModel
 NAME = sys.argv[1] if len(sys.argv) > 1 else "google-bert/bert-base-uncased"
 FOLDER = sys.argv[2] if len(sys.argv) > 2 else "two-tasks"
 LABELS = {"flights": ["O", "B-city", "I-city"], "music": ["O", "B-artist", "I-artist", "B-playlist"]}
-SENTENCES = [  # task, words, tags
-    ("flights", "flights from new york to boston".split(), "O O B-city I-city O B-city".split()),
-    ("music", "add bowie to favourites".split(), "O B-artist O B-playlist".split()),
-    ("music", "play nina simone".split(), "O B-artist I-artist".split()),
-    ("flights", "is there a flight to denver".split(), "O O O O O B-city".split()),
+SENTENCES = [  # task, sentence, tags
+    ("flights", "flights from new york to boston", "O O B-city I-city O B-city"),
+    ("music", "add bowie to favourites", "O B-artist O B-playlist"),
+    ("music", "play nina simone", "O B-artist I-artist"),
+    ("flights", "is there a flight to denver", "O O O O O B-city"),
 ]
 
 torch.manual_seed(0)
@@ -29,14 +29,16 @@ model = HyperLoaderModel(
 )
 model.print_trainable_parameters()
 
-batch = tokenizer([words for _, words, _ in SENTENCES], is_split_into_words=True, padding=True, return_tensors="pt")
+batch = tokenizer(
+    [words.split() for _, words, _ in SENTENCES], is_split_into_words=True, padding=True, return_tensors="pt"
+)
 task_ids = torch.tensor([list(LABELS).index(task) for task, _, _ in SENTENCES])
 labels = torch.full(batch["input_ids"].shape, -100)  # what counts is the first token of every word
 for row, (task, _, tags) in enumerate(SENTENCES):
-    words = batch.word_ids(row)
-    for place, word in enumerate(words):
-        if word is not None and word != words[place - 1]:
-            labels[row, place] = LABELS[task].index(tags[word])
+    places = batch.word_ids(row)
+    for place, word in enumerate(places):
+        if word is not None and word != places[place - 1]:
+            labels[row, place] = LABELS[task].index(tags.split()[word])
 
 optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=5e-3)
 model.train()
