@@ -6,8 +6,8 @@ from hyperloader import signals  # noqa: F401  (first: the import of torch takes
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import HyperLoaderModel
+from hyperloader.model.task_model import TaskModel
 from hyperloader.ops import build_info, use_backend
-from hyperloader.task_model import TaskModel
 
 __version__ = "0.1.0"
 __all__ = ["HyperLoaderConfig", "HyperLoaderModel", "TaskModel", "build_info", "ops", "use_backend"]

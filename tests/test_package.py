@@ -25,20 +25,7 @@ MAY_IMPORT = {
     "checkpoints": {"nn", "backbones"},
 }
 PUBLIC = "the public names"  # from hyperloader import HyperLoaderModel
-WHOLE_MODEL = {
-    "attach",
-    "calling",
-    "export",
-    "generation",
-    "label_smoothing",
-    "merging",
-    "model",
-    "pretrained",
-    "sizes",
-    "task_model",
-    "tasks",
-    "trained",
-}
+WHOLE_MODEL = {"model"}
 LEAVES = {"config", "validation", "json_file"}
 MODEL = {"checkpoints", "reference", "ops", "nn", "backbones", *WHOLE_MODEL}
 MAY_IMPORT |= dict.fromkeys(WHOLE_MODEL, MODEL)

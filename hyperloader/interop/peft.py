@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from hyperloader.backbones import Stack, find_stacks
 from hyperloader.checkpoints.tensors import check_numbers, read_tensors
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
-from hyperloader.export import PEFT_CONFIG, PEFT_PREFIX, PEFT_TENSORS
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
+from hyperloader.model.export import PEFT_CONFIG, PEFT_PREFIX, PEFT_TENSORS
 from hyperloader.validation import check_positive, check_whole, shown
 
 # Keys of PEFT's configuration that are read, or that say nothing about what the tensors of a checkpoint compute.

@@ -7,7 +7,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from hyperloader.data.sentence import Sentence
-from hyperloader.task_model import TaskModel
+from hyperloader.model.task_model import TaskModel
 from hyperloader.training.metrics import score_tasks
 from hyperloader.validation import listed
 

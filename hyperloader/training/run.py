@@ -16,7 +16,7 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
-from hyperloader.task_model import TaskModel
+from hyperloader.model.task_model import TaskModel
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.folders import checkpoints, prune, recover, write_text

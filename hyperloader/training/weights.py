@@ -6,10 +6,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hyperloader import HyperLoaderModel, trained
+from hyperloader import HyperLoaderModel
 from hyperloader.backbones.cross_attention_bias import match_stored_bias
 from hyperloader.checkpoints import stored_model
 from hyperloader.checkpoints.tensors import check_tensors, read_tensors
+from hyperloader.model import trained
 
 WEIGHTS = "trained.safetensors"
 

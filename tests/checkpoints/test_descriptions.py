@@ -8,7 +8,7 @@ from helpers import tampered, tiny
 from helpers.tampered import STRANGE, changed, fields, no_network, write  # noqa: F401
 
 from hyperloader import HyperLoaderModel
-from hyperloader.task_model import TaskModel
+from hyperloader.model.task_model import TaskModel
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from helpers.tiny import BACKBONES, TASKS, make, make_batch, make_model
 from torch import nn
 
 from hyperloader import HyperLoaderModel
-from hyperloader.attach import Site
-from hyperloader.task_model import TaskModel
+from hyperloader.model.attachment import Site
+from hyperloader.model.task_model import TaskModel
 
 
 @pytest.mark.parametrize("inplace", [False, True], ids=["copy", "in place"])

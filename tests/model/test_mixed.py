@@ -4,7 +4,8 @@ import pytest
 import torch
 from helpers.tiny import make, make_batch, randomise
 
-from hyperloader import HyperLoaderConfig, HyperLoaderModel, generation
+from hyperloader import HyperLoaderConfig, HyperLoaderModel
+from hyperloader.model import weight_provider
 from hyperloader.nn import heads
 
 TASKS = [f"task {number}" for number in range(12)]
@@ -23,20 +24,20 @@ def model(request):
 @pytest.fixture
 def generated(monkeypatch):
     """How many tasks' weights were generated, one number a call."""
-    honest, counts = generation._weights_of, []
+    honest, counts = weight_provider._weights_of, []
 
     def counted(model, tasks, grouped):
         counts.append(tasks.numel())
         return honest(model, tasks, grouped)
 
-    monkeypatch.setattr(generation, "_weights_of", counted)
+    monkeypatch.setattr(weight_provider, "_weights_of", counted)
     return counts
 
 
 @pytest.fixture
 def blind(monkeypatch):
     """No look at values, as on a GPU."""
-    for module in (generation, heads):
+    for module in (weight_provider, heads):
         monkeypatch.setattr(module, "may_look_at", lambda tensor: False)
 
 
@@ -58,7 +59,7 @@ def test_the_distinct_tasks_where_they_are_known(model, generated):
 
 def test_a_set_for_each_sentence_where_they_are_not(model, generated, monkeypatch):
     expected = step(model)
-    for module in (generation, heads):
+    for module in (weight_provider, heads):
         monkeypatch.setattr(module, "may_look_at", lambda tensor: False)
     torch.testing.assert_close(step(model), expected)
     assert generated == [4, 5]

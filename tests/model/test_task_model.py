@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BertModel
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
-from hyperloader.task_model import TaskModel
+from hyperloader.model.task_model import TaskModel
 
 
 @pytest.mark.parametrize("name", BACKBONES)

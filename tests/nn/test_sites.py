@@ -5,7 +5,7 @@ import torch
 from helpers.tiny import BACKBONES, TASK_IDS, make_batch, make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hyperloader.generation import weights_for
+from hyperloader.model.weight_provider import weights_for
 from hyperloader.nn.sites import LoraSite
 
 

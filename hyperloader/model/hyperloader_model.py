@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import calling, export, generation, merging, pretrained, trained
-from hyperloader.attach import Attachment
 from hyperloader.backbones import checkpointing
 from hyperloader.backbones.cross_attention_bias import stored_bias
 from hyperloader.backbones.own_head import check_own_head
 from hyperloader.checkpoints import stored_model
 from hyperloader.config import HyperLoaderConfig
+from hyperloader.model import calling, export, merging, pretrained, trained, weight_provider
+from hyperloader.model.attachment import Attachment
+from hyperloader.model.new_tasks import add_task, check_trained, freeze_except_task_embedding, unfreeze
+from hyperloader.model.sizes import check_fits, check_stored
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import classify, task_heads
@@ -23,8 +25,6 @@ from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 from hyperloader.nn.weights import ActiveWeights
 from hyperloader.nn.with_backbone import WithBackbone, without_compile
-from hyperloader.sizes import check_fits, check_stored
-from hyperloader.tasks import add_task, check_trained, freeze_except_task_embedding, unfreeze
 
 
 class HyperLoaderModel(WithBackbone):
@@ -52,7 +52,7 @@ class HyperLoaderModel(WithBackbone):
     merge = merging.merge
     unfreeze = unfreeze
     unmerge = merging.unmerge
-    weights_of = generation.weights_of
+    weights_of = weight_provider.weights_of
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
 
     def __new__(cls, backbone: nn.Module | None = None, config: HyperLoaderConfig | None = None) -> "HyperLoaderModel":
@@ -152,11 +152,11 @@ class HyperLoaderModel(WithBackbone):
         """
         with self._forwards.running():
             self._check_attached()
-            which = generation.which(self.hyperloader_config, task, task_ids, input_ids, backbone_arguments)
+            which = weight_provider.which(self.hyperloader_config, task, task_ids, input_ids, backbone_arguments)
             check_trained(self, which)
             if self.heads is None and labels is not None:
                 backbone_arguments["labels"] = labels
-            with self._active.use(generation.weights_for(self, which)):
+            with self._active.use(weight_provider.weights_for(self, which)):
                 outputs = self.run_backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
             if self.heads is None:
                 return outputs
@@ -180,8 +180,8 @@ class HyperLoaderModel(WithBackbone):
             self._check_attached()
             if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
                 raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
-            which = generation.which(self.hyperloader_config, task, task_ids, input_ids, generate_arguments)
-            with self._active.use(generation.weights_for(self, which)):
+            which = weight_provider.which(self.hyperloader_config, task, task_ids, input_ids, generate_arguments)
+            with self._active.use(weight_provider.weights_for(self, which)):
                 return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def gradient_checkpointing_enable(

@@ -16,7 +16,7 @@ from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteWeights
 
 if TYPE_CHECKING:
-    from hyperloader.model import HyperLoaderModel
+    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
 PEFT_TENSORS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PEFT_PREFIX = "base_model.model."

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hyperloader.label_smoothing import teach_trainer
+from hyperloader.model.label_smoothing import teach_trainer
 
 
 @functools.cache

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import pretrained
-from hyperloader.attach import replace
 from hyperloader.backbones.cross_attention_bias import add_stored_bias
 from hyperloader.checkpoints.backbone_config import first_line, read_backbone_config, read_generation_config
 from hyperloader.checkpoints.descriptions import check_hashes, check_seal, sealed
@@ -28,6 +26,8 @@ from hyperloader.checkpoints.stored_model import (
 from hyperloader.checkpoints.structure import untie, widen_norms
 from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
+from hyperloader.model import pretrained
+from hyperloader.model.attachment import replace
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, classify, task_heads

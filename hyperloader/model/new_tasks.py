@@ -11,7 +11,7 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.validation import listed, nearest, shown
 
 if TYPE_CHECKING:
-    from hyperloader.model import HyperLoaderModel
+    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
 MEAN = "mean"
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hyperloader.calling import NamedTask
 from hyperloader.config import HyperLoaderConfig
+from hyperloader.model.calling import NamedTask
 from hyperloader.nn.bank import Stack
 from hyperloader.nn.heads import may_look_at
 from hyperloader.nn.weights import Weights
 
 if TYPE_CHECKING:
-    from hyperloader.model import HyperLoaderModel
+    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
 
 def which(

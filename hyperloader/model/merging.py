@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from hyperloader import export, task_model
-from hyperloader.attach import replace
-from hyperloader.task_model import TaskModel
+from hyperloader.model import export, task_model
+from hyperloader.model.attachment import replace
+from hyperloader.model.task_model import TaskModel
 
 if TYPE_CHECKING:
-    from hyperloader.model import HyperLoaderModel
+    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
 
 @torch.inference_mode(False)  # what is merged may be trained, cast and saved later

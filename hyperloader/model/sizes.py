@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hyperloader.attach import layouts_of
 from hyperloader.checkpoints.stored_model import DESCRIPTION, TENSORS, Stored
 from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import HyperLoaderConfig
+from hyperloader.model.attachment import layouts_of
 from hyperloader.nn.heads import task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout

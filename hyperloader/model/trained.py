@@ -11,7 +11,7 @@ from hyperloader.nn.norms import HALF
 from hyperloader.nn.with_backbone import plain_name
 
 if TYPE_CHECKING:
-    from hyperloader.model import HyperLoaderModel
+    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
 
 def parameters(model: "HyperLoaderModel") -> Iterator[tuple[str, nn.Parameter]]:

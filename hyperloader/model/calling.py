@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from hyperloader.model import HyperLoaderModel
+    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
 
 class NamedTask:
