@@ -46,6 +46,18 @@ main()
 """
 
 
+@pytest.fixture(autouse=True)
+def _signals_are_not_ignored():
+    """A child inherits signals that are ignored, as they are under `nohup` and in the background of a shell."""
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def run(moment: str, *numbers: int) -> tuple[int, str]:
     """Exit status and standard error of the command, which gets the signals at that moment."""
     environment = {**os.environ, "HYPERLOADER_NATIVE": "none", "PYTHONPATH": str(ROOT)}
