@@ -1,7 +1,5 @@
 """Attaching to a backbone and letting go of it: nothing of it is moved, copied or rewritten."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -10,8 +8,8 @@ from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, layout_of
 from hyperloader.nn.norms import HALF, narrow, widen
+from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.sites import AdapterSite, LoraSite, Site
-from hyperloader.nn.weights import ActiveWeights
 
 
 class Attachment:
@@ -47,8 +45,6 @@ class Attachment:
         for path, key in self.site_paths.items():
             kind = AdapterSite if key[2] in ADAPTER_SITES else LoraSite
             replace(backbone, path, kind(backbone.get_submodule(path), key, active, config))
-        for query, value in _self_attentions(backbone, stacks):
-            query.together = (value,)
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         for name in self.norm_names:
@@ -95,16 +91,6 @@ def _give_back(backbone: nn.Module, name: str, value: Tensor) -> None:
         parameter.copy_(value)
     else:
         parameter.data = value.to(parameter.device, dtype)
-
-
-def _self_attentions(backbone: nn.Module, stacks: list[Stack]) -> Iterator[tuple[LoraSite, LoraSite]]:
-    """Query and value of every self-attention in which both are sites: they read the same tensor."""
-    for stack in stacks:
-        for layer in stack.layers:
-            names = ("self_attention.query", "self_attention.value")
-            pair = [backbone.get_submodule(layer[name]) for name in names if name in layer]
-            if len(pair) == 2 and all(isinstance(module, LoraSite) for module in pair):
-                yield pair[0], pair[1]
 
 
 def layouts_of(backbone: nn.Module, config: HyperLoaderConfig) -> dict[str, Layout]:

@@ -13,7 +13,7 @@ from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
 from hyperloader.checkpoints import stored_model
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
-from hyperloader.nn.layout import Layout, SiteWeights
+from hyperloader.nn.layout import Layout, SiteTensors
 
 if TYPE_CHECKING:
     from hyperloader.model.hyperloader_model import HyperLoaderModel
@@ -149,7 +149,7 @@ def _write_peft(folder: Path, tensors: dict[str, Tensor], description: dict, tas
     stored_model.replace_files({folder / PEFT_TENSORS: content, folder / PEFT_CONFIG: text.encode()})
 
 
-def sites_of_task(model: "HyperLoaderModel", task: str) -> dict[str, tuple[str, SiteWeights]]:
+def sites_of_task(model: "HyperLoaderModel", task: str) -> dict[str, tuple[str, SiteTensors]]:
     """Path of every wrapped layer -> its site and what is generated for it."""
     weights = model.weights_of(task)
     return {path: (key[2], weights[key]) for path, key in model.site_paths.items()}

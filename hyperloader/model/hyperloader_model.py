@@ -21,9 +21,9 @@ from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import classify, task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
+from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
-from hyperloader.nn.weights import ActiveWeights
 from hyperloader.nn.with_backbone import WithBackbone, without_compile
 
 

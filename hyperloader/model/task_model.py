@@ -31,7 +31,7 @@ from hyperloader.model.attachment import replace
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, classify, task_heads
-from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
+from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
 from hyperloader.nn.norms import dtype_through
 from hyperloader.nn.with_backbone import WithBackbone
 from hyperloader.validation import check_whole, listed
@@ -227,7 +227,7 @@ def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
 
 def merge(
     backbone: nn.Module,
-    sites: dict[str, tuple[str, SiteWeights]],
+    sites: dict[str, tuple[str, SiteTensors]],
     config: HyperLoaderConfig,
     heads: TaskHeads | None,
     inplace: bool,
@@ -269,7 +269,7 @@ def _folded(linear: nn.Linear, lora_A: Tensor, lora_B: Tensor, scaling: float) -
     return folded
 
 
-def _empty(config: HyperLoaderConfig, bottleneck: int, hidden: int) -> SiteWeights:
+def _empty(config: HyperLoaderConfig, bottleneck: int, hidden: int) -> SiteTensors:
     """Memory for an adapter's weights."""
     norms = {"none": 0, "post": 2, "pre": 2, "both": 4}[config.norm]
     shapes = [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), *[(hidden,)] * (1 + norms)]

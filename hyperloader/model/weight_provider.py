@@ -10,7 +10,7 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.model.calling import NamedTask
 from hyperloader.nn.bank import Stack
 from hyperloader.nn.heads import may_look_at
-from hyperloader.nn.weights import Weights
+from hyperloader.nn.site_weights import SiteWeights
 
 if TYPE_CHECKING:
     from hyperloader.model.hyperloader_model import HyperLoaderModel
@@ -72,7 +72,7 @@ def weights_of(self: "HyperLoaderModel", task: str) -> dict[tuple[str, int, str]
     return weights_for(self, index).sites
 
 
-def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> Weights:
+def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> SiteWeights:
     """The weights of every site: of the one task, or of the tasks in the batch and who uses which.
 
     No more tasks than there are sentences are generated, nor than the model has. Where the values of ``which`` are not
@@ -82,24 +82,24 @@ def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> Weights:
     served = _is_served(model)
     if isinstance(which, int):
         if served:
-            return Weights(_stack(model, [which]).of(which), None)
-        return Weights(_weights_of(model, torch.full((1,), which, device=device), grouped=False), None)
+            return SiteWeights(_stack(model, [which]).of(which), None)
+        return SiteWeights(_weights_of(model, torch.full((1,), which, device=device), grouped=False), None)
     if which.ndim == 0:
-        return Weights(_weights_of(model, which[None].to(device), grouped=False), None)
+        return SiteWeights(_weights_of(model, which[None].to(device), grouped=False), None)
     if may_look_at(which):
         if served and which.numel():
             stack = _stack(model, which.unique().tolist())
-            return Weights(stack.sites, stack.slots[which.to(device)])
+            return SiteWeights(stack.sites, stack.slots[which.to(device)])
         tasks, group = (tensor.to(device) for tensor in torch.unique(which, return_inverse=True))
-        return Weights(_weights_of(model, tasks, grouped=True), group)
+        return SiteWeights(_weights_of(model, tasks, grouped=True), group)
     everyone, which = range(len(model.hyperloader_config.tasks)), which.to(device)
     few = len(everyone) <= which.numel()
     if served and (few or _are_held(model, everyone)):
         stack = _stack(model, everyone)
-        return Weights(stack.sites, stack.slots[which])
+        return SiteWeights(stack.sites, stack.slots[which])
     if few:
-        return Weights(_weights_of(model, torch.arange(len(everyone), device=device), grouped=True), which)
-    return Weights(_weights_of(model, which, grouped=True), torch.arange(which.numel(), device=device))
+        return SiteWeights(_weights_of(model, torch.arange(len(everyone), device=device), grouped=True), which)
+    return SiteWeights(_weights_of(model, which, grouped=True), torch.arange(which.numel(), device=device))
 
 
 def _is_served(model: "HyperLoaderModel") -> bool:

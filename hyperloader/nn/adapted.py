@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteWeights
+from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
 
 
 class AdaptedLinear(nn.Module):
@@ -16,7 +16,7 @@ class AdaptedLinear(nn.Module):
         config: says where the adapter normalises, its activation and epsilon.
     """
 
-    def __init__(self, linear: nn.Linear, tensors: SiteWeights, config: HyperLoaderConfig):
+    def __init__(self, linear: nn.Linear, tensors: SiteTensors, config: HyperLoaderConfig):
         super().__init__()
         self.linear = linear
         self.norm, self.activation, self.eps = config.norm, config.activation, config.norm_eps

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from hyperloader.nn.layout import SiteWeights
+from hyperloader.nn.layout import SiteKey, SiteTensors
 
-SiteKey = tuple[str, int, str]  # stack, layer, site
-Sites = dict[SiteKey, SiteWeights]
+Sites = dict[SiteKey, SiteTensors]
 
 DEFAULT_LIMIT = 1 << 30  # bytes
 _Marks = list[tuple]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.layout import Layout, SiteWeights, num_elements, take_apart
+from hyperloader.nn.layout import Layout, SiteTensors, num_elements, take_apart
 from hyperloader.reference import condition as reference
 
 _PUBLISHED_DEVIATION = 0.01
@@ -135,7 +135,7 @@ class Hypernetwork(nn.Module):
 
     def forward(
         self, task_embedding: Tensor, *, grouped: bool, dtype: torch.dtype | None = None
-    ) -> dict[tuple[int, str], SiteWeights]:
+    ) -> dict[tuple[int, str], SiteTensors]:
         """Generate for ``task_embedding`` (tasks, task_embedding_dim); returns the weights of every (layer, site).
 
         ``grouped``: the weights carry a first dimension (tasks, ...); otherwise there is one task and they do not.

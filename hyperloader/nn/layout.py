@@ -14,7 +14,8 @@ _NORM = ("norm_weight", "norm_bias")
 _PRE_NORM = ("pre_norm_weight", "pre_norm_bias")
 ADAPTER_WEIGHTS = (*_ADAPTER, *_NORM, *_PRE_NORM)
 
-SiteWeights = tuple[Tensor, ...]
+SiteKey = tuple[str, int, str]  # stack, layer, site
+SiteTensors = tuple[Tensor, ...]  # of one site, in the order of the arguments of its operator
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def num_elements(shape: tuple[int, ...]) -> int:
 
 def take_apart(
     generated: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], sites: Sequence[tuple[int, str]], grouped: bool
-) -> dict[tuple[int, str], SiteWeights]:
+) -> dict[tuple[int, str], SiteTensors]:
     """Cut what the heads generated, (sites · groups, n) each, into one tuple of weights per site.
 
     One ``unbind`` per head: its backward is one ``stack``, where slices would each fill a tensor of full size.

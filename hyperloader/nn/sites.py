@@ -5,9 +5,8 @@ from torch import Tensor, nn
 
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.weights import ActiveWeights, Weights
-
-SiteKey = tuple[str, int, str]  # stack, layer, site
+from hyperloader.nn.layout import SiteKey
+from hyperloader.nn.site_weights import ActiveWeights
 
 
 class Site(nn.Module):
@@ -52,40 +51,21 @@ class AdapterSite(Site):
 
 
 class LoraSite(Site):
-    """``linear(x) + scaling · lora_B (lora_A x)``.
-
-    ``together`` are sites that read the same ``x`` later in the forward: theirs is computed in the same call, and they
-    take it if ``x`` is indeed what they are given.
-    """
+    """``linear(x) + scaling · lora_B (lora_A x)``."""
 
     def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig):
         super().__init__(linear, key, active)
         self.scaling = config.scaling
-        self.together: tuple[LoraSite, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.active.require()
-        ready = weights.take(self.key, x)
-        if ready is not None:
-            return ready
-        together = [site for site in self.together if self._is_like(site)]
-        y, *others = self._compute(x, (self, *together), weights)
-        for site, result in zip(together, others, strict=True):
-            weights.keep(site.key, x, result)
-        return y
-
-    def _is_like(self, other: "LoraSite") -> bool:
-        """Whether one call can compute both; a user may have changed a layer since it was wrapped."""
-        one, two = self.linear, other.linear
-        return one.weight.dtype == two.weight.dtype and (one.bias is None) == (two.bias is None)
-
-    def _compute(self, x: Tensor, sites: tuple["LoraSite", ...], weights: Weights) -> list[Tensor]:
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        linears = [site.linear for site in sites]
-        frozen = [linear.weight for linear in linears]
-        biases = None if self.linear.bias is None else [linear.bias for linear in linears]
-        lora_A, lora_B = zip(*(weights.sites[site.key] for site in sites), strict=True)
-        return ops.lora_linears(
-            x, frozen, biases, lora_A, lora_B, group=weights.group_of(x.shape[0]), scaling=self.scaling
+        return ops.lora_linear(
+            x,
+            self.linear.weight,
+            self.linear.bias,
+            *weights.sites[self.key],
+            group=weights.group_of(x.shape[0]),
+            scaling=self.scaling,
         )

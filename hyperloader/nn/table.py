@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.hypernetwork import initial_deviation
-from hyperloader.nn.layout import Layout, SiteWeights
+from hyperloader.nn.layout import Layout, SiteTensors
 
 
 class Table(nn.Module):
@@ -34,7 +34,7 @@ class Table(nn.Module):
 
     def forward(
         self, tasks: Tensor, *, grouped: bool, dtype: torch.dtype | None = None
-    ) -> dict[tuple[int, str], SiteWeights]:
+    ) -> dict[tuple[int, str], SiteTensors]:
         """Look up ``tasks`` (int64); same result as ``Hypernetwork.forward``."""
         layout = self.layout
         return {

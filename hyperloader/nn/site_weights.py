@@ -6,35 +6,20 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from hyperloader.nn.layout import SiteWeights
+from hyperloader.nn.layout import SiteKey, SiteTensors
 
 
-class Weights:
+class SiteWeights:
     """The weights of every site of a backbone, and which sentence of the batch uses which of them.
 
     ``sites`` maps (stack, layer, site) to the site's tensors; ``group`` (batch,) is None where all sentences share one
     task and the tensors carry no dimension for groups.
     """
 
-    def __init__(self, sites: dict[tuple[str, int, str], SiteWeights], group: Tensor | None):
+    def __init__(self, sites: dict[SiteKey, SiteTensors], group: Tensor | None):
         self.sites = sites
         self.group = group
         self._repeated: dict[int, Tensor] = {}
-        self._ready: dict[tuple[str, int, str], tuple[Tensor, tuple, Tensor]] = {}
-
-    def keep(self, key: tuple[str, int, str], x: Tensor, y: Tensor) -> None:
-        """Keep ``y``, what the site ``key`` computes of ``x``, until the site takes it."""
-        self._ready[key] = x, _state(x), y
-
-    def take(self, key: tuple[str, int, str], x: Tensor) -> Tensor | None:
-        """What was kept for the site ``key``, if it was computed of this very tensor ``x``, which nothing has written
-        to since, and with gradients or without as now."""
-        kept_x, state, y = self._ready.pop(key, (None, None, None))
-        return y if kept_x is x and state == _state(x) else None
-
-    def forget(self) -> None:
-        """Drop what no site has taken."""
-        self._ready.clear()
 
     def group_of(self, rows: int) -> Tensor | None:
         """``group`` for a batch of ``rows`` rows: beam search repeats every sentence."""
@@ -48,22 +33,16 @@ class Weights:
         return self._repeated[rows]
 
 
-def _state(x: Tensor) -> tuple:
-    """What changes when ``x`` is written to (a trace and tensors of inference mode do not tell), or grad mode does."""
-    tells = not torch.compiler.is_compiling() and not x.is_inference()
-    return torch.is_grad_enabled(), x._version if tells else None
-
-
 class ActiveWeights(threading.local):
     """The weights that a model's sites apply now, in this thread."""
 
     def __init__(self):
-        self.current: Weights | None = None
+        self.current: SiteWeights | None = None
 
     def __reduce__(self):  # copied or pickled with its model, it starts empty
         return type(self), ()
 
-    def require(self) -> Weights:
+    def require(self) -> SiteWeights:
         """The weights set now; raises ``RuntimeError`` outside the model's forward."""
         if self.current is None:
             raise RuntimeError(
@@ -72,9 +51,9 @@ class ActiveWeights(threading.local):
             )
         return self.current
 
-    def use(self, weights: Weights | None) -> "Use":
+    def use(self, weights: SiteWeights | None) -> "ActiveBlock":
         """Apply ``weights`` inside the block."""
-        return Use(self, weights)
+        return ActiveBlock(self, weights)
 
     def checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """``context_fn`` of ``torch.utils.checkpoint``: recomputation in the backward sees the weights of its forward,
@@ -82,18 +61,16 @@ class ActiveWeights(threading.local):
         return nullcontext(), self.use(self.current)
 
 
-class Use:
+class ActiveBlock:
     """A block in which ``weights`` are applied. It can be entered again: a graph that is kept is recomputed twice."""
 
-    def __init__(self, active: ActiveWeights, weights: Weights | None):
+    def __init__(self, active: ActiveWeights, weights: SiteWeights | None):
         self._active, self._weights = active, weights
-        self._previous: list[Weights | None] = []
+        self._previous: list[SiteWeights | None] = []
 
     def __enter__(self) -> None:
         self._previous.append(self._active.current)
         self._active.current = self._weights
 
     def __exit__(self, *_) -> None:
-        if self._weights is not None:
-            self._weights.forget()
         self._active.current = self._previous.pop()
