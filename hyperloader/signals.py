@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, where the process is the command `hyperloader`: one line, and never a traceback.
 
 While the command works, the first signal is an exception, so that everything ends in order; before (packages are being
-imported), afterwards, and when it comes a second time, the process ends at once.
+imported, the command line is parsed), afterwards, and when it comes a second time, the process ends at once.
 """
 
 import itertools

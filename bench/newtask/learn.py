@@ -13,7 +13,7 @@ from hyperloader.training.backbone import load_backbone
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.methods import METHODS, build_model
 from hyperloader.training.presets import training_options
-from hyperloader.training.run import load_run
+from hyperloader.training.saved_run import load_run
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 
@@ -30,7 +30,7 @@ def learn(plan: Plan, tasks: dict[str, Task], run: Learning) -> dict:
     changes = {"steps": plan.steps, "batch_size": min(plan.batch_size, run.examples), "learning_rate": run.rate}
     changes |= {"eval_steps": plan.steps, "save_steps": plan.steps, "report_to": "none"}
     options = training_options(plan.recipe.preset, "hyperloader", {**plan.recipe.training, **changes})
-    scorer = Scorer(formulation, {new.name: scored}, options.eval_batch_size, generate=False)
+    scorer = Scorer(formulation, {new.name: scored}, options.eval_batch_size)
     scores = []
 
     def validate(model: nn.Module) -> dict:  # once, at the end
@@ -64,7 +64,7 @@ def _of_base(plan: Plan, new: Task, method: str) -> tuple[nn.Module, TokenClassi
     if method == "head":
         base.model.task_embedding.row.requires_grad_(False)
     labels = {**base.labels, new.name: new.labels}
-    return base.model, TokenClassification(base.tokenizer, labels, plan.recipe.options.max_length)
+    return base.model, TokenClassification(base.formulation.tokenizer, labels, plan.recipe.options.max_length)
 
 
 def _adapters(plan: Plan, new: Task) -> tuple[nn.Module, TokenClassification]:

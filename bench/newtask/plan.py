@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from bench.study.plan import check_keys
-from hyperloader.training.run import RunConfig
+from hyperloader.training.run_config import RunConfig
 
 METHODS = {
     "embedding": "64 numbers and a head",

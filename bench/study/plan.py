@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from hyperloader.training.presets import check_key
-from hyperloader.training.run import RunConfig
+from hyperloader.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 import sys
 
-from hyperloader import signals
-
 INSTALL = "pip install 'hyperloader[train]'"
 TRAIN_PACKAGES = (
     "accelerate",
@@ -39,8 +37,4 @@ def main() -> None:
             return
         print(missing_package(error), file=sys.stderr)
         raise SystemExit(1) from None
-    signals.working(True)
-    try:
-        app(prog_name="hyperloader")
-    finally:
-        signals.working(False)
+    app(prog_name="hyperloader")

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 import hyperloader
+from hyperloader.cli.check import check
 from hyperloader.cli.convert import convert
-from hyperloader.cli.data import check
 from hyperloader.cli.demo import demo
 from hyperloader.cli.env import env
 from hyperloader.cli.errors import OneLineErrors

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hyperloader.cli.train import train_and_report
+from hyperloader.cli.training_report import train_and_report
 
 # Their names, people, places and times belong to the test split: training never shows them.
 SAME_WORDS = (
@@ -41,8 +41,8 @@ def demo(
 
     minilm_folder()  # before anything is written: without the package this says what installs it
     task_file = grammar.write(output / "data")
-    from hyperloader.training.run import load_run
     from hyperloader.training.run_config import RunConfig
+    from hyperloader.training.saved_run import load_run
 
     print(f"Three tasks made by grammars, in {task_file.parent}: {', '.join(grammar.TASKS)}.")
     print("Names, places and times of their test sentences never occur in training.\n")
@@ -64,7 +64,7 @@ def demo(
 
 def show(run, colour: bool) -> None:
     """Print what the model finds in a few sentences."""
-    from hyperloader.training.run import predict
+    from hyperloader.training.saved_run import predict
 
     width = max(map(len, run.tasks))
     for sentence in SAME_WORDS:

@@ -38,6 +38,7 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx):
         try:
+            signals.working(True)  # only now: while the command line is parsed, typer takes every signal for Ctrl-C
             result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a reader that has left is no error
             return result
@@ -47,6 +48,8 @@ class OneLineErrors(TyperGroup):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains while it closes stdout
             raise typer.Exit(BAD_INPUT) from None
+        finally:
+            signals.working(False)
 
 
 def describe(error: Exception) -> tuple[str, int]:

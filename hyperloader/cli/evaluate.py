@@ -18,7 +18,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a run's best weights, task by task."""
-    from hyperloader.training.run import evaluate as scores_of
+    from hyperloader.training.saved_run import evaluate as scores_of
 
     scores = scores_of(run_folder, split, tasks=task, decoding=decoding)
     print(f"{run_folder}: micro-F1 over spans, {split}\n")

@@ -25,7 +25,7 @@ def inspect(
     from hyperloader import HyperLoaderModel
     from hyperloader.data.tasks import SPLITS
     from hyperloader.training import inspect as look
-    from hyperloader.training.run import load_run, scorer
+    from hyperloader.training.saved_run import load_run, scorer
     from hyperloader.validation import check_key
 
     check_key("split", split, SPLITS)

@@ -45,7 +45,7 @@ def predict(
     from hyperloader.cli.answers import answer, encoded
     from hyperloader.cli.inputs import FORMATS, read
     from hyperloader.data.word_rule import split_at_spaces
-    from hyperloader.training.run import for_task, load_run, tag
+    from hyperloader.training.saved_run import for_task, load_run, tag
     from hyperloader.training.word_rules import load_word_rule
     from hyperloader.validation import check_key
 

@@ -25,7 +25,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | 
 
 
 def scores_table(scores: Mapping) -> str:
-    """The scores of every task in per cent, and the mean F1: `scores` as `hyperloader.training.run.evaluate` gives."""
+    """The scores of every task in per cent, and the mean F1: `scores` as a run's `evaluate` gives them."""
     rows = [
         (task, 100 * one["f1"], 100 * one["precision"], 100 * one["recall"], one["spans"], one["sentences"])
         for task, one in scores["tasks"].items()

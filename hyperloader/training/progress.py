@@ -66,6 +66,11 @@ class Progress:
             raise ValueError(f"{path}: cannot be read ({error}); remove this checkpoint and resume") from error
 
 
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that train together, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def process_count() -> int:
     """How many processes train together, as torchrun and accelerate tell each of them."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,25 +1,20 @@
 """A run: what is trained on what, how, and where it goes. YAML in and out."""
 
 import dataclasses
-import os
-import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from hyperloader.data.formulation import HEADS
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
-from hyperloader.data.sentence import DataError
-from hyperloader.data.tasks import Task, load_tasks
+from hyperloader.data.task_file import entries_from
+from hyperloader.data.tasks import Task, load_task, load_tasks
 from hyperloader.data.yaml_text import load
-from hyperloader.training.backbone import HEADS
 from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
 from hyperloader.validation import check_key, shown
-
-_INLINE = "tasks.yaml"  # the name of the task file that inline tasks are written to
 
 
 @dataclass(frozen=True)
@@ -140,21 +135,8 @@ class RunConfig:
     def load_tasks(self) -> list[Task]:
         """All sentences of all tasks, checked."""
         if isinstance(self.tasks, str):
-            return load_tasks(Path(self.tasks))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / _INLINE
-            tasks = [_expanded(task) for task in self.tasks]
-            lines = [yaml.safe_dump(task, default_flow_style=True, width=1 << 30).strip() for task in tasks]
-            path.write_text("tasks:\n" + "".join(f"- {line}\n" for line in lines), encoding="utf-8")
-            try:
-                return load_tasks(path)
-            except DataError as error:
-                message = re.sub(
-                    re.escape(str(path)) + r"(?::(\d+))?",
-                    lambda found: f"tasks[{max(int(found[1]) - 2, 0)}]" if found[1] else "tasks",
-                    str(error),
-                )
-                raise DataError(message) from error
+            return load_tasks(self.tasks)
+        return [load_task(entry) for entry in entries_from(self.tasks)]
 
 
 def _backbone(name, folder: Path):
@@ -197,15 +179,3 @@ def _absolute(tasks, folder: Path):
         return task
 
     return [resolved(task) for task in tasks]
-
-
-def _expanded(task):
-    """``task`` with the variables of its path filled in; a variable's own relative path starts at the working
-    directory. One that is not set is left for the reader of the task file, which says so."""
-    if not isinstance(task, Mapping):
-        return task
-    given = {key: task[key] for key in ("path", "dataset") if isinstance(task.get(key), str)}
-    filled = {
-        key: os.path.expandvars(os.path.expanduser(path)) for key, path in given.items() if starts_elsewhere(path)
-    }
-    return {**task, **{key: os.path.abspath(path) for key, path in filled.items() if "$" not in path}}

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import socket
@@ -10,6 +11,10 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from hyperloader.training.folders import checkpoints
+from hyperloader.training.run_config import RunConfig
+
+CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
 LOCK = ".lock"
 _logger = logging.getLogger("hyperloader")
 _mine: set[str] = set()  # folders of this process, which the system's locks do not keep from itself
@@ -72,6 +77,28 @@ def own_folder(path: Path) -> Iterator[RunFolder]:
         with suppress(OSError):  # of folders that hold something by now
             for folder in made:
                 folder.rmdir()
+
+
+def check_output(config: RunConfig, resume: bool) -> dict | None:
+    """Check that the run's output is free or holds this very run; the metrics if that is finished.
+
+    Raises:
+        ValueError: the output holds another run, or a run and ``resume`` is False.
+    """
+    output = Path(config.output)
+    if not (output / CONFIG).is_file():
+        if checkpoints(output) or (output / BEST).exists():
+            raise ValueError(f"{output}: holds checkpoints but no {CONFIG}; choose another output")
+        return None
+    if not resume:
+        raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
+    before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
+    now = config.to_dict()
+    changed = [f"{key} ({before[key]!r:.80} there, {now[key]!r:.80} here)" for key in now if now[key] != before[key]]
+    if changed:
+        raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")
+    metrics = output / METRICS
+    return json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
 
 
 def _locked(path: Path) -> int:

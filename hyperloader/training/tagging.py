@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from hyperloader.data.examples import Example, join_windows
+from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.sentence import Sentence
-from hyperloader.training.evaluation import predict_examples
+from hyperloader.training.evaluation import answer_examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,15 @@ class Tagged:
 
 
 def tag_sentences(
-    model: nn.Module, formulation, task_id: int, sentences: Iterable[Sequence[str]], batch_size: int, *, generate: bool
+    model: nn.Module,
+    formulation: Formulation,
+    task_id: int,
+    sentences: Iterable[Sequence[str]],
+    batch_size: int,
+    *,
+    merged: bool,
 ) -> Iterator[Tagged]:
     """One answer a sentence (a list of words, perhaps none), in their order; ``batch_size`` are taken at a time."""
-    device = next(model.parameters()).device
     sentences = iter(sentences)
     while batch := list(itertools.islice(sentences, batch_size)):
         examples: list[Example] = []
@@ -32,23 +38,19 @@ def tag_sentences(
             if words:
                 sentence = Sentence(tuple(words), ("O",) * len(words))
                 examples += formulation.encode(task_id, sentence, number, use_tags=False)
-        certainties: list | None = None if generate else []
-        rows = predict_examples(
-            model, formulation, examples, batch_size, generate=generate, device=device, certainties=certainties
-        )
-        tags = iter(formulation.decode(examples, rows))
-        probabilities = None if certainties is None else iter(_of_words(examples, certainties))
+        answers = answer_examples(model, formulation, examples, batch_size, merged=merged)
+        tags = iter(formulation.decode(examples, [answer.ids for answer in answers]))
+        probabilities = _of_words(examples, answers)
         for words in batch:
-            yield Tagged(
-                next(tags) if words else [],
-                None if probabilities is None else next(probabilities) if words else [],
-            )
+            yield Tagged(next(tags), next(probabilities)) if words else Tagged([], [])
 
 
-def _of_words(examples: Sequence[Example], certainties: Sequence[Sequence[float]]) -> list[list[float]]:
+def _of_words(examples: Sequence[Example], answers: Sequence[Answer]) -> Iterator[list[float] | None]:
     """Of every sentence, the probability of each word's label: that of its first subword, 1 where it has none."""
+    if any(answer.probabilities is None for answer in answers):
+        return itertools.repeat(None)
     parts = [
-        [1.0 if place < 0 else row[place] for place in example.first_subwords]
-        for example, row in zip(examples, certainties, strict=True)
+        [1.0 if place < 0 else answer.probabilities[place] for place in example.first_subwords]
+        for example, answer in zip(examples, answers, strict=True)
     ]
-    return join_windows(examples, parts)
+    return iter(join_windows(examples, parts))

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from hyperloader.training.run import load_run
+from hyperloader.training.saved_run import load_run
 
 
 @pytest.fixture(scope="module")

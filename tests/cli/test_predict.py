@@ -96,7 +96,7 @@ def test_spans_have_characters_and_a_score(call, run_folder, monkeypatch):
         for words in sentences:
             yield Tagged(["O", "B-song", "I-song", "B-artist"][: len(words)], [0.9, 0.8, 0.5, 0.7][: len(words)])
 
-    monkeypatch.setattr("hyperloader.training.run.tag", tag)
+    monkeypatch.setattr("hyperloader.training.saved_run.tag", tag)
     (found,) = answers(call("predict", run_folder, "--task", "music", input="play  silver\triver omar \n").stdout)
     assert found["text"] == "play  silver\triver omar "
     assert found["offsets"] == [[0, 4], [6, 12], [13, 18], [19, 23]]

@@ -39,6 +39,9 @@ def work():
 if MOMENT in ("work", "end"):
     import hyperloader.cli.env
     hyperloader.cli.env.report = work
+if MOMENT == "command line":
+    from hyperloader.cli.errors import OneLineErrors
+    OneLineErrors.parse_args = lambda *_: (print("ready", flush=True), time.sleep(600))
 if MOMENT == "exit":
     import atexit
     atexit.register(lambda: (print("ready", flush=True), time.sleep(600)))
@@ -75,7 +78,7 @@ def run(moment: str, *numbers: int) -> tuple[int, str]:
     return process.returncode, error
 
 
-@pytest.mark.parametrize("moment", ["import of torch", "import of typer", "work"])
+@pytest.mark.parametrize("moment", ["import of torch", "import of typer", "command line", "work"])
 @pytest.mark.parametrize(("number", "word", "status"), ENDS)
 def test_one_line_and_the_status(moment, number, word, status):
     returned, error = run(moment, number)

@@ -143,24 +143,22 @@ def test_a_bad_config_is_one_line_with_its_file(fails, tmp_path, content, parts)
         assert part in line
 
 
-def test_missing_files(fails, tmp_path):
+def test_missing_files(fails, config_file, tmp_path):
     assert "none.yaml" in fails("train", tmp_path / "none.yaml")
-    path = tmp_path / "config.yaml"
-    path.write_text(f"backbone: minilm\ntasks: none.yaml\noutput: {tmp_path / 'run'}\n")
-    assert "none.yaml" in fails("train", path)
+    assert "none.yaml" in fails("train", config_file, "--output", tmp_path / "run", "--set", "tasks=none.yaml")
     assert not (tmp_path / "run").exists()
 
 
 def test_only_the_tasks_asked_for_are_scored(call, run_folder, monkeypatch):
-    from hyperloader.training import run
+    from hyperloader.training import saved_run
 
-    scored, honest = [], run.Scorer
+    scored, honest = [], saved_run.Scorer
 
     def kept(formulation, sentences, *arguments, **options):
         scored.append(list(sentences))
         return honest(formulation, sentences, *arguments, **options)
 
-    monkeypatch.setattr(run, "Scorer", kept)
+    monkeypatch.setattr(saved_run, "Scorer", kept)
     whole = call("evaluate", run_folder).stdout
     one = call("evaluate", run_folder, "--task", "music").stdout
     both = call("evaluate", run_folder, "--task", "calendar", "--task", "music").stdout

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hyperloader.data import DataError
-from hyperloader.data.task_file import entry_from, read_task_file
+from hyperloader.data.task_file import entries_from, entry_from, read_task_file
 
 
 def read(tmp_path, text):
@@ -60,7 +60,7 @@ tasks:
     assert (second.shares, second.seed, second.tags, second.names) == ({}, 0, None, None)
     values = {"name": "a", "path": "a", "columns": {"tokens": 2}, "splits": {"validation": 0.1}, "names": ["O", "B-ü"]}
     entry = entry_from(values, "here")
-    assert (entry.path, entry.where, entry.columns) == (Path("a"), "here:1", {"tokens": 2})
+    assert (entry.path, entry.where, entry.columns) == (Path("a"), "here", {"tokens": 2})
     assert (entry.shares, entry.names) == ({"validation": 0.1}, ["O", "B-ü"])
 
 
@@ -120,3 +120,22 @@ def test_every_fault_is_named_with_its_line(tmp_path, monkeypatch, text, line, m
 def test_a_missing_task_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.yaml: the task file cannot be read \(No such file"):
         read_task_file(tmp_path / "none.yaml")
+
+
+def test_entries_that_stand_in_a_list_are_named_by_their_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = {"name": "a", "path": "here", "splits": {"validation": 0.1, "seed": 2}}
+    (entry,) = entries_from([first])
+    assert (entry.name, entry.path, entry.where) == ("a", Path("here"), "tasks[0]")
+    assert (entry.shares, entry.seed) == ({"validation": 0.1}, 2)
+    for second, message in (
+        (first, "task 'a' stands already at tasks[0]; rename one"),
+        ({"name": "b", "path": 3}, "path must be text, got '3'; put it in quotes"),
+        ({"name": "b", "path": "$NOT_SET_HERE/b"}, "the environment variable 'NOT_SET_HERE' is not set"),
+        ({"name": "b", "path": Path("b")}, "must hold text, numbers, lists and mappings alone, got PosixPath"),
+        ("b", "there must be a mapping with the keys name"),
+    ):
+        with pytest.raises(DataError) as error:
+            entries_from([first, second])
+        assert str(error.value).startswith("tasks[1]: ")
+        assert message in str(error.value)

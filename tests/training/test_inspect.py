@@ -7,7 +7,8 @@ import torch
 from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader.training import inspect
-from hyperloader.training.run import load_run, scorer, train
+from hyperloader.training.run import train
+from hyperloader.training.saved_run import load_run, scorer
 
 OTHERS = dict(zip(TASKS, ["b c", "ü.weight", "a"], strict=True))
 

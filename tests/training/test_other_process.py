@@ -35,7 +35,8 @@ TRAINING = {"steps": 4, "batch_size": 8, "eval_steps": 2, "save_steps": 2, "log_
 
 CHILD = """
 import json, pathlib, shutil, sys
-from hyperloader.training.run import RunConfig, evaluate, load_run, predict, train
+from hyperloader.training.run import RunConfig, train
+from hyperloader.training.saved_run import evaluate, load_run, predict
 for folder in map(pathlib.Path, sys.argv[1:]):
     before = json.loads((folder / "metrics.json").read_text())
     scores = evaluate(folder)

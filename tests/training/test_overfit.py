@@ -30,7 +30,7 @@ def test_t5_overfits_real_sentences_through_generate(data_folder, mode):
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
     batches = [[*examples[TASKS[0]], *examples[TASKS[1]]]] if mode == "mixed" else list(examples.values())
     batches = [formulation.collate(batch) for batch in batches]
-    score = Scorer(formulation, sentences, batch_size=2 * SENTENCES, generate=True)
+    score = Scorer(formulation, sentences, batch_size=2 * SENTENCES)
 
     scores = None
     for step in range(STEPS):

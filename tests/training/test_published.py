@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hyperloader.backbones import cross_attention_bias as bias
-from hyperloader.training.run import evaluate, load_run, predict, train
+from hyperloader.data.formulation import Answer
+from hyperloader.training.run import train
+from hyperloader.training.saved_run import evaluate, load_run, predict
 from hyperloader.training.trainer import MultiTaskTrainer
 
 TRAINING = {"steps": 8, "warmup": 2, "save_steps": 2, "max_length": 24, "gradient_accumulation": 3}
@@ -124,19 +126,19 @@ def test_a_run_of_another_optimizer_is_not_gone_on_with(published, monkeypatch):
 
 def test_scores_and_predictions_by_position_and_by_sentinel(published, monkeypatch):
     """The model leaves out the first tag of every sentence and writes all others right."""
-    from hyperloader.training import evaluation, run
+    from hyperloader.training import evaluation, tagging
 
     config = published()
     train(config, progress=False, test=False)
 
     def broken(model, formulation, examples, batch_size, **_):
-        rows = []
+        answers = []
         for example in examples:
             first, second = (list(example.labels).index(formulation.sentinels[number]) for number in (0, 1))
-            rows.append([*example.labels[: first + 1], *example.labels[second:]])
-        return rows
+            answers.append(Answer([*example.labels[: first + 1], *example.labels[second:]], None))
+        return answers
 
-    monkeypatch.setattr(evaluation, "predict_examples", broken)
+    monkeypatch.setattr(evaluation, "answer_examples", broken)
     by_position = evaluate(config.output)
     assert by_position == evaluate(config.output, decoding="position")
     by_sentinel = evaluate(config.output, decoding="sentinel")
@@ -145,7 +147,9 @@ def test_scores_and_predictions_by_position_and_by_sentinel(published, monkeypat
 
     written = "<extra_id_0> <extra_id_1> colour <extra_id_2> O"
     monkeypatch.setattr(
-        run, "predict_examples", lambda model, formulation, *_, **__: formulation.tokenizer([written]).input_ids
+        tagging,
+        "answer_examples",
+        lambda model, formulation, *_, **__: [Answer(formulation.tokenizer(written).input_ids, None)],
     )
     for decoding, expected in (
         (None, ["B-colour", "O", "O"]),
@@ -240,7 +244,7 @@ def test_a_run_that_was_trained_without_the_bias(published, old_t5, monkeypatch)
     folder, _ = old_t5(1)
     config = published({"steps": 1}, backbone=str(folder))
     with monkeypatch.context() as earlier:
-        earlier.setattr("hyperloader.training.run.restore_cross_attention_bias", lambda *_: None)
+        earlier.setattr("hyperloader.training.saved_run.restore_cross_attention_bias", lambda *_: None)
         train(config, progress=False, test=False)
     assert bias.cross_attention_bias(load_run(config.output).model.backbone) is None
 

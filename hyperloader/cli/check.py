@@ -1,9 +1,13 @@
 """`hyperloader data check`: what a task file names, counted and checked."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from hyperloader.data.formulation import Formulation
+    from hyperloader.data.tasks import Task
 
 
 def check(
@@ -15,9 +19,10 @@ def check(
     max_length: Annotated[int, typer.Option(min=8, help="Subword tokens of a sentence.")] = 128,
 ) -> None:
     """Read and check every data set of a task file, and show a table of what is there."""
+    from hyperloader.data.formulation import HEADS
     from hyperloader.data.report import report
     from hyperloader.data.tasks import load_tasks
-    from hyperloader.training.backbone import HEADS, backbone_path
+    from hyperloader.training.backbone import backbone_path
     from hyperloader.training.run_config import RunConfig
     from hyperloader.validation import check_choice
 
@@ -36,12 +41,9 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _formulation(tasks, backbone: str, head: str, max_length: int):
-    from hyperloader.data.text_to_text import TextToText
-    from hyperloader.data.token_classification import TokenClassification
+def _formulation(tasks: list["Task"], backbone: str, head: str, max_length: int) -> "Formulation":
+    from hyperloader.data.formulation import make_formulation
     from hyperloader.training.backbone import load_backbone
 
     _, tokenizer = load_backbone(backbone, head)
-    if head == "text-to-text":
-        return TextToText(tokenizer, [task.name for task in tasks], max_length=max_length)
-    return TokenClassification(tokenizer, {task.name: task.labels for task in tasks}, max_length=max_length)
+    return make_formulation(head, tokenizer, {task.name: task.labels for task in tasks}, max_length)

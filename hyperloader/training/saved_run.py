@@ -1,0 +1,154 @@
+"""A run that is there: built, loaded, scored, asked for tags."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.data.formulation import Formulation, make_formulation
+from hyperloader.data.tasks import SPLITS, Task, subset
+from hyperloader.json_file import read_json
+from hyperloader.model import HyperLoaderModel
+from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
+from hyperloader.training.evaluation import Scorer
+from hyperloader.training.methods import build_model
+from hyperloader.training.run_config import RunConfig
+from hyperloader.training.run_folder import BEST, CONFIG, LABELS
+from hyperloader.training.tagging import Tagged, tag_sentences
+from hyperloader.training.weights import load_weights
+from hyperloader.validation import check_key
+
+
+@dataclasses.dataclass
+class Run:
+    """A training's model and what is needed to use it.
+
+    ``labels`` are the BIO labels of every task, in the order of the ids; ``merged_for`` is the task that the model has
+    been merged for and that alone it predicts, None for all.
+    """
+
+    config: RunConfig
+    model: nn.Module
+    formulation: Formulation
+    labels: dict[str, list[str]]
+    merged_for: str | None = None
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in the order of their ids."""
+        return list(self.labels)
+
+    @property
+    def hyperloader(self) -> HyperLoaderModel | None:
+        """The model, if its method is one of those that generate weights; None for ``lora`` and ``full``."""
+        return self.model if isinstance(self.model, HyperLoaderModel) else None
+
+
+def build_run(config: RunConfig, labels: dict[str, list[str]]) -> Run:
+    """The run's pretrained backbone with new weights around it."""
+    backbone, tokenizer = load_backbone(config.backbone, config.head)
+    set_seed(config.seed)
+    of_heads = labels if config.head == "token-classification" else None
+    model = build_model(config.method, backbone, list(labels), of_heads, config.model_options)
+    options = config.options
+    formulation = make_formulation(config.head, tokenizer, labels, options.max_length, options.decoding)
+    run = Run(config, model, formulation, labels)
+    if config.preset == "published" and run.hyperloader is not None:
+        restore_cross_attention_bias(run.hyperloader.backbone, config.backbone)
+    return run
+
+
+def load_run(folder: str | Path, decoding: str | None = None) -> Run:
+    """The run in ``folder`` with its best weights. Its data are not needed.
+
+    Args:
+        decoding: how generated text is read, ``sentinel`` or ``position``, if not as the run's config says.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no run, or one whose weights are missing or damaged; a decoding
+            that is unknown or of no use for the run's head.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, LABELS, BEST):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
+    config = RunConfig.from_yaml(folder / CONFIG)
+    if decoding is not None:
+        config = dataclasses.replace(config, training={**config.training, "decoding": decoding})
+    run = build_run(config, _read_labels(folder / LABELS))
+    load_weights(run.model, folder / BEST)
+    run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return run
+
+
+def _read_labels(path: Path) -> dict[str, list[str]]:
+    labels = read_json(path, "the labels of every task")
+    try:
+        HyperLoaderConfig(tasks=list(labels), labels=labels)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return labels
+
+
+def evaluate(
+    folder: str | Path, split: str = "test", tasks: Sequence[str] | None = None, decoding: str | None = None
+) -> dict:
+    """Score the run in ``folder`` on a split of its tasks: ``{"tasks": {task: scores}, "mean_f1": number}``.
+
+    Args:
+        split: ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it.
+        tasks: names of those to score; all of the run's if None.
+        decoding: as in ``load_run``.
+    """
+    check_key("split", split, SPLITS)
+    run = load_run(folder, decoding)
+    for task in tasks or ():
+        check_key("task", task, run.tasks)
+    wanted = set(tasks or run.tasks)
+    return scorer(run, [task for task in run.config.load_tasks() if task.name in wanted], split)(run.model)
+
+
+def scorer(run: Run, tasks: Iterable[Task], split: str, limit: int | None = None) -> Scorer:
+    """Scores a model on a split of the run's tasks: the part that the run has used, of ``test`` all of it; with
+    ``limit`` a fixed random part of that, so many sentences of every task."""
+    sentences = {task.name: getattr(task, split) for task in tasks}
+    if split != "test":
+        sentences = used_part(run.config, sentences)
+    if limit is not None:
+        sentences = {task: subset(some, min(1, limit / len(some)), 0, task) for task, some in sentences.items()}
+    return Scorer(run.formulation, sentences, run.config.options.eval_batch_size)
+
+
+def used_part(config: RunConfig, sentences: Mapping[str, list]) -> dict[str, list]:
+    """Of every task's sentences those that the run uses, ``config.fraction`` of them."""
+    return {task: subset(some, config.fraction, config.data_seed, task) for task, some in sentences.items()}
+
+
+def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[list[str]]:
+    """BIO tags of ``sentences`` (each a list of words), one list each, in their order.
+
+    Sentences are taken ``batch_size`` at a time, so that endless input works; ``task`` is checked before the first.
+    """
+    return (one.tags for one in tag(run, sentences, task, batch_size))
+
+
+def tag(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[Tagged]:
+    """``predict`` with the probability of every word's label; a sentence without words gets an answer without tags."""
+    check_key("task", task, run.tasks)
+    if run.merged_for not in (None, task):
+        raise ValueError(f"task must be {run.merged_for!r}, for which the run's model is merged, got {task!r}")
+    task_id = run.tasks.index(task)
+    merged = run.merged_for is not None
+    return tag_sentences(run.model, run.formulation, task_id, sentences, batch_size, merged=merged)
+
+
+def for_task(run: Run, task: str) -> Run:
+    """The run with its model merged for ``task``, which is all that it can predict then, and faster."""
+    check_key("task", task, run.tasks)
+    if run.hyperloader is None:
+        return run
+    return dataclasses.replace(run, model=run.hyperloader.eval().merge(task, inplace=True), merged_for=task)
