@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from bench.results import UsageError
+from hyperloader.checkpoints.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS, SPEED = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md"
@@ -18,7 +19,7 @@ def put(document: Path, name: str, text: str) -> None:
     check(document, name)
     begin, end = _marks(name)
     head, rest = document.read_text(encoding="utf-8").split(begin, 1)
-    document.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+    write_text(document, f"{head}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
     print(text)
 
 

@@ -13,6 +13,7 @@ import torch
 from bench.case import Case, Setting
 from bench.measure import count_memory, count_operators
 from bench.providers import ours_name
+from hyperloader.checkpoints.atomic import write_text
 
 RECORDED = Path(__file__).with_name("gate.json")
 COUNTED = (ours_name("native"), ours_name("reference"))
@@ -76,7 +77,7 @@ def read() -> dict:
 
 def record(cases: Mapping[str, Case]) -> None:
     """Measure and write the counts."""
-    RECORDED.write_text(json.dumps(measure(cases), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(RECORDED, json.dumps(measure(cases), indent=1, ensure_ascii=False) + "\n")
 
 
 def _release() -> str:

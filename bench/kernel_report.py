@@ -233,10 +233,12 @@ def main() -> None:
     if options.output:
         import triton
 
+        from hyperloader.checkpoints.atomic import write_text
+
         versions = {"torch": torch.__version__, "triton": triton.__version__}
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)  # one kernel a line, so that changes can be read
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(f'{{"versions": {json.dumps(versions)}, "kernels": [\n{lines}\n]}}\n')
+        write_text(options.output, f'{{"versions": {json.dumps(versions)}, "kernels": [\n{lines}\n]}}\n')
 
 
 if __name__ == "__main__":

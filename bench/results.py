@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.providers import OURS, ours_name
+from hyperloader.checkpoints.atomic import write_text
 
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent / "results"
@@ -50,7 +51,7 @@ def best_of_ours(rows: dict[str, dict], suffix: str = "") -> dict | None:
 def write(folder: Path, result: dict) -> Path:
     """Write the result of one case."""
     path = folder / f"{result['case']}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

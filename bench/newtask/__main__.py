@@ -12,9 +12,9 @@ from pathlib import Path
 from bench.newtask import report
 from bench.newtask.learn import learn
 from bench.newtask.plan import Learning, Plan
+from hyperloader.checkpoints.atomic import write_text
 from hyperloader.cli.inspect import NUMBERS, inspect
 from hyperloader.data.tasks import Task
-from hyperloader.training.folders import write_text
 from hyperloader.training.run import train
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.study import report
 from bench.study.plan import Plan
+from hyperloader.checkpoints.atomic import write_text
 from hyperloader.training.run import RunConfig, train
 
 _KEPT = (
@@ -82,9 +83,7 @@ def run_one(plan: Plan, name: str, config: RunConfig) -> None:
     metrics = train(config, resume=Path(config.output).exists(), progress=False, test=split == "test")
     kept = {key: metrics[key] for key in _KEPT}
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, json.dumps(kept, ensure_ascii=False, indent=1))
     print(f"{name}: {split} F1 {100 * metrics[split]['mean_f1']:.2f}", flush=True)
 
 

@@ -18,6 +18,7 @@ import torch
 
 from bench.study import report
 from bench.study.plan import Plan
+from hyperloader.checkpoints.atomic import write_text
 from hyperloader.data import MultiTaskBatches, TokenClassification, subset
 from hyperloader.training.backbone import load_backbone
 from hyperloader.training.methods import build_model
@@ -51,7 +52,7 @@ def main() -> None:
         "versions": versions(torch.device("cpu")),
     }
     plan.results.mkdir(parents=True, exist_ok=True)
-    (plan.results / "step-times.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(plan.results / "step-times.json", json.dumps(result, indent=1))
 
 
 def step_seconds(plan: Plan, methods: list[str], labels: dict, batches: list) -> dict[str, dict[str, float]]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones import origin
+from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.backbone_config import check_implementations
 from hyperloader.checkpoints.descriptions import check_backbone_fields, check_seal, sealed
 from hyperloader.checkpoints.tensors import check_numbers, check_tensors, read_tensors
@@ -124,7 +124,7 @@ def save(
         },
     }
     text = json.dumps(sealed(description), ensure_ascii=False, indent=1)
-    replace_files({folder / TENSORS: content, folder / DESCRIPTION: text.encode()})
+    write_files({folder / TENSORS: content, folder / DESCRIPTION: text.encode()})
 
 
 def load(folder: str | Path) -> Stored:
@@ -147,25 +147,6 @@ def _fingerprint(backbone: nn.Module, trained: Sequence[str], config: HyperLoade
     return origin.fingerprint(backbone, {*trained, *origin.unread(backbone, backbone.state_dict().keys(), with_heads)})
 
 
-def replace_files(contents: dict[Path, bytes]) -> None:
-    """Write all files aside, down to the disk, and only then let them take their places: all, once one has."""
-    asides = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in contents}
-    try:
-        for path, content in contents.items():
-            with asides[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        try:
-            _take_places(asides)
-        except BaseException:  # Ctrl-C, say, between two of them
-            _take_places(asides)
-            raise
-    finally:
-        for aside in asides.values():
-            aside.unlink(missing_ok=True)
-
-
 def _check_generator(description: Path, generator: str) -> None:
     """Raise ``ValueError`` if there is a checkpoint already, whose weights are made in another way: an exported task is
     not to take the place of the model that it is of."""
@@ -177,12 +158,6 @@ def _check_generator(description: Path, generator: str) -> None:
             f"{description.parent}: holds a model with generator={before!r}, which would be lost to one with "
             f"{generator!r}; choose another folder, or remove it"
         )
-
-
-def _take_places(asides: dict[Path, Path]) -> None:
-    for path, aside in asides.items():
-        if aside.exists():
-            aside.replace(path)
 
 
 def own_folder(folder: str | Path, description: str) -> Path:

@@ -105,10 +105,8 @@ def _read_file(source: Path, entry) -> tuple[dict[str, list["Sentence"]], list[s
 
 
 def _write(path: Path, sentences: list["Sentence"]) -> None:
+    from hyperloader.checkpoints.atomic import write_text
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "w", encoding="utf-8", newline="\n") as file:
-        for sentence in sentences:
-            record = {"tokens": sentence.tokens, "tags": sentence.tags}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    aside.rename(path)
+    records = ({"tokens": sentence.tokens, "tags": sentence.tags} for sentence in sentences)
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

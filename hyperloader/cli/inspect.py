@@ -23,6 +23,7 @@ def inspect(
 ) -> None:
     """Show norms and similarities of the generated weights, and the F1 with every task's name and with another's."""
     from hyperloader import HyperLoaderModel
+    from hyperloader.checkpoints.atomic import write_text
     from hyperloader.data.tasks import SPLITS
     from hyperloader.training import inspect as look
     from hyperloader.training.saved_run import load_run, scorer
@@ -51,7 +52,7 @@ def inspect(
         "control": control and {**control, "split": split, "limit": limit},
     }
     plots = draw(tasks, layers, run.tasks, output)
-    (output / NUMBERS).write_text(json.dumps(numbers, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_text(output / NUMBERS, json.dumps(numbers, ensure_ascii=False, indent=1))
     count = f"{len(run.tasks):,} task{'s' if len(run.tasks) > 1 else ''}"
     print(f"{run_folder}: what {run.config.method} generates for {count}\n")
     print(norms_table(norms))

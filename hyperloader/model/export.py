@@ -12,6 +12,7 @@ from torch import Tensor
 from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
 from hyperloader.checkpoints import stored_model
+from hyperloader.checkpoints.atomic import write_files
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteTensors
 
@@ -146,7 +147,7 @@ def _write_peft(folder: Path, tensors: dict[str, Tensor], description: dict, tas
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = safetensors.torch.save(tensors, metadata={"format": "pt", _TASK: task})
     text = json.dumps(description, ensure_ascii=False, indent=2)
-    stored_model.replace_files({folder / PEFT_TENSORS: content, folder / PEFT_CONFIG: text.encode()})
+    write_files({folder / PEFT_TENSORS: content, folder / PEFT_CONFIG: text.encode()})
 
 
 def sites_of_task(model: "HyperLoaderModel", task: str) -> dict[str, tuple[str, SiteTensors]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones.cross_attention_bias import add_stored_bias
+from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.backbone_config import first_line, read_backbone_config, read_generation_config
 from hyperloader.checkpoints.descriptions import check_hashes, check_seal, sealed
 from hyperloader.checkpoints.stored_model import (
@@ -21,7 +22,6 @@ from hyperloader.checkpoints.stored_model import (
     own_folder,
     read_description,
     read_hashed,
-    replace_files,
 )
 from hyperloader.checkpoints.structure import untie, widen_norms
 from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
@@ -147,7 +147,7 @@ class TaskModel(WithBackbone):
                 check_numbers("this model", name, tensor)
         folder = own_folder(folder, DESCRIPTION)
         text = json.dumps(sealed(description), ensure_ascii=False, indent=1)
-        replace_files({folder / name: content for name, content in (files | {DESCRIPTION: text.encode()}).items()})
+        write_files({folder / name: content for name, content in (files | {DESCRIPTION: text.encode()}).items()})
         if GENERATION not in files:
             (folder / GENERATION).unlink(missing_ok=True)  # of the model that was there before
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyperloader.checkpoints.atomic import writing_files
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -183,5 +185,6 @@ def _finish(figure: Figure, path: str | Path | None, *all_axes, grid: str = "bot
 
 def _save(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
-        figure.savefig(path, format="png", dpi=150)
+        with writing_files(Path(path)) as (file,):
+            figure.savefig(file, format="png", dpi=150)
     return figure

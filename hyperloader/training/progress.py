@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from hyperloader.checkpoints.atomic import write_text
 from hyperloader.json_file import read_json
 from hyperloader.training.presets import TrainingOptions
 
@@ -54,7 +55,7 @@ class Progress:
 
     def save(self, folder: Path) -> None:
         """Write to ``folder/progress.json``."""
-        (folder / PROGRESS).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        write_text(folder / PROGRESS, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "Progress":

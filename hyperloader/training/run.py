@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from hyperloader.checkpoints.atomic import recover, remove_asides, write_text
 from hyperloader.data.tasks import Task
-from hyperloader.training.folders import checkpoints, prune, recover, write_text
+from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.progress import Progress, check_processes, is_main_process
 from hyperloader.training.requirements import check_requirements
 from hyperloader.training.run_config import RunConfig
@@ -69,6 +70,8 @@ def train(
         if (output / CONFIG).is_file():
             recover(output)
             prune(output, config.options.keep_checkpoints)
+        else:
+            remove_asides(output)
         return _train(config, test, on_data, folder.check, **show)
 
 

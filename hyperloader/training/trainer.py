@@ -9,9 +9,10 @@ from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hyperloader.checkpoints.atomic import writing_folder
 from hyperloader.data.sampler import MultiTaskBatches
 from hyperloader.training.arguments import training_arguments, wants_tensorboard
-from hyperloader.training.folders import checkpoints, prune, writing
+from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.loss import sequence_loss
 from hyperloader.training.optimizer import TransformersAdamW
 from hyperloader.training.presets import TrainingOptions
@@ -262,7 +263,7 @@ class MultiTaskTrainer(Trainer):
             )
         self.check_output()
         folder = Path(self.args.output_dir) / name
-        return writing(folder, main=self.args.should_save, wait=self.accelerator.wait_for_everyone)
+        return writing_folder(folder, main=self.args.should_save, wait=self.accelerator.wait_for_everyone)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         load_weights(self.task_model, Path(resume_from_checkpoint))

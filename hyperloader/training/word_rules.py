@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hyperloader.checkpoints.atomic import write_text
 from hyperloader.data.sentence import DataError, Sentence
 from hyperloader.data.word_rule import WordRule
 from hyperloader.json_file import read_json
-from hyperloader.training.folders import write_text
 from hyperloader.training.run_config import RunConfig
 
 WORDS = "words.json"

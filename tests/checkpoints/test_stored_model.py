@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -187,7 +188,7 @@ def test_full_disk_leaves_the_old_checkpoint(saved, monkeypatch, file):
         if len(calls) == file:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stored_model.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device"):
         model.save_pretrained(folder)
     monkeypatch.undo()

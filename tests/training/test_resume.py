@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperloader.training.folders import CheckpointError
+from hyperloader.checkpoints.atomic import CheckpointError
 from hyperloader.training.progress import process_count, size_of_a_step
 from hyperloader.training.run import train
 
@@ -86,7 +86,7 @@ KILLER = textwrap.dedent(
         elif scenario == "between the last checkpoint and the removal of the one before":
             trainer.prune = lambda folder, keep: (folder / "checkpoint-10").is_dir() and die()
         elif scenario == "while a text is written":
-            run.write_text = lambda path, text: (path.with_name(path.name + ".part").write_text("{"), die())
+            run.write_text = lambda path, text: (path.with_name(f".{path.name}.1.tmp").write_text("{"), die())
         elif scenario == "before the metrics":
             run._metrics = die
         run.train(run.RunConfig.from_dict(config), progress=False)
@@ -195,6 +195,26 @@ def test_a_full_disk_stops_with_the_old_checkpoint_intact(settings, monkeypatch,
     monkeypatch.undo()
     train(config, resume=True, progress=False)
     assert outcome(Path(config.output)) == uninterrupted
+
+
+def test_every_file_of_a_run_is_flushed_once(settings, monkeypatch):
+    """And the name of every folder: no more is needed, and no less."""
+    flushed, fsync = [], os.fsync
+
+    def noted(descriptor):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    config = settings(training={"steps": 4, "save_steps": 2, "eval_steps": 4, "keep_checkpoints": 2})
+    train(config, progress=False)
+    output = Path(config.output)
+    names = {
+        f".{name}.{os.getpid()}.tmp": name for name in ("config.yaml", "words.json", "labels.json", "metrics.json")
+    }
+    found = [names.get(path.name, str(path.relative_to(output)).replace(".tmp/", "/")) for path in flushed]
+    files = [str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()]
+    assert sorted(found) == sorted([*files, *["."] * len([path for path in output.iterdir() if path.is_dir()])])
 
 
 def test_a_damaged_checkpoint_is_named(settings, monkeypatch):

@@ -1,0 +1,234 @@
+import errno
+import os
+import resource
+import shutil
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.tiny import make_model
+from safetensors import SafetensorError
+from torch import nn
+
+from hyperloader.checkpoints.atomic import (
+    CheckpointError,
+    recover,
+    write_files,
+    write_text,
+    writing_files,
+    writing_folder,
+)
+from hyperloader.training.weights import save_trained
+
+
+def fill(folder, text):
+    with writing_folder(folder) as aside:
+        (aside / "file").write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A complete folder that holds "old"."""
+    fill(tmp_path / "best", "old")
+    return tmp_path / "best"
+
+
+def test_a_folder_is_replaced_whole(folder):
+    (folder / "left over").write_text("")
+    fill(folder, "new")
+    assert [path.name for path in folder.iterdir()] == ["file"]
+    assert (folder / "file").read_text() == "new"
+    assert [path.name for path in folder.parent.iterdir()] == ["best"]
+
+
+def test_a_full_disk_leaves_the_old_folder(folder):
+    with (
+        pytest.raises(CheckpointError, match=r"best: cannot be written .*No space left.*before is intact"),
+        writing_folder(folder),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (folder / "file").read_text() == "old"
+    assert [path.name for path in folder.parent.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError(
+            'Error while serializing: IoError(Os { code: 28, kind: StorageFull, message: "No space left" })'
+        ),
+    ],
+)
+def test_a_full_disk_is_called_that(folder, error):
+    with pytest.raises(CheckpointError, match="the disk is full: .*make room and resume"), writing_folder(folder):
+        raise error
+    with pytest.raises(CheckpointError) as other, writing_folder(folder):
+        raise OSError(errno.EIO, "Input/output error")
+    assert "disk is full" not in str(other.value)
+
+
+def test_a_short_file_on_a_full_disk_is_a_full_disk(folder, monkeypatch):
+    for free, says in ((1000, True), (1 << 40, False)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(CheckpointError) as caught, writing_folder(folder):
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+        assert ("the disk is full" in str(caught.value)) == says
+
+
+def test_a_folder_that_was_deleted_is_not_made_anew(folder):
+    shutil.rmtree(folder.parent)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        fill(folder, "new")
+    assert not folder.parent.exists()
+
+
+def test_a_write_that_really_fails_leaves_the_old_folder(folder):
+    model = nn.Linear(300, 300)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="best: cannot be written"), writing_folder(folder) as aside:
+            save_trained(model, aside)
+        with pytest.raises(CheckpointError, match="best: cannot be written"), writing_folder(folder) as aside:
+            torch.save(model.state_dict(), aside / "optimizer.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (folder / "file").read_text() == "old"
+
+
+def test_our_own_errors_pass_through(folder):
+    with pytest.raises(KeyError), writing_folder(folder):
+        raise KeyError("a bug")
+    assert (folder / "file").read_text() == "old"
+    fill(folder, "new")
+    assert (folder / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_recover_after_death_between_the_renames(folder, monkeypatch, renames):
+    done, rename = [], os.rename
+
+    class Killed(BaseException):
+        pass
+
+    def killing(self, target):
+        if len(done) == renames:
+            raise Killed
+        done.append(rename(self, target))
+
+    monkeypatch.setattr(type(folder), "rename", killing)
+    monkeypatch.setattr("hyperloader.checkpoints.atomic.flush", lambda path: None)
+    if renames < 2:
+        with pytest.raises(Killed):
+            fill(folder, "new")
+    else:
+        monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+        fill(folder, "new")
+    monkeypatch.undo()
+    recover(folder.parent)
+    assert [path.name for path in folder.parent.iterdir()] == ["best"]
+    assert (folder / "file").read_text() == ("new" if renames == 2 else "old")
+
+
+def test_text_is_written_aside(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    write_text(path, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hyperloader.checkpoints.atomic.flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
+    """Of earlier versions too; files of anybody else's stay."""
+    kept = ["film.part", "film.tmp", "film.old", ".film.tmp"]
+    for name in ("config.yaml.part", "metrics.json.part", ".metrics.json.123.tmp", *kept):
+        (tmp_path / name).write_text("")
+    recover(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_files_that_belong_together_take_their_places_together(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("one", "two", "three")]
+    write_files(dict.fromkeys(paths, b"old"))
+    replace, calls = Path.replace, []
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_files(dict.fromkeys(paths, b"new"))
+    assert [path.read_bytes() for path in paths] == [b"new"] * 3
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError), writing_files(*paths) as asides:
+        asides[0].write_text("the only one")
+    assert [path.read_bytes() for path in paths] == [b"new"] * 3
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_several_processes_write_one_file(tmp_path):
+    """Each writes its own aside: the file is always one of them, whole."""
+    path, size = tmp_path / "metrics.json", 1 << 16
+    children = []
+    for letter in "abcd":
+        child = os.fork()
+        if not child:
+            for _ in range(20):
+                write_text(path, letter * size)
+            os._exit(0)
+        children.append(child)
+    waiting = set(children)
+    while waiting:
+        waiting -= {child for child in waiting if os.waitpid(child, os.WNOHANG)[0]}
+        if path.exists():
+            content = path.read_text()
+            assert content == content[:1] * size
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def flushed(monkeypatch):
+    """The paths that are flushed from now on, in a list that grows."""
+    paths, fsync = [], os.fsync
+
+    def noted(descriptor):
+        paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
+
+
+def test_a_file_is_flushed_once(tmp_path, monkeypatch):
+    paths = flushed(monkeypatch)
+    write_text(tmp_path / "metrics.json", "{}")
+    assert paths == [f".metrics.json.{os.getpid()}.tmp"]
+
+
+@pytest.mark.parametrize("outer", [writing_folder, nullcontext], ids=["in a folder", "alone"])
+def test_a_model_is_flushed_once(outer, tmp_path, monkeypatch):
+    """In a folder that is written as a whole its files are flushed with it, and then the folder's name."""
+    model, paths = make_model("bert"), flushed(monkeypatch)
+    with outer(tmp_path / "best") as folder:
+        model.save_pretrained(folder)
+    files = ["hyperloader.json", "model.safetensors"]
+    if outer is writing_folder:
+        assert sorted(paths) == sorted([*files, tmp_path.name])
+    else:
+        assert sorted(paths) == [f".{name}.{os.getpid()}.tmp" for name in files]
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == files
