@@ -107,7 +107,8 @@ def _width(line: _Line, path: str, how: Reading) -> int:
 
 
 def _odd_space(line: str) -> str:
-    odd = sorted({character for character in line if character.isspace() and character not in _ASCII_SPACE})
+    usual = _ASCII_SPACE.replace("\r", "")
+    odd = sorted({character for character in line if character.isspace() and character not in usual})
     return f" (it holds {', '.join(map(describe_character, odd))})" if odd else ""
 
 

@@ -14,6 +14,7 @@ from .sentence import DataError
 TOKEN_NAMES = ("token", "tokens", "word", "words", "form")
 TAG_NAMES = ("tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "slot", "slots")
 _NOT_A_WORD = re.compile(r"\d+-\d+|\d+\.\d+")  # CoNLL-U: a range of words written as one, an empty node
+_NUMBER = re.compile(r"[\W_]*(?:\d[\W_]*)+")
 WORDS = "counts the words"
 _MANY = 10  # rows after which one and the same value on every line is no word
 
@@ -53,8 +54,8 @@ def guess_layout(rows: list[Row], path: str, width: int, how: Reading) -> Layout
     last column holds no tags but exactly one other does, that one is taken: both are said in `how.notes`.
 
     Raises:
-        DataError: `how.columns` names no column; a first column that counts most sentences but not all, or holds one
-            value on every line; a last column without a tag.
+        DataError: `how.columns` names no column; a first column that counts most sentences but not all, or holds
+            numbers alone; a last column without a tag.
     """
     name = path.rpartition("/")[2]
     whole = [row for row in rows if len(row.columns) == width]
@@ -77,6 +78,7 @@ def guess_layout(rows: list[Row], path: str, width: int, how: Reading) -> Layout
         for place in others[:-1]:
             counted = _counts(body, place, path)
             if counted is None:
+                _refuse_numbers(body, place, path)
                 token = place
                 break
             number = place if counted == WORDS else number
@@ -167,6 +169,8 @@ def _counts(rows: list[Row], place: int, path: str) -> str | None:
     alike = all(len(set(sentence)) == 1 for sentence in sentences)
     if longer and alike and len(sentences) > 1 and _runs([sentence[0] for sentence in sentences]):
         return "counts the sentences"
+    if alike and len(values) > len(sentences) + 1:
+        return "holds one value throughout each sentence"
     running = sum(map(_runs, longer))
     if running >= _MANY and 10 * running >= 9 * len(longer):
         wrong = next(group[0] for group in groups if not _runs([row.columns[place] for row in group]))
@@ -175,6 +179,15 @@ def _counts(rows: list[Row], place: int, path: str) -> str | None:
             f"but not of this one; correct it, or set columns: {{tokens: {place + 1}}} if these are the words"
         )
     return None
+
+
+def _refuse_numbers(rows: list[Row], place: int, path: str) -> None:
+    """Refuse a first column of numbers (`0001`, `[3]`, `1-2`) that counts in no way known here: it holds no words."""
+    if rows and all(_NUMBER.fullmatch(row.columns[place]) for row in rows):
+        raise DataError(
+            f"{path}:{rows[0].number}: column {place + 1} holds numbers alone, as {rows[0].columns[place]!r}; set "
+            f"columns: {{tokens: {place + 2}}}, or {{tokens: {place + 1}}} if the numbers are the words"
+        )
 
 
 def _runs(values: Sequence[str]) -> bool:

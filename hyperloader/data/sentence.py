@@ -42,7 +42,7 @@ def _token_fault(token: str) -> str | None:
 
 def describe_character(character: str) -> str:
     """`U+00A0 no-break space`: what cannot be seen, by number and name."""
-    name = unicodedata.name(character, "control character").lower()
+    name = unicodedata.name(character, "carriage return" if character == "\r" else "control character").lower()
     return f"U+{ord(character):04X} {name}"
 
 

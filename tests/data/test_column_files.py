@@ -109,6 +109,33 @@ def test_columns_by_number_or_by_name(tmp_path, content, columns):
     assert read_split(write(tmp_path, content), columns=columns) == GOOD
 
 
+def test_a_column_of_one_value_throughout_each_sentence_holds_no_words(tmp_path):
+    for name, other in (("s1", "s2"), ("doc7", "doc7"), ("12", "99")):
+        read = read_file(
+            write(tmp_path, f"{name} Alan B-PER\n{name} Turing I-PER\n\n{other} in O\n{other} Rome B-LOC\n")
+        )
+        assert [record.tokens for record in read.records] == [("Alan", "Turing"), ("in", "Rome")]
+        assert "column 1 holds one value throughout each sentence and was not read as the words" in read.notes[0]
+    read = read_file(
+        write(tmp_path, "bc/cnn 0 0 Alan B-PER\nbc/cnn 0 1 Turing I-PER\n\nbc/abc 0 0 in O\nbc/abc 0 1 it O\n")
+    )
+    assert [record.tokens for record in read.records] == [("Alan", "Turing"), ("in", "it")]
+
+
+@pytest.mark.parametrize(
+    "numbers", ["0001 0002 0001", "[0] [1] [0]", "1. 2. 1.", "1-1 1-2 2-1", "5 6 7", "0 2 0", "1 2 2", "_1 _2 _1"]
+)
+def test_a_first_column_of_numbers_that_count_in_no_known_way_is_refused(tmp_path, numbers):
+    one, two, three = numbers.split()
+    path = write(tmp_path, f"{one} Alan B-PER\n{two} Turing I-PER\n\n{three} Rome B-LOC\n")
+    with pytest.raises(
+        DataError, match=r"a.conll:1: column 1 holds numbers alone, .*; set columns: {tokens: 2}, or {to"
+    ):
+        read_split(path)
+    assert read_split(path, columns={"tokens": 2})[0].tokens == ("Alan", "Turing")
+    assert read_split(path, columns={"tokens": 1})[0].tokens == (one, two)
+
+
 def test_numbers_are_words_where_columns_say_so(tmp_path):
     path = write(tmp_path, "1 CD B-n\n2 CD O\n\n1 CD O\n")
     assert [sentence.tokens for sentence in read_split(path, columns={"tokens": 1})] == [("1", "2"), ("1",)]
@@ -132,6 +159,7 @@ def test_numbers_are_words_where_columns_say_so(tmp_path):
         ("w t\na O\n", {"tags": "tag"}, 1, "the first line must name the column 'tag' once, got w, t"),
         ("1 a O\n2 b O\n\n" * 20 + "7 a O\n8 b O\n", None, 61, "counts the words of 20 of 21 sentences, but not of"),
         ("a O\n\nb O\n#tag X-y\n", None, 4, "'X-y' is no BIO tag, and the line is no comment for certain"),
+        ("a O\nb O\rc O\n", None, 2, "4 columns where the first has 2 (it holds U+000D carriage return)"),
         (b"\xff\xfea\x00", None, 1, "byte 0xff is not UTF-8 (it looks like UTF-16); save the file as UTF-8"),
     ],
 )
