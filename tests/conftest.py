@@ -1,6 +1,7 @@
 """Fixtures shared by every test."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,30 @@ OPTIONAL = (  # of the extras, some machine may lack them
 def pytest_make_collect_report(collector):
     """Skip a file and say why where a package is missing that not every machine has; a conftest says so itself."""
     report = yield
-    if report.failed:
-        cause = report.call.excinfo.value.__cause__
-        if isinstance(cause, ModuleNotFoundError) and cause.name in OPTIONAL:
-            report.outcome, report.result = "skipped", []
-            report.longrepr = (str(collector.path), 0, f"Skipped: {cause.name} is not installed")
+    missing = missing_package(report.call.excinfo.value) if report.failed else None
+    if missing is not None:
+        report.outcome, report.result = "skipped", []
+        report.longrepr = (str(collector.path), 0, f"Skipped: {missing} is not installed")
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Skip a test and say why where it ends for want of such a package, in its fixtures or in itself."""
+    report = yield
+    missing = missing_package(call.excinfo.value) if report.failed else None
+    if missing is not None:
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {missing} is not installed")
+    return report
+
+
+def missing_package(error: BaseException | None) -> str | None:
+    """The package of `OPTIONAL` for want of which `error` was raised, itself or in what it was raised from."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL and find_spec(error.name) is None:
+            return error.name
+        error = error.__cause__
+    return None
 
 
 def pytest_collection_modifyitems(items):
