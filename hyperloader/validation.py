@@ -28,10 +28,11 @@ def nearest(name: object, known: Iterable) -> str:
     return f"; {hint}" if hint else ""
 
 
-def listed(names: Iterable, kind: str = "names") -> str:
-    """``a, b, c``; of more than ``FEW`` names ``10,000 tasks such as a, b, c``, where ``kind`` is ``tasks``."""
+def listed(names: Iterable, kind: str = "names", longest: int = _LONGEST) -> str:
+    """``a, b, c``; of more than ``FEW`` names ``10,000 tasks such as a, b, c``, where ``kind`` is ``tasks``. Of a name
+    at most ``longest`` characters are shown."""
     names = [str(one) for one in names]
-    first = ", ".join(_shortened(name) for name in (names if len(names) <= FEW else names[:3]))
+    first = ", ".join(_shortened(name, longest) for name in (names if len(names) <= FEW else names[:3]))
     return first if len(names) <= FEW else f"{len(names):,} {kind} such as {first}"
 
 
@@ -104,5 +105,5 @@ def is_finite(value: float) -> bool:
         return False
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+def _shortened(name: str, longest: int = _LONGEST) -> str:
+    return name if len(name) <= longest else f"{name[:longest]}..."

@@ -1,6 +1,6 @@
 """The one check of tensors that come from a file: names, shapes, dtypes, and that their numbers are any."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from hyperloader.validation import listed, shown
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _FLOAT_NAMES = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+_FEW, _LONGEST = 4, 100  # shapes in a message, characters of a tensor's name
 
 
 def read_tensors(path: str | Path, content: bytes | None = None) -> dict[str, Tensor]:
@@ -28,19 +29,22 @@ def read_tensors(path: str | Path, content: bytes | None = None) -> dict[str, Te
         raise ValueError(f"{path}: truncated or no safetensors file: {error}") from error
 
 
-def check_tensors(where: object, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def check_tensors(
+    where: object, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], extra: str = "extra"
+) -> None:
     """Check the tensors of a file before any of them is used.
 
     Args:
         where: the file, which messages begin with.
         found: what it holds.
         wanted: names, shapes and kinds that it has to hold; the tensors may be on ``meta``.
+        extra: what messages call tensors that are too many.
 
     Raises:
         ValueError: a tensor that is missing or too many, of another shape, not of the wanted kind (any of ``FLOATS``
             for a floating one, the very dtype for all others), NaN or infinite.
     """
-    check_shapes(where, found, wanted)
+    check_shapes(where, found, wanted, extra)
     for name, tensor in wanted.items():
         if tensor.is_floating_point():
             check_numbers(where, name, found[name])
@@ -48,14 +52,30 @@ def check_tensors(where: object, found: Mapping[str, Tensor], wanted: Mapping[st
             raise ValueError(f"{where}: {name} must be {tensor.dtype}, got {found[name].dtype}")
 
 
-def check_shapes(where: object, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError``, beginning with ``where``, unless names and shapes are the same."""
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    if missing or extra:
-        raise ValueError(f"{where}: tensors missing: {listed(missing) or 'none'}; extra: {listed(extra) or 'none'}")
-    for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape:
-            raise ValueError(f"{where}: {name} must have shape {tuple(tensor.shape)}, got {tuple(found[name].shape)}")
+def check_shapes(
+    where: object, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], extra: str = "extra"
+) -> None:
+    """Raise ``ValueError``, beginning with ``where``, unless names and shapes are the same; it lists what differs."""
+    names = differing(found, wanted)
+    missing, more = ([name for name in names if name not in one] for one in (found, wanted))
+    faults = [f"tensors missing: {_listed(missing)}; {extra}: {_listed(more)}"] if missing or more else []
+    wrong = [name for name in names if name in found and name in wanted and not missing]  # whose sizes may be elsewhere
+    for name in wrong[:_FEW]:
+        faults.append(f"{name} must have shape {tuple(wanted[name].shape)}, got {tuple(found[name].shape)}")
+    if len(wrong) > _FEW:
+        faults.append(f"and {len(wrong) - _FEW:,} more differ in shape")
+    if faults:
+        raise ValueError(f"{where}: {'; '.join(faults)}")
+
+
+def differing(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Names that only one of the two has, or with another shape, in order."""
+    shapes, others = ({name: tensor.shape for name, tensor in one.items()} for one in (found, wanted))
+    return sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return listed(names, longest=_LONGEST) or "none"
 
 
 def check_numbers(where: object, name: object, tensor: Any) -> None:

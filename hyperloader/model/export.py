@@ -1,7 +1,6 @@
 """One task of a model as a checkpoint of its own: ours, without hypernetworks, or PEFT's."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +10,12 @@ from torch import Tensor
 
 from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
-from hyperloader.checkpoints import stored_model
-from hyperloader.checkpoints.atomic import write_files
+from hyperloader.checkpoints import peft, stored_model
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteTensors
 
 if TYPE_CHECKING:
     from hyperloader.model.hyperloader_model import HyperLoaderModel
-
-PEFT_TENSORS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PEFT_PREFIX = "base_model.model."
-_TASK = "hyperloader_task"  # in the metadata of PEFT_TENSORS
 
 
 def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
@@ -85,25 +79,8 @@ def export_peft(
             f"PEFT's LoRA cannot hold all of task {task!r}: {'; '.join(others)}. Export the LoRA updates alone with "
             "lora_only=True, or everything in our own format with export_task"
         )
-    tensors = {}
-    for path, key in paths.items():
-        for name, tensor in zip(("lora_A", "lora_B"), task_weights[key], strict=True):
-            tensors[f"{PEFT_PREFIX}{path}.{name}.weight"] = tensor
-    description = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": origin.name_of(model.backbone) or None,
-        "r": config.rank,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "target_modules": sorted(paths),
-    }
-    if not overwrite:
-        _check_peft_folder(Path(folder), task)
-    _write_peft(Path(folder), tensors, description, task)
+    layers, name = {path: task_weights[key] for path, key in paths.items()}, origin.name_of(model.backbone)
+    peft.write(Path(folder), layers, config.rank, config.lora_alpha, name, task, overwrite)
 
 
 def _not_in_peft(model: "HyperLoaderModel", task: str) -> list[str]:
@@ -117,37 +94,6 @@ def _not_in_peft(model: "HyperLoaderModel", task: str) -> list[str]:
     if cross_attention_bias(model.backbone) is not None:
         found.append(f"the backbone's {NAME}")
     return found
-
-
-def _check_peft_folder(folder: Path, task: str) -> None:
-    """Raise ``ValueError`` if there is an adapter already that is not of ``task``."""
-    from safetensors import SafetensorError, safe_open
-
-    names = sorted(path.name for path in folder.glob("adapter_*"))
-    if not names:
-        return
-    before = None
-    if PEFT_TENSORS in names:
-        try:
-            with safe_open(folder / PEFT_TENSORS, "pt") as file:
-                before = (file.metadata() or {}).get(_TASK)
-        except SafetensorError:
-            pass  # no adapter of ours
-    if before != task:
-        of = "" if before is None else f" of the task {before!r}"
-        raise ValueError(
-            f"{folder}: holds the adapter{of} in {names[0]}: choose another folder, or give overwrite=True"
-        )
-
-
-def _write_peft(folder: Path, tensors: dict[str, Tensor], description: dict, task: str) -> None:
-    import safetensors.torch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(tensors, metadata={"format": "pt", _TASK: task})
-    text = json.dumps(description, ensure_ascii=False, indent=2)
-    write_files({folder / PEFT_TENSORS: content, folder / PEFT_CONFIG: text.encode()})
 
 
 def sites_of_task(model: "HyperLoaderModel", task: str) -> dict[str, tuple[str, SiteTensors]]:

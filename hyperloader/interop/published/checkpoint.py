@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hyperloader.backbones import find_stacks
 from hyperloader.backbones.cross_attention_bias import NAME, check_cross_attention_bias, set_cross_attention_bias
-from hyperloader.checkpoints.tensors import check_numbers
+from hyperloader.checkpoints.tensors import check_numbers, check_shapes, differing
 from hyperloader.interop.published.arguments import arguments_of
 from hyperloader.interop.published.names import ADAPTER, CONDITION, LORA, norm_modules
 from hyperloader.interop.published.sizes import HYPERNETWORK, TASKS, hyperloader_config, t5_class, t5_config
@@ -18,8 +18,6 @@ from hyperloader.model import HyperLoaderModel
 FILE = "pytorch_model.bin"
 _UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 _TRAINED_TASKS = "task_embedding_controller.task_hyper_net."
-
-Shapes = dict[str, torch.Size]
 
 
 def load_published_checkpoint(
@@ -61,15 +59,17 @@ def load_published_checkpoint(
     config = hyperloader_config(tensors, sizes.d_model, arguments)
     with torch.device("meta"):
         shell = kind(sizes)
-    of_backbone = {name: tensor.shape for name, tensor in shell.state_dict().items()}
+    of_backbone = shell.state_dict()
     tied = _tied(shell)
     if isinstance(backbone, nn.Module):
         _check_backbone(backbone, of_backbone)
     ours, of_hypernetworks = _hypernetworks(HyperLoaderModel(shell, config))
-    of_tasks = {TASKS + task: torch.Size([config.task_embedding_dim]) for task in config.tasks}
-    of_bias = {NAME: torch.Size([sizes.relative_attention_num_buckets, sizes.num_heads])} if NAME in tensors else {}
+    with torch.device("meta"):
+        of_tasks = {TASKS + task: torch.empty(config.task_embedding_dim) for task in config.tasks}
+        bias = torch.empty(sizes.relative_attention_num_buckets, sizes.num_heads)
+    of_bias = {NAME: bias} if NAME in tensors else {}
     filled = tensors | {copy: tensors[name] for copy, name in tied.items() if copy not in tensors and name in tensors}
-    _compare(file, filled, of_backbone | of_hypernetworks | of_tasks | of_bias)
+    check_shapes(file, filled, of_backbone | of_hypernetworks | of_tasks | of_bias, extra="unexpected")
     _check_tied(file, filled, tied)
     bias = tensors[NAME] if NAME in tensors and tensors[NAME].any() else None
     if bias is not None:
@@ -113,9 +113,9 @@ def _read(file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _hypernetworks(model: HyperLoaderModel) -> tuple[dict[str, str], Shapes]:
-    """Our name and the shape of every tensor of the hypernetworks, by its published name."""
-    config, names, shapes = model.hyperloader_config, {}, {}
+def _hypernetworks(model: HyperLoaderModel) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Our name and a tensor with the shape of every tensor of the hypernetworks, by its published name."""
+    config, names, shaped = model.hyperloader_config, {}, {}
     norms = norm_modules(config.norm in ("pre", "both"), config.norm in ("post", "both"))
     table = CONDITION | ADAPTER | norms | (LORA if config.lora_sites else {})
     if not config.condition_norm:
@@ -124,26 +124,8 @@ def _hypernetworks(model: HyperLoaderModel) -> tuple[dict[str, str], Shapes]:
         for published, ours in table.items():
             for name, parameter in generator.get_submodule(ours).named_parameters():
                 full = f"{stack}.{HYPERNETWORK}{published}.{name}"
-                names[full], shapes[full] = f"generators.{stack}.{ours}.{name}", parameter.shape
-    return names, shapes
-
-
-def _compare(file: Path, tensors: Mapping[str, Tensor], wanted: Shapes) -> None:
-    """Raise ``ValueError`` with everything that differs in names or shapes."""
-    wrong = [
-        f"{name} must have shape {tuple(shape)}, got {tuple(tensors[name].shape)}"
-        for name, shape in wanted.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    lists = {
-        "tensors missing": sorted(wanted.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - wanted.keys()),
-    }
-    found = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
-    if lists["tensors missing"]:  # the sizes may have been read off one of them
-        wrong = []
-    if found or wrong:
-        raise ValueError(f"{file}: {'; '.join(found + wrong)}")
+                names[full], shaped[full] = f"generators.{stack}.{ours}.{name}", parameter
+    return names, shaped
 
 
 def _tied(shell: nn.Module) -> dict[str, str]:
@@ -162,12 +144,9 @@ def _check_tied(file: Path, tensors: Mapping[str, Tensor], tied: Mapping[str, st
             raise ValueError(f"{file}: {copy} must equal {name}, which is the same parameter in this T5; it does not")
 
 
-def _check_backbone(backbone: nn.Module, wanted: Shapes) -> None:
+def _check_backbone(backbone: nn.Module, wanted: Mapping[str, Tensor]) -> None:
     """Raise ``ValueError`` unless ``backbone`` has the tensors that its config describes and can be attached to."""
     find_stacks(backbone)
-    found = {name: tensor.shape for name, tensor in backbone.state_dict().items() if name != NAME}
-    differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if differing:
-        raise ValueError(
-            f"backbone must have the tensors that its config describes, got others: {', '.join(differing)}"
-        )
+    others = differing({name: tensor for name, tensor in backbone.state_dict().items() if name != NAME}, wanted)
+    if others:
+        raise ValueError(f"backbone must have the tensors that its config describes, got others: {', '.join(others)}")
