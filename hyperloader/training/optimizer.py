@@ -1,9 +1,24 @@
-"""The AdamW that the published runs were trained with: transformers' own, as of version 3.5."""
+"""The optimizers, one of them that of the published runs: transformers' own AdamW, as of version 3.5."""
 
 import math
 from collections.abc import Callable, Iterable
 
 import torch
+
+from hyperloader.training.presets import TrainingOptions
+
+
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
+    """AdamW over ``parameters``; vectors (biases, norms) do not decay."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if options.optimizer == "adamw_hf":
+        return TransformersAdamW(groups, lr=options.learning_rate)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
 
 
 class TransformersAdamW(torch.optim.Optimizer):

@@ -3,8 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+import torch
+
 from hyperloader.training.arguments import wants_tensorboard
-from hyperloader.training.backbone import backbone_path
+from hyperloader.training.backbone import backbone_path, backbone_without_weights
+from hyperloader.training.methods import FIXED_OPTIONS, build_model
 from hyperloader.training.run_config import RunConfig
 
 
@@ -22,3 +25,19 @@ def check_requirements(config: RunConfig) -> None:
     wants_tensorboard(config.options.report_to)
     if config.method == "lora" and importlib.util.find_spec("peft") is None:
         raise ImportError("the method lora needs PEFT, which is not installed; run: pip install peft")
+
+
+def check_model(config: RunConfig) -> None:
+    """Raise what building the model of ``config`` would raise: nothing is read but the backbone's config, and no memory
+    is taken.
+
+    Raises:
+        ValueError: a backbone that is none or of an unknown family, a model larger than this machine's memory.
+        DataError: something wrong with the task file.
+    """
+    if config.method in FIXED_OPTIONS:
+        labels = {entry.name: ["O"] for entry in config.task_entries()}
+        of_heads = labels if config.head == "token-classification" else None
+        backbone = backbone_without_weights(config.backbone, config.head)
+        with torch.device("meta"):
+            build_model(config.method, backbone, list(labels), of_heads, config.model_options)

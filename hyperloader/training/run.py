@@ -13,7 +13,7 @@ from hyperloader.checkpoints.atomic import recover, remove_asides, write_text
 from hyperloader.data.tasks import Task
 from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.progress import Progress, check_processes, is_main_process
-from hyperloader.training.requirements import check_requirements
+from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.run_folder import BEST, CONFIG, LABELS, METRICS, check_output, own_folder
 from hyperloader.training.saved_run import Run, build_run, scorer, used_part
@@ -88,6 +88,7 @@ def _train(
     if last is not None:
         check_processes(last, config.options)
     check_requirements(config)
+    check_model(config)
     tasks = config.load_tasks()
     on_data(tasks)
     run = build_run(config, {task.name: task.labels for task in tasks})

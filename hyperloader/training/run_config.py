@@ -9,8 +9,8 @@ import yaml
 
 from hyperloader.data.formulation import HEADS
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
-from hyperloader.data.task_file import entries_from
-from hyperloader.data.tasks import Task, load_task, load_tasks
+from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
+from hyperloader.data.tasks import Task, load_task
 from hyperloader.data.yaml_text import load
 from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
@@ -132,11 +132,13 @@ class RunConfig:
         """``to_dict`` as text that ``from_yaml`` reads; in any folder if the paths are absolute."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
+    def task_entries(self) -> list[TaskEntry]:
+        """What the task file, or the list of tasks, says; no sentence is read."""
+        return read_task_file(Path(self.tasks)) if isinstance(self.tasks, str) else entries_from(self.tasks)
+
     def load_tasks(self) -> list[Task]:
         """All sentences of all tasks, checked."""
-        if isinstance(self.tasks, str):
-            return load_tasks(self.tasks)
-        return [load_task(entry) for entry in entries_from(self.tasks)]
+        return [load_task(entry) for entry in self.task_entries()]
 
 
 def _backbone(name, folder: Path):

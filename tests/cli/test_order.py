@@ -11,7 +11,8 @@ def no_data(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError(f"data were read: {arguments}")
 
-    monkeypatch.setattr("hyperloader.training.run_config.load_tasks", refuse)
+    monkeypatch.setattr("hyperloader.data.tasks.load_task", refuse)
+    monkeypatch.setattr("hyperloader.training.run_config.load_task", refuse)
     monkeypatch.setattr("hyperloader.training.run_config.RunConfig.load_tasks", refuse)
     monkeypatch.setattr("hyperloader.data.tasks.load_tasks", refuse)
 
@@ -27,6 +28,7 @@ TRAIN = {
     "training.label_smoothing=1": "label_smoothing must be below 1, got 1.0",
     "training.report_to=everywhere": "report_to must be one of auto, tensorboard, none, got 'everywhere'",
     "training.stepz=5": "unknown training option 'stepz'",
+    "model.bottleneck=100000000": "config must describe a model that fits this machine's memory of",
     "model.rank=0": "model: rank must be at least 1, got 0",
     "model.norm=nan": "model: norm must be one of",
     "method=loraa": "unknown method 'loraa'",
@@ -46,6 +48,13 @@ TRAIN = {
 def test_train(fails, config_file, tmp_path, assignment, message):
     assert message in fails("train", config_file, "--output", tmp_path / "out", "--set", assignment)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_data")
+def test_train_into_a_folder_with_a_run(fails, config_file, run_folder):
+    assert f"{run_folder}: holds a run already; resume it" in fails("train", config_file)
+    message = "holds another run, which differs in seed (0 there, 7 here)"
+    assert message in fails("train", config_file, "--resume", "--seed", 7)
 
 
 @pytest.mark.usefixtures("no_data")

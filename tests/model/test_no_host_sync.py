@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hyperloader.ops import _schema, _triton, why_missing
-from hyperloader.training.trainer import SummedLoss
+from hyperloader.training.loss import SummedLoss
 
 DEVICE = "meta"
 FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor)

@@ -39,7 +39,7 @@ def seen(monkeypatch):
     def step(self, model, inputs, num_items_in_batch=None):
         loss = honest(self, model, inputs, num_items_in_batch)
         rows = {tuple(row) for row in inputs["input_ids"].tolist()}
-        training = self.task_model.backbone.training
+        training = self.multi_task_model.backbone.training
         found.append((self.state.global_step, set(inputs["task_ids"].tolist()), rows, training))
         return loss
 
@@ -109,7 +109,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(published, monkeypatch, tmp_
 def test_a_run_of_another_optimizer_is_not_gone_on_with(published, monkeypatch):
     """As an earlier version began it, under the same preset."""
     monkeypatch.setattr(
-        "hyperloader.training.trainer.TransformersAdamW", lambda groups, lr: torch.optim.AdamW(groups, lr=lr)
+        "hyperloader.training.optimizer.TransformersAdamW", lambda groups, lr: torch.optim.AdamW(groups, lr=lr)
     )
     config = published()
     train(config, progress=False)

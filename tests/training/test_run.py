@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hyperloader.training.finite import NonFiniteLossError
 from hyperloader.training.methods import METHODS
 from hyperloader.training.run import RunConfig, train
 from hyperloader.training.saved_run import evaluate, load_run, predict
-from hyperloader.training.trainer import MultiTaskTrainer, NonFiniteLossError
+from hyperloader.training.trainer import MultiTaskTrainer
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -64,7 +64,7 @@ def first_gradients(trainer) -> tuple[dict, list]:
         return honest(model, inputs, num_items_in_batch)
 
     def keep(*_, **__):
-        found.update({name: one.grad.clone() for name, one in trainer.task_model.named_parameters()})
+        found.update({name: one.grad.clone() for name, one in trainer.multi_task_model.named_parameters()})
 
     trainer.training_step = step
     trainer.create_optimizer().register_step_pre_hook(keep)

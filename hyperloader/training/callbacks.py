@@ -1,0 +1,64 @@
+"""Callbacks of transformers' Trainer: times of steps, the last evaluation, the progress bar."""
+
+import statistics
+import time
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
+
+
+class StepTimes(TrainerCallback):
+    """Times steps, with their data and without evaluation and saving. On a GPU ten steps at a time, so that measuring
+    does not wait for the device in every step."""
+
+    def __init__(self, cuda: bool):
+        self.cuda = cuda
+        self.window = 10 if cuda else 1
+        self.times: list[float] = []
+
+    def median(self) -> float | None:
+        """Seconds per step so far."""
+        return statistics.median(self.times) if self.times else None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._restart()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._restart()
+
+    def on_save(self, args, state, control, **kwargs):
+        self._restart()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._count += 1
+        if self._count < self.window:
+            return
+        if self.cuda:
+            torch.cuda.synchronize()
+        self.times.append((time.perf_counter() - self._start) / self._count)
+        self._restart()
+
+    def _restart(self):
+        self._start, self._count = time.perf_counter(), 0
+
+
+class LastEvaluation(TrainerCallback):
+    """Asks for an evaluation at the last step, whether or not one is due."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_evaluate |= state.global_step >= state.max_steps
+
+
+class Bar(ProgressCallback):
+    """Trainer's progress bar, with the numbers beside it and not below it."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.training_bar is None:
+            return
+        shown = {"loss": "loss", "eval_mean_f1": "f1"}
+        self._numbers = {
+            **getattr(self, "_numbers", {}),
+            **{shown[key]: f"{logs[key]:.4g}" for key in shown if key in (logs or {})},
+        }
+        self.training_bar.set_postfix(self._numbers, refresh=False)
