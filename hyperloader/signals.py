@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, where the process is the command `hyperloader`: one line, and never a traceback.
+"""Ctrl-C and SIGTERM, where the process is the command ``hyperloader``: one line, and never a traceback.
 
 While the command works, the first signal is an exception, so that everything ends in order; before (packages are being
 imported, the command line is parsed), afterwards, and when it comes a second time, the process ends at once.
@@ -25,8 +25,8 @@ class _State:
 
 
 def is_command() -> bool:
-    """Whether this process is `hyperloader ...` or `python -m hyperloader.cli ...`, and not a program that imports the
-    package."""
+    """Whether this process is ``hyperloader ...`` or ``python -m hyperloader.cli ...``, and not a program that imports
+    the package."""
     words = getattr(sys, "orig_argv", [])
     return os.path.basename(sys.argv[0] if sys.argv else "") in ("hyperloader", "hyperloader.exe") or any(
         pair == ("-m", "hyperloader.cli") for pair in itertools.pairwise(words)
@@ -34,7 +34,7 @@ def is_command() -> bool:
 
 
 def handle_in_command() -> None:
-    """Take over both signals if the process is the command; one that is ignored, as under `nohup`, stays ignored."""
+    """Take over both signals if the process is the command; one that is ignored, as under ``nohup``, stays ignored."""
     if not is_command():
         return
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):

@@ -1,4 +1,4 @@
-"""The command `hyperloader`: one file a command, registered in `commands.py`."""
+"""The command ``hyperloader``: one file a command, registered in ``commands.py``."""
 
 import sys
 
@@ -26,7 +26,8 @@ def missing_package(error: ModuleNotFoundError) -> str:
 
 
 def main() -> None:
-    """The console script. Without the packages of the extra `train` it says what installs them; `env` works anyway."""
+    """The console script. Without the packages of the extra ``train`` it says what installs them; ``env`` works
+    anyway."""
     try:
         from hyperloader.cli.commands import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`python -m hyperloader.cli` is the command `hyperloader`."""
+"""``python -m hyperloader.cli`` is the command ``hyperloader``."""
 
 from hyperloader.cli import main
 

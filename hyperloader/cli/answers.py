@@ -1,4 +1,4 @@
-"""What `predict` writes: one JSON object a sentence."""
+"""What ``predict`` writes: one JSON object a sentence."""
 
 import json
 import math
@@ -13,10 +13,10 @@ _DIGITS = 4  # of a score
 def answer(given: Input, task: str, tags: Sequence[str], probabilities: Sequence[float] | None) -> dict:
     """The answer to one sentence, with every key of the input.
 
-    `line`, `task`, `text`, `tokens`, `tags`; `offsets`: first character and character after the last of every word in
-    `text`; `spans`: label, start, end and text of each, and its score where the model labels words: the product of its
-    words' probabilities to the power of 1 / words. An input's own value under one of these names is kept under `input`
-    where it differs.
+    ``line``, ``task``, ``text``, ``tokens``, ``tags``; ``offsets``: first character and character after the last of
+    every word in ``text``; ``spans``: label, start, end and text of each, and its score where the model labels words:
+    the product of its words' probabilities to the power of 1 / words. An input's own value under one of these names is
+    kept under ``input`` where it differs.
     """
     found = {
         "line": given.line,

@@ -14,7 +14,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 def arriving_lines(source: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
     """(number of the first line, the complete lines that one read has brought), never waiting for a full buffer.
 
-    A line ends with a line feed, a carriage return, or both. One that is longer than `LONGEST` comes as it is so far,
+    A line ends with a line feed, a carriage return, or both. One that is longer than ``LONGEST`` comes as it is so far,
     and is the last.
     """
     number, rest = 1, b""

@@ -1,4 +1,4 @@
-"""`hyperloader data check`: what a task file names, counted and checked."""
+"""``hyperloader data check``: what a task file names, counted and checked."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ def check(
     max_length: Annotated[int, typer.Option(min=8, help="Subword tokens of a sentence.")] = 128,
 ) -> None:
     """Read and check every data set of a task file, and show a table of what is there."""
-    from hyperloader.data.formulation import HEADS
+    from hyperloader.data.heads import HEADS
     from hyperloader.data.report import report
     from hyperloader.data.tasks import load_tasks
     from hyperloader.training.backbone import backbone_path
@@ -42,7 +42,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _formulation(tasks: list["Task"], backbone: str, head: str, max_length: int) -> "Formulation":
-    from hyperloader.data.formulation import make_formulation
+    from hyperloader.data.heads import make_formulation
     from hyperloader.training.backbone import load_backbone
 
     _, tokenizer = load_backbone(backbone, head)

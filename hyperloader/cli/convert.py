@@ -1,4 +1,4 @@
-"""`hyperloader data convert`: any format that is read, as JSONL with BIO tags."""
+"""``hyperloader data convert``: any format that is read, as JSONL with BIO tags."""
 
 import json
 from pathlib import Path

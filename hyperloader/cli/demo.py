@@ -1,4 +1,4 @@
-"""`hyperloader demo`: three small tasks from grammars, trained and tried in a few minutes, without a network."""
+"""``hyperloader demo``: three small tasks from grammars, trained and tried in a few minutes, without a network."""
 
 import os
 import shlex
@@ -84,7 +84,7 @@ def _tagged(run, predict, sentence: str, task: str, colour: bool) -> str:
 
 
 def marked(words: Sequence[str], tags: Sequence[str], labels: Sequence[str], colour: bool) -> str:
-    """The sentence with its spans: coloured, with the label behind, or as `[words: label]`."""
+    """The sentence with its spans: coloured, with the label behind, or as ``[words: label]``."""
     parts: list[tuple[str | None, list[str]]] = []
     for word, tag in zip(words, tags, strict=True):
         if tag[:2] == "I-" and parts and parts[-1][0] == tag[2:]:

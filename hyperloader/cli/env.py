@@ -1,4 +1,4 @@
-"""`hyperloader env`: what runs on which device, in which versions, and why anything is missing."""
+"""``hyperloader env``: what runs on which device, in which versions, and why anything is missing."""
 
 import importlib.metadata
 import os
@@ -31,7 +31,7 @@ def env() -> None:
 
 
 def report() -> str:
-    """What `hyperloader env` prints; needs torch alone."""
+    """What ``hyperloader env`` prints; needs torch alone."""
     sections = {
         f"hyperloader {hyperloader.__version__}": [
             ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),

@@ -1,4 +1,4 @@
-"""`hyperloader evaluate`: scores of a trained run."""
+"""``hyperloader evaluate``: scores of a trained run."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What `predict` reads: a line of text, a JSON object, or a sentence of any file that `train` reads."""
+"""What ``predict`` reads: a line of text, a JSON object, or a sentence of any file that ``train`` reads."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ class Input:
     """One sentence to be tagged.
 
     line: where it starts in its file, from 1. text: as given; of words alone, these joined by spaces. offsets: first
-    character and character after the last of every word of `text`. given: the keys of a JSON object.
+    character and character after the last of every word of ``text``. given: the keys of a JSON object.
     """
 
     line: int
@@ -45,12 +45,12 @@ def read(source: BinaryIO | None, name: str, format: str, split_plain: Split, sp
     other formats are read as a whole, now: a fault in one of them is raised.
 
     Args:
-        source: bytes; None for a folder, `name`, that `train` reads as a file.
+        source: bytes; None for a folder, ``name``, that ``train`` reads as a file.
         name: a path, or what stands in messages.
-        format: one of `FORMATS`; `auto` goes by the name, and else by the first line: JSONL or plain text. A `.txt` is
-            plain text.
+        format: one of ``FORMATS``; ``auto`` goes by the name, and else by the first line: JSONL or plain text. A
+            ``.txt`` is plain text.
         split_plain: the words of a line of plain text.
-        split_running: the words of a JSON object's `text` that comes without words.
+        split_running: the words of a JSON object's ``text`` that comes without words.
 
     Yields:
         Sentences, and what is wrong with the line after them, which is the last that is read.
@@ -126,7 +126,7 @@ def of_words(tokens: Iterable[str], line: int, given: Mapping | None = None) -> 
 
 
 def of_object(record: dict, line: int, name: str, split: Split) -> Input:
-    """A JSON object with `tokens`, with `text`, or with both. Whatever else it holds is not looked at.
+    """A JSON object with ``tokens``, with ``text``, or with both. Whatever else it holds is not looked at.
 
     Raises:
         DataError: neither, or words that are none.

@@ -1,4 +1,4 @@
-"""`hyperloader inspect`: what a trained run's hypernetwork generates, and whether it uses the tasks' names."""
+"""``hyperloader inspect``: what a trained run's hypernetwork generates, and whether it uses the tasks' names."""
 
 import json
 import math
@@ -109,7 +109,7 @@ def conclusion(control: dict | None, split: str, limit: int) -> str:
 
 
 def draw(tasks: dict, layers: dict, names: list[str], folder: Path) -> list[Path]:
-    """The heat maps as PNG files in `folder`: tasks by tasks, layers by layers, a panel a weight."""
+    """The heat maps as PNG files in ``folder``: tasks by tasks, layers by layers, a panel a weight."""
     from hyperloader.training.plots import heat_maps
 
     paths = [folder / TASKS, folder / LAYERS]

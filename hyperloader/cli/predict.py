@@ -1,4 +1,4 @@
-"""`hyperloader predict`: sentences in, tags and spans out, line by line."""
+"""``hyperloader predict``: sentences in, tags and spans out, line by line."""
 
 import os
 import sys

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | None = None, digits: int = 1) -> str:
-    """Aligned columns: text to the left, numbers to the right, fractions with `digits`; `total` stands under a rule.
+    """Aligned columns: text to the left, numbers to the right, fractions with ``digits``; ``total`` stands under a
+    rule.
 
     A number that there is not (NaN) is a dash.
     """
@@ -25,7 +26,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | 
 
 
 def scores_table(scores: Mapping) -> str:
-    """The scores of every task in per cent, and the mean F1: `scores` as a run's `evaluate` gives them."""
+    """The scores of every task in per cent, and the mean F1: ``scores`` as a run's ``evaluate`` gives them."""
     rows = [
         (task, 100 * one["f1"], 100 * one["precision"], 100 * one["recall"], one["spans"], one["sentences"])
         for task, one in scores["tasks"].items()

@@ -1,4 +1,4 @@
-"""`hyperloader train`: one model for all tasks of a YAML file."""
+"""``hyperloader train``: one model for all tasks of a YAML file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +41,7 @@ def train(
 
 
 def override(config: "RunConfig", changes: dict, assignments: list[str]) -> "RunConfig":
-    """`config` with `changes` and with assignments as `training.steps=500`, whose values are YAML."""
+    """``config`` with ``changes`` and with assignments as ``training.steps=500``, whose values are YAML."""
     import yaml
 
     from hyperloader.data.yaml_text import load

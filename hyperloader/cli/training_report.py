@@ -1,4 +1,4 @@
-"""What `train` and `demo` print and draw around a training."""
+"""What ``train`` and ``demo`` print and draw around a training."""
 
 import os
 import shlex
@@ -48,7 +48,7 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
 
 
 def shown(path: Path) -> Path:
-    """`path` as a user would write it: from the working directory, where that holds it."""
+    """``path`` as a user would write it: from the working directory, where that holds it."""
     path = Path(os.path.abspath(path))
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -97,7 +97,7 @@ def conclusion(metrics: dict, output: Path, plots: list[Path], title: str) -> st
 
 
 def encoding_notes(metrics: dict) -> list[str]:
-    """What did not fit into `max_length` tokens, over all sentences that the run has encoded; nothing if all did."""
+    """What did not fit into ``max_length`` tokens, over all sentences that the run has encoded; nothing if all did."""
     counts = list(metrics["encoding"].values())
     length = metrics["config"]["training"]["max_length"]
     sentences = sum(one["sentences"] for one in counts)
@@ -112,7 +112,7 @@ def encoding_notes(metrics: dict) -> list[str]:
 
 
 def draw(metrics: dict, folder: Path, title: str) -> list[Path]:
-    """The learning curve and the scores by task as PNG files in `folder`."""
+    """The learning curve and the scores by task as PNG files in ``folder``."""
     from hyperloader.training.plots import learning_curve, per_task_bars
 
     curve, bars = folder / LEARNING_CURVE, folder / PER_TASK

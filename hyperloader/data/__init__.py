@@ -4,17 +4,17 @@ Importing this package needs torch, numpy and PyYAML; tokenizers and Hugging Fac
 are used.
 """
 
-from .bio import check_bio, label_list, repair_bio, restore, simplify, spans
-from .examples import EncodingReport, Example
-from .hub import read_hub
-from .readers import parse_json_line, read_split
-from .report import report_rows
-from .sampler import MultiTaskBatches
-from .sentence import DataError, Sentence, make_sentence
-from .tasks import Task, load_tasks, subset
-from .text_to_text import TextToText, parse_target
-from .token_classification import TokenClassification
-from .windows import join, split_windows
+from hyperloader.data.bio import check_bio, label_list, repair_bio, restore, simplify, spans
+from hyperloader.data.examples import EncodingReport, Example
+from hyperloader.data.hub import read_hub
+from hyperloader.data.readers import parse_json_line, read_split
+from hyperloader.data.report import report_rows
+from hyperloader.data.sampler import MultiTaskBatches
+from hyperloader.data.sentence import DataError, Sentence, make_sentence
+from hyperloader.data.tasks import Task, load_tasks, subset
+from hyperloader.data.text_to_text import TextToText, parse_target
+from hyperloader.data.token_classification import TokenClassification
+from hyperloader.data.windows import join, split_windows
 
 __all__ = [
     "DataError",

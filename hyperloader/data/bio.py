@@ -1,7 +1,7 @@
 """BIO tags, and the simplified BIO that text-to-text models write.
 
-Strict BIO (IOB2): `O` outside; a span of type X is `B-X` and then `I-X` for each further word.
-Simplified BIO: `O` outside; a span is the bare type `X` and then `I` for each further word.
+Strict BIO (IOB2): ``O`` outside; a span of type X is ``B-X`` and then ``I-X`` for each further word.
+Simplified BIO: ``O`` outside; a span is the bare type ``X`` and then ``I`` for each further word.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ _REPAIRS = {"E": "I", "L": "I", "M": "I", "S": "B", "U": "B", "b": "B", "i": "I"
 
 @lru_cache(maxsize=1 << 16)
 def is_type(name: str) -> bool:
-    """Whether `name` can be a span's type: some text without white space."""
+    """Whether ``name`` can be a span's type: some text without white space."""
     return bool(name) and name.split() == [name] and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
@@ -27,7 +27,7 @@ def suggest(tag: str) -> str:
 
 
 def check_bio(tags: Sequence[str]) -> None:
-    """Check that `tags` are strict BIO.
+    """Check that ``tags`` are strict BIO.
 
     Raises:
         ValueError: names the position (from 1), the tag, and how to repair it.
@@ -46,7 +46,7 @@ def check_bio(tags: Sequence[str]) -> None:
 
 
 def repair_bio(tags: Iterable[str]) -> list[str]:
-    """Strict BIO from tags that may start a span with `I-`: such an `I-X` becomes `B-X`.
+    """Strict BIO from tags that may start a span with ``I-``: such an ``I-X`` becomes ``B-X``.
 
     This is how conlleval (and seqeval's default mode) reads them, so scores do not change.
     """
@@ -63,7 +63,7 @@ def repair_bio(tags: Iterable[str]) -> list[str]:
 
 
 def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """The spans of strict BIO `tags` as (type, first word, word after the last)."""
+    """The spans of strict BIO ``tags`` as (type, first word, word after the last)."""
     found, start = [], None
     for position, tag in enumerate(tags):
         if start is not None and tag[0] != "I":
@@ -77,10 +77,10 @@ def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 def simplify(tags: Sequence[str]) -> list[str]:
-    """Simplified BIO of `tags`, which may begin inside a span (a later part of a sentence): that is `I` too.
+    """Simplified BIO of ``tags``, which may begin inside a span (a later part of a sentence): that is ``I`` too.
 
     Raises:
-        ValueError: a type is named `O` or `I`, which the simplified form cannot tell from its own two marks.
+        ValueError: a type is named ``O`` or ``I``, which the simplified form cannot tell from its own two marks.
     """
     simple = []
     for position, tag in enumerate(tags, 1):
@@ -98,10 +98,10 @@ def simplify(tags: Sequence[str]) -> list[str]:
 
 
 def restore(simple: Iterable[str], length: int) -> list[str]:
-    """Strict BIO of exactly `length` tags from anything that a model may have written.
+    """Strict BIO of exactly ``length`` tags from anything that a model may have written.
 
-    Every entry counts by its first word; an empty one is `O`, and so is an `I` with no span before it. What is missing
-    is filled with `O`, what is too much is cut. For gold tags `restore(simplify(tags), len(tags)) == tags`.
+    Every entry counts by its first word; an empty one is ``O``, and so is an ``I`` with no span before it. What is
+    missing is filled with ``O``, what is too much is cut. For gold tags ``restore(simplify(tags), len(tags)) == tags``.
     """
     tags, inside = [], None
     for entry in simple:
@@ -121,8 +121,8 @@ def restore(simple: Iterable[str], length: int) -> list[str]:
 
 
 def label_list(sentences: Iterable) -> list[str]:
-    """All labels of `sentences`: `O`, then `B-X`, `I-X` for every type X in sorted order, both even where only one
-    occurs.
+    """All labels of ``sentences``: ``O``, then ``B-X``, ``I-X`` for every type X in sorted order, both even where only
+    one occurs.
     """
     types = {tag[2:] for sentence in sentences for tag in sentence.tags if tag != "O"}
     return ["O"] + [f"{prefix}-{name}" for name in sorted(types) for prefix in "BI"]

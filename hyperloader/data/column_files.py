@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .column_layout import Layout, Row, guess_layout, is_tag_like
-from .records import Reading, Record, make_record
-from .sentence import DataError, describe_character
+from hyperloader.data.column_layout import Layout, Row, guess_layout, is_tag_like
+from hyperloader.data.records import Reading, Record, make_record
+from hyperloader.data.sentence import DataError, describe_character
 
 _ASCII_SPACE = " \t\r\f\v"
 
@@ -21,7 +21,7 @@ class _Line:
 
 
 def read_columns(text: str, path: str, how: Reading) -> Iterator[Record]:
-    """The sentences of a file of columns (format: `read_split`)."""
+    """The sentences of a file of columns (format: ``read_split``)."""
     lines = _lines(text)
     shown = [line for line in lines if not line.text.startswith("#") or _is_tabbed_word(line.text, how)] or [
         line for line in lines if is_tag_like(_split(line.text)[-1], how)
@@ -65,7 +65,7 @@ def read_columns(text: str, path: str, how: Reading) -> Iterator[Record]:
 
 
 def _lines(text: str) -> list[_Line]:
-    """The lines that hold something. Blank lines, `-DOCSTART-` and `#begin document` end a sentence."""
+    """The lines that hold something. Blank lines, ``-DOCSTART-`` and ``#begin document`` end a sentence."""
     lines, sentence = [], 0
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip("\r")
@@ -82,7 +82,8 @@ def _is_document(line: str) -> bool:
 
 
 def _split(line: str, width: int | None = None) -> list[str]:
-    """Columns: parted by tabs if there are any, else by spaces; by other white space only where that makes `width`."""
+    """Columns: parted by tabs if there are any, else by spaces; by other white space only where that makes
+    ``width``."""
     if "\t" in line:
         return [column.strip() for column in line.split("\t")]
     columns = [column for column in re.split(f"[{_ASCII_SPACE}]+", line) if column]
@@ -92,7 +93,7 @@ def _split(line: str, width: int | None = None) -> list[str]:
 
 
 def _is_tabbed_word(line: str, how: Reading) -> bool:
-    """Whether a line that starts with `#` has tabs and ends with a tag, as no comment does."""
+    """Whether a line that starts with ``#`` has tabs and ends with a tag, as no comment does."""
     return "\t" in line and is_tag_like(_split(line)[-1], how)
 
 
@@ -113,7 +114,7 @@ def _odd_space(line: str) -> str:
 
 
 def _is_row(columns: Sequence[str], layout: Layout, width: int, how: Reading) -> bool:
-    """Whether a line that starts with `#` is a word with its tag, and no comment."""
+    """Whether a line that starts with ``#`` is a word with its tag, and no comment."""
     if len(columns) != width or layout.number is not None:
         return False
     return layout.tag is None or is_tag_like(columns[layout.tag], how)

@@ -5,11 +5,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hyperloader.data.records import Reading
+from hyperloader.data.schemes import parse_tag
+from hyperloader.data.sentence import DataError
 from hyperloader.validation import listed
-
-from .records import Reading
-from .schemes import parse_tag
-from .sentence import DataError
 
 TOKEN_NAMES = ("token", "tokens", "word", "words", "form")
 TAG_NAMES = ("tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "slot", "slots")
@@ -43,18 +42,18 @@ class Layout:
 
 
 def is_tag_like(value: str, how: Reading) -> bool:
-    """Whether `value` is a tag of some scheme, or a number where tags are numbers."""
+    """Whether ``value`` is a tag of some scheme, or a number where tags are numbers."""
     return value.isdecimal() if how.numbered else parse_tag(value) is not None
 
 
 def guess_layout(rows: list[Row], path: str, width: int, how: Reading) -> Layout:
-    """The layout that `how.columns` names; else the last column holds the tags and the first one the words.
+    """The layout that ``how.columns`` names; else the last column holds the tags and the first one the words.
 
     A first column that only counts (words within a sentence or the file, or sentences) is passed over, and where the
-    last column holds no tags but exactly one other does, that one is taken: both are said in `how.notes`.
+    last column holds no tags but exactly one other does, that one is taken: both are said in ``how.notes``.
 
     Raises:
-        DataError: `how.columns` names no column; a first column that counts most sentences but not all, or holds
+        DataError: ``how.columns`` names no column; a first column that counts most sentences but not all, or holds
             numbers alone; a last column without a tag.
     """
     name = path.rpartition("/")[2]
@@ -92,7 +91,8 @@ def guess_layout(rows: list[Row], path: str, width: int, how: Reading) -> Layout
 
 
 def _header(rows: list[Row], how: Reading) -> Row | None:
-    """The first row if it names columns: those of `how.columns`, or a usual name for the words and one for the tags."""
+    """The first row if it names columns: those of ``how.columns``, or a usual name for the words and one for the
+    tags."""
     if not rows:
         return None
     if any(isinstance(name, str) for name in how.columns.values()):
@@ -182,7 +182,8 @@ def _counts(rows: list[Row], place: int, path: str) -> str | None:
 
 
 def _refuse_numbers(rows: list[Row], place: int, path: str) -> None:
-    """Refuse a first column of numbers (`0001`, `[3]`, `1-2`) that counts in no way known here: it holds no words."""
+    """Refuse a first column of numbers (``0001``, ``[3]``, ``1-2``) that counts in no way known here: it holds no
+    words."""
     if rows and all(_NUMBER.fullmatch(row.columns[place]) for row in rows):
         raise DataError(
             f"{path}:{rows[0].number}: column {place + 1} holds numbers alone, as {rows[0].columns[place]!r}; set "
@@ -191,7 +192,7 @@ def _refuse_numbers(rows: list[Row], place: int, path: str) -> None:
 
 
 def _runs(values: Sequence[str]) -> bool:
-    """Whether `values` are 0, 1, 2, ... or 1, 2, 3, ..."""
+    """Whether ``values`` are 0, 1, 2, ... or 1, 2, 3, ..."""
     return (
         bool(values)
         and values[0] in ("0", "1")

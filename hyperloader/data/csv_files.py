@@ -4,14 +4,14 @@ import csv
 import io
 from collections.abc import Iterator
 
-from .records import Reading, Record, make_record
-from .sentence import DataError
+from hyperloader.data.records import Reading, Record, make_record
+from hyperloader.data.sentence import DataError
 
 Rows = Iterator[tuple[int, list[str]]]
 
 
 def read_csv(text: str, path: str, how: Reading) -> Iterator[Record]:
-    """The sentences of a CSV file (format: `read_split`)."""
+    """The sentences of a CSV file (format: ``read_split``)."""
     rows = _rows(text, path)
     _, header = next(rows, (1, []))
     header = [name.strip() for name in header]

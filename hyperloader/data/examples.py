@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hyperloader.data.windows import join
 from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import check_names, listed, nearest
-
-from .windows import join
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,8 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, Tensor]:
-    """A batch: int64 tensors `input_ids`, `attention_mask` (batch, tokens), `labels` (batch, tokens or target tokens;
-    -100 is padding), `task_ids` (batch,). The tasks may differ. Raises ValueError for an empty batch.
+    """A batch: int64 tensors ``input_ids``, ``attention_mask`` (batch, tokens), ``labels`` (batch, tokens or target
+    tokens; -100 is padding), ``task_ids`` (batch,). The tasks may differ. Raises ValueError for an empty batch.
     """
     if not examples:
         raise ValueError("examples must hold at least one example, got none")
@@ -96,7 +95,7 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, Tensor]
 
 
 def join_windows(examples: Sequence[Example], parts: Sequence[list[str]]) -> list[list[str]]:
-    """One list a sentence from one list a window; sentences in the order in which they first appear in `examples`.
+    """One list a sentence from one list a window; sentences in the order in which they first appear in ``examples``.
 
     Raises:
         ValueError: not one part an example, a window that is missing or comes twice.

@@ -5,15 +5,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from hyperloader.validation import check_key
-
-from .examples import EncodingReport, Example
-from .sentence import Sentence
+from hyperloader.data.examples import EncodingReport, Example
+from hyperloader.data.sentence import Sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-HEADS = ("token-classification", "text-to-text")
 
 
 class Answer(NamedTuple):
@@ -49,27 +45,3 @@ class Formulation(Protocol):
 
     def decode(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> list[list[str]]:
         """Strict BIO tags a sentence, windows joined, from the ids of every example's answer."""
-
-
-def make_formulation(
-    head: str,
-    tokenizer: "PreTrainedTokenizerBase",
-    labels: Mapping[str, Sequence[str]],
-    max_length: int = 128,
-    decoding: str = "sentinel",
-) -> Formulation:
-    """The formulation for a head.
-
-    Args:
-        head: ``token-classification`` or ``text-to-text``.
-        labels: BIO labels of every task, in the order of the task ids.
-        max_length: subword tokens of a window.
-        decoding: how generated text is read; see ``TextToText``.
-    """
-    from .text_to_text import TextToText
-    from .token_classification import TokenClassification
-
-    check_key("head", head, HEADS)
-    if head == "text-to-text":
-        return TextToText(tokenizer, list(labels), max_length, decoding)
-    return TokenClassification(tokenizer, labels, max_length)

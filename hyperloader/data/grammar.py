@@ -1,4 +1,4 @@
-"""Three small slot-filling tasks made by grammars: the data of `hyperloader demo`.
+"""Three small slot-filling tasks made by grammars: the data of ``hyperloader demo``.
 
 The tasks share names, people, places and times, and whole sentences too, but each labels them in its own way:
 "golden lantern with maria tonight at eight" is a restaurant and a time in one task, a song and its artist in the
@@ -6,7 +6,7 @@ second, an event, a guest, a date and a time in the third. Only the task tells w
 
 A template is plain words with three marks:
     (a|b|c)        one of the alternatives, one of which may be empty
-    {label:pool}   a value of the pool, marked as a span of `label`; {label:one+two} is one span of two values
+    {label:pool}   a value of the pool, marked as a span of ``label``; {label:one+two} is one span of two values
     {pool}         a value of the pool that this task does not label
 
 Values are divided among the splits by their place in the pool: of five, three belong to training, one to validation
@@ -28,7 +28,7 @@ PART = re.compile(r"\{(?:(?P<label>\w+):)?(?P<pools>[\w+]+)\}|(?P<word>[^\s{}]+)
 
 
 def _pairs(first: str, second: str) -> list[str]:
-    """Every word of `first` before every word of `second`, neighbours in the list differing in both words."""
+    """Every word of ``first`` before every word of ``second``, neighbours in the list differing in both words."""
     first_words, second_words = first.split(), second.split()
     return [
         f"{a} {second_words[(i + shift) % len(second_words)]}"
@@ -149,10 +149,10 @@ SHARED_SHARE = 0.4  # of a task's sentences
 
 
 def sentences(task: str, split: str, count: int, seed: int = 0) -> list[Sentence]:
-    """`count` different sentences of a task, the same for the same arguments on every machine.
+    """``count`` different sentences of a task, the same for the same arguments on every machine.
 
     Args:
-        task: one of `TASKS`: "restaurant", "music", "calendar".
+        task: one of ``TASKS``: "restaurant", "music", "calendar".
         split: "train", "validation" or "test"; no two of them share a slot value.
         count: number of sentences, at least 0.
         seed: any integer; another seed gives other sentences with the same values.
@@ -198,12 +198,12 @@ def write(folder: str | Path, *, train: int = 400, validation: int = 100, test: 
 
 
 def _pick(random_source: random.Random, choices):
-    """One of `choices`; made of `random()` alone, the one draw whose sequence Python promises never to change."""
+    """One of ``choices``; made of ``random()`` alone, the one draw whose sequence Python promises never to change."""
     return choices[int(random_source.random() * len(choices))]
 
 
 def _read(template: str, task: str) -> str:
-    """A shared template with the words in capitals replaced by what `task` takes them for."""
+    """A shared template with the words in capitals replaced by what ``task`` takes them for."""
     for words, reading in READINGS[task].items():
         template = re.sub(rf"\b{words}\b", reading, template)
     return template

@@ -1,15 +1,14 @@
-"""Hugging Face data sets: by name, from local files, or saved with `save_to_disk`."""
+"""Hugging Face data sets: by name, from local files, or saved with ``save_to_disk``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hyperloader.data.records import Record, make_record
+from hyperloader.data.schemes import read_scheme
+from hyperloader.data.sentence import DataError, Sentence
+from hyperloader.data.splits import SPLIT_NAMES
+from hyperloader.data.tag_names import name_tags
 from hyperloader.validation import listed
-
-from .records import Record, make_record
-from .schemes import read_scheme
-from .sentence import DataError, Sentence
-from .splits import SPLIT_NAMES
-from .tag_names import name_tags
 
 COLUMNS = {"tokens": "tokens", "tags": "ner_tags"}
 
@@ -17,7 +16,7 @@ COLUMNS = {"tokens": "tokens", "tags": "ner_tags"}
 def read_hub(
     dataset: str | Path, config: str | None, split: str, columns: Mapping[str, str] | None = None
 ) -> list[Sentence]:
-    """The sentences of one split, in its order, in strict BIO; arguments and errors are those of `hub_records`."""
+    """The sentences of one split, in its order, in strict BIO; arguments and errors are those of ``hub_records``."""
     sentences, _ = read_scheme({split: hub_records(dataset, config, split, columns)})
     return sentences[split]
 
@@ -33,13 +32,13 @@ def hub_records(
     """The sentences of one split, in its order, with tags as text in the data set's own scheme.
 
     Args:
-        dataset: a name on the Hub, a folder that `datasets.load_dataset` reads, or one that `save_to_disk` wrote.
+        dataset: a name on the Hub, a folder that ``datasets.load_dataset`` reads, or one that ``save_to_disk`` wrote.
             Code that comes with a data set is never run.
         config: the data set's configuration, None where it has one only.
-        split: `train`, `validation` or `test`, or another name for it that the data set has, as `dev`.
-        columns: which column holds `tokens` (default `tokens`) and which `tags` (default `ner_tags`): tags as text, or
-            as numbers with ClassLabel names.
-        name: the split as the data set names it, where it is none of the usual ones; also `train[90%:]`.
+        split: ``train``, ``validation`` or ``test``, or another name for it that the data set has, as ``dev``.
+        columns: which column holds ``tokens`` (default ``tokens``) and which ``tags`` (default ``ner_tags``): tags as
+            text, or as numbers with ClassLabel names.
+        name: the split as the data set names it, where it is none of the usual ones; also ``train[90%:]``.
         names: what numbers without ClassLabel names stand for.
 
     Raises:

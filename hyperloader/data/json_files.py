@@ -3,18 +3,18 @@
 import json
 from collections.abc import Iterator
 
-from .records import Reading, Record, make_record
-from .sentence import DataError, Sentence, make_sentence
-from .spans_in_text import SPAN_KEYS, has_spans, read_spans, text_of
+from hyperloader.data.records import Reading, Record, make_record
+from hyperloader.data.sentence import DataError, Sentence, make_sentence
+from hyperloader.data.spans_in_text import SPAN_KEYS, has_spans, read_spans, text_of
 
 
 def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence:
     """The sentence of one JSONL line.
 
     Args:
-        line: `{"tokens": [...], "tags": [...]}`; other keys are skipped.
-        where: the start of every error message, as `FILE:LINE`.
-        labelled: False skips `tags`, whatever they are, and gives all words `O`.
+        line: ``{"tokens": [...], "tags": [...]}``; other keys are skipped.
+        where: the start of every error message, as ``FILE:LINE``.
+        labelled: False skips ``tags``, whatever they are, and gives all words ``O``.
 
     Raises:
         DataError: no JSON, no object, a missing key, or no labelled sentence.
@@ -30,7 +30,7 @@ def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence
 
 
 def read_json_lines(text: str, path: str, how: Reading) -> Iterator[Record]:
-    """The sentences of a JSONL file (format: `read_split`)."""
+    """The sentences of a JSONL file (format: ``read_split``)."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}:{number}"
@@ -44,7 +44,7 @@ def read_json_array(text: str, path: str, how: Reading) -> Iterator[Record]:
 
 
 def parse_object(text: str, where: str) -> dict:
-    """The JSON object that is `text`. Raises DataError, its message starting with `where`, for anything else."""
+    """The JSON object that is ``text``. Raises DataError, its message starting with ``where``, for anything else."""
     return _object(_parse(text, where), where)
 
 

@@ -1,18 +1,18 @@
-"""Folders of parallel files: `seq.in` with the words of a sentence on a line, `seq.out` with their tags."""
+"""Folders of parallel files: ``seq.in`` with the words of a sentence on a line, ``seq.out`` with their tags."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from .records import Reading, Record, make_record
-from .sentence import DataError
-from .text_files import read_text
+from hyperloader.data.records import Reading, Record, make_record
+from hyperloader.data.sentence import DataError
+from hyperloader.data.text_files import read_text
 
 WORDS, TAGS = "seq.in", "seq.out"
 
 
 def read_parallel(folder: Path, how: Reading) -> Iterator[Record]:
-    """The sentences of a folder with `seq.in` and `seq.out`. Lines that are empty in both are skipped; a file `label`
-    (one intent a sentence) is not read.
+    """The sentences of a folder with ``seq.in`` and ``seq.out``. Lines that are empty in both are skipped; a file
+    ``label`` (one intent a sentence) is not read.
 
     Raises:
         DataError: a missing file, unequal numbers of lines, or of words and tags on a line.

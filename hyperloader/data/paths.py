@@ -10,12 +10,12 @@ _logger = logging.getLogger("hyperloader")
 
 
 def starts_elsewhere(value: str) -> bool:
-    """Whether a path starts with `~` or an environment variable, and so at no folder that is known here."""
+    """Whether a path starts with ``~`` or an environment variable, and so at no folder that is known here."""
     return value.startswith(("$", "~"))
 
 
 def expanded(value: str) -> str:
-    """`value` with `~` and environment variables filled in. Raises ValueError for a variable that is not set."""
+    """``value`` with ``~`` and environment variables filled in. Raises ValueError for a variable that is not set."""
 
     def replace(match: re.Match) -> str:
         name = match[1] or match[2]
@@ -27,13 +27,13 @@ def expanded(value: str) -> str:
 
 
 def from_folder(value: str, folder: Path) -> str:
-    """`value`, with `~` and variables filled in, as an absolute path from `folder`."""
+    """``value``, with ``~`` and variables filled in, as an absolute path from ``folder``."""
     return os.path.abspath(folder / expanded(value))
 
 
 def existing(key: str, value: str, folder: Path) -> str | None:
-    """The file or folder that `value` names, as an absolute path: from `folder`, else from the working directory, which
-    is said in a warning. None where neither has it, and the value may be a name on the Hub.
+    """The file or folder that ``value`` names, as an absolute path: from ``folder``, else from the working directory,
+    which is said in a warning. None where neither has it, and the value may be a name on the Hub.
     """
     if (path := Path(from_folder(value, folder))).exists():
         return str(path.resolve())

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .column_files import read_columns
-from .csv_files import read_csv
-from .json_files import parse_json_line, read_json_array, read_json_lines
-from .parallel_files import WORDS, read_parallel
-from .records import Reading, Record
-from .schemes import read_scheme
-from .sentence import DataError, Sentence
-from .tag_names import name_tags
-from .text_files import note_invisible, read_text
+from hyperloader.data.column_files import read_columns
+from hyperloader.data.csv_files import read_csv
+from hyperloader.data.json_files import parse_json_line, read_json_array, read_json_lines
+from hyperloader.data.parallel_files import WORDS, read_parallel
+from hyperloader.data.records import Reading, Record
+from hyperloader.data.schemes import read_scheme
+from hyperloader.data.sentence import DataError, Sentence
+from hyperloader.data.tag_names import name_tags
+from hyperloader.data.text_files import note_invisible, read_text
 
 __all__ = ["READERS", "ReadFile", "parse_json_line", "read_file", "read_split"]
 
@@ -44,21 +44,21 @@ def read_split(
     Args:
         path: the suffix names the format (all UTF-8; byte-order marks at the start of lines are dropped):
 
-            * `.jsonl`: one object a line, `{"tokens": ["show", "flights"], "tags": ["O", "O"]}`, or running text with
-              spans by character, as doccano, Label Studio and Prodigy write them: `{"text": "to Rome", "label":
-              [[3, 7, "city"]]}`; other keys and blank lines are skipped. `.json`: an array of such objects.
-            * `.conll .conllu .txt .tsv .bio .iob .iob2 .iobes .bilou`: one word a line, columns separated by tabs or
-              spaces, the token first, the tag last, as many columns on every line; blank lines, `-DOCSTART-`, `#begin
-              document` and `#end document` part the sentences. A line that starts with `#` is a comment unless it has
-              the columns of a word with a tag (so that the word `#` is no comment). A first column that only counts is
-              passed over.
-            * `.csv`: with a header, either one row a sentence (columns `tokens`, `tags`, both separated by spaces) or
-              one row a word (columns `sentence`, `token`, `tag`; the rows of a sentence stand together; an empty
-              `sentence` goes on with the one above). Other columns are skipped.
-            * a folder: `seq.in` with the words of a sentence a line, `seq.out` with their tags.
-        tags: the scheme of the tags, one of `bio`, `iob1`, `iobes`, `bilou`, or `repair`; None finds it.
-        columns: where `tokens`, `tags`, `sentence`, `text`, `spans` stand: keys of JSON, names of a header, or numbers
-            of columns (from 1, or from the end from -1).
+            * ``.jsonl``: one object a line, ``{"tokens": ["show", "flights"], "tags": ["O", "O"]}``, or running text
+              with spans by character, as doccano, Label Studio and Prodigy write them: ``{"text": "to Rome", "label":
+              [[3, 7, "city"]]}``; other keys and blank lines are skipped. ``.json``: an array of such objects.
+            * ``.conll .conllu .txt .tsv .bio .iob .iob2 .iobes .bilou``: one word a line, columns separated by tabs or
+              spaces, the token first, the tag last, as many columns on every line; blank lines, ``-DOCSTART-``,
+              ``#begin document`` and ``#end document`` part the sentences. A line that starts with ``#`` is a comment
+              unless it has the columns of a word with a tag (so that the word ``#`` is no comment). A first column that
+              only counts is passed over.
+            * ``.csv``: with a header, either one row a sentence (columns ``tokens``, ``tags``, both separated by
+              spaces) or one row a word (columns ``sentence``, ``token``, ``tag``; the rows of a sentence stand
+              together; an empty ``sentence`` goes on with the one above). Other columns are skipped.
+            * a folder: ``seq.in`` with the words of a sentence a line, ``seq.out`` with their tags.
+        tags: the scheme of the tags, one of ``bio``, ``iob1``, ``iobes``, ``bilou``, or ``repair``; None finds it.
+        columns: where ``tokens``, ``tags``, ``sentence``, ``text``, ``spans`` stand: keys of JSON, names of a header,
+            or numbers of columns (from 1, or from the end from -1).
 
     Raises:
         DataError: a missing, empty or unreadable file, an unknown suffix, bytes that are no UTF-8, or anything in it
@@ -77,16 +77,16 @@ def read_file(
     numbered: bool = False,
     repair: bool = False,
 ) -> ReadFile:
-    """The sentences of one file or folder as they stand there (formats: `read_split`).
+    """The sentences of one file or folder as they stand there (formats: ``read_split``).
 
     Args:
-        columns: as `read_split`.
+        columns: as ``read_split``.
         labelled: False reads the words alone: tags are not needed, and not looked at where there are some.
         numbered: the tags are numbers.
         repair: spans in running text that cut a word or overlap are put right, and counted in the notes.
 
     Raises:
-        DataError: as `read_split`, but for tags that break their scheme.
+        DataError: as ``read_split``, but for tags that break their scheme.
     """
     path = Path(path)
     how = Reading(columns or {}, labelled, numbered, repair)

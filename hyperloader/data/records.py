@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .sentence import DataError, check_words
+from hyperloader.data.sentence import DataError, check_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Record:
     lines: tuple[int, ...] = ()
 
     def where(self, position: int | None = None) -> str:
-        """`FILE:LINE` of the sentence, or of the word at `position` (from 0)."""
+        """``FILE:LINE`` of the sentence, or of the word at ``position`` (from 0)."""
         return f"{self.path}:{self.lines[position] if self.lines and position is not None else self.line}"
 
 
@@ -45,7 +45,7 @@ class Reading:
     spans: int = 0
 
     def count(self, what: str, where: str) -> None:
-        """Count something met at `where`."""
+        """Count something met at ``where``."""
         first, times = self.counted.get(what, (where, 0))
         self.counted[what] = first, times + 1
 
@@ -53,7 +53,7 @@ class Reading:
 def make_record(
     tokens: Sequence, tags: Sequence | None, path: str, line: int, lines: tuple[int, ...] = (), *, labelled: bool = True
 ) -> Record:
-    """A record of checked words. Raises DataError for whatever `make_sentence` refuses but the tags' scheme."""
+    """A record of checked words. Raises DataError for whatever ``make_sentence`` refuses but the tags' scheme."""
 
     def where(position: int | None = None) -> str:
         return f"{path}:{lines[position] if lines and position is not None else line}"

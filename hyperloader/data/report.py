@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
-from .bio import spans
-from .formulation import Formulation
-from .tasks import SPLITS, Task
+from hyperloader.data.bio import spans
+from hyperloader.data.formulation import Formulation
+from hyperloader.data.tasks import SPLITS, Task
 
 
 def report(tasks: Sequence[Task], formulation: Formulation | None = None) -> str:
-    """The table of `report_rows` as plain text, below it how the files were read, and the tasks' warnings."""
+    """The table of ``report_rows`` as plain text, below it how the files were read, and the tasks' warnings."""
     notes = "".join(f"\nnote: {note}" for task in tasks for note in task.notes)
     warnings = "".join(f"\nwarning: {warning}" for task in tasks for warning in task.warnings)
     return render(report_rows(tasks, formulation)) + notes + warnings
@@ -19,16 +19,16 @@ def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -
     """One row per task and split.
 
     Args:
-        tasks: what `load_tasks` returned.
+        tasks: what ``load_tasks`` returned.
         formulation: for these tasks: every row then also tells what encoding would
             meet. Its own report goes on counting.
 
     Returns:
-        Rows with `task`, `split`, `sentences`, `words`, `spans`, `types` (different span types), `longest` (words of
-        the longest sentence), `mean` (words a sentence), `repeats` (train: sentences that came before; other splits:
-        sentences whose words stand in train too); with a formulation also `windows`, `split_sentences`, `over_words`,
-        `over_tokens`, `cut_spans`, `cut_words`, `no_subwords`, `long_targets` as in EncodingReport: train encoded for
-        training, the others for evaluation.
+        Rows with ``task``, ``split``, ``sentences``, ``words``, ``spans``, ``types`` (different span types),
+        ``longest`` (words of the longest sentence), ``mean`` (words a sentence), ``repeats`` (train: sentences that
+        came before; other splits: sentences whose words stand in train too); with a formulation also ``windows``,
+        ``split_sentences``, ``over_words``, ``over_tokens``, ``cut_spans``, ``cut_words``, ``no_subwords``,
+        ``long_targets`` as in EncodingReport: train encoded for training, the others for evaluation.
     """
     rows = []
     for task in tasks:

@@ -11,29 +11,29 @@ class MultiTaskBatches:
     """Batches of (task_id, index): tasks drawn with p(t) ∝ size(t)^(1/temperature), sentences of a task in shuffled
     epochs, or each one independently of the others.
 
-    Batch k depends on `seed` and k alone: a run resumed with `start_step=k`, or parted over any number of processes,
-    sees the very batches of the one that was not. A sentence comes again only when all others of its task have come,
-    unless they are drawn with replacement.
+    Batch k depends on ``seed`` and k alone: a run resumed with ``start_step=k``, or parted over any number of
+    processes, sees the very batches of the one that was not. A sentence comes again only when all others of its task
+    have come, unless they are drawn with replacement.
 
     Args:
         sizes: examples of every task, at least 1.
         batch_size: examples of one step over all processes.
         steps: steps of the whole run.
         temperature: above 0; 1 is proportional to size, infinity uniform.
-        mode: `mixed` draws a task for every example, `single` one for the whole batch.
-        batches_per_task: in mode `single`, so many batches in a row hold the same task: those of one update of the
+        mode: ``mixed`` draws a task for every example, ``single`` one for the whole batch.
+        batches_per_task: in mode ``single``, so many batches in a row hold the same task: those of one update of the
             weights.
         replacement: draw every sentence of a task independently of the others; without, in shuffled epochs.
         seed: a whole number from 0.
         start_step: the first step, for resuming.
         process_index, num_processes: this process gets the examples [i·b, (i+1)·b) of every batch, b = batch_size /
             num_processes.
-        lengths: tokens of every example of every task. With them, `mixed` batches are drawn `bucket` at a time and cut
-            from the examples sorted by length, so that little of a batch is padding.
+        lengths: tokens of every example of every task. With them, ``mixed`` batches are drawn ``bucket`` at a time and
+            cut from the examples sorted by length, so that little of a batch is padding.
         bucket: batches that are sorted together; a divisor of 256, 1 for none.
 
-    `iter()` gives the batches from `start_step` to `steps`, `batch(k)` the one of step k, `len()` how many `iter()`
-    gives.
+    ``iter()`` gives the batches from ``start_step`` to ``steps``, ``batch(k)`` the one of step k, ``len()`` how many
+    ``iter()`` gives.
 
     Raises:
         ValueError: a value outside its range, or a batch size that the number of processes does not divide.

@@ -6,7 +6,7 @@
     iobes   S-X                  B-X I-X E-X       O   B, I (or M), E, S (or W)
     bilou   U-X                  B-X I-X L-X       O   B, I, L, U
 
-`repair` is no scheme but a way to read one with faults: as conlleval and seqeval's default mode do, a span starts
+``repair`` is no scheme but a way to read one with faults: as conlleval and seqeval's default mode do, a span starts
 wherever none of its type is open, and ends wherever it is not continued.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .bio import check_bio, is_type, suggest
-from .records import Record
-from .sentence import DataError, Sentence
+from hyperloader.data.bio import check_bio, is_type, suggest
+from hyperloader.data.records import Record
+from hyperloader.data.sentence import DataError, Sentence
 
 SCHEMES = ("bio", "iob1", "iobes", "bilou")
 TAGS = (*SCHEMES, "repair")
@@ -27,7 +27,7 @@ _ENDS, _SINGLE, _INSIDE = "EL", "SUW", "IM"
 
 @lru_cache(maxsize=1 << 16)
 def parse_tag(tag: str) -> tuple[str, str] | None:
-    """(mark, type) of a tag of any scheme, `("O", "")` of `O`, None for what is no tag of a scheme."""
+    """(mark, type) of a tag of any scheme, ``("O", "")`` of ``O``, None for what is no tag of a scheme."""
     if tag == "O":
         return "O", ""
     mark, dash, name = tag.partition("-")
@@ -35,7 +35,7 @@ def parse_tag(tag: str) -> tuple[str, str] | None:
 
 
 def faults(scheme: str, tags: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """(position from 0, what is wrong) of every tag that breaks `scheme`."""
+    """(position from 0, what is wrong) of every tag that breaks ``scheme``."""
     marks, ended = _MARKS[scheme], scheme in ("iobes", "bilou")
     inside = None  # the type of the span before, in iobes and bilou only of one that has not ended
     for position, tag in enumerate(tags):
@@ -63,7 +63,7 @@ def _shown(scheme: str) -> str:
 
 
 def to_bio(tags: Sequence[str]) -> list[str]:
-    """Strict BIO from tags of any scheme; where they break theirs, as `repair` says."""
+    """Strict BIO from tags of any scheme; where they break theirs, as ``repair`` says."""
     plain, inside = [], None
     for tag in tags:
         mark, _, name = tag.partition("-")
@@ -97,12 +97,12 @@ def read_scheme(
 ) -> tuple[dict[str, list[Sentence]], list[str]]:
     """Sentences in strict BIO, and notes about what was converted.
 
-    All splits are counted before anything is refused. Without `tags` the scheme is the one of `SCHEMES` that no tag
-    breaks, `bio` before `iob1`.
+    All splits are counted before anything is refused. Without ``tags`` the scheme is the one of ``SCHEMES`` that no tag
+    breaks, ``bio`` before ``iob1``.
 
     Args:
         splits: records by the name of their split.
-        tags: one of `TAGS`; None finds the scheme.
+        tags: one of ``TAGS``; None finds the scheme.
 
     Raises:
         DataError: a tag of no scheme, or tags that break every scheme that could be meant, or the one named; the

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .bio import check_bio
+from hyperloader.data.bio import check_bio
 
 
 class DataError(ValueError):
-    """A fault in a user's data or task file; the message reads `FILE:LINE: what is wrong; what to do`."""
+    """A fault in a user's data or task file; the message reads ``FILE:LINE: what is wrong; what to do``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence: `tokens` (words) and as many BIO `tags`.
+    """One sentence: ``tokens`` (words) and as many BIO ``tags``.
 
     Raises ValueError when the two differ in length.
     """
@@ -41,19 +41,19 @@ def _token_fault(token: str) -> str | None:
 
 
 def describe_character(character: str) -> str:
-    """`U+00A0 no-break space`: what cannot be seen, by number and name."""
+    """``U+00A0 no-break space``: what cannot be seen, by number and name."""
     name = unicodedata.name(character, "carriage return" if character == "\r" else "control character").lower()
     return f"U+{ord(character):04X} {name}"
 
 
 def check_words(tokens: Sequence, tags: Sequence | None, where: Callable[[int | None], str]) -> None:
-    """Check that `tokens` are words, and `tags` as many texts or as many numbers, whatever they say.
+    """Check that ``tokens`` are words, and ``tags`` as many texts or as many numbers, whatever they say.
 
     Args:
-        where: gives `FILE:LINE` of the sentence for None, of a word for its position (from 0).
+        where: gives ``FILE:LINE`` of the sentence for None, of a word for its position (from 0).
 
     Raises:
-        DataError: as `make_sentence`.
+        DataError: as ``make_sentence``.
     """
     kinds = {"tokens": (str,), "tags": (str, int)}
     for name, values in (("tokens", tokens), ("tags", tags)):
@@ -84,8 +84,9 @@ def make_sentence(tokens: Sequence[str], tags: Sequence[str] | None, where: str)
 
     Args:
         tokens: the words: text, none empty or with white space.
-        tags: one strict BIO tag a word (`O`, `B-<type>`, `I-<type>`); None for a sentence without tags, which gets `O`.
-        where: the start of every error message, as `FILE:LINE`.
+        tags: one strict BIO tag a word (``O``, ``B-<type>``, ``I-<type>``); None for a sentence without tags, which
+            gets ``O``.
+        where: the start of every error message, as ``FILE:LINE``.
 
     Raises:
         DataError: no words, unequal lengths, a token or tag that is no text, an empty token or one with white space,

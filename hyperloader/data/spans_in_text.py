@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from .bio import is_type
-from .records import Reading
-from .sentence import DataError
-from .words import split_words
+from hyperloader.data.bio import is_type
+from hyperloader.data.records import Reading
+from hyperloader.data.sentence import DataError
+from hyperloader.data.words import split_words
 
 TEXT_KEYS = ("text", "data")
 SPAN_KEYS = ("label", "labels", "entities", "spans", "annotations")
@@ -14,7 +14,7 @@ _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("la
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters `start` to `end` (exclusive) of a text, labelled."""
+    """Characters ``start`` to ``end`` (exclusive) of a text, labelled."""
 
     start: int
     end: int
@@ -22,7 +22,7 @@ class Span:
 
 
 def text_of(record: dict, how: Reading) -> str | None:
-    """The running text of a record: `text`, `data`, or `data.text`; None where there is none."""
+    """The running text of a record: ``text``, ``data``, or ``data.text``; None where there is none."""
     for key in [str(how.columns["text"])] if "text" in how.columns else TEXT_KEYS:
         for holder in (record, record.get("data")):
             if isinstance(holder, dict) and isinstance(holder.get(key), str):
@@ -45,10 +45,10 @@ def _span_keys(record: dict, how: Reading) -> list[str]:
 def read_spans(record: dict, where: str, how: Reading) -> tuple[list[str], list[str] | None] | None:
     """Words and BIO tags of a record; None for one that was rejected, ignored or not annotated, which is counted.
 
-    The words are those of the record where it has tokens with offsets, else those of `split_words`. A span covers the
+    The words are those of the record where it has tokens with offsets, else those of ``split_words``. A span covers the
     words that it has a character in common with. A border inside a word, a span without a word, and a span that
-    overlaps an earlier one are faults: `how.span_faults` gets them, and the tags are those of `tags: repair`: the whole
-    word, nothing, the first of the two.
+    overlaps an earlier one are faults: ``how.span_faults`` gets them, and the tags are those of ``tags: repair``: the
+    whole word, nothing, the first of the two.
 
     Raises:
         DataError: offsets that are no numbers or outside the text, a label that is no type, text that differs.
@@ -100,7 +100,8 @@ def _fault(span: Span, text: str, words: list, covered: list[int], tags: list[st
 
 
 def _annotation(values: list, where: str, how: Reading) -> list | None:
-    """The spans of Label Studio's `annotations`: of the first one that was not cancelled, None where there is none."""
+    """The spans of Label Studio's ``annotations``: of the first one that was not cancelled, None where there is
+    none."""
     if values and not (isinstance(values[0], dict) and "result" in values[0]):
         return values  # some other tool's list of spans
     kept = [one for one in values if isinstance(one, dict) and not one.get("was_cancelled")]

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .parallel_files import WORDS
-from .readers import READERS, reader_of
-from .sentence import DataError, Sentence
+from hyperloader.data.parallel_files import WORDS
+from hyperloader.data.readers import READERS, reader_of
+from hyperloader.data.sentence import DataError, Sentence
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -20,12 +20,12 @@ _SHOWN = 20
 
 
 def find_files(folder: Path, given: Mapping[str, str], wanted: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
-    """The file (or `seq.in` folder) of every wanted split, and notes about files of that split that are not read.
+    """The file (or ``seq.in`` folder) of every wanted split, and notes about files of that split that are not read.
 
     Args:
         folder: holds the files.
         given: names of files or folders in it by split; where there is none, the split's own name with a known suffix
-            is looked for, then its other names (`SPLIT_NAMES`), with a suffix or as one (`eng.testa`).
+            is looked for, then its other names (``SPLIT_NAMES``), with a suffix or as one (``eng.testa``).
 
     Raises:
         DataError: no file for a split, or several; the message lists what the folder holds, and has no FILE:LINE.
@@ -56,7 +56,7 @@ def find_files(folder: Path, given: Mapping[str, str], wanted: Iterable[str]) ->
 
 
 def split_of(path: Path) -> str | None:
-    """The split that a file's or folder's name stands for: `dev.txt`, `eng.testa`, `valid/` with `seq.in`."""
+    """The split that a file's or folder's name stands for: ``dev.txt``, ``eng.testa``, ``valid/`` with ``seq.in``."""
     if path.is_dir():
         name = path.name if (path / WORDS).is_file() else ""
     elif path.suffix.lower() in READERS:
@@ -74,14 +74,14 @@ def listed(folder: Path) -> str:
 
 
 def carve(train: list[Sentence], parts: Mapping[str, float], seed: int) -> dict[str, list[Sentence]]:
-    """Parts of `train` by name, and what is left as `train`, each in the order of `train`.
+    """Parts of ``train`` by name, and what is left as ``train``, each in the order of ``train``.
 
     Sentences are ranked by SHA-256 of the seed and their words, and each part takes the next ones until it has its
     share: equal sentences go together, so that no part holds a sentence of another, and neither the order of the file
     nor the machine matters.
 
     Args:
-        parts: the share of `train` that each part gets, each above 0, together below 1.
+        parts: the share of ``train`` that each part gets, each above 0, together below 1.
         seed: any whole number.
 
     Raises:

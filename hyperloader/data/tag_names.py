@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .records import Record
-from .sentence import DataError
+from hyperloader.data.records import Record
+from hyperloader.data.sentence import DataError
 
 
 def name_tags(records: list[Record], names: Sequence[str] | None) -> list[Record]:
-    """The records with tags as text: number n becomes `names[n]`.
+    """The records with tags as text: number n becomes ``names[n]``.
 
     Raises:
         DataError: tags are numbers and there are no names, or the other way round; a number without a name.

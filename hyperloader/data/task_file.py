@@ -8,12 +8,11 @@ from typing import Any
 
 import yaml
 
+from hyperloader.data.paths import existing, expanded
+from hyperloader.data.schemes import TAGS
+from hyperloader.data.sentence import DataError
+from hyperloader.data.yaml_text import compose
 from hyperloader.validation import did_you_mean
-
-from .paths import existing, expanded
-from .schemes import TAGS
-from .sentence import DataError
-from .yaml_text import compose
 
 KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names")
 COLUMN_KEYS = ("tokens", "tags", "sentence", "text", "spans")
@@ -25,11 +24,12 @@ Where = Callable[[yaml.Node], str]  # what a message about a value starts with, 
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """One task as the file names it: `path`, or `dataset` with `config`; `where` begins messages about it, as
-    `FILE:LINE`.
+    """One task as the file names it: ``path``, or ``dataset`` with ``config``; ``where`` begins messages about it, as
+    ``FILE:LINE``.
 
     columns: names or numbers of columns. splits: the file or the split of the data set by name of the split. shares:
-    the part of train that a split is carved from, with `seed`. tags: the scheme. names: what numbers as tags stand for.
+    the part of train that a split is carved from, with ``seed``. tags: the scheme. names: what numbers as tags stand
+    for.
     """
 
     name: str
@@ -46,7 +46,7 @@ class TaskEntry:
 
 
 def read_task_file(path: Path) -> list[TaskEntry]:
-    """The entries of a task file (format: `load_tasks`).
+    """The entries of a task file (format: ``load_tasks``).
 
     Raises:
         DataError: a missing file, no YAML, an unknown or repeated key, a repeated task name, a value of the wrong kind,
@@ -79,20 +79,20 @@ def read_task_file(path: Path) -> list[TaskEntry]:
 
 
 def entries_from(values: Sequence, source: str = "tasks") -> list[TaskEntry]:
-    """The entries that `values` describe, as the items of `tasks` in a file would; relative paths start at the working
-    directory.
+    """The entries that ``values`` describe, as the items of ``tasks`` in a file would; relative paths start at the
+    working directory.
 
     Raises:
-        DataError: as `read_task_file`; messages start with the item, as `tasks[1]`.
+        DataError: as ``read_task_file``; messages start with the item, as ``tasks[1]``.
     """
     return _each_once(entry_from(one, f"{source}[{number}]") for number, one in enumerate(values))
 
 
 def entry_from(values: Any, where: str) -> TaskEntry:
-    """The entry that `values` describe, as an item of `tasks` would; relative paths start at the working directory.
+    """The entry that ``values`` describe, as an item of ``tasks`` would; relative paths start at the working directory.
 
     Raises:
-        DataError: as `read_task_file`; messages start with `where`.
+        DataError: as ``read_task_file``; messages start with ``where``.
     """
     try:
         node = yaml.representer.SafeRepresenter().represent_data(values)
@@ -155,7 +155,8 @@ def _column(node: yaml.Node, key: str, where: Where) -> str | int:
 
 
 def _splits(node: yaml.Node, where: Where) -> dict[str, Any]:
-    """`splits`, `shares` and `seed` of an entry: a name is a file or a split, a number or a percentage a share."""
+    """``splits``, ``shares`` and ``seed`` of an entry: a name is a file or a split, a number or a percentage a
+    share."""
     fields = _mapping(node, where, SPLIT_KEYS)
     values: dict = {"splits": {}, "shares": {}}
     for key, value in fields.items():
@@ -181,7 +182,7 @@ def _splits(node: yaml.Node, where: Where) -> dict[str, Any]:
 
 
 def _mapping(node: yaml.Node, where: Where, known: tuple[str, ...]) -> dict[str, yaml.Node]:
-    """The fields of a YAML mapping; every key is one of `known` and stands once."""
+    """The fields of a YAML mapping; every key is one of ``known`` and stands once."""
     if not isinstance(node, yaml.MappingNode):
         raise DataError(f"{where(node)}: there must be a mapping with the keys {', '.join(known)}")
     fields = {}

@@ -6,23 +6,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hyperloader.data.bio import label_list
+from hyperloader.data.hub import hub_records
+from hyperloader.data.readers import read_file
+from hyperloader.data.records import Record
+from hyperloader.data.schemes import read_scheme
+from hyperloader.data.sentence import DataError, Sentence
+from hyperloader.data.splits import SPLITS, carve, find_files
+from hyperloader.data.tag_names import name_tags
+from hyperloader.data.task_file import TaskEntry, read_task_file
 from hyperloader.validation import listed
-
-from .bio import label_list
-from .hub import hub_records
-from .readers import read_file
-from .records import Record
-from .schemes import read_scheme
-from .sentence import DataError, Sentence
-from .splits import SPLITS, carve, find_files
-from .tag_names import name_tags
-from .task_file import TaskEntry, read_task_file
 
 
 @dataclass
 class Task:
-    """One task: its sentences by split, its labels (`O` first, from all splits), `warnings` about its data, and `notes`
-    on how its files were read.
+    """One task: its sentences by split, its labels (``O`` first, from all splits), ``warnings`` about its data, and
+    ``notes`` on how its files were read.
     """
 
     name: str
@@ -50,8 +49,8 @@ def load_tasks(task_file: str | Path) -> list[Task]:
             tags: iob1                            # bio, iob1, iobes, bilou or repair; found where it is not given
             names: [O, B-PER, I-PER]              # of tags that are numbers
 
-    Relative paths start at the file's folder; `~` and environment variables are expanded. Labels are collected from all
-    splits: a type that training never shows is kept, and named in the task's `warnings`.
+    Relative paths start at the file's folder; ``~`` and environment variables are expanded. Labels are collected from
+    all splits: a type that training never shows is kept, and named in the task's ``warnings``.
 
     Raises:
         DataError: anything wrong with the file or with what it names; the message names file and line.
@@ -60,7 +59,7 @@ def load_tasks(task_file: str | Path) -> list[Task]:
 
 
 def load_task(entry: TaskEntry) -> Task:
-    """The task that one entry of a task file names. Raises DataError as `load_tasks` does."""
+    """The task that one entry of a task file names. Raises DataError as ``load_tasks`` does."""
     splits, notes = load_splits(entry, [split for split in SPLITS if split not in entry.shares])
     splits = {split: splits[split] for split in SPLITS}
     labels = label_list(sentence for sentences in splits.values() for sentence in sentences)
@@ -69,8 +68,8 @@ def load_task(entry: TaskEntry) -> Task:
 
 
 def load_splits(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Sentence]], list[str]]:
-    """The wanted splits of a task, in strict BIO, with those that `entry.shares` carves from train; and notes on how
-    they were read. Raises DataError as `load_tasks` does.
+    """The wanted splits of a task, in strict BIO, with those that ``entry.shares`` carves from train; and notes on how
+    they were read. Raises DataError as ``load_tasks`` does.
     """
     records, notes = (_read_folder if entry.path is not None else _read_dataset)(entry, wanted)
     splits, converted = read_scheme(records, entry.tags)
@@ -123,7 +122,8 @@ def _unseen_types(name: str, splits: dict[str, list[Sentence]]) -> list[str]:
 
 
 def subset(sentences: list[Sentence], fraction: float, seed: int, task_name: str) -> list[Sentence]:
-    """A fixed random part of `sentences`, in their order: the same for the same arguments on every machine and version.
+    """A fixed random part of ``sentences``, in their order: the same for the same arguments on every machine and
+    version.
 
     Sentences are ranked by SHA-256 of seed, task name and position, and the first round(fraction · n) are taken, so
     that a smaller fraction is contained in every larger one.
@@ -133,7 +133,7 @@ def subset(sentences: list[Sentence], fraction: float, seed: int, task_name: str
         seed: any whole number.
 
     Raises:
-        ValueError: `fraction` lies outside. DataError: nothing is left.
+        ValueError: ``fraction`` lies outside. DataError: nothing is left.
     """
     if not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must be above 0 and at most 1, got {fraction!r}")

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from .records import Record
-from .sentence import DataError, describe_character
+from hyperloader.data.records import Record
+from hyperloader.data.sentence import DataError, describe_character
 
 _MARK = "\ufeff"
 _JOINERS = "\u00ad\u200c\u200d"  # soft hyphen and joiners: part of the spelling in many languages and of emoji

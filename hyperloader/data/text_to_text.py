@@ -6,24 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from hyperloader.data.bio import restore, simplify, spans
+from hyperloader.data.examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from hyperloader.data.formulation import Answer
+from hyperloader.data.sentence import Sentence
+from hyperloader.data.windows import split_windows
 from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import check_choice
-
-from .bio import restore, simplify, spans
-from .examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
-from .formulation import Answer
-from .sentence import Sentence
-from .windows import split_windows
 
 DECODINGS = ("sentinel", "position")
 _SENTINEL = re.compile(r"<extra_id_([0-9]{1,6})>")
 
 
 def parse_target(text: str, length: int) -> list[str]:
-    """The simplified tags of `length` words from a decoded target, whatever it holds.
+    """The simplified tags of ``length`` words from a decoded target, whatever it holds.
 
-    The tag of word i is the first word between `<extra_id_i>` and the next sentinel; where a sentinel comes twice, its
-    first place counts, and a missing one gives `O`. Everything after `</s>`, and every `<pad>`, is left out.
+    The tag of word i is the first word between ``<extra_id_i>`` and the next sentinel; where a sentinel comes twice,
+    its first place counts, and a missing one gives ``O``. Everything after ``</s>``, and every ``<pad>``, is left out.
     """
     pieces = _SENTINEL.split(text.split("</s>")[0].replace("<pad>", " "))
     tags: list[str | None] = [None] * length
@@ -35,9 +34,9 @@ def parse_target(text: str, length: int) -> list[str]:
 
 
 def parse_by_position(text: str, length: int) -> list[str]:
-    """The simplified tags of `length` words from a decoded target without its sentinels: tag i is its word i.
+    """The simplified tags of ``length`` words from a decoded target without its sentinels: tag i is its word i.
 
-    This is how the published results were read. What is missing is `O`, what is too much is cut; where a tag was left
+    This is how the published results were read. What is missing is ``O``, what is too much is cut; where a tag was left
     out or written as two words, all tags behind it move to another word.
     """
     tags = text.split()[:length]
@@ -47,28 +46,28 @@ def parse_by_position(text: str, length: int) -> list[str]:
 class TextToText:
     """Encodes sentences for a text-to-text model (T5 and its kin), and decodes what it generates.
 
-    The source is `<extra_id_0> show <extra_id_1> flights <extra_id_2> </s>`: a sentinel before every word and one after
-    the last, so that 100 sentinels hold 99 words. The target is the same with simplified tags in the place of words:
-    `<extra_id_0> O <extra_id_1> O <extra_id_2> </s>`. Words and tags are tokenized each on its own, as after a space; a
-    word that is spelled like a special token becomes the unknown token.
+    The source is ``<extra_id_0> show <extra_id_1> flights <extra_id_2> </s>``: a sentinel before every word and one
+    after the last, so that 100 sentinels hold 99 words. The target is the same with simplified tags in the place of
+    words: ``<extra_id_0> O <extra_id_1> O <extra_id_2> </s>``. Words and tags are tokenized each on its own, as after a
+    space; a word that is spelled like a special token becomes the unknown token.
 
-    Longer sentences become several windows, each numbered from `<extra_id_0>`. Within a window that begins inside a
-    span the rest of the span is `I`, as it would be without the border: the windows' tags one after the other are the
+    Longer sentences become several windows, each numbered from ``<extra_id_0>``. Within a window that begins inside a
+    span the rest of the span is ``I``, as it would be without the border: the windows' tags one after the other are the
     sentence's tags, so that gold tags come back exactly wherever the borders lie. A window read on its own must start
-    its span anew, with `O` for that `I`.
+    its span anew, with ``O`` for that ``I``.
 
     Args:
-        tokenizer: a tokenizer with the sentinels `<extra_id_0>`, `<extra_id_1>`, …
+        tokenizer: a tokenizer with the sentinels ``<extra_id_0>``, ``<extra_id_1>``, …
         tasks: the task names; their order gives the task ids.
         max_length: tokens that source and target hold at most.
-        decoding: how a generated target is read: `sentinel`, see `parse_target`, or `position`, see
-            `parse_by_position`.
+        decoding: how a generated target is read: ``sentinel``, see ``parse_target``, or ``position``, see
+            ``parse_by_position``.
 
-    `report` maps every task to the EncodingReport of what was encoded so far.
+    ``report`` maps every task to the EncodingReport of what was encoded so far.
 
     Raises:
         ValueError: the tokenizer has fewer than two sentinels or no end or padding token; no task or one twice;
-            `max_length` leaves no room for a word; an unknown `decoding`.
+            ``max_length`` leaves no room for a word; an unknown ``decoding``.
     """
 
     def __init__(self, tokenizer, tasks: Sequence[str], max_length: int = 128, decoding: str = "sentinel"):
@@ -91,24 +90,24 @@ class TextToText:
         self._tags: dict[str, tuple[int, ...]] = {}
 
     def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
-        """The windows of one sentence; arguments and errors as in `encode_all`."""
+        """The windows of one sentence; arguments and errors as in ``encode_all``."""
         return self._encode(task_index, [sentence], sentence_id, use_tags)
 
     def encode_all(
         self, tasks_sentences: Mapping[str, Sequence[Sentence]], *, use_tags: bool = True
     ) -> dict[str, list[Example]]:
-        """The windows of all sentences of every task, in order; `sentence_id` is a sentence's position in its list.
+        """The windows of all sentences of every task, in order; ``sentence_id`` is a sentence's position in its list.
 
         Args:
             tasks_sentences: sentences by task name.
-            use_tags: True, for training: the target keeps to `max_length` too, and no border cuts a span that is
+            use_tags: True, for training: the target keeps to ``max_length`` too, and no border cuts a span that is
                 shorter than a window. False, for evaluation and prediction: windows depend on the words alone, so that
-                nothing about the tags reaches the model; a target may then be longer than `max_length` (`long_targets`
-                in the report).
+                nothing about the tags reaches the model; a target may then be longer than ``max_length``
+                (``long_targets`` in the report).
 
         Raises:
             ValueError: an unknown task; a type that simplified BIO or the tokenizer cannot spell; a tag longer than
-                `max_length`.
+                ``max_length``.
         """
         encoded = {}
         for name, sentences in tasks_sentences.items():
@@ -213,13 +212,13 @@ class TextToText:
         return self.tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """A batch of int64 tensors: `input_ids`, `attention_mask` (batch, tokens), `labels` (batch, target tokens; -100
-        is padding), `task_ids` (batch,). The tasks may differ. Raises ValueError for an empty batch.
+        """A batch of int64 tensors: ``input_ids``, ``attention_mask`` (batch, tokens), ``labels`` (batch, target
+        tokens; -100 is padding), ``task_ids`` (batch,). The tasks may differ. Raises ValueError for an empty batch.
         """
         return collate(examples, self.tokenizer.pad_token_id)
 
     def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
-        """The token ids that the model generates greedily, at most `max_length` of them."""
+        """The token ids that the model generates greedily, at most ``max_length`` of them."""
         rows = model.generate(**inputs, max_new_tokens=self.max_length, num_beams=1, do_sample=False)
         return [Answer(row, None) for row in rows.tolist()]
 
@@ -228,7 +227,7 @@ class TextToText:
 
         Args:
             examples: all windows of some sentences.
-            generated: one row of token ids an example, as `generate` returns them: anything may stand there; padding
+            generated: one row of token ids an example, as ``generate`` returns them: anything may stand there; padding
                 with the padding token or -100.
 
         Returns:
@@ -252,7 +251,7 @@ class TextToText:
 
 
 def _sentinel_ids(tokenizer) -> list[int]:
-    """The ids of `<extra_id_0>`, `<extra_id_1>`, … as far as the tokenizer has them."""
+    """The ids of ``<extra_id_0>``, ``<extra_id_1>``, … as far as the tokenizer has them."""
     vocabulary, sentinels = tokenizer.get_vocab(), []
     while f"<extra_id_{len(sentinels)}>" in vocabulary:
         sentinels.append(vocabulary[f"<extra_id_{len(sentinels)}>"])

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from hyperloader.data.bio import repair_bio, spans
+from hyperloader.data.examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
+from hyperloader.data.formulation import Answer
+from hyperloader.data.sentence import Sentence
+from hyperloader.data.windows import split_windows
 from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import listed
-
-from .bio import repair_bio, spans
-from .examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
-from .formulation import Answer
-from .sentence import Sentence
-from .windows import split_windows
 
 _BATCH = 2000
 
@@ -22,16 +21,16 @@ class TokenClassification:
 
     Args:
         tokenizer: any fast tokenizer of transformers (BERT, RoBERTa, SentencePiece, …). A byte-level one must be loaded
-            with `add_prefix_space=True`.
-        labels: the labels of every task, `O` among them; their order gives the label ids, the mapping's order the task
-            ids.
+            with ``add_prefix_space=True``.
+        labels: the labels of every task, ``O`` among them; their order gives the label ids, the mapping's order the
+            task ids.
         max_length: tokens a window holds at most, special tokens included.
 
-    `report` maps every task to the EncodingReport of what was encoded so far.
+    ``report`` maps every task to the EncodingReport of what was encoded so far.
 
     Raises:
-        ValueError: the tokenizer is not fast, lacks a padding token or needs `add_prefix_space=True`; no task or a
-            repeated label; `max_length` leaves no room for a word.
+        ValueError: the tokenizer is not fast, lacks a padding token or needs ``add_prefix_space=True``; no task or a
+            repeated label; ``max_length`` leaves no room for a word.
     """
 
     def __init__(self, tokenizer, labels: Mapping[str, Sequence[str]], max_length: int = 128):
@@ -65,7 +64,7 @@ class TokenClassification:
     def encode_all(
         self, tasks_sentences: Mapping[str, Sequence[Sentence]], *, use_tags: bool = True
     ) -> dict[str, list[Example]]:
-        """The windows of all sentences of every task, in order; `sentence_id` is a sentence's position in its list.
+        """The windows of all sentences of every task, in order; ``sentence_id`` is a sentence's position in its list.
 
         Args:
             tasks_sentences: sentences by task name.
@@ -146,7 +145,8 @@ class TokenClassification:
         )
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """A batch of int64 tensors: `input_ids`, `attention_mask`, `labels` (batch, tokens), `task_ids` (batch,)."""
+        """A batch of int64 tensors: ``input_ids``, ``attention_mask``, ``labels`` (batch, tokens), ``task_ids``
+        (batch,)."""
         return collate(examples, self.tokenizer.pad_token_id)
 
     def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
@@ -164,8 +164,8 @@ class TokenClassification:
                 allowed.
 
         Returns:
-            One list of tags a sentence, in the order in which the sentences first appear. A word without tokens is `O`;
-            an `I-X` that continues nothing becomes `B-X`.
+            One list of tags a sentence, in the order in which the sentences first appear. A word without tokens is
+            ``O``; an ``I-X`` that continues nothing becomes ``B-X``.
 
         Raises:
             ValueError: a window is missing, a row is too short, or an id is no label of the task.

@@ -26,7 +26,7 @@ def split_windows(
         One slice of words a window; none for a sentence without words.
 
     Raises:
-        ValueError: `max_words` or `max_tokens` is below 1.
+        ValueError: ``max_words`` or ``max_tokens`` is below 1.
     """
     for name, value in (("max_words", max_words), ("max_tokens", max_tokens)):
         if value < 1:

@@ -1,10 +1,10 @@
 """Words of running text, parted from punctuation as a task's training data part them.
 
-The rule, learnt from the words of the training data (`split_words` says what is a letter and what is punctuation):
+The rule, learnt from the words of the training data (``split_words`` says what is a letter and what is punctuation):
 
-* A piece of text between white space that is a word of the training data, with its punctuation (`U.S.`), stays whole.
+* A piece of text between white space that is a word of the training data, with its punctuation (``U.S.``), stays whole.
 * A punctuation mark at the start or end is a word of its own, unless the data leave it attached there more often than
-  they part it. Marks that the data write as one word (`...`), and endings (`'s`, `n't`), stay together.
+  they part it. Marks that the data write as one word (``...``), and endings (``'s``, ``n't``), stay together.
 * A mark inside a word stays there, unless the data have it as a word of its own and never inside one; between two
   digits likewise.
 """
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from .words import split_words
+from hyperloader.data.words import split_words
 
 _CHUNK = re.compile(r"[^\s\ufeff]+")  # a byte-order mark that stands inside a text is no part of a word
 _MOST = 2000  # words with punctuation that are kept
@@ -69,7 +69,7 @@ class WordRule:
         return cls(frozenset(token for token, _ in whole.most_common(_MOST)), **edges, **inner)
 
     def split(self, text: str) -> list[tuple[int, int]]:
-        """The words of `text` as (first character, character after the last)."""
+        """The words of ``text`` as (first character, character after the last)."""
         words = []
         for start, end in split_at_spaces(text):
             words += ((start + first, start + after) for first, after in self._split(text[start:end]))
@@ -81,7 +81,7 @@ class WordRule:
 
     @classmethod
     def from_dict(cls, values: dict) -> "WordRule":
-        """What `to_dict` gave. Raises TypeError or ValueError for anything else."""
+        """What ``to_dict`` gave. Raises TypeError or ValueError for anything else."""
         rule = cls(**{**values, "whole": frozenset(values["whole"])})
         if not all(isinstance(one, str) for one in (*rule.whole, rule.start, rule.end, rule.inside, rule.digits)):
             raise ValueError("a rule must hold text")

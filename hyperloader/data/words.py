@@ -7,10 +7,10 @@ from functools import cache
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """The words of `text` as (first character, character after the last).
+    """The words of ``text`` as (first character, character after the last).
 
     A word is a run of letters, digits, underscores and the marks and joiners that belong to letters; every other
-    character that is no white space is a word of its own: `don't pay $1.50` is don, ', t, pay, $, 1, ., 50.
+    character that is no white space is a word of its own: ``don't pay $1.50`` is don, ', t, pay, $, 1, ., 50.
     """
     return [match.span() for match in _word().finditer(text)]
 

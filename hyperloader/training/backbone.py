@@ -14,7 +14,7 @@ from torch import nn
 from hyperloader.backbones.cross_attention_bias import NAME, set_cross_attention_bias
 from hyperloader.backbones.origin import check_complete, quiet, without_pooler
 from hyperloader.checkpoints.backbone_config import check_implementations, first_line
-from hyperloader.data.formulation import HEADS
+from hyperloader.data.heads import HEADS
 from hyperloader.validation import check_choice
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ _CONFIG_KEYS = tuple(
     field.name for field in dataclasses.fields(HyperLoaderConfig) if field.name not in ("tasks", "labels")
 )
 
-# What the `model:` section of a run may hold, for each method.
+# What the ``model:`` section of a run may hold, for each method.
 METHODS = {
     "hyperloader": _CONFIG_KEYS,
     "hyperformer++": tuple(key for key in _CONFIG_KEYS if key not in ("lora_sites", "rank", "lora_alpha")),

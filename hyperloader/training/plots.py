@@ -31,8 +31,8 @@ def learning_curve(
     """Training loss above, mean validation F1 below, over the same axis of steps; the best step is marked.
 
     Args:
-        curve: one `{"step", "train_loss", "mean_f1"}` per evaluation, in the order of the steps, as a run's
-            `metrics.json` has it under `learning_curve`. A loss that is None or not finite is left out.
+        curve: one ``{"step", "train_loss", "mean_f1"}`` per evaluation, in the order of the steps, as a run's
+            ``metrics.json`` has it under ``learning_curve``. A loss that is None or not finite is left out.
         path: a PNG is written there if given.
         title: stands over the figure.
 

@@ -181,7 +181,7 @@ PRESETS = {
     ),
 }
 
-# What a preset says about the model; a run's `model` section comes on top.
+# What a preset says about the model; a run's ``model`` section comes on top.
 # The default ones are from single short runs with a small encoder, scored on validation: adapters without a layer norm
 # of their own were 2 points ahead of those with it; a bottleneck of hidden / 8 was 2 points ahead of hidden / 32 at a
 # learning rate of 5e-3, and level at 1e-2.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from hyperloader.data.formulation import HEADS
+from hyperloader.data.heads import HEADS
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
 from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
 from hyperloader.data.tasks import Task, load_task

@@ -9,7 +9,8 @@ from torch import nn
 from transformers import set_seed
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.data.formulation import Formulation, make_formulation
+from hyperloader.data.formulation import Formulation
+from hyperloader.data.heads import make_formulation
 from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel

@@ -1,0 +1,35 @@
+"""Which formulation a run's head stands for."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hyperloader.data.formulation import Formulation
+from hyperloader.data.text_to_text import TextToText
+from hyperloader.data.token_classification import TokenClassification
+from hyperloader.validation import check_key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HEADS = ("token-classification", "text-to-text")
+
+
+def make_formulation(
+    head: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    labels: Mapping[str, Sequence[str]],
+    max_length: int = 128,
+    decoding: str = "sentinel",
+) -> Formulation:
+    """The formulation for a head.
+
+    Args:
+        head: ``token-classification`` or ``text-to-text``.
+        labels: BIO labels of every task, in the order of the task ids.
+        max_length: subword tokens of a window.
+        decoding: how generated text is read; see ``TextToText``.
+    """
+    check_key("head", head, HEADS)
+    if head == "text-to-text":
+        return TextToText(tokenizer, list(labels), max_length, decoding)
+    return TokenClassification(tokenizer, labels, max_length)
