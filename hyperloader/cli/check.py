@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hyperloader.cli.table import table
+
 if TYPE_CHECKING:
     from hyperloader.data.formulation import Formulation
     from hyperloader.data.tasks import Task
@@ -20,7 +22,6 @@ def check(
 ) -> None:
     """Read and check every data set of a task file, and show a table of what is there."""
     from hyperloader.data.heads import HEADS
-    from hyperloader.data.report import report
     from hyperloader.data.tasks import load_tasks
     from hyperloader.training.backbone import backbone_path
     from hyperloader.training.run_config import RunConfig
@@ -34,7 +35,18 @@ def check(
         backbone_path(backbone)
     of_run = task_file.is_file() and any(line.startswith("backbone:") for line in _lines(task_file))
     tasks = RunConfig.from_yaml(task_file).load_tasks() if of_run else load_tasks(task_file)
-    print(report(tasks, _formulation(tasks, backbone, head, max_length) if backbone else None))
+    print(summary(tasks, _formulation(tasks, backbone, head, max_length) if backbone else None))
+
+
+def summary(tasks: list["Task"], formulation: "Formulation | None" = None) -> str:
+    """The counts of every split as a table, below it how the files were read, and the tasks' warnings."""
+    from hyperloader.data.report import report_rows
+
+    rows = report_rows(tasks, formulation)
+    header = [column.replace("_", " ") for column in rows[0]]
+    notes = [f"note: {note}" for task in tasks for note in task.notes]
+    warnings = [f"warning: {warning}" for task in tasks for warning in task.warnings]
+    return "\n".join([table(header, [tuple(row.values()) for row in rows]), *notes, *warnings])
 
 
 def _lines(path: Path) -> list[str]:

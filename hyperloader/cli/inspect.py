@@ -10,7 +10,7 @@ import typer
 from hyperloader.cli.table import table
 
 TASKS, LAYERS, NUMBERS = "tasks.png", "layers.png", "inspect.json"
-_NOTHING = 1.0  # points of F1 that say nothing
+_NEGLIGIBLE = 1.0  # points of F1, about what chance brings
 
 
 def inspect(
@@ -22,10 +22,9 @@ def inspect(
     limit: Annotated[int, typer.Option(min=1, help="Sentences of every task, at most, in the control.")] = 200,
 ) -> None:
     """Show norms and similarities of the generated weights, and the F1 with every task's name and with another's."""
-    from hyperloader import HyperLoaderModel
     from hyperloader.checkpoints.atomic import write_text
     from hyperloader.data.tasks import SPLITS
-    from hyperloader.training import inspect as look
+    from hyperloader.training import inspection
     from hyperloader.training.saved_run import load_run, scorer
     from hyperloader.validation import check_key
 
@@ -34,15 +33,17 @@ def inspect(
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output must be a folder, got the file {output}")
     run = load_run(run_folder)
-    if not isinstance(run.model, HyperLoaderModel):
+    model = run.hyperloader
+    if model is None:
         raise ValueError(
             f"{run_folder}: method must be hyperloader, hyperformer++ or adapter to be inspected, got "
             f"{run.config.method}, which generates no weights"
         )
     score = scorer(run, run.config.load_tasks(), split, limit)
-    weights = look.generated(run.model)
-    norms, tasks, layers = look.norms(weights), look.task_similarity(weights), look.layer_similarity(weights)
-    control = look.control(run.model, score)
+    weights = inspection.all_weights(model)
+    norms = inspection.norms(weights)
+    tasks, layers = inspection.task_similarity(weights), inspection.layer_similarity(weights)
+    control = inspection.control(model, score)
 
     output.mkdir(parents=True, exist_ok=True)
     numbers = {
@@ -71,7 +72,7 @@ def norms_table(norms: list[dict]) -> str:
 
 def similarity_table(tasks: dict, layers: dict) -> str:
     """Mean similarity of two tasks and of two layers, by weight."""
-    from hyperloader.training.inspect import between
+    from hyperloader.training.inspection import between
 
     stacks = list(dict.fromkeys(stack for stack, _ in layers))
     header = ("weight", "two tasks", *(f"two layers ({stack})" for stack in stacks))
@@ -99,7 +100,7 @@ def conclusion(control: dict | None, split: str, limit: int) -> str:
     total = ("mean", 100 * right["mean_f1"], 100 * wrong["mean_f1"], "")
     falls = 100 * (right["mean_f1"] - wrong["mean_f1"])
     verdict = f"Mean F1 falls by {falls:.1f} points when the names are shuffled" + (
-        ": this model hardly uses its tasks' names." if falls < _NOTHING else "."
+        ": this model hardly uses its tasks' names." if falls < _NEGLIGIBLE else "."
     )
     return (
         f"Control: micro-F1 over spans, {split}, at most {limit:,} sentences a task\n\n"

@@ -1,4 +1,4 @@
-"""What a task file holds, as rows and as a table."""
+"""What a task file holds, counted."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,13 +6,6 @@ from collections.abc import Sequence
 from hyperloader.data.bio import spans
 from hyperloader.data.formulation import Formulation
 from hyperloader.data.tasks import SPLITS, Task
-
-
-def report(tasks: Sequence[Task], formulation: Formulation | None = None) -> str:
-    """The table of ``report_rows`` as plain text, below it how the files were read, and the tasks' warnings."""
-    notes = "".join(f"\nnote: {note}" for task in tasks for note in task.notes)
-    warnings = "".join(f"\nwarning: {warning}" for task in tasks for warning in task.warnings)
-    return render(report_rows(tasks, formulation)) + notes + warnings
 
 
 def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -> list[dict[str, str | int | float]]:
@@ -63,23 +56,3 @@ def _encoding_counts(formulation: Formulation, name: str, split: str, sentences:
     formulation.encode_all({name: sentences}, use_tags=split == "train")
     after = dataclasses.asdict(formulation.report[name])
     return {key: after[key] - before[key] for key in after if key not in ("sentences", "words")}
-
-
-def render(rows: Sequence[dict[str, str | int | float]]) -> str:
-    """The rows as a plain-text table: text on the left, numbers on the right."""
-    if not rows:
-        return ""
-    columns = list(rows[0])
-    cells = [[column.replace("_", " ") for column in columns]]
-    cells += [[f"{value:,}" if not isinstance(value, str) else value for value in row.values()] for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
-    is_text = [isinstance(rows[0][column], str) for column in columns]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if text else cell.rjust(width)
-            for cell, width, text in zip(line, widths, is_text, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)

@@ -9,7 +9,7 @@ from transformers.integrations import is_tensorboard_available
 from hyperloader.training.presets import TrainingOptions
 
 
-def wants_tensorboard(report_to: str) -> bool:
+def uses_tensorboard(report_to: str) -> bool:
     """Whether TensorBoard logs are to be written; raises ``ImportError`` where they are asked for and cannot be."""
     if report_to == "tensorboard" and not is_tensorboard_available():
         raise ImportError(

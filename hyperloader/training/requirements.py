@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from hyperloader.training.arguments import wants_tensorboard
+from hyperloader.training.arguments import uses_tensorboard
 from hyperloader.training.backbone import backbone_path, backbone_without_weights
 from hyperloader.training.methods import FIXED_OPTIONS, build_model
 from hyperloader.training.run_config import RunConfig
@@ -22,7 +22,7 @@ def check_requirements(config: RunConfig) -> None:
     if Path(config.output).exists() and not Path(config.output).is_dir():
         raise ValueError(f"output must be a folder, got the file {config.output}")
     backbone_path(config.backbone)
-    wants_tensorboard(config.options.report_to)
+    uses_tensorboard(config.options.report_to)
     if config.method == "lora" and importlib.util.find_spec("peft") is None:
         raise ImportError("the method lora needs PEFT, which is not installed; run: pip install peft")
 

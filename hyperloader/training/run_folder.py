@@ -48,13 +48,13 @@ class RunFolder:
 
 @contextmanager
 def own_folder(path: Path) -> Iterator[RunFolder]:
-    """Have the folder of a run, made if need be, for this process alone.
+    """Own the folder of a run, made if need be: no other process trains there meanwhile.
 
     The lock is one of the operating system: it ends with the process, however that ends. At the end the lock's file is
     removed, and so are the folders that were made here and are empty.
 
     Raises:
-        RunFolderError: another process has it.
+        RunFolderError: another process owns it.
     """
     real = os.path.realpath(path)
     if real in _mine:

@@ -10,7 +10,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hyperloader.checkpoints.atomic import writing_folder
-from hyperloader.training.arguments import training_arguments, wants_tensorboard
+from hyperloader.training.arguments import training_arguments, uses_tensorboard
 from hyperloader.training.batches import TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
@@ -76,7 +76,7 @@ class MultiTaskTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         if progress:
             self.add_callback(Bar())
-        if wants_tensorboard(options.report_to):
+        if uses_tensorboard(options.report_to):
             board = TensorBoardCallback()
             board.logging_dir = str(Path(output) / "tensorboard")
             self.add_callback(board)

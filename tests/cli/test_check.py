@@ -2,12 +2,26 @@
 
 import pytest
 
+from hyperloader.cli.check import summary
+from hyperloader.data import Sentence, Task, report_rows
+
 
 def test_it_prints_a_row_for_each_split(call, config_file):
     text = call("data", "check", config_file.parent / "data" / "tasks.yaml").stdout
     rows = [line.split()[:3] for line in text.splitlines()]
     assert ["music", "train", "40"] in rows
     assert ["calendar", "test", "10"] in rows
+
+
+def test_the_table_is_aligned_and_ends_with_notes_and_warnings():
+    short, long = Sentence(("a", "b"), ("B-x", "I-x")), Sentence(("d",) * 1200, ("B-x", "B-y") * 600)
+    task = Task("t", [short], [short], [long], ["O"], ["t: look here"], ["t: read so"])
+    lines = summary([task]).splitlines()
+    assert lines[0].split() == list(report_rows([task])[0])
+    assert lines[4].startswith("t     test")
+    assert "1,200" in lines[4]
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert lines[5:] == ["note: t: read so", "warning: t: look here"]
 
 
 def test_with_a_backbone_it_counts_windows(call, config_file):

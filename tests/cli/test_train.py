@@ -44,7 +44,7 @@ def test_what_did_not_fit_is_said(call, config_file, trained, tmp_path):
     assert f"encoded  with 6 tokens: {split} of 120 sentences do not fit and were split into windows" in result.stdout
 
 
-def test_of_several_processes_one_speaks(call, monkeypatch, config_file, trained):
+def test_of_several_processes_the_main_one_prints(call, monkeypatch, config_file, trained):
     monkeypatch.setenv("RANK", "1")
     result = call("train", config_file, "--resume")
     assert (result.exit_code, result.output) == (0, "")

@@ -1,12 +1,11 @@
 from hyperloader.data import Sentence, TextToText, report_rows
-from hyperloader.data.report import render, report
 from hyperloader.data.tasks import Task
 
 
 def task():
     one, two = Sentence(("a", "b"), ("B-x", "I-x")), Sentence(("c",), ("O",))
     long = Sentence(("d",) * 1200, ("B-x", "B-y") * 600)
-    return Task("t", [one, two, one], [two, Sentence(("c", "c"), ("O", "O"))], [long], ["O"], ["t: look here"])
+    return Task("t", [one, two, one], [two, Sentence(("c", "c"), ("O", "O"))], [long], ["O"])
 
 
 def test_rows_count_what_is_there():
@@ -41,15 +40,3 @@ def test_train_is_encoded_for_training_and_the_rest_for_evaluation(letters_token
     )
     assert [row["windows"] for row in rows] == [2, 1, 1]
     assert [row["long_targets"] for row in rows] == [0, 1, 1]
-
-
-def test_the_table_is_aligned_and_ends_with_the_warnings():
-    lines = report([task()]).splitlines()
-    assert lines[0].split() == list(report_rows([task()])[0])
-    assert lines[4].startswith("t     test")
-    assert "1,200" in lines[4]
-    assert len({len(line) for line in lines[:5]}) == 1
-    assert lines[5:] == ["warning: t: look here"]
-    assert render([]) == ""
-    noted = Task("t", [], [], [], ["O"], ["t: look here"], ["t: read so"])
-    assert report([noted]).splitlines()[-2:] == ["note: t: read so", "warning: t: look here"]

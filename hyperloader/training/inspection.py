@@ -8,11 +8,11 @@ from torch import Tensor
 
 from hyperloader import HyperLoaderModel
 
-Generated = dict[tuple[str, str, str], Tensor]
+SiteTensors = dict[tuple[str, str, str], Tensor]
 
 
 @torch.no_grad()
-def generated(model: HyperLoaderModel) -> Generated:
+def all_weights(model: HyperLoaderModel) -> SiteTensors:
     """All that is generated: (stack, site, weight's name) -> (layers, tasks, numbers) float32."""
     tasks = torch.arange(len(model.hyperloader_config.tasks), device=next(model.generators.parameters()).device)
     inputs = tasks if model.hyperloader_config.generator == "table" else model.task_embedding(tasks)
@@ -28,7 +28,7 @@ def generated(model: HyperLoaderModel) -> Generated:
     return found
 
 
-def norms(weights: Generated) -> list[dict]:
+def norms(weights: SiteTensors) -> list[dict]:
     """Euclidean norms over tasks and layers: ``stack``, ``site``, ``weight``, ``mean``, ``least``, ``most`` of each."""
     rows = []
     for (stack, site, name), tensor in weights.items():
@@ -38,7 +38,7 @@ def norms(weights: Generated) -> list[dict]:
     return rows
 
 
-def task_similarity(weights: Generated) -> dict[str, Tensor]:
+def task_similarity(weights: SiteTensors) -> dict[str, Tensor]:
     """Cosine similarity of what two tasks get, averaged over stacks, sites and layers: weight's name -> (tasks, tasks).
 
     Pairs in which one is all zeros have none and are left out of the averages; NaN where no pair is left.
@@ -49,7 +49,7 @@ def task_similarity(weights: Generated) -> dict[str, Tensor]:
     return {name: torch.cat(some).nanmean(0) for name, some in found.items()}
 
 
-def layer_similarity(weights: Generated) -> dict[tuple[str, str], Tensor]:
+def layer_similarity(weights: SiteTensors) -> dict[tuple[str, str], Tensor]:
     """The same for two layers, averaged over sites and tasks: (stack, weight's name) -> (layers, layers)."""
     found: dict[tuple[str, str], list[Tensor]] = {}
     for (stack, _, name), tensor in weights.items():

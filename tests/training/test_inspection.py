@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 
-from hyperloader.training import inspect
+from hyperloader.training import inspection
 from hyperloader.training.run import train
 from hyperloader.training.saved_run import load_run, scorer
 
@@ -15,7 +15,7 @@ OTHERS = dict(zip(TASKS, ["b c", "ü.weight", "a"], strict=True))
 
 def test_everything_that_the_sites_get_is_there():
     model = make_model("t5", torch.float32)
-    weights = inspect.generated(model)
+    weights = inspection.all_weights(model)
     found = model.generators["decoder"](model.task_embedding(torch.tensor([2])), grouped=False)
     for (layer, site), tensors in found.items():
         names = [name for stack, at, name in weights if (stack, at) == ("decoder", site)]
@@ -38,7 +38,7 @@ def weights():
 
 
 def test_norms(weights):
-    rows = inspect.norms(weights)
+    rows = inspection.norms(weights)
     assert rows[0] == {
         "stack": "encoder", "site": "feed_forward", "weight": "up", "mean": 1.25, "least": 1.0, "most": 2.0,
     }  # fmt: skip
@@ -47,25 +47,25 @@ def test_norms(weights):
 
 
 def test_similarities(weights):
-    tasks = inspect.task_similarity(weights)
+    tasks = inspection.task_similarity(weights)
     mean = (1 + 0 - 1 + 0.8) / 4  # of the two sites in the two layers
     torch.testing.assert_close(tasks["up"], torch.tensor([[1, mean], [mean, 1]], dtype=torch.float64))
-    assert inspect.between(tasks["up"]) == pytest.approx(mean)
-    layers = inspect.layer_similarity(weights)
+    assert inspection.between(tasks["up"]) == pytest.approx(mean)
+    layers = inspection.layer_similarity(weights)
     mean = (1 + 0 + 0 - 0.6) / 4  # of the two sites for the two tasks
     torch.testing.assert_close(layers["encoder", "up"], torch.tensor([[1, mean], [mean, 1]], dtype=torch.float64))
 
 
 def test_zeros_have_no_direction(weights):
-    assert inspect.task_similarity(weights)["zero"].isnan().all()
+    assert inspection.task_similarity(weights)["zero"].isnan().all()
     weights["encoder", "feed_forward", "zero"] = torch.ones(2, 2, 2)
-    assert (inspect.task_similarity(weights)["zero"] - 1).abs().max() < 1e-12, "pairs of zeros are left out"
-    assert math.isnan(inspect.between(torch.ones(1, 1)))
+    assert (inspection.task_similarity(weights)["zero"] - 1).abs().max() < 1e-12, "pairs of zeros are left out"
+    assert math.isnan(inspection.between(torch.ones(1, 1)))
 
 
 def test_other_tasks_is_a_derangement():
-    assert inspect.other_tasks(TASKS) == OTHERS
-    assert inspect.other_tasks(["x", "y"]) == {"x": "y", "y": "x"}
+    assert inspection.other_tasks(TASKS) == OTHERS
+    assert inspection.other_tasks(["x", "y"]) == {"x": "y", "y": "x"}
 
 
 @pytest.mark.parametrize("generator", ["hypernetwork", "table"])
@@ -74,7 +74,7 @@ def test_shuffled_gives_each_task_the_weights_of_another(generator):
     batch = make_batch()
     before = {task: model(**batch, task=task).logits for task in TASKS}
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    with inspect.shuffled(model, OTHERS):
+    with inspection.shuffled(model, OTHERS):
         for task in TASKS:
             assert torch.equal(model(**batch, task=task).logits, before[OTHERS[task]])
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -83,7 +83,7 @@ def test_shuffled_gives_each_task_the_weights_of_another(generator):
 
 def test_shuffled_leaves_the_heads():
     model = make_model("bert")
-    with inspect.shuffled(model, OTHERS):
+    with inspection.shuffled(model, OTHERS):
         hidden = model.backbone.register_forward_hook(lambda module, inputs, output: seen.append(output))
         seen = []
         logits = model(make_batch("bert")["input_ids"], task="a").logits
@@ -94,11 +94,11 @@ def test_shuffled_leaves_the_heads():
 def test_shuffled_puts_back_after_an_error_and_refuses_a_frozen_model():
     model = make_model("bert")
     weight = model.task_embedding.weight.detach().clone()
-    with pytest.raises(ZeroDivisionError), inspect.shuffled(model, OTHERS):
+    with pytest.raises(ZeroDivisionError), inspection.shuffled(model, OTHERS):
         raise ZeroDivisionError
     assert torch.equal(model.task_embedding.weight, weight)
     model.freeze_except_task_embedding("a")
-    with pytest.raises(ValueError, match=r"call unfreeze\(\) first"), inspect.shuffled(model, OTHERS):
+    with pytest.raises(ValueError, match=r"call unfreeze\(\) first"), inspection.shuffled(model, OTHERS):
         pass
 
 
@@ -111,12 +111,12 @@ def score(model):
 
 def test_the_control_falls_where_the_model_depends_on_the_task_and_not_elsewhere():
     model = make_model()
-    result = inspect.control(model, score)
+    result = inspection.control(model, score)
     assert result["others"] == OTHERS
     assert result["right"]["mean_f1"] == 1 > result["shuffled"]["mean_f1"]
     with torch.no_grad():
         model.task_embedding.weight.copy_(model.task_embedding.weight[:1].expand(3, -1))
-    result = inspect.control(model, score)
+    result = inspection.control(model, score)
     assert result["right"] == result["shuffled"]
 
 
@@ -124,7 +124,7 @@ def test_control_of_a_run_that_writes_text(settings, t5):
     config = settings(backbone=str(t5), head="text-to-text", training={"steps": 2, "eval_steps": 2, "max_length": 40})
     train(config, progress=False, test=False)
     run = load_run(config.output)
-    result = inspect.control(run.model, scorer(run, config.load_tasks(), "validation", limit=3))
+    result = inspection.control(run.model, scorer(run, config.load_tasks(), "validation", limit=3))
     assert result["others"] == {"colours": "places", "places": "colours"}
     for scores in (result["right"], result["shuffled"]):
         assert [one["sentences"] for one in scores["tasks"].values()] == [3, 3]
@@ -136,4 +136,4 @@ def test_one_task_has_no_names_to_shuffle():
     from hyperloader import HyperLoaderConfig, HyperLoaderModel
 
     model = HyperLoaderModel(make("t5"), HyperLoaderConfig(tasks=["a"], reduction_factor=4))
-    assert inspect.control(model, score) is None
+    assert inspection.control(model, score) is None
