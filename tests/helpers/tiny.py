@@ -85,11 +85,12 @@ def make_model(name="t5", dtype=torch.float64, randomised=True, **options):
 
 
 def make_batch(name="t5"):
-    torch.manual_seed(2)
-    batch = {"input_ids": torch.randint(2, VOCABULARY, (5, 7)), "attention_mask": torch.ones(5, 7).long()}
+    generator = torch.Generator().manual_seed(2)  # its own: tests call this in several threads
+    batch = {"input_ids": torch.randint(2, VOCABULARY, (5, 7), generator=generator)}
+    batch["attention_mask"] = torch.ones(5, 7).long()
     if name in SEQUENCE_TO_SEQUENCE:
-        batch["labels"] = torch.randint(2, VOCABULARY, (5, 6))
+        batch["labels"] = torch.randint(2, VOCABULARY, (5, 6), generator=generator)
     else:
         sizes = torch.tensor([len(LABELS[task]) for task in TASKS])[TASK_IDS]
-        batch["labels"] = torch.randint(10**6, (5, 7)) % sizes[:, None]
+        batch["labels"] = torch.randint(10**6, (5, 7), generator=generator) % sizes[:, None]
     return batch

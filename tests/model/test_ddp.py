@@ -39,7 +39,7 @@ LOOP = textwrap.dedent(
 def test_one_task_each_on_the_processes(tmp_path):
     script = tmp_path / "loop.py"
     script.write_text(LOOP)
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     code = f"import sys, runpy; sys.path.insert(0, {tests!r}); runpy.run_path({str(script)!r})"
     ranks = [
         subprocess.Popen(
