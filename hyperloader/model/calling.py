@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from hyperloader.nn.lasting import may_be_kept
+
 if TYPE_CHECKING:
     from hyperloader.model.hyperloader_model import HyperLoaderModel
 
@@ -52,7 +54,8 @@ def _with_named_task(model: "HyperLoaderModel", options: Mapping[str, Any]) -> M
         number, device = tasks.index(task), next(model.generators.parameters()).device
         with torch.inference_mode(False):
             named = NamedTask(task, number, torch.full((), number, device=device))
-        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():  # a capture's memory is its own
+        captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # whose memory is its own
+        if may_be_kept() and not captured:
             model._named_tasks[task] = named
     return {**options, "task": named}
 

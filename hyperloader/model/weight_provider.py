@@ -10,6 +10,7 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.model.calling import NamedTask
 from hyperloader.nn.bank import Stack
 from hyperloader.nn.heads import may_look_at
+from hyperloader.nn.lasting import may_be_kept
 from hyperloader.nn.site_weights import SiteWeights
 
 if TYPE_CHECKING:
@@ -103,11 +104,11 @@ def weights_for(model: "HyperLoaderModel", which: int | Tensor) -> SiteWeights:
 
 
 def _is_served(model: "HyperLoaderModel") -> bool:
-    """Whether the bank has a say: in evaluation, without gradients, where tensors can tell that they changed.
+    """Whether the bank has a say: in evaluation, without derivatives, where tensors can tell that they changed.
 
     Not in a CUDA graph that is being captured: its replays would not ask the bank.
     """
-    if model.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if model.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or not may_be_kept():
         return False
     parameters = list(model.generators.parameters())
     if parameters[0].is_cuda and torch.cuda.is_current_stream_capturing():

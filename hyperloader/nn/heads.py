@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hyperloader.ops import _transforms
+
 IGNORED = -100  # the label that counts for nothing
 
 
@@ -75,8 +77,7 @@ class TaskHeads(nn.Module):
         hidden_states = self.dropout(hidden_states).to(self.heads[0].weight.dtype)  # that of a half backbone, float32
         if isinstance(task_ids, int):
             own = self.heads[task_ids]
-            others = [parameter for head in self.heads if head is not own for parameter in head.parameters()]
-            logits = own(_with(hidden_states, others))
+            logits = own(self._with_others(hidden_states, own))
             missing = self._widest - logits.shape[-1] if widest else 0
             return functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
         weight = torch.cat([head.weight for head in self.heads])
@@ -97,6 +98,13 @@ class TaskHeads(nn.Module):
             logits = logits.gather(-1, index[:, None].expand(shape))
         return logits.masked_fill(~own[:, None], -torch.inf)
 
+    def _with_others(self, hidden_states: Tensor, own: nn.Linear) -> Tensor:
+        if not torch.is_grad_enabled() or _transforms.active():  # torch.func takes no such function, nor needs it
+            return hidden_states
+        others = [parameter for head in self.heads if head is not own for parameter in (head.weight, head.bias)]
+        others = [parameter for parameter in others if parameter.requires_grad]
+        return _WithOthers.apply(hidden_states, *others) if others else hidden_states
+
 
 class _WithOthers(torch.autograd.Function):
     """A tensor as it is, which then depends on others, with a gradient of zero."""
@@ -112,11 +120,6 @@ class _WithOthers(torch.autograd.Function):
         zeros = torch.zeros(sum(count for _, count in ctx.like), **ctx.options)  # one, not one for each
         parts = zeros.split([count for _, count in ctx.like])
         return grad, *(part.view(shape) for part, (shape, _) in zip(parts, ctx.like, strict=True))
-
-
-def _with(tensor: Tensor, others: list[Tensor]) -> Tensor:
-    others = [other for other in others if other.requires_grad] if torch.is_grad_enabled() else []
-    return _WithOthers.apply(tensor, *others) if others else tensor
 
 
 def _init_head(head: nn.Linear) -> None:

@@ -10,6 +10,7 @@ import torch
 from helpers.published_oracle import leaves
 from interop.test_published import LAYERS, assert_same, assert_same_gradients, both, gradients, task
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from hyperloader import ops
@@ -383,6 +384,18 @@ def test_other_parameters_for_one_call():
         assert_same(controller(embedding, 1), theirs(embedding, 1))
         theirs.load_state_dict(changed)
     assert torch.allclose(found["lora_query.a"], leaves(theirs(embedding, 1))["lora_query.a"], atol=1e-5)
+
+
+def test_nothing_is_kept_that_has_no_numbers():
+    controller, theirs = both()
+    embedding = task().detach()
+    with torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert isinstance(controller(embedding, 0).lora_query.a, FakeTensor)
+        assert_same(controller(embedding, 0), theirs(embedding, 0))
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            controller(embedding, 1)
+        assert_same(controller(embedding, 1), theirs(embedding, 1))
 
 
 @pytest.mark.parametrize("inference_parameters", [False, True])

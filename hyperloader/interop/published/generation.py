@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hyperloader import ops
 from hyperloader.interop.published.layers import AdapterWeights, LinearWeights, LoraWeights, NormWeights
+from hyperloader.nn.lasting import may_be_kept
 from hyperloader.ops.backend import operator
 from hyperloader.reference import condition as reference
 
@@ -29,7 +30,7 @@ class Plan(NamedTuple):
 
 def state_of(tensors: Sequence[Tensor]) -> tuple | None:
     """What differs whenever ``tensors`` have other values or are differentiated in another way; None if unknown."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not may_be_kept():
         return None
     try:
         return (
@@ -40,7 +41,7 @@ def state_of(tensors: Sequence[Tensor]) -> tuple | None:
             [*map(Tensor.data_ptr, tensors)],
             [tensor.requires_grad for tensor in tensors],
         )
-    except RuntimeError:  # of inference mode, or of a transformation: without a version, without memory
+    except RuntimeError:  # of inference mode: without a version
         return None
 
 

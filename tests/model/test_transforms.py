@@ -1,0 +1,84 @@
+"""Derivatives of torch.func and forward mode, and FakeTensorMode, through whole models: nothing made there is kept."""
+
+import copy
+
+import pytest
+import torch
+from helpers.tiny import TASK_IDS, make_batch, make_model
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import forward_ad
+
+from hyperloader import use_backend
+
+BATCH = make_batch("bert")
+del BATCH["labels"]
+WHICH = ({"task": "a"}, {"task_ids": TASK_IDS})
+
+
+@pytest.fixture
+def model():
+    """The reference has all derivatives, and so has eager attention."""
+    use_backend("reference")
+    model = make_model("bert")
+    model.backbone.set_attn_implementation("eager")
+    yield model
+    use_backend("auto")
+
+
+def values_of(model):
+    return {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
+
+
+def loss_of(model, values, which):
+    logits = torch.func.functional_call(model, values, (), BATCH | which).logits
+    return logits.masked_fill(logits == -torch.inf, 0).square().mean()
+
+
+@pytest.mark.parametrize("which", WHICH, ids=["task", "mixed"])
+@pytest.mark.parametrize("recording", [True, False])
+@pytest.mark.parametrize("served", [True, False])
+def test_forward_mode(model, which, recording, served):
+    """Without a graph, too, where the weight bank has what was generated before, without tangents."""
+    values = values_of(model)
+    tangents = {name: torch.randn_like(value) for name, value in values.items()}
+    gradients = torch.func.grad(lambda values: loss_of(model, values, which))(values)
+    expected = sum((gradients[name] * tangents[name]).sum() for name in values)
+    if served:
+        with torch.no_grad():
+            loss_of(model, values, which)
+    with torch.set_grad_enabled(recording):
+        _, found = torch.func.jvp(lambda values: loss_of(model, values, which), (values,), (tangents,))
+        torch.testing.assert_close(found, expected)
+        with forward_ad.dual_level():
+            dual = {name: forward_ad.make_dual(value, tangents[name]) for name, value in values.items()}
+            torch.testing.assert_close(forward_ad.unpack_dual(loss_of(model, dual, which)).tangent, expected)
+
+
+@pytest.mark.parametrize("which", WHICH, ids=["task", "mixed"])
+def test_torch_func_is_as_autograd(model, which):
+    found = torch.func.grad(lambda values: loss_of(model, values, which))(values_of(model))
+    copy.deepcopy(model)  # holds no tensor of the transformation
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    expected = torch.autograd.grad(loss_of(model, trained, which), trained.values())
+    torch.testing.assert_close(tuple(found.values()), expected)
+
+
+def test_several_models_at_once(model):
+    values = values_of(model)
+    both = {name: torch.stack([value, value / 2]) for name, value in values.items()}
+    with torch.no_grad():
+        found = torch.func.vmap(lambda values: loss_of(model, values, WHICH[0]))(both)
+        one, two = (loss_of(model, {name: value[i] for name, value in both.items()}, WHICH[0]) for i in range(2))
+    torch.testing.assert_close(found, torch.stack([one, two]))
+
+
+@pytest.mark.parametrize("name", ["bert", "t5"])
+def test_shapes_alone(name):
+    model, batch = make_model(name), make_batch(name)
+    batch["labels"] = None if name == "bert" else batch["labels"]
+    with torch.no_grad():
+        expected = make_model(name)(**batch, task="a").logits
+        for _ in range(2):  # before the bank has anything, and after
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                assert isinstance(model(**batch, task="a").logits, FakeTensor)
+            torch.testing.assert_close(model(**batch, task="a").logits, expected)
