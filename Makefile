@@ -22,7 +22,7 @@ $(dependencies): pyproject.toml constraints.txt
 	HYPERLOADER_NATIVE=none $(pip) --editable '.[train,bench,dev]'
 	touch $@
 
-$(installed): $(dependencies) setup.py $(wildcard csrc/* csrc/cpu/* csrc/cpu/loops/* csrc/cuda/*)
+$(installed): $(dependencies) setup.py $(wildcard csrc/* csrc/cpu/* csrc/cpu/loops/* csrc/cuda/*) hyperloader/ops/schemas.inc
 	PATH="$(abspath $(bin)):$$PATH" $(pip) --no-deps --no-build-isolation --editable .
 	@$(bin)/python -c "from hyperloader.ops import native; print('native extension:', native.reason or 'built')"
 	touch $@

@@ -127,6 +127,7 @@ def _adapter(
     model: Model, dtype: torch.dtype, norm: str, groups: int | None = None, of_weights: torch.dtype | None = None
 ) -> None:
     from hyperloader.kernels import adapter
+    from hyperloader.reference.groups import AdapterWeights
 
     hidden, bottleneck, stack = model.hidden, model.hidden // 32, () if groups is None else (groups,)
     shapes = [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,)]
@@ -134,13 +135,14 @@ def _adapter(
     weights = [torch.zeros(*stack, *shape, dtype=of_weights or dtype) for shape in shapes]
     norms = [torch.zeros(*stack, hidden, dtype=of_weights or dtype) if i < given else None for i in range(4)]
     x = torch.zeros(SENTENCES, TOKENS, hidden, dtype=dtype)
-    rest = (*weights, *norms, _group(groups), norm, "gelu_new", 1e-5)
+    rest = (AdapterWeights(*weights, *norms), _group(groups), norm, "gelu_new", 1e-5)
     _, pre = adapter.forward(x, *rest)
     adapter.backward(x, x, pre, *rest)
 
 
 def _lora(model: Model, dtype: torch.dtype, count: int, groups: int | None = None) -> None:
     from hyperloader.kernels import lora_linear
+    from hyperloader.reference.groups import LoraNeeded
 
     hidden, stack = model.hidden, () if groups is None else (groups,)
     x = torch.zeros(SENTENCES, TOKENS, hidden, dtype=dtype)
@@ -149,8 +151,9 @@ def _lora(model: Model, dtype: torch.dtype, count: int, groups: int | None = Non
         [torch.zeros(*stack, RANK, hidden, dtype=dtype)] * count,
         [torch.zeros(*stack, hidden, RANK, dtype=dtype)] * count,
     )
+    needed = LoraNeeded(x=True, weights=False, biases=False, lora_A=True, lora_B=True)
     lora_linear.forward(x, weights, [], *low_rank, _group(groups), 1.0)
-    lora_linear.backward([x] * count, x, weights, *low_rank, _group(groups), 1.0, [True, False, False, True, True])
+    lora_linear.backward([x] * count, x, weights, *low_rank, _group(groups), 1.0, needed)
 
 
 def _generate(model: Model, dtype: torch.dtype) -> None:
@@ -168,14 +171,14 @@ def _generate(model: Model, dtype: torch.dtype) -> None:
 
 def _condition(dtype: torch.dtype) -> None:
     from hyperloader.kernels import condition
+    from hyperloader.reference.groups import ConditionWeights
 
     size, hidden = 64, 128
     shapes = [(hidden, 3 * size), (hidden,), (CONDITION, hidden), (CONDITION,), (CONDITION,), (CONDITION,)]
     embeddings = [torch.zeros(rows, size, dtype=dtype) for rows in (3, 12, 5)]
-    arguments = (
-        *embeddings, torch.arange(12), torch.arange(2), *(torch.zeros(shape, dtype=dtype) for shape in shapes),
-        (1.0, 1.0, 1.0), 1e-6,
-    )  # fmt: skip
+    parameters = [torch.zeros(shape, dtype=dtype) for shape in shapes]
+    weights = ConditionWeights(*embeddings, torch.arange(12), torch.arange(2), *parameters)
+    arguments = (weights, (1.0, 1.0, 1.0), 1e-6)
     out = condition.forward(*arguments)
     condition.backward(out, *arguments)
 

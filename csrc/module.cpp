@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cpu/loops/loops.h"
-#include "ops.h"
+#include "lora_linear.h"
 
 namespace py = pybind11;
 

@@ -11,9 +11,9 @@ from hyperloader.kernels._math import load_block, load_row, store_block, store_r
 
 
 @triton.jit
-def _index_of(indices_ptr, which, size, in_rows):
-    """Rows of an embedding; an index out of range is clamped, for it was not looked at on the device."""
-    index = tl.load(indices_ptr + which, mask=in_rows, other=0)
+def _index_of(indices_ptr, places, size, in_rows):
+    """Rows of an embedding; an index out of range is clamped: on the device it was not checked."""
+    index = tl.load(indices_ptr + places, mask=in_rows, other=0)
     return tl.minimum(tl.maximum(index, 0), size - 1)
 
 

@@ -78,7 +78,7 @@ def tokens_of(x: Tensor, group: Tensor | None, groups: int) -> Tokens:
 
 
 def product_dtype(x: Tensor, *weights: Tensor) -> tuple[tl.dtype, str]:
-    """In which dtype and precision a program multiplies ``x`` with ``weights``.
+    """The dtype and the precision that a program multiplies ``x`` with ``weights`` in.
 
     Half precision where all of them are. A half-precision ``x`` beside a float32 weight is exact in TF32.
     """

@@ -13,7 +13,7 @@ def group_of(group_ptr, sentences, groups, in_sentences):
 
 @triton.jit
 def tile_of(group_ptr, length, groups, BLOCK_T: tl.constexpr):
-    """Rows [BLOCK_T] of this program, which of them there are, and their one group."""
+    """Rows [BLOCK_T] of this program, whether each of them exists, and their one group."""
     tile = tl.program_id(0)
     group = tl.zeros((), tl.int64)
     sentence = group

@@ -13,42 +13,36 @@ from hyperloader.kernels._adapter_backward import tokens_kernel, weights_kernel
 from hyperloader.kernels._adapter_forward import forward_kernel
 from hyperloader.kernels._launch import padded
 from hyperloader.kernels._sums import SENTENCES, Product, sums
+from hyperloader.reference.groups import AdapterWeights
 
 __all__ = ["backward", "forward"]
 
 
 def forward(
     x: Tensor,
-    down_weight: Tensor,
-    down_bias: Tensor,
-    up_weight: Tensor,
-    up_bias: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    pre_norm_weight: Tensor | None,
-    pre_norm_bias: Tensor | None,
+    weights: AdapterWeights,
     group: Tensor | None,
     norm: str,
     activation: str,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """Return ``y`` and the pre-activation (..., bottleneck), float32."""
-    hidden, bottleneck = x.shape[-1], down_weight.shape[-2]
+    hidden, bottleneck = x.shape[-1], weights.down_weight.shape[-2]
     _launch.check_dtype("adapter", x.dtype)
     _launch.check_width("adapter", "bottlenecks", bottleneck)
     x = x.contiguous()
-    weights = _contiguous(down_weight, down_bias, up_weight, up_bias)
-    outer, inner = _norms(norm, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias)
+    weights = _contiguous(weights)
     y = torch.empty_like(x)
     pre = torch.empty(*x.shape[:-1], bottleneck, dtype=torch.float32, device=x.device)
-    tokens = _launch.tokens_of(x, group, down_weight.shape[0])
+    tokens = _launch.tokens_of(x, group, weights.down_weight.shape[0])
     if tokens.count == 0:
         return y, pre
-    dot, precision = _launch.product_dtype(x, down_weight, up_weight)
+    dot, precision = _launch.product_dtype(x, weights.down_weight, weights.up_weight)
     blocks = _launch.adapter_blocks(dot, _launch.architecture(x.device))
     _launch.launch(
         forward_kernel, (tokens.tiles(blocks.tokens),),
-        x, *weights, *outer, *inner, tokens.group, y, pre, tokens.length, tokens.groups, eps,
+        x, weights.down_weight, weights.down_bias, weights.up_weight, weights.up_bias, *weights.outer_norm(norm),
+        *weights.inner_norm(norm), tokens.group, y, pre, tokens.length, tokens.groups, eps,
         HIDDEN=hidden, BOTTLENECK=bottleneck, ACTIVATION=activation, DOT=dot, PRECISION=precision,
         BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=padded(bottleneck),
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,
@@ -60,37 +54,28 @@ def backward(
     grad: Tensor,
     x: Tensor,
     pre: Tensor,
-    down_weight: Tensor,
-    down_bias: Tensor,
-    up_weight: Tensor,
-    up_bias: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    pre_norm_weight: Tensor | None,
-    pre_norm_bias: Tensor | None,
+    weights: AdapterWeights,
     group: Tensor | None,
     norm: str,
     activation: str,
     eps: float,
 ) -> list[Tensor]:
     """Return the gradients of ``x`` and of every weight that is present, in the order of the arguments."""
-    hidden, bottleneck = x.shape[-1], down_weight.shape[-2]
+    hidden, bottleneck = x.shape[-1], weights.down_weight.shape[-2]
     _launch.check_dtype("adapter", x.dtype)
     _launch.check_width("adapter", "bottlenecks", bottleneck)
-    grad, x, pre = _contiguous(grad, x, pre)
-    down, _, up, up_shift = weights = _contiguous(down_weight, down_bias, up_weight, up_bias)
-    outer, inner = _norms(norm, norm_weight, norm_bias, pre_norm_weight, pre_norm_bias)
-    tokens = _launch.tokens_of(x, group, down_weight.shape[0])
-    grads = [torch.empty_like(weight) for weight in weights]
-    grads_outer, grads_inner = ([None if w is None else torch.empty_like(w) for w in pair] for pair in (outer, inner))
-    results = [torch.empty_like(x), *grads]
-    results += [one for one in (*grads_outer, *grads_inner) if one is not None]
+    grad, x, pre, weights = grad.contiguous(), x.contiguous(), pre.contiguous(), _contiguous(weights)
+    down, up, up_shift = weights.down_weight, weights.up_weight, weights.up_bias
+    outer, inner = weights.outer_norm(norm), weights.inner_norm(norm)
+    tokens = _launch.tokens_of(x, group, weights.down_weight.shape[0])
+    grads = AdapterWeights(*(None if weight is None else torch.empty_like(weight) for weight in weights))
+    results = [torch.empty_like(x), *grads.present()]
     if tokens.count == 0:
         for one in results:
             one.zero_()
         return results
 
-    dot, precision = _launch.product_dtype(x, down_weight, up_weight)
+    dot, precision = _launch.product_dtype(x, weights.down_weight, weights.up_weight)
     block_b = padded(bottleneck + 1)
     block_h = max(16, 1024 // block_b)
     section = triton.cdiv(bottleneck + 2, 8) * 8
@@ -120,7 +105,9 @@ def backward(
     partial = sums(products, tokens, order, _launch.architecture(device), moments, normalised=of_x)
     _launch.launch(
         weights_kernel, (triton.cdiv(hidden, block_h), tokens.groups),
-        partial, down, up, up_shift, outer[0], *inner, *grads, *grads_outer, *grads_inner, partial.shape[1],
+        partial, down, up, up_shift, outer[0], *inner,
+        grads.down_weight, grads.down_bias, grads.up_weight, grads.up_bias, *grads.outer_norm(norm),
+        *grads.inner_norm(norm), partial.shape[1],
         HIDDEN=hidden, BOTTLENECK=bottleneck, OF_X=products[0].size, OF_UNITS=products[0].size + products[1].size,
         UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2], BLOCK_H=block_h,
         BLOCK_B=block_b, num_warps=4,
@@ -128,16 +115,5 @@ def backward(
     return results
 
 
-def _contiguous(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.contiguous() for tensor in tensors]
-
-
-def _norms(norm: str, weight: Tensor | None, bias: Tensor | None, pre_weight: Tensor | None, pre_bias: Tensor | None):
-    """Weight and bias of the norm after the up projection, and of the one before the down projection."""
-    pairs = {
-        "post": ((weight, bias), (None, None)),
-        "pre": ((None, None), (weight, bias)),
-        "both": ((weight, bias), (pre_weight, pre_bias)),
-        "none": ((None, None), (None, None)),
-    }[norm]
-    return [[None if tensor is None else tensor.contiguous() for tensor in pair] for pair in pairs]
+def _contiguous(weights: AdapterWeights) -> AdapterWeights:
+    return AdapterWeights(*(None if weight is None else weight.contiguous() for weight in weights))

@@ -12,6 +12,7 @@ from torch import Tensor
 from hyperloader.kernels import _launch
 from hyperloader.kernels._condition import parameters_kernel, rows_kernel
 from hyperloader.kernels._launch import padded
+from hyperloader.reference.groups import ConditionWeights
 
 __all__ = ["backward", "forward"]
 
@@ -21,30 +22,19 @@ _WARPS = 8  # products without tensor cores hold their operands in registers
 
 
 def forward(
-    task_embedding: Tensor,
-    layer_embedding: Tensor,
-    position_embedding: Tensor,
-    layers: Tensor,
-    positions: Tensor,
-    first_weight: Tensor,
-    first_bias: Tensor,
-    second_weight: Tensor,
-    second_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
+    weights: ConditionWeights,
     scales: Sequence[float],
     eps: float,
 ) -> Tensor:
     """Return (positions, layers, tasks, condition_dim) in the dtype of ``task_embedding``."""
-    embeddings = _contiguous(task_embedding, layer_embedding, position_embedding)
-    parameters = _contiguous(first_weight, first_bias, second_weight, second_bias, norm_weight, norm_bias)
-    shapes = _Shapes(embeddings, layers, positions, first_weight, second_weight)
-    out = task_embedding.new_empty(*shapes.leading, second_weight.shape[0])
+    shapes = _Shapes(weights)
+    weights = ConditionWeights(*(tensor.contiguous() for tensor in weights))
+    out = weights.task_embedding.new_empty(*shapes.leading, shapes.dim)
     if shapes.count:
-        layers, positions = layers.contiguous(), positions.contiguous()
         _launch.launch(
             rows_kernel, (triton.cdiv(shapes.count, _BLOCK_T),),
-            embeddings, layers, positions, *parameters, out, None, None, None, None, *shapes.counts, *scales, eps,
+            weights.embeddings(), weights.layers, weights.positions, *weights.parameters(),
+            out, None, None, None, None, *shapes.counts, *scales, eps,
             **shapes.constants, num_warps=_WARPS,
         )  # fmt: skip
     return out
@@ -52,45 +42,35 @@ def forward(
 
 def backward(
     grad: Tensor,
-    task_embedding: Tensor,
-    layer_embedding: Tensor,
-    position_embedding: Tensor,
-    layers: Tensor,
-    positions: Tensor,
-    first_weight: Tensor,
-    first_bias: Tensor,
-    second_weight: Tensor,
-    second_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
+    weights: ConditionWeights,
     scales: Sequence[float],
     eps: float,
 ) -> list[Tensor]:
     """Return the gradients of the three embeddings and of the six parameters, in the order of the arguments."""
-    embeddings = _contiguous(task_embedding, layer_embedding, position_embedding)
-    parameters = _contiguous(first_weight, first_bias, second_weight, second_bias, norm_weight, norm_bias)
-    layers, positions = layers.contiguous(), positions.contiguous()
-    shapes = _Shapes(embeddings, layers, positions, first_weight, second_weight)
+    shapes = _Shapes(weights)
+    weights = ConditionWeights(*(tensor.contiguous() for tensor in weights))
+    embeddings, parameters = weights.embeddings(), weights.parameters()
     results = [torch.empty_like(tensor) for tensor in (*embeddings, *parameters)]
     if not shapes.count:
         for result in results:
             result.zero_()
         return results
-    grad, count, dim = grad.contiguous(), shapes.count, second_weight.shape[0]
+    grad, count, dim = grad.contiguous(), shapes.count, shapes.dim
     hidden, grad_rows, grad_norm = (
         torch.empty(count, size, dtype=torch.float32, device=grad.device) for size in (shapes.hidden, dim, dim)
     )
     _launch.launch(
         rows_kernel, (triton.cdiv(count, _BLOCK_T),),
-        embeddings, layers, positions, *parameters, None, grad, hidden, grad_rows, grad_norm,
+        embeddings, weights.layers, weights.positions, *parameters, None, grad, hidden, grad_rows, grad_norm,
         *shapes.counts, *scales, eps, **shapes.constants, num_warps=_WARPS,
     )  # fmt: skip
     programs = triton.cdiv(shapes.hidden, _BLOCK_U) + 1
     programs += sum(triton.cdiv(embedding.shape[0], _BLOCK_T) for embedding in embeddings)
     _launch.launch(
         parameters_kernel, (programs,),
-        grad, embeddings, layers, positions, parameters[0], parameters[2], hidden, grad_rows, grad_norm,
-        tuple(results[:3]), *results[3:], *shapes.counts, *scales, **shapes.constants, BLOCK_E=padded(shapes.size),
+        grad, embeddings, weights.layers, weights.positions, weights.first_weight, weights.second_weight, hidden,
+        grad_rows, grad_norm, tuple(results[: len(embeddings)]), *results[len(embeddings) :],
+        *shapes.counts, *scales, **shapes.constants, BLOCK_E=padded(shapes.size),
         num_warps=_WARPS,
     )  # fmt: skip
     return results
@@ -99,11 +79,12 @@ def backward(
 class _Shapes:
     """Sizes of the condition network, as the kernels take them."""
 
-    def __init__(self, embeddings: Sequence[Tensor], layers: Tensor, positions: Tensor, first: Tensor, second: Tensor):
-        task, layer, position = embeddings
-        self.size, self.hidden, dim = task.shape[1], first.shape[0], second.shape[0]
+    def __init__(self, weights: ConditionWeights):
+        task, layer, position = weights.embeddings()
+        layers, positions = weights.layers, weights.positions
+        self.size, self.hidden, self.dim = task.shape[1], weights.first_weight.shape[0], weights.second_weight.shape[0]
         _launch.check_dtype("condition", task.dtype)
-        for what, width in (("embeddings", self.size), ("conditions", dim)):
+        for what, width in (("embeddings", self.size), ("conditions", self.dim)):
             _launch.check_width("condition", what, width)
         self.leading = (positions.shape[0], layers.shape[0], task.shape[0])
         self.count = positions.shape[0] * layers.shape[0] * task.shape[0]
@@ -113,12 +94,8 @@ class _Shapes:
         self.constants = {
             "SIZE": self.size,
             "HIDDEN": self.hidden,
-            "DIM": dim,
+            "DIM": self.dim,
             "BLOCK_T": _BLOCK_T,
             "BLOCK_U": _BLOCK_U,
-            "BLOCK_C": padded(dim),
+            "BLOCK_C": padded(self.dim),
         }
-
-
-def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors)

@@ -15,6 +15,7 @@ from hyperloader.kernels import _launch
 from hyperloader.kernels._launch import padded
 from hyperloader.kernels._lora_linear import forward_kernel, tokens_kernel, weights_kernel
 from hyperloader.kernels._sums import SENTENCES, Product, sums
+from hyperloader.reference.groups import LoraNeeded
 
 __all__ = ["backward", "forward"]
 
@@ -58,28 +59,27 @@ def backward(
     lora_B: Sequence[Tensor],
     group: Tensor | None,
     scaling: float,
-    needed: Sequence[bool],
+    needed: LoraNeeded,
 ) -> list[Tensor]:
     """Return those gradients of x, weights, biases, lora_A and lora_B that ``needed`` asks for, in this order."""
     shapes = _Shapes(x, lora_A, lora_B)
-    needs_x, needs_weights, needs_biases, needs_A, needs_B = needed
     shape, x = x.shape, x.contiguous().flatten(0, -2)
     grads = tuple(grad.contiguous().flatten(0, -2) for grad in grads)
     lora_A, lora_B = _contiguous(lora_A), _contiguous(lora_B)
     tokens = _launch.tokens_of(x.view(shape), group, lora_A[0].shape[0])
-    grad_x = _frozen_gradient(grads, weights) if needs_x else None
-    grads_A = tuple(torch.empty_like(one) for one in lora_A) if needs_A else ()
-    grads_B = tuple(torch.empty_like(one) for one in lora_B) if needs_B else ()
+    grad_x = _frozen_gradient(grads, weights) if needed.x else None
+    grads_A = tuple(torch.empty_like(one) for one in lora_A) if needed.lora_A else ()
+    grads_B = tuple(torch.empty_like(one) for one in lora_B) if needed.lora_B else ()
     if tokens.count == 0 or not any((x.shape[1], *shapes.constants["OUTS"])):
         for grad in (*grads_A, *grads_B):
             grad.zero_()
-    elif needs_x or needs_A or needs_B:
+    elif needed.x or needed.lora_A or needed.lora_B:
         _low_rank_gradients(grads, x, lora_A, lora_B, tokens, scaling, grad_x, grads_A, grads_B, shapes)
-    results = [grad_x.to(x.dtype).view(shape)] if needs_x else []
-    if needs_weights:
-        wide = x.to(weights[0].dtype)
-        results += [grad.to(wide.dtype).mT @ wide for grad in grads]
-    if needs_biases:
+    results = [grad_x.to(x.dtype).view(shape)] if needed.x else []
+    if needed.weights:
+        converted = x.to(weights[0].dtype)
+        results += [grad.to(converted.dtype).mT @ converted for grad in grads]
+    if needed.biases:
         results += [grad.sum(0, dtype=torch.float32) for grad in grads]
     return [*results, *grads_A, *grads_B]
 

@@ -3,14 +3,10 @@
 #include "adapter.h"
 
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <tuple>
 
-namespace hyperloader::cpu {
+namespace hyperloader::cpu::adapter {
 namespace {
-
-using Optional = std::optional<Tensor>;
 
 struct Call {
   Tensor x, y, pre;
@@ -79,30 +75,20 @@ class Forward {
   std::vector<const T*> next_;  // rows to fetch meanwhile
 };
 
-std::tuple<Tensor, Tensor> adapter(
-    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight, const Tensor& up_bias,
-    const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
-    const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
-    double eps) {
-  AdapterWeights weights{
-      down_weight,
-      down_bias,
-      up_weight,
-      up_bias,
-      or_undefined(norm_weight),
-      or_undefined(norm_bias),
-      or_undefined(pre_norm_weight),
-      or_undefined(pre_norm_bias)};
-  const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
+std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {
+  const Tensor& x = arguments.x;
+  const AdapterParameters& parameters = arguments.parameters;
+  const AdapterOptions options = check(arguments);
 
   const at::ScalarType dtype = accumulate_dtype(x.scalar_type());
-  weights = weights.map([&](const Tensor& weight) { return wide(weight, dtype); });
+  const AdapterWeights weights =
+      parameters.weights().map([&](const Tensor& weight) { return contiguous_as(weight, dtype); });
   c10::SmallVector<int64_t, 4> sizes(x.sizes());
   const Tensor input = contiguous(x), y = at::empty(sizes, x.options());
   sizes.back() = options.bottleneck;
   const Tensor pre = at::empty(sizes, x.options().dtype(dtype));
-  const Tokens tokens(x, group, options.groups);
-  const Call call{input, y, pre, weights, options, tokens, eps};
+  const Tokens tokens(x, parameters.group, options.groups);
+  const Call call{input, y, pre, weights, options, tokens, parameters.eps};
   const auto shares = tokens.share(2 * options.hidden * options.bottleneck);
   if (dtype == at::kDouble) {
     each_tile<double, Forward<double>>(shares, call);
@@ -114,6 +100,6 @@ std::tuple<Tensor, Tensor> adapter(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CPU, m) { m.impl("adapter", &adapter); }
+TORCH_LIBRARY_IMPL(hyperloader, CPU, m) { implement<adapter>(m); }
 
-}  // namespace hyperloader::cpu
+}  // namespace hyperloader::cpu::adapter

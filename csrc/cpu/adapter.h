@@ -12,9 +12,10 @@
 // are held with one row of `hidden` numbers per bottleneck unit.
 #pragma once
 
+#include "../adapter.h"
 #include "workers.h"
 
-namespace hyperloader::cpu {
+namespace hyperloader::cpu::adapter {
 
 template <typename T>
 struct Sizes {
@@ -125,14 +126,15 @@ class Prepared {
 // The few numbers of a tile's tokens, rows of `stride` numbers, zero beyond those that the equations name.
 template <typename T>
 struct Units {
-  std::vector<T*> a;      // [act(pre), 1]
-  std::vector<T*> moved;  // moments · a
+  std::vector<T*> a;          // [act(pre), 1]
+  std::vector<T*> moments_a;  // moments · a
   T *pre, *basis, *rstd;
 
   Units(const Sizes<T>& sizes, Arena<T>& arena) {
     pre = arena.take_zeros(sizes.tile * sizes.stride);
     a = addresses(arena.take_zeros(sizes.tile * sizes.stride), sizes.tile, sizes.stride);
-    moved = addresses(sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : nullptr, sizes.tile, sizes.stride);
+    moments_a =
+        addresses(sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : nullptr, sizes.tile, sizes.stride);
     basis = sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : a[0];
     rstd = arena.take(sizes.tile);
     exact_ = arena.take(sizes.low_rank ? sizes.hidden : 0);
@@ -151,26 +153,26 @@ struct Units {
     for (int64_t i = 0; i < count; ++i) a[i][sizes.bottleneck] = T(1);
     if (!sizes.low_rank) return;
     k.accumulate(
-        moved.data(), nullptr, count, a[0], sizes.stride, 1, prepared.moments.data(), sizes.bottleneck + 1,
+        moments_a.data(), nullptr, count, a[0], sizes.stride, 1, prepared.moments.data(), sizes.bottleneck + 1,
         sizes.stride);
     make_exact(sizes, prepared, count);
-    k.outer_basis(a[0], moved[0], eps, count, sizes.bottleneck + 1, sizes.stride, basis, rstd);
+    k.outer_basis(a[0], moments_a[0], eps, count, sizes.bottleneck + 1, sizes.stride, basis, rstd);
   }
 
  private:
   // Where the columns nearly cancel, the moments' rounding would be larger than the variance: v = centred · a is
-  // written out, and moved = centredᵀ · v / hidden.
+  // written out, and moments_a = centredᵀ · v / hidden.
   void make_exact(const Sizes<T>& sizes, const Prepared<T>& prepared, int64_t count) {
     const auto& k = loops<T>();
     int64_t found[kTile];
-    const int64_t cancelled = k.find_cancelled(a[0], moved[0], prepared.diagonal, count, sizes.stride, found);
+    const int64_t cancelled = k.find_cancelled(a[0], moments_a[0], prepared.diagonal, count, sizes.stride, found);
     const int64_t rows = sizes.bottleneck + 1;
     for (int64_t i = 0; i < cancelled; ++i) {
       const std::vector<const T*> centred(prepared.centred.begin(), prepared.centred.end());
       const T* const v = exact_;
       k.accumulate(&exact_, nullptr, 1, a[found[i]], sizes.stride, 1, centred.data(), rows, sizes.hidden);
-      k.dot(&v, 1, centred.data(), rows, sizes.hidden, moved[found[i]], sizes.stride, nullptr, 0);
-      for (int64_t j = 0; j < rows; ++j) moved[found[i]][j] /= T(sizes.hidden);
+      k.dot(&v, 1, centred.data(), rows, sizes.hidden, moments_a[found[i]], sizes.stride, nullptr, 0);
+      for (int64_t j = 0; j < rows; ++j) moments_a[found[i]][j] /= T(sizes.hidden);
     }
   }
 
@@ -245,4 +247,4 @@ class DirectNorm {
   std::vector<T*> rows_;
 };
 
-}  // namespace hyperloader::cpu
+}  // namespace hyperloader::cpu::adapter

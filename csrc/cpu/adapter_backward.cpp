@@ -2,12 +2,9 @@
 #include "adapter.h"
 
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
-namespace hyperloader::cpu {
+namespace hyperloader::cpu::adapter {
 namespace {
-
-using Optional = std::optional<Tensor>;
 
 // Sums over the tokens of one group or of a part of it.
 template <typename T>
@@ -141,7 +138,7 @@ class Backward {
   T* sums() { return sums_.numbers; }
 
   void clear() {
-    const int64_t large = (sizes_.bottleneck + sizes_.terms) * sizes_.hidden;  // which the first tile writes
+    const int64_t large = (sizes_.bottleneck + sizes_.terms) * sizes_.hidden;  // the first tile writes them
     std::fill_n(sums_.numbers + large, Sums<T>::size(sizes_) - large, T(0));
     begun_ = false;
   }
@@ -174,7 +171,7 @@ class Backward {
         static_cast<int64_t>(next_.size()));
     next_.clear();
     if (sizes_.low_rank) {
-      k.outer_backward(units_.a[0], units_.moved[0], units_.rstd, count, hidden, stride, grad_pre_, weighted_);
+      k.outer_backward(units_.a[0], units_.moments_a[0], units_.rstd, count, hidden, stride, grad_pre_, weighted_);
       const std::vector<const T*> a(units_.a.begin(), units_.a.end());
       k.accumulate(
           sums_.second.data(), sums_.second.data(), bottleneck + 1, weighted_, 1, stride, a.data(), count, stride);
@@ -224,37 +221,33 @@ void run(const Call& call) {
   each_group<T, Backward<T>>(shares, call, Sums<T>::size(Sizes<T>(call.options, call.tokens)));
 }
 
-std::vector<Tensor> adapter_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& pre, const Tensor& down_weight, const Tensor& down_bias,
-    const Tensor& up_weight, const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias,
-    const Optional& pre_norm_weight, const Optional& pre_norm_bias, const Optional& group, std::string_view norm,
-    std::string_view activation, double eps) {
-  AdapterWeights weights{
-      down_weight,
-      down_bias,
-      up_weight,
-      up_bias,
-      or_undefined(norm_weight),
-      or_undefined(norm_bias),
-      or_undefined(pre_norm_weight),
-      or_undefined(pre_norm_bias)};
-  const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
-  check_adapter_backward(grad, x, pre, options);
+std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) {
+  const Tensor& x = arguments.x;
+  const AdapterParameters& parameters = arguments.parameters;
+  const AdapterOptions options = check(arguments);
 
   const at::ScalarType dtype = accumulate_dtype(x.scalar_type());
-  const AdapterWeights as_given = weights;
-  weights = weights.map([&](const Tensor& weight) { return wide(weight, dtype); });
+  AdapterWeights given = parameters.weights();
+  const AdapterWeights weights = given.map([&](const Tensor& weight) { return contiguous_as(weight, dtype); });
   AdapterWeights grads = weights.map([](const Tensor& weight) { return at::empty(weight.sizes(), weight.options()); });
-  const Tokens tokens(x, group, options.groups);
+  const Tokens tokens(x, parameters.group, options.groups);
   for (int64_t g = 0; g < options.groups; ++g) {
     if (!tokens.empty(g)) continue;
     for (const Tensor* weight : grads.all()) {
-      if (weight->defined()) (group ? weight->select(0, g) : *weight).zero_();
+      if (weight->defined()) (parameters.group ? weight->select(0, g) : *weight).zero_();
     }
   }
   const Tensor grad_x = at::empty(x.sizes(), x.options());
-  const Tensor input = contiguous(x), grad_y = contiguous(grad), saved = contiguous(pre);
-  const Call call{grad_y, input, saved, grad_x, weights, grads, options, tokens, eps};
+  const Call call{
+      contiguous(arguments.grad),
+      contiguous(x),
+      contiguous(arguments.pre),
+      grad_x,
+      weights,
+      grads,
+      options,
+      tokens,
+      parameters.eps};
   if (dtype == at::kDouble) {
     run<double>(call);
   } else {
@@ -262,7 +255,6 @@ std::vector<Tensor> adapter_backward(
   }
 
   std::vector<Tensor> results{grad_x};
-  AdapterWeights given = as_given;
   const auto from = grads.all(), like = given.all();
   for (size_t i = 0; i < from.size(); ++i) {
     if (from[i]->defined()) results.push_back(as_dtype(*from[i], like[i]->scalar_type()));
@@ -272,6 +264,6 @@ std::vector<Tensor> adapter_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CPU, m) { m.impl("adapter_backward", &adapter_backward); }
+TORCH_LIBRARY_IMPL(hyperloader, CPU, m) { implement<adapter_backward>(m); }
 
-}  // namespace hyperloader::cpu
+}  // namespace hyperloader::cpu::adapter

@@ -2,8 +2,7 @@
 // once, in the backward once again for both of its products, and nothing but the results is written.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
-
+#include "../generate.h"
 #include "workers.h"
 
 namespace hyperloader::cpu {
@@ -28,10 +27,10 @@ std::vector<Block> blocks_of(at::TensorList weights) {
   return blocks;
 }
 
-std::vector<Tensor> as_wide(at::TensorList tensors, at::ScalarType dtype) {
+std::vector<Tensor> all_contiguous_as(at::TensorList tensors, at::ScalarType dtype) {
   std::vector<Tensor> found;
   found.reserve(tensors.size());
-  for (const Tensor& tensor : tensors) found.push_back(wide(tensor, dtype));
+  for (const Tensor& tensor : tensors) found.push_back(contiguous_as(tensor, dtype));
   return found;
 }
 
@@ -129,19 +128,18 @@ void backward(
   for (int64_t share = 0; share < shares; ++share) k.add(numbers + share * size, rows * terms, total);
 }
 
-std::vector<Tensor> generate(
-    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
-    std::optional<at::ScalarType> dtype) {
-  check_generate(condition, weights, biases, has_bias, dtype);
+std::vector<Tensor> generate(const GenerateArguments& arguments) {
+  check(arguments);
+  const auto& [condition, weights, biases, has_bias, dtype] = arguments;
   const at::ScalarType accumulated = accumulate_dtype(condition.scalar_type());
   const at::ScalarType wanted = dtype.value_or(condition.scalar_type());
-  const Tensor rows = wide(condition, accumulated);
+  const Tensor rows = contiguous_as(condition, accumulated);
   std::vector<Tensor> shifts, results;
   for (size_t i = 0, next = 0; i < weights.size(); ++i) {
-    shifts.push_back(has_bias.get(i) ? wide(biases[next++], accumulated) : Tensor());
+    shifts.push_back(has_bias.get(i) ? contiguous_as(biases[next++], accumulated) : Tensor());
     results.push_back(at::empty({condition.size(0), weights[i].size(0)}, rows.options()));
   }
-  const std::vector<Tensor> heads = as_wide(weights, accumulated);
+  const std::vector<Tensor> heads = all_contiguous_as(weights, accumulated);
   if (accumulated == at::kDouble) {
     forward<double>(rows, heads, shifts, results);
   } else {
@@ -151,18 +149,19 @@ std::vector<Tensor> generate(
   return results;
 }
 
-std::vector<Tensor> generate_backward(
-    at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
-  check_generate_backward(grads, condition, weights, has_bias);
+std::vector<Tensor> generate_backward(const GenerateBackwardArguments& arguments) {
+  check(arguments);
+  const auto& [grads, condition, weights, has_bias] = arguments;
   const at::ScalarType accumulated = accumulate_dtype(condition.scalar_type());
-  const Tensor rows = wide(condition, accumulated);
+  const Tensor rows = contiguous_as(condition, accumulated);
   const Tensor grad_condition = at::empty(rows.sizes(), rows.options());
   std::vector<Tensor> grad_weights, grad_biases;
   for (size_t i = 0; i < weights.size(); ++i) {
     grad_weights.push_back(at::empty(weights[i].sizes(), rows.options()));
     grad_biases.push_back(has_bias.get(i) ? at::empty({weights[i].size(0)}, rows.options()) : Tensor());
   }
-  const std::vector<Tensor> heads = as_wide(weights, accumulated), given = as_wide(grads, accumulated);
+  const std::vector<Tensor> heads = all_contiguous_as(weights, accumulated),
+                            given = all_contiguous_as(grads, accumulated);
   if (accumulated == at::kDouble) {
     backward<double>(given, rows, heads, grad_condition, grad_weights, grad_biases);
   } else {
@@ -179,8 +178,8 @@ std::vector<Tensor> generate_backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(hyperloader, CPU, m) {
-  m.impl("generate", &generate);
-  m.impl("generate_backward", &generate_backward);
+  implement<generate>(m);
+  implement<generate_backward>(m);
 }
 
 }  // namespace hyperloader::cpu

@@ -2,11 +2,12 @@
 // low-rank product: their lora_A stand one below the other.
 #pragma once
 
+#include "../lora_linear.h"
 #include "workers.h"
 
-namespace hyperloader::cpu {
+namespace hyperloader::cpu::lora_linear {
 
-struct LoraCall {
+struct Call {
   Tensor x;  // (tokens, in_features)
   std::vector<Tensor> lora_A, lora_B;
   double scaling;
@@ -33,7 +34,7 @@ struct Factors {
   std::vector<Layer> layers;
   std::vector<const T*> A;  // of all layers, (rank, in_features)
 
-  Factors(const LoraCall& call, Arena<T>& arena) : in(call.lora_A.front().size(-1)) {
+  Factors(const Call& call, Arena<T>& arena) : in(call.lora_A.front().size(-1)) {
     for (size_t i = 0; i < call.lora_A.size(); ++i) {
       const int64_t own = call.lora_A[i].size(-2), out = call.lora_B[i].size(-2);
       layers.push_back({rank, own, out, addresses(arena.take(own * out), own, out)});
@@ -42,7 +43,7 @@ struct Factors {
     A.resize(rank);
   }
 
-  void prepare(const LoraCall& call, int64_t group) {
+  void prepare(const Call& call, int64_t group) {
     for (size_t i = 0; i < layers.size(); ++i) {
       const auto& [first, own, out, B] = layers[i];
       const T* rows = call.lora_A[i].const_data_ptr<T>() + group * own * in;
@@ -64,9 +65,9 @@ struct Factors {
 
 // out = start + scaling · (x · lora_Aᵀ) · lora_Bᵀ.
 template <typename T>
-class LoraForward {
+class Forward {
  public:
-  LoraForward(const LoraCall& call, Arena<T>& arena)
+  Forward(const Call& call, Arena<T>& arena)
       : call_(call),
         factors_(call, arena),
         shrunk_(arena.take(kTile * factors_.rank)),
@@ -97,7 +98,7 @@ class LoraForward {
   }
 
  private:
-  const LoraCall& call_;
+  const Call& call_;
   Factors<T> factors_;
   T* shrunk_;
   Rows<T> x_;
@@ -108,9 +109,9 @@ class LoraForward {
 // With s = scaling · grad · lora_B: out = start + s · lora_A, grad_A = Σ sᵀ x, grad_B = Σ gradᵀ (scaling · x ·
 // lora_Aᵀ).
 template <typename T>
-class LoraBackward {
+class Backward {
  public:
-  LoraBackward(const LoraCall& call, Arena<T>& arena)
+  Backward(const Call& call, Arena<T>& arena)
       : call_(call),
         factors_(call, arena),
         sums_(arena.take(size(call))),
@@ -139,7 +140,7 @@ class LoraBackward {
   }
 
   // How many numbers are summed for each group.
-  static int64_t size(const LoraCall& call) {
+  static int64_t size(const Call& call) {
     int64_t total = 0;
     for (size_t i = 0; i < call.lora_A.size(); ++i) {
       const int64_t rank = call.lora_A[i].size(-2);
@@ -207,7 +208,7 @@ class LoraBackward {
   }
 
  private:
-  const LoraCall& call_;
+  const Call& call_;
   Factors<T> factors_;
   T *sums_, *shrunk_grad_, *shrunk_;
   std::vector<T*> sum_A_;
@@ -218,4 +219,4 @@ class LoraBackward {
   std::vector<const T*> next_;
 };
 
-}  // namespace hyperloader::cpu
+}  // namespace hyperloader::cpu::lora_linear

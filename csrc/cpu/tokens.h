@@ -134,7 +134,7 @@ std::vector<T*> addresses(T* matrix, int64_t rows, int64_t stride) {
 }
 
 // The tensor as T and contiguous: itself wherever it is so already.
-inline Tensor wide(const Tensor& tensor, at::ScalarType dtype) {
+inline Tensor contiguous_as(const Tensor& tensor, at::ScalarType dtype) {
   if (!tensor.defined() || (tensor.scalar_type() == dtype && tensor.is_contiguous())) return tensor;
   return tensor.to(dtype).contiguous();
 }

@@ -2,14 +2,10 @@
 #include "adapter.cuh"
 
 #include <ATen/ops/native_layer_norm.h>
-#include <torch/library.h>
-
 #include <tuple>
 
 namespace hyperloader::cuda {
 namespace {
-
-using Optional = std::optional<Tensor>;
 
 template <typename X, typename C>
 struct Forward {
@@ -93,40 +89,31 @@ void run(
   launch(kernel, dim3(adapter.tokens.tiles()), dim3(kThreads), Units<C>::bytes(padded(options.bottleneck)), call);
 }
 
-std::tuple<Tensor, Tensor> adapter(
-    const Tensor& x, const Tensor& down_weight, const Tensor& down_bias, const Tensor& up_weight, const Tensor& up_bias,
-    const Optional& norm_weight, const Optional& norm_bias, const Optional& pre_norm_weight,
-    const Optional& pre_norm_bias, const Optional& group, std::string_view norm, std::string_view activation,
-    double eps) {
-  const AdapterWeights weights{
-      down_weight,
-      down_bias,
-      up_weight,
-      up_bias,
-      or_undefined(norm_weight),
-      or_undefined(norm_bias),
-      or_undefined(pre_norm_weight),
-      or_undefined(pre_norm_bias)};
-  const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
+std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {
+  const Tensor& x = arguments.x;
+  const AdapterParameters& parameters = arguments.parameters;
+  const AdapterOptions options = check(arguments);
+  const AdapterWeights weights = parameters.weights();
   const Guard device(x.device());
   const WithoutAutocast dtypes_as_given;
 
   const Tensor input = x.contiguous();
-  const Optional groups = group ? Optional(group->contiguous()) : std::nullopt;
+  const Optional group = contiguous(parameters.group);
   c10::SmallVector<int64_t, 4> sizes(x.sizes());
   const Tensor y = at::empty(sizes, x.options());
   sizes.back() = options.bottleneck;
   const Tensor pre = at::empty(sizes, x.options().dtype(accumulate_dtype(x.scalar_type())));
   Tensor z = input;
-  if (has_inner(options.norm)) z = std::get<0>(at::native_layer_norm(input, {options.hidden}, {}, {}, eps));
+  if (has_inner(options.norm)) z = std::get<0>(at::native_layer_norm(input, {options.hidden}, {}, {}, parameters.eps));
   with_types(x.scalar_type(), same_dtypes(x, weights), [&](auto types) {
-    run<typename decltype(types)::X, typename decltype(types)::C>(input, z, weights, groups, options, eps, y, pre);
+    run<typename decltype(types)::X, typename decltype(types)::C>(
+        input, z, weights, group, options, parameters.eps, y, pre);
   });
   return {y, pre};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("adapter", &adapter); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { implement<adapter>(m); }
 
 }  // namespace hyperloader::cuda

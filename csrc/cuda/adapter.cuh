@@ -6,7 +6,7 @@
 // place of x, its weight and bias go into the down projection.
 #pragma once
 
-#include "../ops.h"
+#include "../adapter.h"
 #include "activations.cuh"
 #include "dispatch.h"
 #include "tiles.cuh"
@@ -87,14 +87,14 @@ struct Adapter {
   // This group's weights.
   __device__ Adapter of_group(int64_t group) const {
     Adapter found = *this;
-    const int64_t wide = padded(hidden), thin = padded(bottleneck);
-    found.down += group * thin * wide;
-    found.up += group * thin * wide;
+    const int64_t padded_hidden = padded(hidden), thin = padded(bottleneck);
+    found.down += group * thin * padded_hidden;
+    found.up += group * thin * padded_hidden;
     found.down_bias += group * thin;
-    found.up_bias += group * wide;
+    found.up_bias += group * padded_hidden;
     if (norm_weight != nullptr) {
-      found.norm_weight += group * wide;
-      found.norm_bias += group * wide;
+      found.norm_weight += group * padded_hidden;
+      found.norm_bias += group * padded_hidden;
     }
     return found;
   }
@@ -146,7 +146,7 @@ class AdapterLayout {
   AdapterWeights weights_;
   AdapterOptions options_;
   bool grouped_, transposed_;
-  int64_t wide_, thin_;
+  int64_t padded_hidden_, padded_bottleneck_;
   Workspace::Place<C> down_, up_, down_transposed_, up_transposed_;
   Workspace::Place<S> down_bias_, up_bias_, norm_weight_, norm_bias_;
 };

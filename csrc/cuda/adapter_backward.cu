@@ -5,12 +5,9 @@
 
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
-#include <torch/library.h>
 
 namespace hyperloader::cuda {
 namespace {
-
-using Optional = std::optional<Tensor>;
 
 // Gradients that pass through the inner norm's weight and bias, from product = Σ ∂preᵀ · x̂ and bias = Σ ∂pre:
 //     ∂down = product ∘ norm_weight + bias · norm_biasᵀ,  ∂norm_weight = Σ down ∘ product,  ∂norm_bias = Σ down ∘ bias
@@ -143,39 +140,28 @@ void run(const Call& call) {
   launch(inner_norm_kernel<S>, dim3((hidden + kThreads - 1) / kThreads, groups), dim3(kThreads), 0, norm);
 }
 
-std::vector<Tensor> adapter_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& pre, const Tensor& down_weight, const Tensor& down_bias,
-    const Tensor& up_weight, const Tensor& up_bias, const Optional& norm_weight, const Optional& norm_bias,
-    const Optional& pre_norm_weight, const Optional& pre_norm_bias, const Optional& group, std::string_view norm,
-    std::string_view activation, double eps) {
-  AdapterWeights weights{
-      down_weight,
-      down_bias,
-      up_weight,
-      up_bias,
-      or_undefined(norm_weight),
-      or_undefined(norm_bias),
-      or_undefined(pre_norm_weight),
-      or_undefined(pre_norm_bias)};
-  const AdapterOptions options = check_adapter(x, weights, group, norm, activation, eps);
-  check_adapter_backward(grad, x, pre, options);
+std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) {
+  const Tensor& x = arguments.x;
+  const AdapterParameters& parameters = arguments.parameters;
+  const AdapterOptions options = check(arguments);
+  const AdapterWeights weights = parameters.weights();
   const Guard device(x.device());
   const WithoutAutocast dtypes_as_given;
 
-  const Tensor input = x.contiguous(), grad_y = grad.contiguous(), saved = pre.contiguous();
-  const Optional groups = group ? Optional(group->contiguous()) : std::nullopt;
+  const Tensor input = x.contiguous(), grad = arguments.grad.contiguous(), pre = arguments.pre.contiguous();
+  const Optional group = contiguous(parameters.group);
   AdapterWeights grads = weights.map([](const Tensor& weight) { return at::empty(weight.sizes(), weight.options()); });
   Tensor grad_x = at::empty(x.sizes(), x.options()), z = input, mean, rstd;
   const bool inner = has_inner(options.norm);
-  if (inner) std::tie(z, mean, rstd) = at::native_layer_norm(input, {options.hidden}, {}, {}, eps);
-  const Call call{grad_y, input, z, saved, grad_x, weights, grads, options, groups, eps};
+  if (inner) std::tie(z, mean, rstd) = at::native_layer_norm(input, {options.hidden}, {}, {}, parameters.eps);
+  const Call call{grad, input, z, pre, grad_x, weights, grads, options, group, parameters.eps};
   with_types(x.scalar_type(), same_dtypes(x, weights), [&](auto types) {
     run<typename decltype(types)::X, typename decltype(types)::C>(call);
   });
   if (inner) {
     grad_x = std::get<0>(
         at::native_layer_norm_backward(grad_x, input, {options.hidden}, mean, rstd, {}, {}, {true, false, false}));
-    grad_x.add_(grad_y);
+    grad_x.add_(grad);
   }
 
   std::vector<Tensor> results{grad_x};
@@ -187,6 +173,6 @@ std::vector<Tensor> adapter_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("adapter_backward", &adapter_backward); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { implement<adapter_backward>(m); }
 
 }  // namespace hyperloader::cuda

@@ -46,24 +46,24 @@ __device__ __forceinline__ void sum_tokens(Numbers<S, 8> numbers, S* to) {
 template <typename S>
 __device__ __forceinline__ void sum_block(S (&numbers)[2][2], S (&kept)[2][kWarps][kTokens]) {
 #pragma unroll
-  for (int which = 0; which < 2; ++which) {
+  for (int index = 0; index < 2; ++index) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      S& own = numbers[which][h];
+      S& own = numbers[index][h];
       own += __shfl_xor_sync(kAllLanes, own, 1);
       own += __shfl_xor_sync(kAllLanes, own, 2);
-      if (lane_column() == 0) kept[which][warp_of_block()][lane_token() + 8 * h] = own;
+      if (lane_column() == 0) kept[index][warp_of_block()][lane_token() + 8 * h] = own;
     }
   }
   __syncthreads();
 #pragma unroll
-  for (int which = 0; which < 2; ++which) {
+  for (int index = 0; index < 2; ++index) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       S sum = 0;
 #pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) sum += kept[which][warp][lane_token() + 8 * h];
-      numbers[which][h] = sum;
+      for (int warp = 0; warp < kWarps; ++warp) sum += kept[index][warp][lane_token() + 8 * h];
+      numbers[index][h] = sum;
     }
   }
   __syncthreads();
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
   const int count = tokens.count(tile_of_batch);
   const Adapter<X, C> adapter = call.adapter.of_group(group);
   const int64_t hidden = adapter.hidden, bottleneck = adapter.bottleneck;
-  const int64_t wide = padded(hidden), thin = padded(bottleneck);
+  const int64_t padded_hidden = padded(hidden), thin = padded(bottleneck);
   const Units<C> a{dynamic_shared<C>(), thin};  // then the gradient of pre
   S* const units = call.units + first * 2 * bottleneck;
   S* const sums = call.sums + tile_of_batch * call.places.width;
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
     }
   }
 
-  const C* const up = call.up_transposed + group * thin * wide;
+  const C* const up = call.up_transposed + group * thin * padded_hidden;
   const Rows<const X> given((kNorm ? call.grad_v : call.grad) + first * hidden, hidden, adapter.aligned, count);
   shrink<S>(
       thin, partial, [&](Tile<S>& tile, int64_t unit) { add_products(tile, given, up, unit); },
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
     sums[call.places.down_bias + unit] = sum;
   }
 
-  const C* const down = call.down_transposed + group * thin * wide;
+  const C* const down = call.down_transposed + group * thin * padded_hidden;
   const Rows<X> grad_x(call.grad_x + first * hidden, hidden, adapter.aligned, count);
   expand(a.rows(), thin, down, hidden, [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();

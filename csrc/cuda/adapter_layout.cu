@@ -36,16 +36,16 @@ AdapterLayout<X, C>::AdapterLayout(
       options_(options),
       grouped_(grouped),
       transposed_(transposed),
-      wide_(padded(options.hidden)),
-      thin_(padded(options.bottleneck)),
-      down_(memory.reserve<C>(transposed ? 0 : options.groups * wide_ * thin_)),
-      up_(memory.reserve<C>(options.groups * wide_ * thin_)),
-      down_transposed_(memory.reserve<C>(transposed ? options.groups * wide_ * thin_ : 0)),
-      up_transposed_(memory.reserve<C>(transposed ? options.groups * wide_ * thin_ : 0)),
-      down_bias_(memory.reserve<S>(options.groups * thin_)),
-      up_bias_(memory.reserve<S>(options.groups * wide_)),
-      norm_weight_(memory.reserve<S>(options.groups * wide_)),
-      norm_bias_(memory.reserve<S>(options.groups * wide_)) {}
+      padded_hidden_(padded(options.hidden)),
+      padded_bottleneck_(padded(options.bottleneck)),
+      down_(memory.reserve<C>(transposed ? 0 : options.groups * padded_hidden_ * padded_bottleneck_)),
+      up_(memory.reserve<C>(options.groups * padded_hidden_ * padded_bottleneck_)),
+      down_transposed_(memory.reserve<C>(transposed ? options.groups * padded_hidden_ * padded_bottleneck_ : 0)),
+      up_transposed_(memory.reserve<C>(transposed ? options.groups * padded_hidden_ * padded_bottleneck_ : 0)),
+      down_bias_(memory.reserve<S>(options.groups * padded_bottleneck_)),
+      up_bias_(memory.reserve<S>(options.groups * padded_hidden_)),
+      norm_weight_(memory.reserve<S>(options.groups * padded_hidden_)),
+      norm_bias_(memory.reserve<S>(options.groups * padded_hidden_)) {}
 
 template <typename X, typename C>
 void AdapterLayout<X, C>::lay_out(const Workspace& memory) const {
@@ -54,19 +54,20 @@ void AdapterLayout<X, C>::lay_out(const Workspace& memory) const {
   const bool inner = has_inner(options_.norm);
   const auto [inner_weight, inner_bias] = weights.inner_norm(options_.norm);
   Layout down = Matrix{weights.down_weight, grouped_, transposed_}.layout(
-      transposed_ ? static_cast<void*>(memory[down_transposed_]) : memory[down_], false, transposed_ ? wide_ : thin_,
-      transposed_ ? thin_ : wide_);
+      transposed_ ? static_cast<void*>(memory[down_transposed_]) : memory[down_], false,
+      transposed_ ? padded_hidden_ : padded_bottleneck_, transposed_ ? padded_bottleneck_ : padded_hidden_);
   if (inner) set_factor(down, inner_weight, grouped_, transposed_);
   layouts.add(down);
-  layouts.add(Matrix{weights.up_weight, grouped_}.layout(memory[up_], false, wide_, thin_));
+  layouts.add(Matrix{weights.up_weight, grouped_}.layout(memory[up_], false, padded_hidden_, padded_bottleneck_));
   if (transposed_) {
-    layouts.add(Matrix{weights.up_weight, grouped_, true}.layout(memory[up_transposed_], false, thin_, wide_));
+    layouts.add(Matrix{weights.up_weight, grouped_, true}.layout(
+        memory[up_transposed_], false, padded_bottleneck_, padded_hidden_));
   }
-  layouts.add(Matrix{weights.down_bias, grouped_}.layout(memory[down_bias_], true, 1, thin_));
-  layouts.add(Matrix{weights.up_bias, grouped_}.layout(memory[up_bias_], true, 1, wide_));
+  layouts.add(Matrix{weights.down_bias, grouped_}.layout(memory[down_bias_], true, 1, padded_bottleneck_));
+  layouts.add(Matrix{weights.up_bias, grouped_}.layout(memory[up_bias_], true, 1, padded_hidden_));
   if (has_outer(options_.norm)) {
-    layouts.add(Matrix{weights.norm_weight, grouped_}.layout(memory[norm_weight_], true, 1, wide_));
-    layouts.add(Matrix{weights.norm_bias, grouped_}.layout(memory[norm_bias_], true, 1, wide_));
+    layouts.add(Matrix{weights.norm_weight, grouped_}.layout(memory[norm_weight_], true, 1, padded_hidden_));
+    layouts.add(Matrix{weights.norm_bias, grouped_}.layout(memory[norm_bias_], true, 1, padded_hidden_));
   }
   cuda::lay_out<C>(layouts, options_.groups);
   if (!inner || transposed_) return;  // the backward finds the pre-activation ready
@@ -74,7 +75,7 @@ void AdapterLayout<X, C>::lay_out(const Workspace& memory) const {
   launch(
       add_norm_bias_kernel<S>, grid, dim3(kThreads), 0, down,
       AnyNumbers{inner_bias.const_data_ptr(), inner_bias.scalar_type()}, grouped_ ? inner_bias.stride(0) : int64_t{0},
-      inner_bias.stride(-1), memory[down_bias_], thin_);
+      inner_bias.stride(-1), memory[down_bias_], padded_bottleneck_);
 }
 
 template <typename X, typename C>

@@ -1,6 +1,4 @@
 // The conditions of a hypernetwork on CUDA devices: one kernel.
-#include <torch/library.h>
-
 #include "condition.cuh"
 
 namespace hyperloader::cuda {
@@ -23,9 +21,9 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <typename S>
-void forward(const ConditionWeights& weights, at::ArrayRef<double> scales, double eps, const Tensor& results) {
-  const Arguments<S> arguments(weights, scales, eps);
-  const Condition<S>& c = arguments.condition;
+void forward(const ConditionArguments& arguments, const Tensor& results) {
+  const ConditionNumbers<S> numbers(arguments);
+  const Condition<S>& c = numbers.condition;
   const Places at(c);
   const int64_t shared = kRowsOfBlock * at.forward_width * static_cast<int64_t>(sizeof(S));
   launch(
@@ -33,25 +31,19 @@ void forward(const ConditionWeights& weights, at::ArrayRef<double> scales, doubl
       AnyResults{results.mutable_data_ptr(), results.scalar_type()});
 }
 
-Tensor condition(
-    const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding, const Tensor& layers,
-    const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias, const Tensor& second_weight,
-    const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias, at::ArrayRef<double> scales,
-    double eps) {
-  const ConditionWeights weights{task_embedding, layer_embedding, position_embedding, layers,
-                                 positions,      first_weight,    first_bias,         second_weight,
-                                 second_bias,    norm_weight,     norm_bias};
-  check_condition(weights, scales, eps);
-  const Guard device(task_embedding.device());
+Tensor condition(const ConditionArguments& arguments) {
+  check(arguments);
+  const ConditionWeights& weights = arguments.weights;
+  const Tensor& task = weights.task_embedding;
+  const Guard device(task.device());
   const Tensor results = at::empty(
-      {positions.size(0), layers.size(0), task_embedding.size(0), norm_weight.size(0)}, task_embedding.options());
-  task_embedding.scalar_type() == at::kDouble ? forward<double>(weights, scales, eps, results)
-                                              : forward<float>(weights, scales, eps, results);
+      {weights.positions.size(0), weights.layers.size(0), task.size(0), weights.norm_weight.size(0)}, task.options());
+  task.scalar_type() == at::kDouble ? forward<double>(arguments, results) : forward<float>(arguments, results);
   return results;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("condition", &condition); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { implement<condition>(m); }
 
 }  // namespace hyperloader::cuda

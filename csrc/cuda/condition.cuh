@@ -1,7 +1,7 @@
 // What the condition's forward and backward share on CUDA devices: a block computes four rows, in shared memory.
 #pragma once
 
-#include "../ops.h"
+#include "../condition.h"
 #include "tiles.cuh"
 #include "workspace.h"
 
@@ -19,7 +19,7 @@ struct Condition {
 
   __host__ __device__ int64_t rows() const { return tasks * layer_count * position_count; }
   __device__ int64_t task_of(int64_t row) const { return row % tasks; }
-  // An index out of range is clamped: the host does not look at indices that lie on the device.
+  // An index out of range is clamped: the host does not check indices that lie on the device.
   __device__ int64_t layer_of(int64_t row) const { return clamp(layers[row / tasks % layer_count], layer_rows); }
   __device__ int64_t position_of(int64_t row) const {
     return clamp(positions[row / tasks / layer_count], position_rows);
@@ -80,11 +80,11 @@ template <typename S>
 __device__ __forceinline__ void before_norm(const Condition<S>& c, const Places& at, S* rows, int64_t stride) {
   const int64_t begin = int64_t(blockIdx.x) * kRowsOfBlock, width = 3 * c.embedding;
   for (int64_t i = threadIdx.x; i < kRowsOfBlock * width; i += kThreads) {
-    const int64_t row = begin + i / width, which = i % width / c.embedding, element = i % c.embedding;
+    const int64_t row = begin + i / width, part = i % width / c.embedding, element = i % c.embedding;
     S value = 0;
     if (row < c.rows()) {
-      const int64_t index = which == 0 ? c.task_of(row) : which == 1 ? c.layer_of(row) : c.position_of(row);
-      value = (which == 0 ? c.task : which == 1 ? c.layer : c.position)[index * c.embedding + element];
+      const int64_t index = part == 0 ? c.task_of(row) : part == 1 ? c.layer_of(row) : c.position_of(row);
+      value = (part == 0 ? c.task : part == 1 ? c.layer : c.position)[index * c.embedding + element];
     }
     rows[i / width * stride + at.input + i % width] = value;
   }
@@ -112,11 +112,12 @@ __device__ __forceinline__ void standardise(const Condition<S>& c, const S* befo
 
 // The tensors in the dtype of sums, contiguous, kept while they are used.
 template <typename S>
-struct Arguments {
+struct ConditionNumbers {
   std::vector<Tensor> kept;
   Condition<S> condition{};
 
-  Arguments(const ConditionWeights& weights, at::ArrayRef<double> scales, double eps) {
+  explicit ConditionNumbers(const ConditionArguments& arguments) {
+    const ConditionWeights& weights = arguments.weights;
     Condition<S>& c = condition;
     c.task = numbers(weights.task_embedding);
     c.layer = numbers(weights.layer_embedding);
@@ -137,8 +138,8 @@ struct Arguments {
     c.embedding = weights.task_embedding.size(1);
     c.hidden = weights.first_weight.size(0);
     c.size = weights.second_weight.size(0);
-    for (int i = 0; i < 3; ++i) c.scales[i] = static_cast<S>(scales[i]);
-    c.eps = static_cast<S>(eps);
+    for (int i = 0; i < 3; ++i) c.scales[i] = static_cast<S>(arguments.scales[i]);
+    c.eps = static_cast<S>(arguments.eps);
     TORCH_CHECK_VALUE(c.layer_rows > 0 || c.rows() == 0, "layers must name rows of layer_embedding, which has none");
     TORCH_CHECK_VALUE(
         c.position_rows > 0 || c.rows() == 0, "positions must name rows of position_embedding, which has none");

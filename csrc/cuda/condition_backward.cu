@@ -1,6 +1,4 @@
 // Gradients of the conditions of a hypernetwork on CUDA devices: one kernel for the rows, one for the sums over them.
-#include <torch/library.h>
-
 #include "condition.cuh"
 
 namespace hyperloader::cuda {
@@ -70,7 +68,7 @@ enum class RowsOf { kAll, kTask, kLayer, kPosition };
 // alone and without `left` where i is its index in the embedding.
 template <typename S>
 struct RowSum {
-  RowsOf which;
+  RowsOf rows;
   int64_t left, lefts, right, rights;  // places in a row; left is negative where there is none
   S scale;
   AnyResults result;
@@ -93,9 +91,9 @@ __global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
   const int64_t left = at / sum.rights, right = at % sum.rights;
   S total = 0;
   for (int64_t row = warp_of_block(); at < sum.lefts * sum.rights && row < c.rows(); row += kWarps) {
-    if (sum.which == RowsOf::kTask && c.task_of(row) != left) continue;
-    if (sum.which == RowsOf::kLayer && c.layer_of(row) != left) continue;
-    if (sum.which == RowsOf::kPosition && c.position_of(row) != left) continue;
+    if (sum.rows == RowsOf::kTask && c.task_of(row) != left) continue;
+    if (sum.rows == RowsOf::kLayer && c.layer_of(row) != left) continue;
+    if (sum.rows == RowsOf::kPosition && c.position_of(row) != left) continue;
     const S factor = sum.left < 0 ? S(1) : kept[row * width + sum.left + left];
     total += factor * kept[row * width + sum.right + right];
   }
@@ -110,11 +108,9 @@ __global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
 AnyResults to(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type()}; }
 
 template <typename S>
-void backward(
-    const Tensor& grad, const ConditionWeights& weights, at::ArrayRef<double> scales, double eps,
-    const std::vector<Tensor>& results) {
-  const Arguments<S> arguments(weights, scales, eps);
-  const Condition<S>& c = arguments.condition;
+void backward(const Tensor& grad, const ConditionArguments& arguments, const std::vector<Tensor>& results) {
+  const ConditionNumbers<S> numbers(arguments);
+  const Condition<S>& c = numbers.condition;
   const Places at(c);
   Workspace memory;
   const auto kept = memory.reserve<S>(c.rows() * at.width);
@@ -141,31 +137,24 @@ void backward(
   launch(condition_sums_kernel<S>, grid, dim3(kThreads), 0, c, sums, memory[kept], at.width);
 }
 
-std::vector<Tensor> condition_backward(
-    const Tensor& grad, const Tensor& task_embedding, const Tensor& layer_embedding, const Tensor& position_embedding,
-    const Tensor& layers, const Tensor& positions, const Tensor& first_weight, const Tensor& first_bias,
-    const Tensor& second_weight, const Tensor& second_bias, const Tensor& norm_weight, const Tensor& norm_bias,
-    at::ArrayRef<double> scales, double eps) {
-  const ConditionWeights weights{task_embedding, layer_embedding, position_embedding, layers,
-                                 positions,      first_weight,    first_bias,         second_weight,
-                                 second_bias,    norm_weight,     norm_bias};
-  check_condition(weights, scales, eps);
-  check_condition_backward(grad, weights);
-  const Guard device(grad.device());
-  const Tensor given = grad.contiguous();
+std::vector<Tensor> condition_backward(const ConditionBackwardArguments& arguments) {
+  check(arguments);
+  const ConditionWeights& weights = arguments.forward.weights;
+  const Guard device(arguments.grad.device());
+  const Tensor grad = arguments.grad.contiguous();
   std::vector<Tensor> results;
   for (const Tensor* like :
-       {&task_embedding, &layer_embedding, &position_embedding, &first_weight, &first_bias, &second_weight,
-        &second_bias, &norm_weight, &norm_bias}) {
+       {&weights.task_embedding, &weights.layer_embedding, &weights.position_embedding, &weights.first_weight,
+        &weights.first_bias, &weights.second_weight, &weights.second_bias, &weights.norm_weight, &weights.norm_bias}) {
     results.push_back(at::empty(like->sizes(), like->options()));
   }
-  task_embedding.scalar_type() == at::kDouble ? backward<double>(given, weights, scales, eps, results)
-                                              : backward<float>(given, weights, scales, eps, results);
+  weights.task_embedding.scalar_type() == at::kDouble ? backward<double>(grad, arguments.forward, results)
+                                                      : backward<float>(grad, arguments.forward, results);
   return results;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("condition_backward", &condition_backward); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { implement<condition_backward>(m); }
 
 }  // namespace hyperloader::cuda

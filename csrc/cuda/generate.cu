@@ -1,8 +1,6 @@
 // Weight generation on CUDA devices: all heads in one launch, their tensors in a table among the kernel's arguments.
 // Weights are read, and results written, in their own dtypes; sums are taken in float32 (float64 for float64).
-#include <torch/library.h>
-
-#include "../ops.h"
+#include "../generate.h"
 #include "products.cuh"
 #include "sums.cuh"
 #include "workspace.h"
@@ -156,10 +154,9 @@ void forward(const Heads& heads) {
   }
 }
 
-std::vector<Tensor> generate(
-    const Tensor& condition, at::TensorList weights, at::TensorList biases, const c10::List<bool>& has_bias,
-    std::optional<at::ScalarType> dtype) {
-  check_generate(condition, weights, biases, has_bias, dtype);
+std::vector<Tensor> generate(const GenerateArguments& arguments) {
+  check(arguments);
+  const auto& [condition, weights, biases, has_bias, dtype] = arguments;
   const Guard device(condition.device());
   const Tensor rows = condition.contiguous();
   const auto options = condition.options().dtype(dtype.value_or(condition.scalar_type()));
@@ -213,9 +210,9 @@ void backward(const std::vector<Heads>& launches, const Tensor& grad_condition) 
   reduce<S>(reductions);
 }
 
-std::vector<Tensor> generate_backward(
-    at::TensorList grads, const Tensor& condition, at::TensorList weights, const c10::List<bool>& has_bias) {
-  check_generate_backward(grads, condition, weights, has_bias);
+std::vector<Tensor> generate_backward(const GenerateBackwardArguments& arguments) {
+  check(arguments);
+  const auto& [grads, condition, weights, has_bias] = arguments;
   const Guard device(condition.device());
   const Tensor rows = condition.contiguous();
   std::vector<Tensor> results{at::empty(condition.sizes(), condition.options())}, biases, kept;
@@ -246,8 +243,8 @@ std::vector<Tensor> generate_backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) {
-  m.impl("generate", &generate);
-  m.impl("generate_backward", &generate_backward);
+  implement<generate>(m);
+  implement<generate_backward>(m);
 }
 
 }  // namespace hyperloader::cuda

@@ -1,7 +1,6 @@
 // Frozen linear layers with LoRA updates on CUDA devices. The frozen products are the library's; one kernel shrinks x
 // with all updates' lora_A and adds every update into its product.
 #include <ATen/ops/linear.h>
-#include <torch/library.h>
 
 #include "lora_linear.cuh"
 
@@ -36,10 +35,10 @@ void forward(
   run_low_rank(call);
 }
 
-std::vector<Tensor> lora_linears(
-    const Tensor& x, at::TensorList weights, at::TensorList biases, at::TensorList lora_A, at::TensorList lora_B,
-    const Optional& group, double scaling) {
-  const int64_t groups = check_lora_linears(x, weights, biases, lora_A, lora_B, group);
+std::vector<Tensor> lora_linears(const LoraLinearsArguments& arguments) {
+  const int64_t groups = check(arguments);
+  const Tensor& x = arguments.x;
+  const at::TensorList weights = arguments.weights, biases = arguments.biases;
   const Guard device(x.device());
   const WithoutAutocast dtypes_as_given;
   const at::ScalarType dtype = product_dtype(x, weights[0]);
@@ -49,13 +48,14 @@ std::vector<Tensor> lora_linears(
     frozen.push_back(at::linear(operand, weights[i], biases.empty() ? Optional() : Optional(biases[i].to(dtype))));
     results.push_back(dtype == x.scalar_type() ? frozen[i] : at::empty(frozen[i].sizes(), x.options()));
   }
-  const Optional sentences = contiguous(group);
+  const Optional group = contiguous(arguments.group);
   for (size_t begin = 0; begin < weights.size(); begin += kProjections) {
     const size_t count = std::min<size_t>(kProjections, weights.size() - begin);
-    const Updates updates(lora_A.slice(begin, count), lora_B.slice(begin, count), group.has_value(), groups);
+    const Updates updates(
+        arguments.lora_A.slice(begin, count), arguments.lora_B.slice(begin, count), group.has_value(), groups);
     with_types(x.scalar_type(), updates.same_dtypes(x), [&](auto types) {
       forward<typename decltype(types)::X, typename decltype(types)::C>(
-          input, updates, sentences, scaling, at::TensorList(frozen).slice(begin, count),
+          input, updates, group, arguments.scaling, at::TensorList(frozen).slice(begin, count),
           at::TensorList(results).slice(begin, count));
     });
   }
@@ -64,6 +64,6 @@ std::vector<Tensor> lora_linears(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("lora_linears", &lora_linears); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { implement<lora_linears>(m); }
 
 }  // namespace hyperloader::cuda

@@ -1,14 +1,12 @@
 // What the forward and the backward of lora_linear share on CUDA devices: several updates of the same x at once.
 #pragma once
 
-#include "../ops.h"
+#include "../lora_linear.h"
 #include "dispatch.h"
 #include "weights.cuh"
 #include "workspace.h"
 
 namespace hyperloader::cuda {
-
-using Optional = std::optional<Tensor>;
 
 constexpr int kProjections = 4;  // of one launch
 
@@ -111,13 +109,13 @@ struct Updates {
   // All lora_A as one (units, in_features), or as one (in_features, units).
   template <typename C>
   void lay_out_A(Layouts& layouts, C* to, bool transposed) const {
-    const int64_t wide = padded(A[0].size(-1));
+    const int64_t in = padded(A[0].size(-1));
     for (size_t i = 0; i < size(); ++i) {
       const int64_t own = (i + 1 == size() ? thin() : begin[i + 1]) - begin[i];
       Layout layout = Matrix{A[i], grouped, transposed}.layout(
-          to + begin[i] * (transposed ? 1 : wide), false, transposed ? wide : own, transposed ? own : wide);
-      layout.to_row_stride = transposed ? thin() : wide;
-      layout.to_group_stride = thin() * wide;
+          to + begin[i] * (transposed ? 1 : in), false, transposed ? in : own, transposed ? own : in);
+      layout.to_row_stride = transposed ? thin() : in;
+      layout.to_group_stride = thin() * in;
       layouts.add(layout);
     }
   }
@@ -125,9 +123,9 @@ struct Updates {
   // One lora_B as (out_features, units) or (units, out_features), zero beside its own units.
   template <typename C>
   void lay_out_B(Layouts& layouts, size_t i, C* to, bool transposed) const {
-    const int64_t wide = padded(B[i].size(-2));
+    const int64_t out = padded(B[i].size(-2));
     Layout layout =
-        Matrix{B[i], grouped, transposed}.layout(to, false, transposed ? thin() : wide, transposed ? wide : thin());
+        Matrix{B[i], grouped, transposed}.layout(to, false, transposed ? thin() : out, transposed ? out : thin());
     (transposed ? layout.first_row : layout.first_column) = begin[i];
     layouts.add(layout);
   }
@@ -162,7 +160,5 @@ template <typename X, typename C>
 void run_low_rank(const LowRank<X, C>& call) {
   launch(low_rank_kernel<X, C>, dim3(call.tokens.tiles()), dim3(kThreads), Units<C>::bytes(padded(call.rank)), call);
 }
-
-inline Optional contiguous(const Optional& group) { return group ? Optional(group->contiguous()) : std::nullopt; }
 
 }  // namespace hyperloader::cuda

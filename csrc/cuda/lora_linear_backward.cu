@@ -2,7 +2,6 @@
 // for lora_A and lora_B: only the kernels' sums over the tokens are.
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
-#include <torch/library.h>
 
 #include "lora_linear.cuh"
 #include "sums.cuh"
@@ -23,16 +22,16 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   const Tokens tokens = tokens_of(call.x, group, updates.groups);
   const bool wants_A = !call.grad_A.empty(), wants_B = !call.grad_B.empty(), wants_x = call.grad_x.defined();
   const int64_t thin = updates.thin(), rank = updates.rank(), groups = updates.groups, in_features = call.x.size(-1);
-  const int64_t count = tokens.sentences * tokens.tokens, wide = padded(in_features);
-  int64_t results = wants_A ? thin * wide : 0;
+  const int64_t count = tokens.sentences * tokens.tokens, padded_in = padded(in_features);
+  int64_t results = wants_A ? thin * padded_in : 0;
   for (size_t i = 0; wants_B && i < updates.size(); ++i) {
     results += padded(updates.A[i].size(-2)) * padded(updates.B[i].size(-2));
   }
   const int64_t splits = splits_for(tokens, results);
 
   Workspace memory;
-  const auto A = memory.reserve<C>(wants_B ? groups * thin * wide : 0);
-  const auto A_transposed = memory.reserve<C>(wants_x ? groups * thin * wide : 0);
+  const auto A = memory.reserve<C>(wants_B ? groups * thin * padded_in : 0);
+  const auto A_transposed = memory.reserve<C>(wants_x ? groups * thin * padded_in : 0);
   const auto shrunk = memory.reserve<S>(wants_B ? count * rank : 0);
   const auto shrunk_grad = memory.reserve<S>(wants_A ? count * rank : 0);
   const auto A_parts = memory.reserve<S>(wants_A ? groups * splits * rank * in_features : 0);
@@ -110,50 +109,49 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   reduce<S>(reductions);
 }
 
-std::vector<Tensor> lora_linears_backward(
-    at::TensorList given, const Tensor& x, at::TensorList weights, at::TensorList lora_A, at::TensorList lora_B,
-    const Optional& group, double scaling, const c10::List<bool>& needed) {
-  const int64_t groups = check_lora_linears(x, weights, {}, lora_A, lora_B, group);
-  check_lora_linears_backward(given, x, weights, needed);
+std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& arguments) {
+  const int64_t groups = check(arguments);
+  const LoraNeeded needed = LoraNeeded::from(arguments.needed);
+  const Tensor& x = arguments.x;
+  const at::TensorList weights = arguments.weights, lora_A = arguments.lora_A, lora_B = arguments.lora_B;
   const Guard device(x.device());
   const WithoutAutocast dtypes_as_given;
-  const bool needs_x = needed.get(0), needs_A = needed.get(3), needs_B = needed.get(4);
   const at::ScalarType dtype = product_dtype(x, weights[0]), sums = accumulate_dtype(x.scalar_type());
   const Tensor input = x.contiguous();
   std::vector<Tensor> grads, results;
-  for (const Tensor& grad : given) grads.push_back(grad.contiguous());
+  for (const Tensor& grad : arguments.grads) grads.push_back(grad.contiguous());
 
   Tensor frozen, grad_x;  // Σ grad · weight, and with the updates
-  if (needs_x) {
+  if (needed.x) {
     frozen = at::mm(as_matrix(grads[0].to(dtype)), weights[0]);
     for (size_t i = 1; i < weights.size(); ++i) frozen.addmm_(as_matrix(grads[i].to(dtype)), weights[i]);
     frozen = frozen.view(x.sizes());
     grad_x = dtype == x.scalar_type() ? frozen : at::empty(x.sizes(), x.options());
     results.push_back(grad_x);
   }
-  for (size_t i = 0; needed.get(1) && i < weights.size(); ++i) {
+  for (size_t i = 0; needed.weights && i < weights.size(); ++i) {
     const Tensor product = at::mm(as_matrix(grads[i].to(dtype)).t(), as_matrix(input.to(dtype)));
     results.push_back(product.to(weights[i].scalar_type()));
   }
-  for (size_t i = 0; needed.get(2) && i < weights.size(); ++i) {  // in its own dtype, which may be wider
+  for (size_t i = 0; needed.biases && i < weights.size(); ++i) {  // in its own dtype, which may have more digits
     results.push_back(as_matrix(grads[i]).sum(0, /*keepdim=*/false, sums));
   }
   std::vector<Tensor> grad_A, grad_B;  // without entries where they are not wanted
-  for (size_t i = 0; needs_A && i < weights.size(); ++i)
+  for (size_t i = 0; needed.lora_A && i < weights.size(); ++i)
     grad_A.push_back(at::empty(lora_A[i].sizes(), lora_A[i].options()));
-  for (size_t i = 0; needs_B && i < weights.size(); ++i)
+  for (size_t i = 0; needed.lora_B && i < weights.size(); ++i)
     grad_B.push_back(at::empty(lora_B[i].sizes(), lora_B[i].options()));
 
-  const Optional sentences = contiguous(group);
+  const Optional group = contiguous(arguments.group);
   for (size_t begin = 0; begin < weights.size(); begin += kProjections) {
     const size_t count = std::min<size_t>(kProjections, weights.size() - begin);
     const Updates updates(lora_A.slice(begin, count), lora_B.slice(begin, count), group.has_value(), groups);
     const auto part = [&](const std::vector<Tensor>& all) {
       return all.empty() ? all : std::vector<Tensor>(all.begin() + begin, all.begin() + begin + count);
     };
-    const BackwardCall call{part(grads), input, frozen, grad_x, part(grad_A), part(grad_B), scaling};
+    const BackwardCall call{part(grads), input, frozen, grad_x, part(grad_A), part(grad_B), arguments.scaling};
     with_types(x.scalar_type(), updates.same_dtypes(x), [&](auto types) {
-      backward<typename decltype(types)::X, typename decltype(types)::C>(call, updates, sentences);
+      backward<typename decltype(types)::X, typename decltype(types)::C>(call, updates, group);
     });
     frozen = grad_x;  // the next updates are added to it
   }
@@ -164,6 +162,6 @@ std::vector<Tensor> lora_linears_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { m.impl("lora_linears_backward", &lora_linears_backward); }
+TORCH_LIBRARY_IMPL(hyperloader, CUDA, m) { implement<lora_linears_backward>(m); }
 
 }  // namespace hyperloader::cuda

@@ -34,8 +34,8 @@ __device__ __forceinline__ void tensor_core_product(float (&c)[4], const uint32_
 }
 
 // The lower (0) or upper (1) halves of two registers as one.
-__device__ __forceinline__ uint32_t take_halves(uint32_t first, uint32_t second, int which) {
-  return __byte_perm(first, second, which == 0 ? 0x5410 : 0x7632);
+__device__ __forceinline__ uint32_t take_halves(uint32_t first, uint32_t second, int half) {
+  return __byte_perm(first, second, half == 0 ? 0x5410 : 0x7632);
 }
 
 }  // namespace hyperloader::cuda

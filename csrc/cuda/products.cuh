@@ -18,7 +18,7 @@ class Product {
     S right[kColumnsOfProduct][kDepth + 4];
   };
 
-  // left(row, term) and right(column, term) give zero where there is none. kAlong: that which is stored along the
+  // left(row, term) and right(column, term) give zero where there is none. kAlong: what is stored along the
   // terms, so that neighbouring threads read neighbouring numbers.
   template <bool kLeftAlong, bool kRightAlong, typename Left, typename Right>
   __device__ __forceinline__ void add(Memory& memory, int64_t depth, const Left& left, const Right& right) {
@@ -50,8 +50,8 @@ class Product {
   __device__ static void fetch(S (&to)[kCount][kDepth + 4], int64_t begin, const From& from) {
 #pragma unroll 4
     for (int i = threadIdx.x; i < kCount * kDepth; i += kProductThreads) {
-      const int which = kAlong ? i / kDepth : i % kCount, term = kAlong ? i % kDepth : i / kCount;
-      to[which][term] = from(which, begin + term);
+      const int index = kAlong ? i / kDepth : i % kCount, term = kAlong ? i % kDepth : i / kCount;
+      to[index][term] = from(index, begin + term);
     }
   }
 

@@ -24,8 +24,8 @@ struct Operands {
   int64_t width, columns_left;
   bool aligned;
 
-  __device__ __forceinline__ Sum<X> unit(int64_t token, bool exists, int which) const {
-    return exists && which < units_left ? units[token * stride + which] : Sum<X>(0);
+  __device__ __forceinline__ Sum<X> unit(int64_t token, bool exists, int index) const {
+    return exists && index < units_left ? units[token * stride + index] : Sum<X>(0);
   }
   template <int kCount>
   __device__ __forceinline__ Numbers<X, kCount> columns(int64_t token, bool exists, int first) const {
@@ -88,15 +88,15 @@ __global__ void __launch_bounds__(kThreads) sum_products_kernel(const __grid_con
   using S = Sum<X>;
   __shared__ S total[kUnits][kStep + 1];
   int64_t block = blockIdx.x;
-  int which = 0;
+  int index = 0;
   int64_t slices = 0;
-  for (;; ++which) {  // the product of this block
-    slices = padded(products.of[which].width) / kStep;
-    const int64_t blocks = slices * (padded(products.of[which].count) / kUnits);
+  for (;; ++index) {  // the product of this block
+    slices = padded(products.of[index].width) / kStep;
+    const int64_t blocks = slices * (padded(products.of[index].count) / kUnits);
     if (block < blocks) break;
     block -= blocks;
   }
-  const TokenProduct<X>& product = products.of[which];
+  const TokenProduct<X>& product = products.of[index];
   const int64_t unit = block / slices * kUnits, column = block % slices * kStep;
   const int64_t split = blockIdx.y, group = blockIdx.z;
   const Operands<X> from{product.units + unit, product.stride,         product.count - unit, product.x + column,

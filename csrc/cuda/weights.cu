@@ -54,7 +54,7 @@ Layout Matrix::layout(void* to, bool sums, int64_t row_count, int64_t column_cou
   return found;
 }
 
-Tokens tokens_of(const Tensor& x, const std::optional<Tensor>& group, int64_t groups) {
+Tokens tokens_of(const Tensor& x, const Optional& group, int64_t groups) {
   const at::IntArrayRef sizes = x.sizes().slice(0, x.dim() - 1);
   Tokens found{};
   found.sentences = group ? sizes[0] : 1;

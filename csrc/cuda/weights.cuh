@@ -43,8 +43,10 @@ struct Matrix {
   Layout layout(void* to, bool sums, int64_t row_count, int64_t column_count) const;
 };
 
+inline Optional contiguous(const Optional& group) { return group ? Optional(group->contiguous()) : std::nullopt; }
+
 // The tokens of x, one sentence a row of its first dimension where there are groups.
-Tokens tokens_of(const Tensor& x, const std::optional<Tensor>& group, int64_t groups);
+Tokens tokens_of(const Tensor& x, const Optional& group, int64_t groups);
 
 // C is the dtype of products.
 template <typename C>

@@ -1,4 +1,8 @@
-"""Argument checks of the reference library. The native operators make the same checks, in the same words, in C++."""
+"""Checks of the arguments of the operators in plain PyTorch and in Triton, which need no extension.
+
+The native operators make the same checks, in the same words, in csrc/<operator>.cpp; tests/ops/test_checks.py compares
+the two.
+"""
 
 from collections.abc import Sequence
 
@@ -6,51 +10,37 @@ import torch
 from torch import Tensor
 
 from hyperloader.config import ACTIVATIONS, NORMS
+from hyperloader.reference.groups import AdapterWeights, ConditionWeights
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _HALVES = (torch.bfloat16, torch.float16)
 
 
 def condition(
-    task_embedding: Tensor,
-    layer_embedding: Tensor,
-    position_embedding: Tensor,
-    layers: Tensor,
-    positions: Tensor,
-    first_weight: Tensor,
-    first_bias: Tensor,
-    second_weight: Tensor,
-    second_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
+    weights: ConditionWeights,
     scales: Sequence[float],
     eps: float,
 ) -> None:
     """Check the arguments of ``condition``."""
-    if task_embedding.ndim != 2:
-        raise ValueError(f"task_embedding must have 2 dimensions, got {task_embedding.ndim}")
-    _check_float("task_embedding", task_embedding)
-    size = task_embedding.shape[1]
-    for name, embedding in (("layer_embedding", layer_embedding), ("position_embedding", position_embedding)):
-        if embedding.ndim != 2 or embedding.shape[1] != size:
-            raise ValueError(f"{name} must have shape (any, {size}), got {tuple(embedding.shape)}")
-        _check_dtype(name, embedding, task_embedding)
-    if first_weight.ndim != 2 or first_weight.shape[1] != 3 * size:
-        raise ValueError(f"first_weight must have shape (hidden, {3 * size}), got {tuple(first_weight.shape)}")
-    _check_dtype("first_weight", first_weight, task_embedding)
-    hidden = first_weight.shape[0]
-    _check_tensor("first_bias", first_bias, (hidden,), task_embedding)
-    if second_weight.ndim != 2 or second_weight.shape[1] != hidden:
-        raise ValueError(f"second_weight must have shape (condition_dim, {hidden}), got {tuple(second_weight.shape)}")
-    _check_dtype("second_weight", second_weight, task_embedding)
-    for name, tensor in (("second_bias", second_bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
-        _check_tensor(name, tensor, second_weight.shape[:1], task_embedding)
+    task = weights.task_embedding
+    if task.ndim != 2:
+        raise ValueError(f"task_embedding must have 2 dimensions, got {task.ndim}")
+    _check_float("task_embedding", task)
+    size = task.shape[1]
+    _check_columns("layer_embedding", weights.layer_embedding, "any", size, task)
+    _check_columns("position_embedding", weights.position_embedding, "any", size, task)
+    _check_columns("first_weight", weights.first_weight, "hidden", 3 * size, task)
+    hidden = weights.first_weight.shape[0]
+    _check_tensor("first_bias", weights.first_bias, (hidden,), task)
+    _check_columns("second_weight", weights.second_weight, "condition_dim", hidden, task)
+    for name in ("second_bias", "norm_weight", "norm_bias"):
+        _check_tensor(name, getattr(weights, name), (weights.second_weight.shape[0],), task)
     if len(scales) != 3:
         raise ValueError(f"scales must have 3 entries, got {len(scales)}")
     if not eps >= 0:
         raise ValueError(f"eps must be at least 0, got {eps}")
-    _check_index("layers", layers, layer_embedding)
-    _check_index("positions", positions, position_embedding)
+    _check_index("layers", weights.layers, weights.layer_embedding)
+    _check_index("positions", weights.positions, weights.position_embedding)
 
 
 def generate(
@@ -68,23 +58,14 @@ def generate(
         raise ValueError(f"biases must have one entry per true has_bias ({sum(has_bias)}), got {len(biases)}")
     present = iter(biases)
     for i, (weight, has) in enumerate(zip(weights, has_bias, strict=True)):
-        if weight.ndim != 2 or weight.shape[1] != condition.shape[1]:
-            raise ValueError(f"weights[{i}] must have shape (n, {condition.shape[1]}), got {tuple(weight.shape)}")
-        _check_dtype(f"weights[{i}]", weight, condition)
+        _check_columns(f"weights[{i}]", weight, "n", condition.shape[1], condition)
         if has:
             _check_tensor(f"biases[{i}]", next(present), (weight.shape[0],), condition)
 
 
 def adapter(
     x: Tensor,
-    down_weight: Tensor,
-    down_bias: Tensor,
-    up_weight: Tensor,
-    up_bias: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    pre_norm_weight: Tensor | None,
-    pre_norm_bias: Tensor | None,
+    weights: AdapterWeights,
     group: Tensor | None,
     norm: str,
     activation: str,
@@ -96,23 +77,18 @@ def adapter(
     if not eps >= 0:
         raise ValueError(f"eps must be at least 0, got {eps}")
     _check_x(x, group)
-    groups = _groups("down_weight", down_weight, 2, group)
-    hidden, bottleneck = x.shape[-1], down_weight.shape[-2]
+    groups = _groups("down_weight", weights.down_weight, 2, group)
+    hidden, bottleneck = x.shape[-1], weights.down_weight.shape[-2]
     if hidden < 1:
         raise ValueError("x must have at least one hidden unit, got 0")
     if bottleneck < 1:
         raise ValueError("down_weight must have at least one bottleneck unit, got 0")
-    _check_tensor("down_weight", down_weight, (*groups, bottleneck, hidden), x)
-    _check_tensor("down_bias", down_bias, (*groups, bottleneck), x)
-    _check_tensor("up_weight", up_weight, (*groups, hidden, bottleneck), x)
-    _check_tensor("up_bias", up_bias, (*groups, hidden), x)
-    pairs = (
-        ("norm_weight", norm_weight, norm != "none"),
-        ("norm_bias", norm_bias, norm != "none"),
-        ("pre_norm_weight", pre_norm_weight, norm == "both"),
-        ("pre_norm_bias", pre_norm_bias, norm == "both"),
-    )
-    for name, tensor, wanted in pairs:
+    _check_tensor("down_weight", weights.down_weight, (*groups, bottleneck, hidden), x)
+    _check_tensor("down_bias", weights.down_bias, (*groups, bottleneck), x)
+    _check_tensor("up_weight", weights.up_weight, (*groups, hidden, bottleneck), x)
+    _check_tensor("up_bias", weights.up_bias, (*groups, hidden), x)
+    for name in ("norm_weight", "norm_bias", "pre_norm_weight", "pre_norm_bias"):
+        tensor, wanted = getattr(weights, name), norm == "both" if name.startswith("pre_") else norm != "none"
         if (tensor is not None) != wanted:
             state = "given" if wanted else "None"
             raise ValueError(f"{name} must be {state} for norm {norm!r}, got {'None' if wanted else 'a tensor'}")
@@ -142,9 +118,7 @@ def lora_linears(
         one = len(weights) == 1
         index = "" if one else f"[{i}]"
         name = "weight" if one else f"weights{index}"
-        if weight.ndim != 2 or weight.shape[1] != in_features:
-            raise ValueError(f"{name} must have shape (out_features, {in_features}), got {tuple(weight.shape)}")
-        _check_dtype(name, weight, x)
+        _check_columns(name, weight, "out_features", in_features, x)
         if weight.dtype != weights[0].dtype:
             raise TypeError(f"{name} must be {weights[0].dtype} like weights[0], got {weight.dtype}")
         out_features = weight.shape[0]
@@ -197,9 +171,9 @@ def _check_indices(name: str, index: Tensor, count: int, like: Tensor) -> None:
         raise ValueError(f"{name} must be on {like.device}, got {index.device}")
     if index.device.type == "cpu" and index.numel():
         low, high = index.aminmax()
-        wrong = low if low < 0 else high
-        if not 0 <= wrong < count:
-            raise IndexError(f"{name} must be from 0 to {count - 1}, got {int(wrong)}")
+        if low < 0 or high >= count:
+            wrong = index[(index < 0) | (index >= count)]
+            raise IndexError(f"{name} must be from 0 to {count - 1}, got {int(wrong[0])}")
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -218,6 +192,13 @@ def _check_dtype(name: str, tensor: Tensor, like: Tensor) -> None:
         raise TypeError(f"{name} must be {like.dtype}, got {tensor.dtype}")
     if tensor.device != like.device:
         raise ValueError(f"{name} must be on {like.device}, got {tensor.device}")
+
+
+def _check_columns(name: str, matrix: Tensor, rows: str, columns: int, like: Tensor) -> None:
+    """``matrix`` is (any, columns); messages call the number of its rows ``rows``."""
+    if matrix.ndim != 2 or matrix.shape[1] != columns:
+        raise ValueError(f"{name} must have shape ({rows}, {columns}), got {tuple(matrix.shape)}")
+    _check_dtype(name, matrix, like)
 
 
 def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], like: Tensor) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import torch
 
-from hyperloader.ops import _schema, _transforms
+from hyperloader.ops import _reference, _register, _schema, _transforms
 
 NAMESPACE = "hyperloader_triton"
 LEAST = (3, 4)  # before, a kernel took no tuples of numbers
@@ -54,8 +54,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 @functools.cache
 def define() -> str:
     """Register the operators under a namespace of their own, once, and return it."""
-    _schema.define(NAMESPACE, kernels())
-    _schema.register_fakes(NAMESPACE)
+    _register.define(NAMESPACE, kernels())
     for name in _schema.SCHEMAS:
         if name.endswith("_backward"):
             _transforms.differentiable_once(f"{NAMESPACE}::{name}")
@@ -64,8 +63,8 @@ def define() -> str:
 
 def fill_gpu(namespace: str) -> None:
     """Let the Triton kernels compute the operators of ``namespace`` on GPUs; the reference what they refuse."""
-    for name in _schema.REFERENCE:
-        _schema.fill(namespace, {name: _kernel_or_reference(name)}, "CUDA")
+    for name in _reference.REFERENCE:
+        _register.fill(namespace, {name: _kernel_or_reference(name)}, "CUDA")
 
 
 @functools.cache
@@ -74,7 +73,7 @@ def kernels() -> dict[str, Callable]:
     from hyperloader.kernels import adapter, condition, generate, lora_linear
 
     modules = (condition, generate, adapter, lora_linear)
-    return _schema.checked(
+    return _reference.checked(
         *(SimpleNamespace(forward=_launching(m.forward), backward=_launching(m.backward)) for m in modules)
     )
 
@@ -94,7 +93,7 @@ def _launching(kernel: Callable) -> Callable:
 
 def _kernel_or_reference(name: str) -> Callable:
     def run(*arguments):
-        return (kernels() if _fits(name, arguments) else _schema.REFERENCE)[name](*arguments)
+        return (kernels() if _fits(name, arguments) else _reference.REFERENCE)[name](*arguments)
 
     return run
 
@@ -103,17 +102,17 @@ def _fits(name: str, arguments: tuple) -> bool:
     """Whether the kernels take these arguments of operator ``name``, which are not checked yet."""
     from hyperloader.kernels._launch import DTYPES, MAX_WIDTH
 
-    operator, backward = name.removesuffix("_backward"), name.endswith("_backward")
-    if backward and torch.is_grad_enabled():  # a second derivative is wanted, which kernels have not
+    if name.endswith("_backward") and torch.is_grad_enabled():  # a second derivative is wanted; kernels have none
         return False
-    x = arguments[1 if backward else 0]
+    given = dict(zip(_schema.argument_names(name), arguments, strict=True))
+    operator, width = name.removesuffix("_backward"), 0
     if operator == "generate":
-        dtypes, width = (x.dtype, x.dtype if backward or arguments[4] is None else arguments[4]), 0
+        dtypes = (given["condition"].dtype, given.get("dtype") or given["condition"].dtype)
     elif operator == "condition":
-        second_weight = arguments[8 if backward else 7]
-        dtypes, width = (x.dtype,), max(*x.shape[1:], *second_weight.shape[:1], 0)
+        tasks, second_weight = given["task_embedding"], given["second_weight"]
+        dtypes, width = (tasks.dtype,), max(*tasks.shape[1:], *second_weight.shape[:1], 0)
     elif operator == "adapter":
-        dtypes, width = (x.dtype,), arguments[3 if backward else 1].shape[-2:-1].numel()
+        dtypes, width = (given["x"].dtype,), given["down_weight"].shape[-2:-1].numel()
     else:
-        dtypes, width = (x.dtype,), sum(one.shape[-2:-1].numel() for one in arguments[3])
+        dtypes, width = (given["x"].dtype,), sum(one.shape[-2:-1].numel() for one in given["lora_A"])
     return all(dtype in DTYPES for dtype in dtypes) and width <= MAX_WIDTH

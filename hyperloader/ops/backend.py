@@ -6,20 +6,19 @@ from collections.abc import Callable
 
 import torch
 
-from hyperloader.ops import _schema, _transforms, _triton, native
+from hyperloader.ops import _fakes, _reference, _register, _transforms, _triton, native
 
 BACKENDS = ("auto", "native", "triton", "reference")
 ENVIRONMENT_VARIABLE = "HYPERLOADER_BACKEND"
 OPERATORS = ("condition", "generate", "adapter", "lora_linear", "lora_linears")
 
 _REFERENCE = "hyperloader_reference"
-_schema.define(_REFERENCE)
-_schema.register_fakes(_REFERENCE)
+_register.define(_REFERENCE)
 if native.available:
-    _schema.fill("hyperloader")
+    _register.fill("hyperloader")
+    _fakes.register("hyperloader")
 else:
-    _schema.define("hyperloader")
-_schema.register_fakes("hyperloader")
+    _register.define("hyperloader")
 _FILLS_GPU = _triton.installed() and not (native.available and native.build_info()["cuda"])
 if _FILLS_GPU:
     _triton.fill_gpu("hyperloader")
@@ -103,7 +102,7 @@ def _callable(namespace: str, name: str) -> Callable:
     if namespace == _triton.NAMESPACE:
         return _transforms.refusing(operator, f"{namespace}::{name}")
     if namespace == _REFERENCE or not native.available:
-        return _transforms.without_operator(operator, _schema.plain(name))
+        return _transforms.without_operator(operator, _reference.plain(name))
     return operator
 
 

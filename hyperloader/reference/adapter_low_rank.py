@@ -19,8 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hyperloader.reference._group import as_batches, of_batches, to_groups
 from hyperloader.reference.activation import activate, slope
+from hyperloader.reference.batches import as_batches, of_batches, to_groups
+from hyperloader.reference.groups import AdapterWeights
 
 
 class Centred(NamedTuple):
@@ -48,24 +49,17 @@ def _rstd(a: Tensor, centred: Centred, eps: float) -> Tensor:
 
 def forward(
     x: Tensor,
-    down_weight: Tensor,
-    down_bias: Tensor,
-    up_weight: Tensor,
-    up_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
+    weights: AdapterWeights,
     group: Tensor | None,
     activation: str,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """Same results as ``reference.adapter.forward`` with ``norm="post"``."""
     batches = as_batches(x, group)  # (batches, tokens, hidden)
-    down, down_shift, up, up_shift, gamma, beta = (
-        of_batches(weight, group, batches.dtype)
-        for weight in (down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias)
-    )
-    centred = centre(up, up_shift)
-    pre = torch.baddbmm(down_shift[:, None], batches, down.mT)  # (batches, tokens, bottleneck)
+    weights = AdapterWeights(*(of_batches(weight, group, batches.dtype) for weight in weights))
+    gamma, beta = weights.norm_weight, weights.norm_bias
+    centred = centre(weights.up_weight, weights.up_bias)
+    pre = torch.baddbmm(weights.down_bias[:, None], batches, weights.down_weight.mT)  # (batches, tokens, bottleneck)
     a = activate(pre, activation)
     rstd = _rstd(a, centred, eps)
     left = torch.cat([rstd * a, rstd, torch.ones_like(rstd)], -1)  # (batches, tokens, bottleneck + 2)
@@ -78,12 +72,7 @@ def backward(
     grad: Tensor,
     x: Tensor,
     pre: Tensor,
-    down_weight: Tensor,
-    down_bias: Tensor,
-    up_weight: Tensor,
-    up_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
+    weights: AdapterWeights,
     group: Tensor | None,
     activation: str,
     eps: float,
@@ -100,11 +89,10 @@ def backward(
     batches, grads = as_batches(x, group), as_batches(grad, group)  # (batches, tokens, hidden)
     hidden = batches.shape[-1]
     pre = pre.reshape(*batches.shape[:-1], pre.shape[-1])
-    down, up, up_shift, gamma = (
-        of_batches(weight, group, batches.dtype) for weight in (down_weight, up_weight, up_bias, norm_weight)
-    )
-    gamma = gamma[..., None]  # (batches, hidden, 1)
-    centred = centre(up, up_shift)
+    given = weights.present()
+    weights = AdapterWeights(*(of_batches(weight, group, batches.dtype) for weight in weights))
+    gamma = weights.norm_weight[..., None]  # (batches, hidden, 1)
+    centred = centre(weights.up_weight, weights.up_bias)
     a = activate(pre, activation)  # (batches, tokens, bottleneck)
     rstd = _rstd(a, centred, eps)  # (batches, tokens, 1)
 
@@ -112,7 +100,7 @@ def backward(
     c2 = rstd / hidden * ((a * p).sum(-1, keepdim=True) + t)
     grad_a = rstd * (p - c2 * rstd * hidden * (a @ centred.gram + centred.cross.mT))
     grad_pre = grad_a * slope(pre, activation)
-    grad_x = torch.baddbmm(grads, grad_pre, down)
+    grad_x = torch.baddbmm(grads, grad_pre, weights.down_weight)
 
     left = torch.cat([rstd * a, rstd, torch.ones_like(rstd)], -1)
     along_a, along_rstd, along_one = (grads.mT @ left).split([a.shape[-1], 1, 1], -1)  # (batches, hidden, ...)
@@ -123,12 +111,15 @@ def backward(
     grad_up_bias = gamma * along_rstd - centred.up @ first - centred.bias * zeroth
     grad_up, grad_up_bias = (g - g.mean(1, keepdim=True) for g in (grad_up, grad_up_bias))
 
-    results = [
-        (grad_pre.mT @ batches, down_weight),
-        (grad_pre.sum(1), down_bias),
-        (grad_up, up_weight),
-        (grad_up_bias.squeeze(-1), up_bias),
-        (grad_gamma, norm_weight),
-        (along_one.squeeze(-1), norm_bias),
+    found = [
+        grad_pre.mT @ batches,
+        grad_pre.sum(1),
+        grad_up,
+        grad_up_bias.squeeze(-1),
+        grad_gamma,
+        along_one.squeeze(-1),
     ]
-    return [grad_x.reshape(x.shape).to(x.dtype), *(to_groups(g, weight, group) for g, weight in results)]
+    return [
+        grad_x.reshape(x.shape).to(x.dtype),
+        *(to_groups(g, weight, group) for g, weight in zip(found, given, strict=True)),
+    ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hyperloader.reference._group import accumulate_dtype
+from hyperloader.reference.batches import accumulate_dtype
 
 
 def forward(
@@ -26,10 +26,10 @@ def backward(
 ) -> list[Tensor]:
     """Return the gradients of ``condition``, of every weight and, in the accumulation dtype, of every bias."""
     rows = condition.to(accumulate_dtype(condition.dtype))
-    wide = [grad.to(rows.dtype) for grad in grads]
+    grads = [grad.to(rows.dtype) for grad in grads]
     grad_condition = torch.zeros_like(rows)
-    for grad, weight in zip(wide, weights, strict=True):
+    for grad, weight in zip(grads, weights, strict=True):
         grad_condition = torch.addmm(grad_condition, grad, weight.to(rows.dtype))
-    grad_weights = [(grad.mT @ rows).to(weight.dtype) for grad, weight in zip(wide, weights, strict=True)]
-    grad_biases = [grad.sum(0) for grad, biased in zip(wide, has_bias, strict=True) if biased]
+    grad_weights = [(grad.mT @ rows).to(weight.dtype) for grad, weight in zip(grads, weights, strict=True)]
+    grad_biases = [grad.sum(0) for grad, biased in zip(grads, has_bias, strict=True) if biased]
     return [grad_condition.to(condition.dtype), *grad_weights, *grad_biases]

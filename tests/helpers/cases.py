@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hyperloader.reference.groups import AdapterWeights
+
 ACTIVATIONS = {
     "gelu_new": lambda pre: functional.gelu(pre, approximate="tanh"),
     "gelu": functional.gelu,
@@ -11,9 +13,7 @@ ACTIVATIONS = {
     "silu": functional.silu,
 }
 NORMS = ("post", "pre", "both", "none")
-WEIGHTS = (
-    "down_weight", "down_bias", "up_weight", "up_bias", "norm_weight", "norm_bias", "pre_norm_weight", "pre_norm_bias",
-)  # fmt: skip
+WEIGHTS = AdapterWeights._fields
 
 
 def adapter_inputs(

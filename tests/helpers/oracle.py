@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-SLACK = 2.0  # a fused kernel may round in another order than PyTorch, never twice as badly
-# Roundings of the largest value that are luck on either side. A half-precision result is rounded once, from float32;
-# in float64 the oracle is PyTorch's own result, so that its error counts as none.
+ERROR_FACTOR = 2.0  # a fused kernel may round in another order than PyTorch, never twice as badly
+# Roundings of the largest value that PyTorch may be spared by chance. A half-precision result is rounded once, from
+# float32; in float64 the oracle is PyTorch's own result, so that its error counts as none.
 ROUNDINGS = {torch.float16: 1, torch.bfloat16: 1, torch.float32: 4, torch.float64: 64}
 
 
@@ -18,17 +18,19 @@ def value_and_gradients(function: Callable, inputs: Sequence[Tensor], grad: Tens
     return [value.detach(), *torch.autograd.grad(value, leaves, grad.to(value.dtype))]
 
 
-def assert_as_accurate(actual: Tensor, eager: Tensor, oracle: Tensor, name: str, luck: float = 1) -> None:
-    """``actual`` lies no further from the float64 ``oracle`` than SLACK times PyTorch's ``eager`` result does.
+def assert_as_accurate(actual: Tensor, eager: Tensor, oracle: Tensor, name: str, rounding_factor: float = 1) -> None:
+    """``actual`` lies no further from the float64 ``oracle`` than ERROR_FACTOR times PyTorch's ``eager`` result does.
 
-    ``luck`` multiplies the roundings that are forgiven: among hundreds of random shapes PyTorch is very lucky in some.
+    ``rounding_factor`` multiplies ``ROUNDINGS``: among hundreds of random shapes PyTorch has hardly any error in some.
     """
     assert actual.shape == oracle.shape, f"{name}: {tuple(actual.shape)}, not {tuple(oracle.shape)}"
     assert actual.dtype == eager.dtype, f"{name}: {actual.dtype}, not {eager.dtype}"
     if actual.numel() == 0:
         return
     assert actual.isfinite().all(), f"{name}: not finite"
-    rounding = luck * ROUNDINGS[actual.dtype] * torch.finfo(actual.dtype).eps * oracle.abs().max()
-    budget = SLACK * ((eager.double() - oracle).abs().max() + rounding)
+    rounding = rounding_factor * ROUNDINGS[actual.dtype] * torch.finfo(actual.dtype).eps * oracle.abs().max()
+    budget = ERROR_FACTOR * ((eager.double() - oracle).abs().max() + rounding)
     error = (actual.double() - oracle).abs().max()
-    assert error <= budget, f"{name}: error {error:.2e} exceeds {budget:.2e}, {SLACK} x PyTorch's in {actual.dtype}"
+    assert error <= budget, (
+        f"{name}: error {error:.2e} exceeds {budget:.2e}, {ERROR_FACTOR} x PyTorch's in {actual.dtype}"
+    )

@@ -45,7 +45,7 @@ def test_the_kernels_of_t5_base(tmp_path, target):
     rows = compile_kernels(tmp_path / "report.json", *options)
     assert_no_spills(rows)
     names = {row["kernel"] for row in rows}
-    assert {"adapter_forward.forward_kernel", "adapter_backward.tokens_kernel", "lora.tokens_kernel"} <= names
+    assert {"adapter_forward.forward_kernel", "adapter_backward.tokens_kernel", "lora_linear.tokens_kernel"} <= names
 
 
 def test_the_committed_report_has_no_spills():

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from hyperloader.ops import _schema, _triton, why_missing
+from hyperloader.ops import _reference, _triton, why_missing
 from hyperloader.training.loss import SummedLoss
 
 DEVICE = "meta"
@@ -150,5 +150,5 @@ def test_operator(monkeypatch, backend, name, grouped):
         arguments[group] = torch.tensor([1, 0])
     arguments = on_device(arguments)
     with nothing_waits():
-        (_triton.kernels() if backend == "triton" else _schema.REFERENCE)[name](*arguments)
+        (_triton.kernels() if backend == "triton" else _reference.REFERENCE)[name](*arguments)
     assert bool(launches) == (backend == "triton")

@@ -32,7 +32,7 @@ def test_any_adapter(batch, tokens, hidden, bottleneck, groups, norm, activation
     torch.manual_seed(seed)
     inputs = adapter_inputs(batch, tokens, hidden, bottleneck, groups, norm, dtype)
     inputs["x"] = inputs["x"].transpose(0, 1).contiguous().transpose(0, 1)
-    compare(*adapter_pair(inputs, norm=norm, activation=activation, eps=1e-2), luck=8)
+    compare(*adapter_pair(inputs, norm=norm, activation=activation, eps=1e-2), rounding_factor=8)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -43,4 +43,6 @@ def test_any_adapter(batch, tokens, hidden, bottleneck, groups, norm, activation
 )  # fmt: skip
 def test_any_lora_linear(batch, tokens, in_features, out_features, rank, groups, dtype, seed):
     torch.manual_seed(seed)
-    compare(*lora_pair(lora_inputs(batch, tokens, in_features, out_features, rank, groups, dtype), 0.5), luck=8)
+    compare(
+        *lora_pair(lora_inputs(batch, tokens, in_features, out_features, rank, groups, dtype), 0.5), rounding_factor=8
+    )

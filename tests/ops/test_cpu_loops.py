@@ -53,11 +53,11 @@ def test_activations_from_one_end_to_the_other(activation, dtype):
     one, zero = torch.ones(1, 1, dtype=dtype), torch.zeros(1, dtype=dtype)
     value = ops.adapter(pre, one, zero, one, zero, norm="none", activation=activation) - pre
     (slope,) = torch.autograd.grad(value.sum(), pre)
-    wide = pre.detach().double().requires_grad_()
-    expected = ACTIVATIONS[activation](wide)
-    (expected_slope,) = torch.autograd.grad(expected.sum(), wide)
+    exact_pre = pre.detach().double().requires_grad_()
+    expected = ACTIVATIONS[activation](exact_pre)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), exact_pre)
     rounding = torch.finfo(dtype).eps * (1 if dtype == torch.float32 else 8)  # in float64 PyTorch rounds, too
-    scale = 1 + 2 * wide.detach().abs()  # x itself was added and taken away again
+    scale = 1 + 2 * exact_pre.detach().abs()  # x itself was added and taken away again
     assert ((value.detach().double() - expected.detach()).abs() / scale).max() < 2 * rounding
     assert (slope.double() - expected_slope).abs().max() < 8 * rounding
     if activation != "relu":

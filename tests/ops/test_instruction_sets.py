@@ -1,4 +1,4 @@
-"""The CPU kernels' instruction sets: which one is chosen, and the results of every one that this processor has."""
+"""The CPU kernels' instruction sets: the one that is chosen, and the results of every one that this processor has."""
 
 import os
 import re

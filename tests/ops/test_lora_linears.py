@@ -88,7 +88,7 @@ def test_float32_weights_beside_half_tokens_that_lie_apart(backend, groups):
     found, again = (value_and_gradients(call(ops.lora_linears, group), tensors, grad.half()) for _ in range(2))
     for i, (one, other, plain, exact) in enumerate(zip(found, again, eager, oracle, strict=True)):
         assert torch.equal(one, other)
-        assert_as_accurate(one, plain.to(one.dtype), exact, f"result {i}", luck=4)
+        assert_as_accurate(one, plain.to(one.dtype), exact, f"result {i}", rounding_factor=4)
 
 
 @pytest.mark.computes(torch.float64)

@@ -30,14 +30,14 @@ def native_backend():
         yield
 
 
-def compare(tested, plain, inputs, names, luck=1):
+def compare(tested, plain, inputs, names, rounding_factor=1):
     """Compare values and gradients: ``tested`` and ``plain`` in the inputs' dtypes, ``plain`` in float64."""
     grad = torch.randn_like(plain(*inputs).detach())
     actual = value_and_gradients(tested, inputs, grad)
     eager = value_and_gradients(plain, inputs, grad)
     oracle = value_and_gradients(plain, [tensor.double() for tensor in inputs], grad)
     for name, *triple in zip(("value", *names), actual, eager, oracle, strict=True):
-        assert_as_accurate(*triple, name, luck)
+        assert_as_accurate(*triple, name, rounding_factor)
 
 
 def adapter_pair(inputs, **options):

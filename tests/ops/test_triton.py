@@ -20,7 +20,7 @@ from ops.test_condition import plain as plain_condition
 from ops.test_native import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
-from hyperloader.ops import _schema, _triton, why_missing
+from hyperloader.ops import _reference, _triton, why_missing
 
 _sums = pytest.importorskip("hyperloader.kernels._sums")
 adapter = pytest.importorskip("hyperloader.kernels.adapter")
@@ -79,11 +79,11 @@ def test_activations_from_one_end_to_the_other(activation):
     one, zero = torch.ones(1, 1, device=DEVICE), torch.zeros(1, device=DEVICE)
     value = ops.adapter(pre, one, zero, one, zero, norm="none", activation=activation) - pre
     (slope,) = torch.autograd.grad(value.sum(), pre)
-    wide = pre.detach().double().requires_grad_()
-    expected = ACTIVATIONS[activation](wide)
-    (expected_slope,) = torch.autograd.grad(expected.sum(), wide)
+    exact_pre = pre.detach().double().requires_grad_()
+    expected = ACTIVATIONS[activation](exact_pre)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), exact_pre)
     rounding = torch.finfo(torch.float32).eps
-    scale = 1 + 2 * wide.detach().abs()  # x itself was added and taken away again
+    scale = 1 + 2 * exact_pre.detach().abs()  # x itself was added and taken away again
     assert ((value.detach().double() - expected.detach()).abs() / scale).max() < 2 * rounding
     assert (slope.double() - expected_slope).abs().max() < 16 * rounding
     nan = torch.full((1, 1), float("nan"), device=DEVICE)
@@ -246,14 +246,14 @@ def test_the_reference_takes_what_the_kernels_refuse():
         inputs = to_device(adapter_inputs(2, 3, 16, bottleneck, None, "post", dtype))
         arguments = (*inputs.values(), None, None, None, "post", "gelu", 1e-5)
         y, pre = _triton._kernel_or_reference("adapter")(*arguments)
-        expected, expected_pre = _schema.REFERENCE["adapter"](*arguments)
+        expected, expected_pre = _reference.REFERENCE["adapter"](*arguments)
         assert torch.equal(y, expected)
         grads = _triton._kernel_or_reference("adapter_backward")(y, arguments[0], pre, *arguments[1:])
-        expected = _schema.REFERENCE["adapter_backward"](y, arguments[0], expected_pre, *arguments[1:])
+        expected = _reference.REFERENCE["adapter_backward"](y, arguments[0], expected_pre, *arguments[1:])
         assert all(torch.equal(one, other) for one, other in zip(grads, expected, strict=True))
 
 
-@pytest.mark.parametrize("name", _schema.REFERENCE)
+@pytest.mark.parametrize("name", _reference.REFERENCE)
 @torch.no_grad()
 def test_fits(name):
     """What a GPU's kernel looks at before it is chosen, found among the arguments of every operator."""

@@ -5,14 +5,13 @@ import torch
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, plain_adapter
 
 from hyperloader.reference import adapter, adapter_low_rank
+from hyperloader.reference.groups import AdapterWeights
 
 EPS = 1e-5
 
 
-def positional(inputs):
-    names = ("down_weight", "down_bias", "up_weight", "up_bias")
-    norms = ("norm_weight", "norm_bias", "pre_norm_weight", "pre_norm_bias")
-    return [inputs[name] for name in names] + [inputs.get(name) for name in norms]
+def weights_of(inputs):
+    return AdapterWeights(*(inputs.get(name) for name in AdapterWeights._fields))
 
 
 def by_autograd(inputs, grad, **options):
@@ -36,9 +35,9 @@ def test_plain_form(norm, activation, groups):
     grad = torch.randn_like(inputs["x"])
     y, grads = by_autograd(inputs, grad, norm=norm, activation=activation)
     rest = (inputs.get("group"), norm, activation, EPS)
-    actual, pre = adapter.forward(inputs["x"], *positional(inputs), *rest)
+    actual, pre = adapter.forward(inputs["x"], weights_of(inputs), *rest)
     torch.testing.assert_close(actual, y, rtol=0, atol=1e-12)
-    assert_equal(adapter.backward(grad, inputs["x"], pre, *positional(inputs), *rest), grads)
+    assert_equal(adapter.backward(grad, inputs["x"], pre, weights_of(inputs), *rest), grads)
 
 
 @pytest.mark.parametrize("groups", [None, 3])
@@ -47,10 +46,10 @@ def test_low_rank_form(activation, groups):
     inputs = adapter_inputs(4, 5, 10, 3, groups, "post", torch.float64)
     grad = torch.randn_like(inputs["x"])
     y, grads = by_autograd(inputs, grad, norm="post", activation=activation)
-    weights, rest = positional(inputs)[:6], (inputs.get("group"), activation, EPS)
-    actual, pre = adapter_low_rank.forward(inputs["x"], *weights, *rest)
+    weights, rest = weights_of(inputs), (inputs.get("group"), activation, EPS)
+    actual, pre = adapter_low_rank.forward(inputs["x"], weights, *rest)
     torch.testing.assert_close(actual, y, rtol=0, atol=1e-12)
-    assert_equal(adapter_low_rank.backward(grad, inputs["x"], pre, *weights, *rest), grads)
+    assert_equal(adapter_low_rank.backward(grad, inputs["x"], pre, weights, *rest), grads)
 
 
 def test_low_rank_norm_does_not_cancel_where_the_mean_is_large():
@@ -59,8 +58,8 @@ def test_low_rank_norm_does_not_cancel_where_the_mean_is_large():
     inputs["up_weight"] += 30
     inputs["up_bias"] += 1000
     rest = (None, "gelu_new", EPS)
-    expected, _ = adapter_low_rank.forward(inputs["x"], *positional(inputs)[:6], *rest)
+    expected, _ = adapter_low_rank.forward(inputs["x"], weights_of(inputs), *rest)
     low = {name: tensor.float() for name, tensor in inputs.items()}
-    plain, _ = adapter.forward(low["x"], *positional(low), None, "post", "gelu_new", EPS)
-    actual, _ = adapter_low_rank.forward(low["x"], *positional(low)[:6], *rest)
+    plain, _ = adapter.forward(low["x"], weights_of(low), None, "post", "gelu_new", EPS)
+    actual, _ = adapter_low_rank.forward(low["x"], weights_of(low), *rest)
     assert (actual - expected).abs().max() <= 2 * (plain - expected).abs().max()

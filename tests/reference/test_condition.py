@@ -4,11 +4,12 @@ import torch
 from ops.test_condition import EPS, LAYERS, POSITIONS, SCALES, make_tensors, plain
 
 from hyperloader.reference import condition
+from hyperloader.reference.groups import ConditionWeights
 
 
 def test_value_and_gradients():
     task, layer, position, *parameters = make_tensors(dtype=torch.float64)
-    arguments = (task, layer, position, LAYERS, POSITIONS, *parameters, SCALES, EPS)
+    arguments = (ConditionWeights(task, layer, position, LAYERS, POSITIONS, *parameters), SCALES, EPS)
     leaves = [tensor.requires_grad_() for tensor in (task, layer, position, *parameters)]
     expected = plain(*leaves)
     torch.testing.assert_close(condition.forward(*arguments), expected, rtol=0, atol=1e-12)

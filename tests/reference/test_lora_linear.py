@@ -5,6 +5,7 @@ import torch
 from helpers.cases import lora_inputs, plain_lora_linear
 
 from hyperloader.reference import lora_linear
+from hyperloader.reference.groups import LoraNeeded
 
 
 @pytest.mark.parametrize("groups", [None, 3])
@@ -20,7 +21,7 @@ def test_gradients(groups, needed):
     x, *layer = ([tensor] for tensor in inputs.values())
     torch.testing.assert_close(lora_linear.forward(*x, *layer, group, 0.7), [y.detach()])
     weights, _, *factors = layer
-    actual = lora_linear.backward([grad], *x, weights, *factors, group, 0.7, needed)
+    actual = lora_linear.backward([grad], *x, weights, *factors, group, 0.7, LoraNeeded(*needed))
     assert len(actual) == sum(needed)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

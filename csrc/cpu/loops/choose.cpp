@@ -1,5 +1,5 @@
-// The choice among the inner loops. The processor is asked what it has, and whether its operating system saves the wide
-// registers; what PyTorch has chosen, on which ATEN_CPU_CAPABILITY has a say, can only limit the answer.
+// The choice among the inner loops: the best that the processor has and whose registers the operating system saves.
+// PyTorch's own choice, and with it ATEN_CPU_CAPABILITY, can only limit it.
 #include <ATen/Version.h>
 
 #include <algorithm>

@@ -37,18 +37,18 @@ struct Loops {
   void (*activate)(Activation activation, const T* pre, T* a, int64_t count);
   void (*activate_with_slope)(Activation activation, const T* pre, T* a, T* slope, int64_t count);
 
-  // The tokens whose variance a · moved is less than a 32nd of Σ a² · diagonal, what it would be if the columns did not
+  // The tokens whose variance a · moments_a is less than a 32nd of Σ a² · diagonal, what it would be if the columns did not
   // cancel: they are written to `found`, their number is returned.
   int64_t (*find_cancelled)(
-      const T* a, const T* moved, const T* diagonal, int64_t rows, int64_t stride, int64_t* found);
+      const T* a, const T* moments_a, const T* diagonal, int64_t rows, int64_t stride, int64_t* found);
 
   // The outer norm on the few numbers of each token, see adapter.h; `stride` is a multiple of the lanes.
-  // rstd = 1 / sqrt(a · moved + eps), basis = [rstd · a, 1] with the 1 at `size`.
+  // rstd = 1 / sqrt(a · moments_a + eps), basis = [rstd · a, 1] with the 1 at `size`.
   void (*outer_basis)(
-      const T* a, const T* moved, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd);
-  // With c2 = rstd / width · (a · p): p becomes rstd · (p - c2 · rstd · width · moved), weighted = rstd² · c2 · a.
+      const T* a, const T* moments_a, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd);
+  // With c2 = rstd / width · (a · p): p becomes rstd · (p - c2 · rstd · width · moments_a), weighted = rstd² · c2 · a.
   void (*outer_backward)(
-      const T* a, const T* moved, const T* rstd, int64_t rows, int64_t width, int64_t stride, T* p, T* weighted);
+      const T* a, const T* moments_a, const T* rstd, int64_t rows, int64_t width, int64_t stride, T* p, T* weighted);
 
   void (*multiply)(const T* left, const T* right, int64_t count, T* product);
   void (*add)(const T* values, int64_t count, T* total);  // total += values

@@ -31,13 +31,13 @@ T sum_of_products(const T* left, const T* right, int64_t count) {
 
 // ---- the adapter's outer norm, on the few numbers of each token ----
 
-// For tokens with a = [act(pre), 1, 0 ...] (rows, stride) and moved = a · moments: rstd = 1 / sqrt(a · moved + eps),
+// For tokens with a = [act(pre), 1, 0 ...] (rows, stride) and moments_a = a · moments: rstd = 1 / sqrt(a · moments_a + eps),
 // and basis = [rstd · a, 1]; `size` counts the numbers of a that are not padding.
 template <typename T>
 void outer_basis(
-    const T* a, const T* moved, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd) {
-  for (int64_t i = 0; i < rows; ++i, a += stride, moved += stride, basis += stride) {
-    const T variance = sum_of_products(a, moved, stride);
+    const T* a, const T* moments_a, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd) {
+  for (int64_t i = 0; i < rows; ++i, a += stride, moments_a += stride, basis += stride) {
+    const T variance = sum_of_products(a, moments_a, stride);
     const double at_least_zero =
         variance < 0 ? 0.0 : double(variance);  // rounding may take a variance of zero below it
     const T factor = T(1) / T(__builtin_sqrt(at_least_zero + eps));
@@ -48,13 +48,13 @@ void outer_basis(
 }
 
 template <typename T>
-int64_t find_cancelled(const T* a, const T* moved, const T* diagonal, int64_t rows, int64_t stride, int64_t* found) {
+int64_t find_cancelled(const T* a, const T* moments_a, const T* diagonal, int64_t rows, int64_t stride, int64_t* found) {
   int64_t count = 0;
-  for (int64_t i = 0; i < rows; ++i, a += stride, moved += stride) {
+  for (int64_t i = 0; i < rows; ++i, a += stride, moments_a += stride) {
     V<T> variances{}, sizes{};
     for (int64_t j = 0; j < stride; j += kLanes<T>) {
       const V<T> own = load(a + j);
-      variances += own * load(moved + j);
+      variances += own * load(moments_a + j);
       sizes += own * own * load(diagonal + j);
     }
     if (!(32 * add_lanes<T>(variances) >= add_lanes<T>(sizes))) found[count++] = i;
@@ -66,12 +66,12 @@ int64_t find_cancelled(const T* a, const T* moved, const T* diagonal, int64_t ro
 // gives w · a with w = rstd² · c2.
 template <typename T>
 void outer_backward(
-    const T* a, const T* moved, const T* rstd, int64_t rows, int64_t width, int64_t stride, T* p, T* weighted) {
-  for (int64_t i = 0; i < rows; ++i, a += stride, moved += stride, p += stride, weighted += stride) {
+    const T* a, const T* moments_a, const T* rstd, int64_t rows, int64_t width, int64_t stride, T* p, T* weighted) {
+  for (int64_t i = 0; i < rows; ++i, a += stride, moments_a += stride, p += stride, weighted += stride) {
     const T mean = rstd[i] * sum_of_products(a, p, stride) / T(width);  // c2
     const T back = mean * rstd[i] * T(width), weight = rstd[i] * rstd[i] * mean;
     for (int64_t j = 0; j < stride; j += kLanes<T>) {
-      store(p + j, rstd[i] * (load(p + j) - back * load(moved + j)));
+      store(p + j, rstd[i] * (load(p + j) - back * load(moments_a + j)));
       store(weighted + j, weight * load(a + j));
     }
   }

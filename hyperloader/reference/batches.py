@@ -11,10 +11,10 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def as_batches(x: Tensor, group: Tensor | None) -> Tensor:
     """View ``x`` (..., hidden) as (batches, tokens, hidden): one batch without groups, one a sentence with them."""
-    wide = x.to(accumulate_dtype(x.dtype))
+    x = x.to(accumulate_dtype(x.dtype))
     if group is None:
-        return wide.reshape(1, x.shape[:-1].numel(), x.shape[-1])  # -1 would be any number where x has no features
-    return wide.reshape(x.shape[0], x.shape[1:-1].numel(), x.shape[-1])
+        return x.reshape(1, x.shape[:-1].numel(), x.shape[-1])  # -1 would be any number where x has no features
+    return x.reshape(x.shape[0], x.shape[1:-1].numel(), x.shape[-1])
 
 
 def of_batches(weight: Tensor | None, group: Tensor | None, dtype: torch.dtype) -> Tensor | None:
