@@ -100,6 +100,14 @@ def test_importing_needs_torch_alone():
     assert done.returncode == 0, done.stderr
 
 
+def test_importing_changes_no_optimizer():
+    """Until a model exists: a hook that is registered for all optimizers would be there for every other library."""
+    optimizers = 'import sys, torch; optimizers = sys.modules["torch.optim.optimizer"]; '
+    script = optimizers + "optimizers.register_optimizer_step_post_hook = None; import hyperloader"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_kernels_folder_is_no_package_of_its_own():
     """With an __init__.py it would hide Hugging Face's package `kernels` from transformers, run from this folder."""
     assert not (ROOT / "kernels" / "__init__.py").exists()

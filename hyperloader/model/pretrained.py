@@ -28,9 +28,10 @@ def as_pretrained(kind: type, backbone: type) -> type:
     forward.__signature__ = _joined(kind.forward, backbone.forward)
 
     def __reduce_ex__(self, protocol: int) -> tuple:  # a class made here cannot be found by its name
-        return _empty, (kind, backbone), self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
+        return _empty, (kind, backbone), object.__reduce_ex__(self, 2)[2]  # the state
 
     own = {"forward": forward, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    own |= {"get_input_embeddings": _input_embeddings, "resize_token_embeddings": _refuse_to_resize}
     own |= {"tie_weights": _tie_weights, "_keys_to_ignore_on_save": property(_not_saved)}
     if hasattr(backbone, "generation_config") or issubclass(backbone, GenerationMixin):
         own["generation_config"] = property(_generation_config, _set_generation_config)
@@ -61,6 +62,18 @@ def _not_saved(self) -> list[str]:
     """What Trainer need not miss in a checkpoint: the frozen backbone, and second names of what is shared."""
     saved = self.saved_state()
     return [name for name in self.state_dict() if name not in saved]
+
+
+def _input_embeddings(self) -> nn.Module:
+    """The backbone's, which Trainer's NEFTune adds noise to."""
+    return self.backbone.get_input_embeddings()
+
+
+def _refuse_to_resize(self, *_: Any, **__: Any) -> None:
+    raise NotImplementedError(
+        "the vocabulary must be resized before the backbone is attached, and saved with it: call "
+        "backbone.resize_token_embeddings(...) and backbone.save_pretrained(folder), then attach what is loaded from it"
+    )
 
 
 def _tie_weights(self, *_: Any, **__: Any) -> None:

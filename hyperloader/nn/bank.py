@@ -26,7 +26,10 @@ def _count_fused_step(optimizer: torch.optim.Optimizer, *_) -> None:
             torch.autograd.graph.increment_version([p for p in group["params"] if p.grad is not None])
 
 
-register_optimizer_step_post_hook(_count_fused_step)
+@functools.cache
+def _count_fused_steps() -> None:
+    """From the first bank on: importing a package changes no optimizer."""
+    register_optimizer_step_post_hook(_count_fused_step)
 
 
 class Stack:
@@ -83,6 +86,7 @@ class WeightBank:
         self._shared: _Marks = []
         self._own: _Marks = []
         self._rows: Tensor | None = None
+        _count_fused_steps()
         _banks.add(self)
 
     def __reduce__(self):  # copied or pickled with its model, it starts empty

@@ -29,7 +29,7 @@ class _WideNorm:
         return super()._apply(fn, recurse)
 
     def __reduce_ex__(self, protocol):  # copied and pickled by the name of the plain class: this one is made on demand
-        return _empty, (self.plain,), self.__getstate__()
+        return _empty, (self.plain,), super().__reduce_ex__(2)[2]  # the state; Python 3.10 has no __getstate__
 
 
 @functools.cache

@@ -53,6 +53,17 @@ def test_accumulated_batches_of_a_plain_trainer_are_one_batch(tmp_path):
     torch.testing.assert_close(*moved, rtol=1e-4, atol=1e-7)
 
 
+def test_noise_on_the_embeddings(tmp_path):
+    model = make_model("bert", torch.float32)
+    train_plainly(model, tmp_path, neftune_noise_alpha=5.0)
+    embeddings = model.backbone.get_input_embeddings()
+    assert model.get_input_embeddings() is embeddings
+    before = embeddings.weight.shape
+    with pytest.raises(NotImplementedError, match="must be resized before the backbone is attached"):
+        model.resize_token_embeddings(before[0] + 1)
+    assert embeddings.weight.shape == before
+
+
 def rows_of(name, *columns):
     batch = make_batch(name) | {"task_ids": TASK_IDS} | dict(columns)
     return [{key: tensor[i] for key, tensor in batch.items()} for i in range(5)]
