@@ -1,4 +1,4 @@
-"""Where a backbone comes from and what is its own: its name, its numbers as a fingerprint, loading it again."""
+"""Where a backbone comes from and what is its own: its name, its dtypes, loading it again."""
 
 import inspect
 from collections import Counter
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hyperloader.nn.norms import dtype_through
 from hyperloader.nn.with_backbone import plain_name
 
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
-_SAMPLES = 8  # numbers of each frozen tensor in a fingerprint
 
 
 def name_of(backbone: nn.Module) -> str:
@@ -23,37 +22,12 @@ def name_of(backbone: nn.Module) -> str:
     return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
 
-def fingerprint(backbone: nn.Module, without: Collection[str]) -> dict[str, list]:
-    """Shape and a few numbers of every tensor of ``backbone`` but those ``without``, by its name there.
-
-    Raises ``ValueError`` for a backbone without memory, on the device ``meta``.
-    """
-    marks = {}
-    for name, tensor in _state(backbone).items():
-        if name in without:
-            continue
-        if tensor.is_meta:
-            raise ValueError(f"backbone must have its weights, got {name} on the device meta: load them first")
-        flat = tensor.detach().flatten()
-        count = min(_SAMPLES, flat.numel())
-        places = torch.linspace(0, max(flat.numel() - 1, 0), count, dtype=torch.float64).long().to(flat.device)
-        marks[name] = [list(tensor.shape), flat[places].float().tolist()]
-    return marks
-
-
-def unread(backbone: nn.Module, names: Collection[str], with_heads: bool) -> set[str]:
-    """Those of the tensors' ``names`` that say nothing about the backbone: of a pooler that no task head reads, or
-    that transformers drew for want of one in the checkpoint."""
-    poolers = {name for name in names if "pooler" in name.split(".")}
-    return poolers if with_heads else poolers & _newly_drawn(backbone)
-
-
 def dtypes(backbone: nn.Module) -> tuple[str, dict[str, str]]:
     """The dtype of most parameters, and of those that have another one, by name."""
     found = {}
     for path, module in backbone.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            full = _of_plain_linear(f"{path}.{name}" if path else name)
+            full = plain_linear_name(f"{path}.{name}" if path else name)
             found[full] = str(dtype_through(module) or parameter.dtype).removeprefix("torch.")
     ((most, _),) = Counter(found.values()).most_common(1)
     return most, {name: dtype for name, dtype in found.items() if dtype != most}
@@ -129,20 +103,7 @@ def _not_found(name: str, error: OSError) -> ValueError:
     return ValueError(f"its backbone {name} cannot be loaded ({reason}); give backbone=")
 
 
-def _state(backbone: nn.Module) -> dict[str, Tensor]:
-    return {_of_plain_linear(name): tensor for name, tensor in backbone.state_dict().items()}
-
-
-def _of_plain_linear(name: str) -> str:
+def plain_linear_name(name: str) -> str:
     """A name in an attached or compiled backbone as it is in the free one."""
     name = plain_name(name)
     return name.replace(".linear.", ".") if name.endswith((".linear.weight", ".linear.bias")) else name
-
-
-def _newly_drawn(backbone: nn.Module) -> set[str]:
-    """Names of parameters that are not from the checkpoint, as far as transformers has marked those that are."""
-    marks = {
-        _of_plain_linear(name): getattr(parameter, "_is_hf_initialized", False)
-        for name, parameter in backbone.named_parameters(remove_duplicate=False)
-    }
-    return {name for name, loaded in marks.items() if not loaded} if any(marks.values()) else set()

@@ -56,6 +56,16 @@ def _check_implementation(argument: str, value: Any) -> None:
         )
 
 
+def backbone_class(name: str, where: object) -> type:
+    """The class ``name`` of transformers; raises ``ValueError``, beginning with ``where``, if it has none."""
+    import transformers
+
+    kind = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        raise ValueError(f"{where}: backbone class {name!r} is none of transformers'")
+    return kind
+
+
 def read_backbone_config(kind: type, path: Path, layers: int) -> Any:
     """The config of a model of transformers' class ``kind`` in the file ``path``.
 

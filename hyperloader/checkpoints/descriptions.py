@@ -1,4 +1,7 @@
-"""Descriptions that notice when somebody changes what they mean, and that name no file outside their folder."""
+"""The JSON file beside the tensors of a model: its form, the hashes in it, and what it means, sealed.
+
+It tells when somebody has changed what it means, and names no file outside its folder.
+"""
 
 import hashlib
 import json
@@ -6,10 +9,59 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from hyperloader.validation import check_names, listed, shown
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.json_file import read_json
+from hyperloader.validation import listed, shown
 
+FORMAT = 1
+TENSORS = "model.safetensors"
 SEAL = "description_sha256"
+_FILES_OF_MODELS = (TENSORS, "config.json", "pytorch_model.bin", "adapter_config.json")
 _FREE = ("name",)  # of the backbone: where it lies may change
+
+
+def own_folder(folder: str | Path, description: str) -> Path:
+    """``folder``, made if need be; raises ``ValueError`` if it is a model's without the file ``description``."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: must be a folder, got a file")
+    found = [name for name in _FILES_OF_MODELS if (folder / name).exists()]
+    if found and not (folder / description).exists():
+        raise ValueError(
+            f"{folder}: holds {found[0]} of another model, which would be lost or misread; choose another folder, or "
+            "remove it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_description(path: Path, what: str, fields: Mapping[str, type]) -> dict:
+    """The JSON file ``path``; raises ``ValueError`` unless it is of our format and has ``fields`` of these types.
+
+    A field's name may have two parts, as in ``backbone.name``.
+    """
+    description = read_json(path, what)
+    if description.get("format") != FORMAT:
+        raise ValueError(f"{path}: not {what} of format {FORMAT}")
+    for field, kind in fields.items():
+        outer, _, inner = field.rpartition(".")
+        found = (description[outer] if outer else description).get(inner)
+        if not isinstance(found, kind):
+            raise ValueError(f"{path}: {field} must be a {kind.__name__}, got {found!r:.80}")
+    return description
+
+
+def config_of(values: dict, path: object) -> HyperLoaderConfig:
+    """The configuration in the file ``path``; raises ``ValueError`` naming it for one that is none."""
+    try:
+        return HyperLoaderConfig.from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def encoded(description: Mapping) -> bytes:
+    """The content of a file with this description, sealed."""
+    return json.dumps(sealed({"format": FORMAT, **description}), ensure_ascii=False, indent=1).encode()
 
 
 def sealed(description: Mapping) -> dict:
@@ -28,25 +80,6 @@ def check_seal(path: Path, description: Mapping) -> None:
         )
 
 
-def check_backbone_fields(path: Path, backbone: Mapping) -> None:
-    """Raise ``ValueError`` unless what the file ``path`` tells of a ``backbone`` has the right form: ``trained`` a list
-    of names, ``fingerprint`` a shape and some numbers of every tensor."""
-    try:
-        check_names("backbone.trained", backbone["trained"])
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from error
-    for name, mark in backbone["fingerprint"].items():
-        form = (
-            isinstance(mark, list)
-            and len(mark) == 2
-            and all(isinstance(part, list) for part in mark)
-            and all(type(size) is int and 0 <= size < 2**63 for size in mark[0])
-            and all(type(number) is float or (type(number) is int and abs(number) < 2**63) for number in mark[1])
-        )
-        if not form:
-            raise ValueError(f"{path}: fingerprint of {name} must be a shape and some numbers, got {shown(mark)}")
-
-
 def check_hashes(path: Path, hashes: Mapping, needed: Collection[str], known: Collection[str]) -> None:
     """Raise ``ValueError`` unless ``hashes`` in the file ``path`` map the ``needed`` and any of the ``known`` files to
     a SHA-256 each: names of other files could lead anywhere."""
@@ -59,9 +92,22 @@ def check_hashes(path: Path, hashes: Mapping, needed: Collection[str], known: Co
         raise ValueError(f"{path}: sha256 must name {' and '.join(needed)}, got {listed(hashes) or 'none'}")
 
 
+def read_hashed(path: Path, sha256: str, description: str) -> bytes:
+    """The content of ``path``; raises ``ValueError`` unless it has this hash, which the file ``description`` names."""
+    content = path.read_bytes()
+    if hash_of(content) != sha256:
+        raise ValueError(f"{path}: truncated, changed, or not the file that {description} describes")
+    return content
+
+
+def hash_of(content: bytes) -> str:
+    """SHA-256 of a file's content, as descriptions hold it."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def _hash(description: Mapping) -> str:
     meant = {key: value for key, value in description.items() if key != SEAL}
     if isinstance(meant.get("backbone"), Mapping):
         meant["backbone"] = {key: value for key, value in meant["backbone"].items() if key not in _FREE}
     text = json.dumps(meant, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_of(text.encode())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperloader.checkpoints.atomic import write_files
-from hyperloader.checkpoints.tensors import check_tensors, read_tensors
+from hyperloader.checkpoints.tensors import as_bytes, check_tensors, read_tensors
 from hyperloader.json_file import read_json
 from hyperloader.validation import check_positive, check_whole, shown
 
@@ -58,13 +58,11 @@ def write(
     Raises:
         ValueError: a folder with the adapter of anything but this task, unless ``overwrite``.
     """
-    import safetensors.torch
-
     if not overwrite:
         _check_folder(folder, task)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"{_PREFIX}{path}.{factor}{_SUFFIX}": tensor.detach().cpu().contiguous()
+        f"{_PREFIX}{path}.{factor}{_SUFFIX}": tensor
         for path, factors in layers.items()
         for factor, tensor in zip(_FACTORS, factors, strict=True)
     }
@@ -80,7 +78,7 @@ def write(
         "inference_mode": True,
         "target_modules": sorted(layers),
     }
-    content = safetensors.torch.save(tensors, metadata={"format": "pt", _TASK: task})
+    content = as_bytes(tensors, {"format": "pt", _TASK: task})
     text = json.dumps(config, ensure_ascii=False, indent=2)
     write_files({folder / TENSORS: content, folder / CONFIG: text.encode()})
 

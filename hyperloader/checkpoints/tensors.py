@@ -29,6 +29,15 @@ def read_tensors(path: str | Path, content: bytes | None = None) -> dict[str, Te
         raise ValueError(f"{path}: truncated or no safetensors file: {error}") from error
 
 
+def as_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The content of a safetensors file."""
+    import safetensors.torch
+
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
+    )
+
+
 def check_tensors(
     where: object, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], extra: str = "extra"
 ) -> None:

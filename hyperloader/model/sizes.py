@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hyperloader.checkpoints.stored_model import DESCRIPTION, TENSORS, Stored
+from hyperloader.checkpoints.descriptions import TENSORS
+from hyperloader.checkpoints.stored_model import DESCRIPTION, StoredModel
 from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.model.attachment import layouts_of
@@ -42,7 +43,7 @@ def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[
     return dict(parts.named_parameters())
 
 
-def check_stored(stored: Stored, backbone: nn.Module) -> None:
+def check_stored(stored: StoredModel, backbone: nn.Module) -> None:
     """Raise ``ValueError`` unless the tensors of a checkpoint are those that its config describes, but for the
     backbone's norms."""
     try:

@@ -1,9 +1,7 @@
 """One task's model, with nothing left to generate: LoRA updates are part of the weights, adapters have their own."""
 
 import copy
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones.cross_attention_bias import add_stored_bias
-from hyperloader.checkpoints.atomic import write_files
-from hyperloader.checkpoints.backbone_config import first_line, read_backbone_config, read_generation_config
-from hyperloader.checkpoints.descriptions import check_hashes, check_seal, sealed
-from hyperloader.checkpoints.stored_model import (
-    FORMAT,
-    TENSORS,
-    backbone_class,
-    config_of,
-    own_folder,
-    read_description,
-    read_hashed,
-)
+from hyperloader.checkpoints import stored_task
+from hyperloader.checkpoints.backbone_config import first_line
+from hyperloader.checkpoints.descriptions import config_of
+from hyperloader.checkpoints.stored_task import StoredTask
 from hyperloader.checkpoints.structure import untie, widen_norms
-from hyperloader.checkpoints.tensors import check_numbers, check_shapes, check_tensors, read_tensors
+from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.model import pretrained
 from hyperloader.model.attachment import replace
@@ -35,15 +25,6 @@ from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
 from hyperloader.nn.norms import dtype_through
 from hyperloader.nn.with_backbone import WithBackbone
 from hyperloader.validation import check_whole, listed
-
-DESCRIPTION, BACKBONE, GENERATION = "task.json", "config.json", "generation_config.json"
-_FIELDS = {
-    "sha256": dict,
-    "class": str,
-    "without_pooler": bool,
-    "config": dict,
-    "adapted": dict,
-}
 
 
 class TaskModel(WithBackbone):
@@ -108,17 +89,10 @@ class TaskModel(WithBackbone):
         Raises:
             ValueError: a backbone that its class and config do not build again, or a folder with another model.
         """
-        import safetensors.torch
-
         if not is_main_process:
             return
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.saved_state(state_dict).items()}
-        files = {TENSORS: safetensors.torch.save(tensors), BACKBONE: self.config.to_json_string().encode()}
-        if getattr(self.backbone, "generation_config", None) is not None:
-            files[GENERATION] = self.backbone.generation_config.to_json_string().encode()
-        description = {
-            "format": FORMAT,
-            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        tensors = self.saved_state(state_dict)
+        structure = {
             "class": type(self.backbone).__name__,
             "without_pooler": _is_without_pooler(self.backbone),
             "config": self.hyperloader_config.to_dict(),
@@ -135,21 +109,16 @@ class TaskModel(WithBackbone):
             "untied": [],
         }
         with torch.device("meta"):
-            again = _build(description, copy.deepcopy(self.config), "this model")
+            again = _build(type(self.backbone), structure, copy.deepcopy(self.config), "this model")
             add_stored_bias(again.backbone, tensors)
         of_class = again.state_dict()
-        description["untied"] = sorted(name for name in tensors.keys() - _by_name(again, of_class) if name in of_class)
-        untie(again, description["untied"])
+        structure["untied"] = sorted(name for name in tensors.keys() - _by_name(again, of_class) if name in of_class)
+        untie(again, structure["untied"])
         wanted = _by_name(again, again.state_dict())
         check_shapes("this model, which its backbone's class and config do not build again", tensors, wanted)
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point():
-                check_numbers("this model", name, tensor)
-        folder = own_folder(folder, DESCRIPTION)
-        text = json.dumps(sealed(description), ensure_ascii=False, indent=1)
-        write_files({folder / name: content for name, content in (files | {DESCRIPTION: text.encode()}).items()})
-        if GENERATION not in files:
-            (folder / GENERATION).unlink(missing_ok=True)  # of the model that was there before
+        generation = getattr(self.backbone, "generation_config", None)
+        generation_text = None if generation is None else generation.to_json_string()
+        stored_task.save(folder, structure, tensors, self.config.to_json_string(), generation_text)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "TaskModel":
@@ -158,37 +127,19 @@ class TaskModel(WithBackbone):
         Raises:
             FileNotFoundError, ValueError: a missing, truncated or foreign file.
         """
-        folder = Path(folder)
-        _check_files(folder, (TENSORS, DESCRIPTION, BACKBONE))
-        description = read_description(folder / DESCRIPTION, "the description of a task's model", _FIELDS)
-        hashes = description["sha256"]
-        check_hashes(folder / DESCRIPTION, hashes, (TENSORS, BACKBONE), (TENSORS, BACKBONE, GENERATION))
-        _check_files(folder, hashes)
-        contents = {name: read_hashed(folder / name, sha256, DESCRIPTION) for name, sha256 in hashes.items()}
-        tensors = read_tensors(folder / TENSORS, contents[TENSORS])
-        kind = backbone_class(description["class"], str(folder / DESCRIPTION))
-        config = read_backbone_config(kind, folder / BACKBONE, layers=len(tensors))
+        stored = stored_task.load(folder)
         with torch.device("meta"):  # sizes that the tensors have not cost no memory
-            shell = _build(description, copy.deepcopy(config), str(folder / DESCRIPTION))
-        add_stored_bias(shell.backbone, tensors)
-        check_tensors(folder / TENSORS, tensors, _by_name(shell, shell.state_dict()))
-        check_seal(folder / DESCRIPTION, description)
-        model = _build(description, config, str(folder / DESCRIPTION))
-        add_stored_bias(model.backbone, tensors)
-        if GENERATION in hashes:
-            model.backbone.generation_config = read_generation_config(folder / GENERATION)
+            shell = _build_stored(stored, copy.deepcopy(stored.backbone_config))
+        stored.check(_by_name(shell, shell.state_dict()))
+        model = _build_stored(stored, stored.backbone_config)
+        if stored.generation_config is not None:
+            model.backbone.generation_config = stored.generation_config
         by_name = _by_name(model, model.state_dict())
         with torch.no_grad():
-            for name, tensor in tensors.items():  # in the dtype that they were saved in
+            for name, tensor in stored.tensors.items():  # in the dtype that they were saved in
                 by_name[name].data = tensor
-        widen_norms(model.backbone, description.get("norms", {}), folder / DESCRIPTION)
+        widen_norms(model.backbone, stored.structure.get("norms", {}), stored.description)
         return model.eval()
-
-
-def _check_files(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: no such file; a task's model has it")
 
 
 def _by_name(model: TaskModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -202,15 +153,22 @@ def _is_without_pooler(backbone: nn.Module) -> bool:
     return hasattr(backbone, "pooler") and backbone.pooler is None
 
 
-def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
-    """A model with the structure that ``description`` tells, and any weights."""
-    kind, config = backbone_class(description["class"], where), config_of(description["config"], where)
+def _build_stored(stored: StoredTask, backbone_config: Any) -> TaskModel:
+    """A model of the stored structure, with any weights."""
+    model = _build(stored.kind, stored.structure, backbone_config, stored.description)
+    add_stored_bias(model.backbone, stored.tensors)
+    return model
+
+
+def _build(kind: type, structure: Mapping[str, Any], backbone_config: Any, where: object) -> TaskModel:
+    """A model of ``structure``, with any weights."""
+    config = config_of(structure["config"], where)
     if len(config.tasks) != 1:
         raise ValueError(f"{where}: config.tasks must name one task, got {listed(config.tasks, 'tasks')}")
-    options = {"add_pooling_layer": False} if description["without_pooler"] else {}
+    options = {"add_pooling_layer": False} if structure["without_pooler"] else {}
     try:
         backbone = kind(backbone_config, **options)
-        for path, (bottleneck, hidden) in description["adapted"].items():
+        for path, (bottleneck, hidden) in structure["adapted"].items():
             linear = backbone.get_submodule(path)
             check_whole(f"the bottleneck of {path}", bottleneck)
             if hidden != linear.out_features:
@@ -219,9 +177,9 @@ def _build(description: dict, backbone_config: Any, where: str) -> TaskModel:
             replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
         heads = None if config.labels is None else task_heads(backbone, config.labels)
         model = TaskModel(backbone, config, heads)
-        untie(model, description.get("untied", ()))
+        untie(model, structure.get("untied", ()))
     except Exception as error:  # whatever transformers or torch raises for sizes that are none, paths that lead nowhere
-        raise ValueError(f"{where}: describes no {description['class']} with adapters: {first_line(error)}") from error
+        raise ValueError(f"{where}: describes no {kind.__name__} with adapters: {first_line(error)}") from error
     return model
 
 

@@ -12,8 +12,7 @@ from helpers.tiny import LABELS, TASKS, make_batch, make_model
 from safetensors.torch import load_file, save_file
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
-from hyperloader.backbones import origin
-from hyperloader.checkpoints import stored_model
+from hyperloader.checkpoints.fingerprints import fingerprint_of
 
 each_name = pytest.mark.parametrize("name", ["t5", "bert"])
 
@@ -58,7 +57,7 @@ def test_fingerprint_of_a_large_tensor_stays_inside_it():
     torch.nn.init.zeros_(backbone.weight)
     with torch.no_grad():
         backbone.weight[-1, -1] = 7
-    assert origin.fingerprint(backbone, set())["weight"][1][-1] == 7
+    assert fingerprint_of(backbone, (), with_heads=False)["weight"][1][-1] == 7
 
 
 def test_holds_only_what_is_trained(saved):
@@ -200,6 +199,6 @@ def test_saving_needs_no_room_of_an_older_one(saved, tmp_path):
     model, folder = saved
     shutil.copytree(folder, tmp_path / "older")
     model.save_pretrained(folder)
-    for name in (stored_model.TENSORS, stored_model.DESCRIPTION):
+    for name in ("model.safetensors", "hyperloader.json"):
         assert (folder / name).read_bytes() == (tmp_path / "older" / name).read_bytes(), "saving is repeatable"
     assert len(list(folder.iterdir())) == 2
