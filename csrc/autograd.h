@@ -1,5 +1,5 @@
 // What the operators' autograd functions share. Each operator is differentiable once, in reverse mode; every other
-// derivative raises, where without a word it would be zero.
+// derivative raises instead of being silently zero.
 #pragma once
 
 #include <torch/csrc/autograd/custom_function.h>

@@ -2,7 +2,7 @@
 
 PyTorch hands such an operator tensors without their tangents. The reference is plain PyTorch, so that inside a
 transformation it is computed without the operator around it; the Triton kernels refuse. The compiled operators look
-after themselves, in csrc/derivatives.h.
+after themselves, in csrc/autograd.h.
 """
 
 from collections.abc import Callable, Iterable

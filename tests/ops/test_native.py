@@ -3,6 +3,8 @@
 The plain formulas, differentiated by PyTorch, are the measure. tests/ops/test_<operator>.py runs every backend.
 """
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -161,6 +163,21 @@ def test_an_unused_output_costs_no_gradient():
     x = inputs["x"].requires_grad_()
     (x.sum() + ops.adapter(**inputs).detach().sum()).backward()
     torch.testing.assert_close(x.grad, torch.ones_like(x))
+
+
+def test_the_extension_needs_no_package():
+    """Loaded as a program without the package does: schemas, checks, autograd and kernels are all in it."""
+    code = """
+import sys, torch
+torch.ops.load_library(sys.argv[1])
+x, weight, lora_A, lora_B = (torch.ones(shape, requires_grad=True) for shape in ((2, 3), (4, 3), (1, 3), (4, 1)))
+y = torch.ops.hyperloader.lora_linear(x, weight, None, lora_A, lora_B, None, 1.0)
+y.sum().backward()
+print(y.tolist() == [[6.0] * 4] * 2, lora_A.grad.tolist() == [[8.0] * 3], "hyperloader" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, native.extension().__file__]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True", "False"], done.stderr
 
 
 def test_threads_at_once():
