@@ -34,6 +34,7 @@ def convert(
 
     Says how the input was read. What is wrong with it is said before anything is written.
     """
+    from hyperloader.cli.columns import parse_columns
     from hyperloader.data.task_file import entry_from
 
     splits = {"train": train, "validation": validation, "test": test, "seed": seed}
@@ -43,7 +44,7 @@ def convert(
     if splits and not whole:
         raise ValueError(f"--{next(iter(splits))} goes with a folder that holds splits, got {source}")
     values = {"name": source.name, "path": str(source), "tags": tags, "splits": splits or None}
-    values["columns"] = _pairs(columns) if columns else None
+    values["columns"] = parse_columns(columns) if columns else None
     values["names"] = names.split(",") if names else None
     entry = entry_from({key: value for key, value in values.items() if value is not None}, "command line")
     found, notes = (_read_folder if whole else _read_file)(source, entry)
@@ -67,16 +68,6 @@ def _check_target(target: Path, folder: bool, source: Path) -> None:
         raise ValueError(f"OUT must be a .jsonl file, got {target}")
     if folder and target.suffix == ".jsonl":
         raise ValueError(f"OUT must be a folder, as {source} is one, got {target}")
-
-
-def _pairs(text: str) -> dict[str, str | int]:
-    pairs = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if not equals or not value:
-            raise ValueError(f"--columns must have the form tokens=2,tags=4, got {text!r}")
-        pairs[key.strip()] = int(value) if value.strip().removeprefix("-").isdecimal() else value
-    return pairs
 
 
 def _read_folder(source: Path, entry) -> tuple[dict[str, list["Sentence"]], list[str]]:

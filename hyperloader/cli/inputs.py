@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from hyperloader.cli.arriving import arriving_lines, decoded
@@ -15,6 +16,7 @@ from hyperloader.data.sentence import DataError, check_words
 from hyperloader.data.spans_in_text import given_words, text_of
 
 FORMATS = ("auto", "text", "jsonl", "json", "conll", "csv")
+Columns = Mapping[str, str | int]
 Split = Callable[[str], list[tuple[int, int]]]
 Batch = tuple[list["Input"], DataError | None]
 
@@ -38,7 +40,14 @@ class Input:
         return [self.text[start:end] for start, end in self.offsets]
 
 
-def read(source: BinaryIO | None, name: str, format: str, split_plain: Split, split_running: Split) -> Iterator[Batch]:
+def read(
+    source: BinaryIO | None,
+    name: str,
+    format: str,
+    split_plain: Split,
+    split_running: Split,
+    columns: Columns = MappingProxyType({}),
+) -> Iterator[Batch]:
     """The sentences of a file or a stream.
 
     Text and JSONL come as they arrive, as many sentences at a time as are there without waiting for more. Files of
@@ -51,25 +60,28 @@ def read(source: BinaryIO | None, name: str, format: str, split_plain: Split, sp
             ``.txt`` is plain text.
         split_plain: the words of a line of plain text.
         split_running: the words of a JSON object's ``text`` that comes without words.
+        columns: where ``tokens``, ``text`` and so on stand, as for ``train``.
 
     Yields:
-        Sentences, and what is wrong with the line after them, which is the last that is read.
+        Sentences, and what is wrong with the line after them, which is the last that is read: of plain text with
+        ``columns`` the first.
     """
     suffix = Path(name).suffix.lower()
     if source is None or (format == "auto" and suffix != ".txt"):
         if source is not None and suffix in (".json", ".jsonl"):
             format = suffix[1:]
         elif source is None or reader_of(Path(name)) is not None:
-            read = read_file(name, labelled=False)
+            read = read_file(name, columns=columns, labelled=False)
             return iter([(_of_records(read.records, read.notes), None)])
     if format == "json":
         text = "\n".join(decoded(line, f"{name}:{number}") for number, line in enumerate(_lines(source), 1))
-        return iter([([of_object(one, line, name, split_running) for line, one in objects_of_array(text, name)], None)])
+        objects = objects_of_array(text, name)
+        return iter([([of_object(one, line, name, split_running, columns) for line, one in objects], None)])
     if format in ("conll", "csv"):
         text = "\n".join(decoded(line, f"{name}:{number}") for number, line in enumerate(_lines(source), 1))
-        how = Reading(labelled=False)
+        how = Reading(columns, labelled=False)
         return iter([(_of_records(list(READERS[f".{format}"](text, name, how)), how.notes), None)])
-    return _as_they_arrive(source, name, format, split_plain, split_running)
+    return _as_they_arrive(source, name, format, split_plain, split_running, columns)
 
 
 def _lines(source: BinaryIO) -> Iterator[bytes]:
@@ -83,7 +95,9 @@ def _of_records(records: Iterable[Record], notes: Iterable[str]) -> list[Input]:
     return [of_words(record.tokens, record.line) for record in records]
 
 
-def _as_they_arrive(source: BinaryIO, name: str, format: str, plain: Split, running: Split) -> Iterator[Batch]:
+def _as_they_arrive(
+    source: BinaryIO, name: str, format: str, plain: Split, running: Split, columns: Columns
+) -> Iterator[Batch]:
     looked = format != "auto"
     for first, lines in arriving_lines(source):
         found: list[Input] = []
@@ -94,7 +108,11 @@ def _as_they_arrive(source: BinaryIO, name: str, format: str, plain: Split, runn
                 if format == "auto" and text.strip():
                     format = "jsonl" if text.lstrip().startswith("{") else "text"
                 if format == "jsonl" and text.strip():
-                    found.append(of_object(parse_object(text, f"{name}:{number}"), number, name, running))
+                    found.append(of_object(parse_object(text, f"{name}:{number}"), number, name, running, columns))
+                elif columns and format == "text":
+                    raise DataError(
+                        f"{name}:{number}: --columns goes with JSON, CSV and columns, and this is plain text"
+                    )
                 else:
                     texts.append(text)
                     found.append(Input(number, text, plain(text)))
@@ -125,17 +143,20 @@ def of_words(tokens: Iterable[str], line: int, given: Mapping | None = None) -> 
     return Input(line, " ".join(tokens), offsets, given or {})
 
 
-def of_object(record: dict, line: int, name: str, split: Split) -> Input:
+def of_object(record: dict, line: int, name: str, split: Split, columns: Columns = MappingProxyType({})) -> Input:
     """A JSON object with ``tokens``, with ``text``, or with both. Whatever else it holds is not looked at.
 
     Raises:
         DataError: neither, or words that are none.
     """
     where = f"{name}:{line}"
-    text, tokens = text_of(record, Reading(labelled=False)), record.get("tokens")
+    text, tokens = text_of(record, Reading(columns, labelled=False)), record.get(str(columns.get("tokens", "tokens")))
     if tokens is None and text is None:
         has = ", ".join(map(repr, record)) or "nothing"
-        raise DataError(f"{where}: the object has no 'tokens' and no 'text', it has {has}; rename or add the key")
+        raise DataError(
+            f"{where}: the object has no 'tokens' and no 'text', it has {has}; "
+            "rename one, or set --columns tokens=KEY or text=KEY"
+        )
     if tokens is None:
         found = Input(line, text, split(text), record)
         if found.tokens:

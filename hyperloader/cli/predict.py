@@ -31,6 +31,13 @@ def predict(
             "training data; auto: words for JSON with text, spaces for plain text."
         ),
     ] = "auto",
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands where, by name or number, as tokens=2 or text=body; not in plain text.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences at a time, at most.")] = 64,
     decoding: Annotated[
         str | None,
@@ -43,6 +50,7 @@ def predict(
     keep the order, the number of the line and every other key of the input.
     """
     from hyperloader.cli.answers import answer, encoded
+    from hyperloader.cli.columns import parse_columns
     from hyperloader.cli.inputs import FORMATS, read
     from hyperloader.data.word_rule import split_at_spaces
     from hyperloader.training.saved_run import for_task, load_run, tag
@@ -51,6 +59,7 @@ def predict(
 
     check_key("format", format, FORMATS)
     check_key("tokenize", tokenize, TOKENIZE)
+    places = parse_columns(columns) if columns else {}
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     name = "<stdin>" if input == "-" else input
@@ -68,7 +77,7 @@ def predict(
         running = split_at_spaces if tokenize == "spaces" else at_words
         if input == "-" and sys.stdin.isatty():
             print("one sentence a line; Ctrl-D ends", file=sys.stderr)
-        batches = read(source, name, format, plain, running)
+        batches = read(source, name, format, plain, running, places)
         run = for_task(run, task)
         with nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target:
             count = 0

@@ -94,6 +94,8 @@ def read_file(
         records = list(read_parallel(path, how))
     else:
         reader = reader_of(path)
+        if reader is None and path.is_dir():
+            raise DataError(f"{path}: a folder must hold {WORDS} to be read as one file; name a file in it")
         if reader is None:
             raise DataError(f"{path}: the suffix must be one of {', '.join(READERS)}, got {path.suffix!r}")
         text, how.notes = read_text(path)

@@ -85,7 +85,7 @@ def test_options_are_those_of_a_task(call, tmp_path):
         (("in/train.txt", "out.jsonl", "--tags", "bioes"), "tags 'bioes'; did you mean 'iobes'?"),
         (("in/train.txt", "out.jsonl", "--validation", "10%"), "--validation goes with a folder"),
         (("in/train.txt", "out.jsonl", "--columns", "tokens"), "--columns must have the form tokens=2,tags=4"),
-        (("in/train.txt", "out.jsonl", "--columns", "word=1"), "unknown key 'word'"),
+        (("in/train.txt", "out.jsonl", "--columns", "word=1"), "unknown --columns 'word'; known are tokens"),
         (("in", "out", "--validation", "10%", "--train", "x.txt"), "has no x.txt for train; it holds eng.testb, train"),
         (("in", "out", "--validation", "dev.txt"), "has no dev.txt for validation; it holds eng.testb, train.txt"),
     ],

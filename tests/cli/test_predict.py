@@ -114,6 +114,44 @@ def test_the_spans_are_those_of_the_tags(call, run_folder):
             assert 0 < span["score"] <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "columns"),
+    [
+        ("a.jsonl", '{"words": ["play", "it"], "text": "other"}', "tokens=words"),
+        ("a.json", '[{"body": "play it"}]', "text=body"),
+        ("a.conll", "7 play x\n9 it y\n", "tokens=2"),
+        ("a.csv", "id,sent\n1,play it\n", "tokens=sent"),
+        ("-", '{"words": ["play", "it"]}', "tokens=words"),
+    ],
+)
+def test_columns_say_what_stands_where(call, run_folder, tmp_path, name, content, columns):
+    source = name if name == "-" else tmp_path / name
+    if name != "-":
+        source.write_text(content)
+    result = call("predict", run_folder, source, "--task", "music", "--columns", columns, input=content)
+    assert result.exit_code == 0, result.output
+    assert [one["tokens"] for one in answers(result.stdout)] == [["play", "it"]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("token=2", "unknown --columns 'token'; did you mean 'tokens'?"),
+        ("tokens", "--columns must have the form tokens=2,tags=4, got 'tokens'"),
+        ("tokens=1,tokens=2", "--columns must have the form tokens=2,tags=4, got 'tokens=1,tokens=2'"),
+        ("tokens=2", "<stdin>:1: --columns goes with JSON, CSV and columns, and this is plain text"),
+    ],
+)
+def test_columns_that_say_nothing_are_refused(fails, run_folder, columns, message):
+    line = fails("predict", run_folder, "--task", "music", "--columns", columns, input="play it\n")
+    assert line == f"error: {message}"
+
+
+def test_a_folder_of_splits_is_no_input(fails, run_folder, tmp_path):
+    line = fails("predict", run_folder, tmp_path, "--task", "music")
+    assert line.endswith("a folder must hold seq.in to be read as one file; name a file in it")
+
+
 COLUMNS = "play S-x\nit O\n\nstop U-y\n"
 
 
