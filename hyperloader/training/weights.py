@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from hyperloader import HyperLoaderModel
 from hyperloader.backbones.cross_attention_bias import match_stored_bias
 from hyperloader.checkpoints import stored_model
-from hyperloader.checkpoints.atomic import writing_files
-from hyperloader.checkpoints.tensors import check_tensors, read_tensors
+from hyperloader.checkpoints.tensors import check_tensors, read_tensors, write_tensors
 from hyperloader.model import trained
 
 WEIGHTS = "trained.safetensors"
@@ -23,9 +21,7 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def save_trained(model: nn.Module, folder: Path) -> None:
     """Write ``trained_parameters`` to ``folder/trained.safetensors``."""
-    tensors = {name: parameter.detach().contiguous() for name, parameter in trained_parameters(model).items()}
-    with writing_files(folder / WEIGHTS) as (file,):
-        save_file(tensors, file)
+    write_tensors(folder / WEIGHTS, trained_parameters(model))
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

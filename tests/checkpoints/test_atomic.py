@@ -4,11 +4,11 @@ import resource
 import shutil
 import signal
 from contextlib import nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.disk import flushed, interrupt_second_replace
 from helpers.tiny import make_model
 from safetensors import SafetensorError
 from torch import nn
@@ -163,15 +163,7 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
 def test_files_that_belong_together_take_their_places_together(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("one", "two", "three")]
     write_files(dict.fromkeys(paths, b"old"))
-    replace, calls = Path.replace, []
-
-    def interrupted(self, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", interrupted)
+    interrupt_second_replace(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         write_files(dict.fromkeys(paths, b"new"))
     assert [path.read_bytes() for path in paths] == [b"new"] * 3
@@ -202,22 +194,10 @@ def test_several_processes_write_one_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def flushed(monkeypatch):
-    """The paths that are flushed from now on, in a list that grows."""
-    paths, fsync = [], os.fsync
-
-    def noted(descriptor):
-        paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noted)
-    return paths
-
-
 def test_a_file_is_flushed_once(tmp_path, monkeypatch):
     paths = flushed(monkeypatch)
     write_text(tmp_path / "metrics.json", "{}")
-    assert paths == [f".metrics.json.{os.getpid()}.tmp"]
+    assert paths == [tmp_path / f".metrics.json.{os.getpid()}.tmp"]
 
 
 @pytest.mark.parametrize("outer", [writing_folder, nullcontext], ids=["in a folder", "alone"])
@@ -228,7 +208,7 @@ def test_a_model_is_flushed_once(outer, tmp_path, monkeypatch):
         model.save_pretrained(folder)
     files = ["hyperloader.json", "model.safetensors"]
     if outer is writing_folder:
-        assert sorted(paths) == sorted([*files, tmp_path.name])
+        assert sorted(paths) == sorted([tmp_path, *(tmp_path / "best.tmp" / name for name in files)])
     else:
-        assert sorted(paths) == [f".{name}.{os.getpid()}.tmp" for name in files]
+        assert sorted(paths) == [tmp_path / "best" / f".{name}.{os.getpid()}.tmp" for name in files]
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == files

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.disk import interrupt_second_replace
 from helpers.merged import logits
 from helpers.tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, make, make_batch, make_model
 from torch import nn
@@ -132,15 +132,7 @@ def test_how_it_generates_is_saved(tmp_path):
 
 def test_an_interrupted_save_is_the_old_model_or_the_new(tmp_path, monkeypatch):
     make_model("t5").merge("a").save_pretrained(tmp_path)
-    replace, calls = Path.replace, []
-
-    def interrupted(self, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", interrupted)
+    interrupt_second_replace(monkeypatch)
     other = make_model("bert").merge("b c")
     with pytest.raises(KeyboardInterrupt):
         other.save_pretrained(tmp_path)

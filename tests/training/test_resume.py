@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.disk import flushed
 
 from hyperloader.checkpoints.atomic import CheckpointError
 from hyperloader.training.progress import process_count, size_of_a_step
@@ -199,20 +200,14 @@ def test_a_full_disk_stops_with_the_old_checkpoint_intact(settings, monkeypatch,
 
 def test_every_file_of_a_run_is_flushed_once(settings, monkeypatch):
     """And the name of every folder: no more is needed, and no less."""
-    flushed, fsync = [], os.fsync
-
-    def noted(descriptor):
-        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noted)
+    paths = flushed(monkeypatch)
     config = settings(training={"steps": 4, "save_steps": 2, "eval_steps": 4, "keep_checkpoints": 2})
     train(config, progress=False)
     output = Path(config.output)
     names = {
         f".{name}.{os.getpid()}.tmp": name for name in ("config.yaml", "words.json", "labels.json", "metrics.json")
     }
-    found = [names.get(path.name, str(path.relative_to(output)).replace(".tmp/", "/")) for path in flushed]
+    found = [names.get(path.name, str(path.relative_to(output)).replace(".tmp/", "/")) for path in paths]
     files = [str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()]
     assert sorted(found) == sorted([*files, *["."] * len([path for path in output.iterdir() if path.is_dir()])])
 

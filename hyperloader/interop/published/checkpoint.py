@@ -1,6 +1,5 @@
 """Reading a whole model of the published code."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,14 +8,13 @@ from torch import Tensor, nn
 
 from hyperloader.backbones import find_stacks
 from hyperloader.backbones.cross_attention_bias import NAME, check_cross_attention_bias, set_cross_attention_bias
-from hyperloader.checkpoints.tensors import check_numbers, check_shapes, differing
+from hyperloader.checkpoints.tensors import check_shapes, differing, read_pickle
 from hyperloader.interop.published.arguments import arguments_of
 from hyperloader.interop.published.names import ADAPTER, CONDITION, LORA, norm_modules
 from hyperloader.interop.published.sizes import HYPERNETWORK, TASKS, hyperloader_config, t5_class, t5_config
 from hyperloader.model import HyperLoaderModel
 
 FILE = "pytorch_model.bin"
-_UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 _TRAINED_TASKS = "task_embedding_controller.task_hyper_net."
 
 
@@ -94,15 +92,7 @@ def load_published_checkpoint(
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; a published checkpoint is a {FILE}")
-    try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error).strip().splitlines()
-        raise ValueError(f"{file}: cannot be read as tensors alone: {reason[0] if reason else error!r}") from error
-    if not isinstance(tensors, dict):
-        raise ValueError(f"{file}: must hold a dict of tensors by name, got a {type(tensors).__name__}")
-    for name, tensor in tensors.items():
-        check_numbers(file, name, tensor)
+    tensors = read_pickle(file)
     if not any(name.startswith(TASKS) for name in tensors):
         raise ValueError(f"{file}: must hold the task embeddings {TASKS}<task> of a published model, got none")
     if any(name.startswith(_TRAINED_TASKS) for name in tensors):
