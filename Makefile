@@ -43,7 +43,7 @@ test-all: $(installed) $(minilm)
 
 # The CPU kernels' tests on emulated processors without AVX-512 and without AVX2. Their child processes are emulated as
 # well: tests start sys.executable, which is the script that starts the emulator. The features that are taken away are
-# those that the emulator lacks and warns of.
+# those that the emulator lacks and warns of. opcheck and compilers run no other instruction of ours, and are slow there.
 without_avx512 := Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 without_avx2 := Nehalem
 CPU_TESTS ?= tests/ops/test_instruction_sets.py tests/ops/test_condition.py tests/ops/test_lora_linears.py
@@ -55,7 +55,8 @@ test-cpus: $(installed)
 	    printf '#!/bin/sh\nexec qemu-x86_64 -cpu %s -0 "$$0" %s "$$@"\n' $$cpu $(abspath $(bin))/python >$$emulated; \
 	    chmod +x $$emulated; \
 	    echo "$${cpu%%,*}"; \
-	    $$emulated -m pytest -rs -p no:cacheprovider -k 'not triton and not reference and not compile' $(CPU_TESTS) || exit 1; \
+	    $$emulated -m pytest -rs -p no:cacheprovider -k 'not triton and not reference and not compile and not opcheck' \
+	        $(CPU_TESTS) || exit 1; \
 	done
 
 # The operators' tests with the extension under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.

@@ -69,7 +69,7 @@ def _parse(text: str, where: str, what: str = "one JSON object a line"):
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        problem = getattr(error, "msg", "nested too deeply")
+        problem = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", None) or error
         hint = " or a carriage return where a line feed belongs" if "\r" in text.strip() else ""
         raise DataError(f"{where}: invalid JSON ({problem}{hint}); write {what}") from None
 

@@ -118,3 +118,9 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, content, suffix):
         sentences = read_split(path)
         assert sentences
         assert all(sentence.tokens for sentence in sentences)
+
+
+def test_a_number_of_too_many_digits_is_called_that(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"tokens": ["a"], "tags": ["O"], "n": ' + "9" * 6000 + "}\n")
+    with pytest.raises(DataError, match=r"a.jsonl:1: invalid JSON \(.*digits"):
+        read_split(path)
