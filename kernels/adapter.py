@@ -31,7 +31,7 @@ def forward(
     _launch.check_dtype("adapter", x.dtype)
     _launch.check_width("adapter", "bottlenecks", bottleneck)
     x = x.contiguous()
-    weights = _contiguous(weights)
+    weights = weights.map(Tensor.contiguous)
     y = torch.empty_like(x)
     pre = torch.empty(*x.shape[:-1], bottleneck, dtype=torch.float32, device=x.device)
     tokens = _launch.tokens_of(x, group, weights.down_weight.shape[0])
@@ -64,11 +64,11 @@ def backward(
     hidden, bottleneck = x.shape[-1], weights.down_weight.shape[-2]
     _launch.check_dtype("adapter", x.dtype)
     _launch.check_width("adapter", "bottlenecks", bottleneck)
-    grad, x, pre, weights = grad.contiguous(), x.contiguous(), pre.contiguous(), _contiguous(weights)
+    grad, x, pre, weights = grad.contiguous(), x.contiguous(), pre.contiguous(), weights.map(Tensor.contiguous)
     down, up, up_shift = weights.down_weight, weights.up_weight, weights.up_bias
     outer, inner = weights.outer_norm(norm), weights.inner_norm(norm)
     tokens = _launch.tokens_of(x, group, weights.down_weight.shape[0])
-    grads = AdapterWeights(*(None if weight is None else torch.empty_like(weight) for weight in weights))
+    grads = weights.map(torch.empty_like)
     results = [torch.empty_like(x), *grads.present()]
     if tokens.count == 0:
         for one in results:
@@ -113,7 +113,3 @@ def backward(
         BLOCK_B=block_b, num_warps=4,
     )  # fmt: skip
     return results
-
-
-def _contiguous(weights: AdapterWeights) -> AdapterWeights:
-    return AdapterWeights(*(None if weight is None else weight.contiguous() for weight in weights))

@@ -27,7 +27,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return ``y`` and the pre-activation (..., bottleneck), for the backward."""
     batches = as_batches(x, group)  # (batches, tokens, hidden)
-    weights = AdapterWeights(*(of_batches(weight, group, batches.dtype) for weight in weights))
+    weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
     inner_weight, inner_bias = weights.inner_norm(norm)
     outer_weight, outer_bias = weights.outer_norm(norm)
 
@@ -56,7 +56,7 @@ def backward(
     grad_x = grad_v
     pre = pre.reshape(*batches.shape[:-1], pre.shape[-1])
     given = weights.present()
-    weights = AdapterWeights(*(of_batches(weight, group, batches.dtype) for weight in weights))
+    weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
     outer_weight, _ = weights.outer_norm(norm)
 
     a = activate(pre, activation)

@@ -56,7 +56,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Same results as ``reference.adapter.forward`` with ``norm="post"``."""
     batches = as_batches(x, group)  # (batches, tokens, hidden)
-    weights = AdapterWeights(*(of_batches(weight, group, batches.dtype) for weight in weights))
+    weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
     gamma, beta = weights.norm_weight, weights.norm_bias
     centred = centre(weights.up_weight, weights.up_bias)
     pre = torch.baddbmm(weights.down_bias[:, None], batches, weights.down_weight.mT)  # (batches, tokens, bottleneck)
@@ -90,7 +90,7 @@ def backward(
     hidden = batches.shape[-1]
     pre = pre.reshape(*batches.shape[:-1], pre.shape[-1])
     given = weights.present()
-    weights = AdapterWeights(*(of_batches(weight, group, batches.dtype) for weight in weights))
+    weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
     gamma = weights.norm_weight[..., None]  # (batches, hidden, 1)
     centred = centre(weights.up_weight, weights.up_bias)
     a = activate(pre, activation)  # (batches, tokens, bottleneck)

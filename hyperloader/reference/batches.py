@@ -17,10 +17,8 @@ def as_batches(x: Tensor, group: Tensor | None) -> Tensor:
     return x.reshape(x.shape[0], x.shape[1:-1].numel(), x.shape[-1])
 
 
-def of_batches(weight: Tensor | None, group: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def of_batches(weight: Tensor, group: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The weight of every batch of ``as_batches``, (batches, ...)."""
-    if weight is None:
-        return None
     return weight.to(dtype).unsqueeze(0) if group is None else weight[group].to(dtype)
 
 

@@ -1,6 +1,6 @@
 """Arguments of the operators that always go together, in the order of the schemas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -19,6 +19,10 @@ class AdapterWeights(NamedTuple):
     norm_bias: Tensor | None
     pre_norm_weight: Tensor | None
     pre_norm_bias: Tensor | None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "AdapterWeights":
+        """Apply ``function`` to every weight that there is."""
+        return AdapterWeights(*(None if weight is None else function(weight) for weight in self))  # type: ignore[arg-type]
 
     def present(self) -> list[Tensor]:
         """Every weight that there is."""

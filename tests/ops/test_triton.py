@@ -21,6 +21,7 @@ from ops.test_native import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
 from hyperloader.ops import _reference, _triton, why_missing
+from hyperloader.reference.groups import AdapterWeights
 
 _sums = pytest.importorskip("hyperloader.kernels._sums")
 adapter = pytest.importorskip("hyperloader.kernels.adapter")
@@ -189,11 +190,11 @@ def test_repeats_bit_for_bit(name):
 
 @pytest.mark.parametrize("wrong", [-1, 4])
 def test_a_group_out_of_range_is_clamped_in_the_kernel(wrong):
-    """On a GPU nobody looks at the indices before the kernel does: here it is called past the operator's check."""
+    """On a GPU indices are not checked before the kernel runs: here it is called past the operator's check."""
     inputs = to_device(adapter_inputs(2, 3, 16, 4, 4, "post", torch.float32))
-    group = inputs.pop("group")
+    group, weights = inputs["group"], AdapterWeights(*(inputs.get(name) for name in AdapterWeights._fields))
     y = [
-        adapter.forward(*inputs.values(), None, None, torch.full_like(group, index), "post", "gelu", 1e-5)[0]
+        adapter.forward(inputs["x"], weights, torch.full_like(group, index), "post", "gelu", 1e-5)[0]
         for index in (wrong, min(max(wrong, 0), 3))
     ]
     assert torch.equal(*y)
