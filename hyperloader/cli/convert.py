@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from hyperloader.data.sentence import Sentence
+    from hyperloader.data.task_file import TaskEntry
 
 _FILE_OR_SHARE = "Its file in IN, or a share of train, as 10%."
 
@@ -70,7 +71,7 @@ def _check_target(target: Path, folder: bool, source: Path) -> None:
         raise ValueError(f"OUT must be a folder, as {source} is one, got {target}")
 
 
-def _read_folder(source: Path, entry) -> tuple[dict[str, list["Sentence"]], list[str]]:
+def _read_folder(source: Path, entry: "TaskEntry") -> tuple[dict[str, list["Sentence"]], list[str]]:
     from hyperloader.data.splits import SPLITS, listed, split_of
     from hyperloader.data.tasks import load_splits
 
@@ -84,7 +85,7 @@ def _read_folder(source: Path, entry) -> tuple[dict[str, list["Sentence"]], list
     return {split: found[split] for split in SPLITS if split in found}, notes
 
 
-def _read_file(source: Path, entry) -> tuple[dict[str, list["Sentence"]], list[str]]:
+def _read_file(source: Path, entry: "TaskEntry") -> tuple[dict[str, list["Sentence"]], list[str]]:
     from hyperloader.data.readers import read_file
     from hyperloader.data.schemes import read_scheme
     from hyperloader.data.tag_names import name_tags

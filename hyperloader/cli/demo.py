@@ -6,11 +6,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hyperloader.cli.training_report import train_and_report
+
+if TYPE_CHECKING:
+    from hyperloader.training.saved_run import Run
 
 # Their names, people, places and times belong to the test split: training never shows them.
 SAME_WORDS = (
@@ -62,21 +65,21 @@ def demo(
         print(f"  echo {sentence} | {command} predict {shlex.quote(str(output))} --task {task}")
 
 
-def show(run, colour: bool) -> None:
+def show(run: "Run", colour: bool) -> None:
     """Print what the model finds in a few sentences."""
-    from hyperloader.training.saved_run import predict
-
     width = max(map(len, run.tasks))
     for sentence in SAME_WORDS:
         print("\nThe same words, read by each task:")
         for task in run.tasks:
-            print(f"  {task.ljust(width)}  {_tagged(run, predict, sentence, task, colour)}")
+            print(f"  {task.ljust(width)}  {_tagged(run, sentence, task, colour)}")
     print("\nSentences of their own:")
     for task, sentence in OWN_WORDS.items():
-        print(f"  {task.ljust(width)}  {_tagged(run, predict, sentence, task, colour)}")
+        print(f"  {task.ljust(width)}  {_tagged(run, sentence, task, colour)}")
 
 
-def _tagged(run, predict, sentence: str, task: str, colour: bool) -> str:
+def _tagged(run: "Run", sentence: str, task: str, colour: bool) -> str:
+    from hyperloader.training.saved_run import predict
+
     words = sentence.split()
     labels = sorted({label[2:] for label in run.labels[task] if label != "O"})
     (tags,) = predict(run, [words], task)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 
 import torch
 
@@ -48,7 +49,7 @@ def report() -> str:
     )
 
 
-def _devices():
+def _devices() -> Iterator[tuple[str, str]]:
     yield "cpu", f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
@@ -64,7 +65,7 @@ def _devices():
         )
 
 
-def _backends():
+def _backends() -> Iterator[tuple[str, str]]:
     for name in BACKENDS:
         if name == "auto":
             continue
@@ -75,7 +76,7 @@ def _backends():
     yield "chosen by", f"HYPERLOADER_BACKEND={chosen}" if chosen else "auto (use_backend or HYPERLOADER_BACKEND)"
 
 
-def _extension():
+def _extension() -> Iterator[tuple[str, str]]:
     built = hyperloader.build_info()
     if built is None:
         yield "built", f"no: {why_missing('native')}"
@@ -84,7 +85,7 @@ def _extension():
     yield from ((key.replace("_", " "), _shown(value)) for key, value in built.items())
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(one) for one in value)
     return "no" if value is None else str(value)

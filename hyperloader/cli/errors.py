@@ -4,7 +4,9 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -21,7 +23,13 @@ class OneLineErrors(TyperGroup):
     nobody expected, 130 after Ctrl-C, 143 after SIGTERM. ``--debug``, before or after the command, lets the traceback
     through."""
 
-    def main(self, args=None, prog_name=None, standalone_mode=True, **extra):
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         debug = "--debug" in args
         args = [word for word in args if word != "--debug"]
@@ -36,7 +44,7 @@ class OneLineErrors(TyperGroup):
             sys.exit(status)
         return status
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: typer.Context) -> Any:
         try:
             signals.working(True)  # only now: while the command line is parsed, typer takes every signal for Ctrl-C
             result = super().invoke(ctx)

@@ -3,11 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hyperloader.cli.table import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TASKS, LAYERS, NUMBERS = "tasks.png", "layers.png", "inspect.json"
 _NEGLIGIBLE = 1.0  # points of F1, about what chance brings
@@ -127,5 +130,5 @@ def draw(tasks: dict, layers: dict, names: list[str], folder: Path) -> list[Path
     return paths
 
 
-def _plain(matrix) -> list[list[float | None]]:
+def _plain(matrix: "Tensor") -> list[list[float | None]]:
     return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]

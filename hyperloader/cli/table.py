@@ -35,7 +35,7 @@ def scores_table(scores: Mapping) -> str:
     return table(("task", "F1 %", "precision %", "recall %", "spans", "sentences"), rows, total=total)
 
 
-def _cell(value, digits: int) -> str:
+def _cell(value: str | float, digits: int) -> str:
     if isinstance(value, float):
         if math.isnan(value):
             return "-"

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hyperloader.data.records import Reading, Record, make_record
 from hyperloader.data.sentence import DataError
@@ -30,7 +30,7 @@ def read_csv(text: str, path: str, how: Reading) -> Iterator[Record]:
     )
 
 
-def _layouts(how: Reading):
+def _layouts(how: Reading) -> list[tuple[list[str], Callable[..., Iterator[Record]]]]:
     by_sentence = [str(how.columns.get("tokens", "tokens")), str(how.columns.get("tags", "tags"))]
     by_word = [
         str(how.columns.get("sentence", "sentence")),

@@ -16,7 +16,9 @@ and one to test, so that no name, person, place or time of the test sentences wa
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from hyperloader.data.sentence import Sentence
 from hyperloader.validation import check_choice
@@ -197,7 +199,10 @@ def write(folder: str | Path, *, train: int = 400, validation: int = 100, test: 
     return task_file
 
 
-def _pick(random_source: random.Random, choices):
+_T = TypeVar("_T")
+
+
+def _pick(random_source: random.Random, choices: Sequence[_T]) -> _T:
     """One of ``choices``; made of ``random()`` alone, the one draw whose sequence Python promises never to change."""
     return choices[int(random_source.random() * len(choices))]
 

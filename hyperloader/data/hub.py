@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hyperloader.data.records import Record, make_record
 from hyperloader.data.schemes import read_scheme
@@ -9,6 +10,9 @@ from hyperloader.data.sentence import DataError, Sentence
 from hyperloader.data.splits import SPLIT_NAMES
 from hyperloader.data.tag_names import name_tags
 from hyperloader.validation import listed
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 COLUMNS = {"tokens": "tokens", "tags": "ner_tags"}
 
@@ -49,7 +53,7 @@ def hub_records(
 
     where = f"{dataset}[{split}]"
     try:
-        rows = _load(datasets, str(dataset), config, split, name)
+        rows = _load(str(dataset), config, split, name)
     except (OSError, ValueError, RuntimeError, LookupError, ImportError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, DataError):
             raise
@@ -79,7 +83,9 @@ def hub_records(
     return name_tags(records, names)
 
 
-def _load(datasets, dataset: str, config: str | None, split: str, name: str | None):
+def _load(dataset: str, config: str | None, split: str, name: str | None) -> "Dataset":
+    import datasets
+
     folder = Path(dataset)
     if (folder / "state.json").is_file():
         raise DataError(f"{dataset}: this is one split only; save a DatasetDict with train, validation and test")
@@ -102,7 +108,7 @@ def _load(datasets, dataset: str, config: str | None, split: str, name: str | No
     return splits[found[0]]
 
 
-def _label_names(feature, where: str, column: str, names: Sequence[str] | None) -> Sequence[str] | None:
+def _label_names(feature: Any, where: str, column: str, names: Sequence[str] | None) -> Sequence[str] | None:
     item = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     if hasattr(item, "names"):
         if names is not None and list(names) != list(item.names):

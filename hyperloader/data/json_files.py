@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from hyperloader.data.records import Reading, Record, make_record
 from hyperloader.data.sentence import DataError, Sentence, make_sentence
@@ -65,7 +66,7 @@ def objects_of_array(text: str, path: str) -> Iterator[tuple[int, dict]]:
         line += text.count("\n", start, place)
 
 
-def _parse(text: str, where: str, what: str = "one JSON object a line"):
+def _parse(text: str, where: str, what: str = "one JSON object a line") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -74,7 +75,7 @@ def _parse(text: str, where: str, what: str = "one JSON object a line"):
         raise DataError(f"{where}: invalid JSON ({problem}{hint}); write {what}") from None
 
 
-def _object(value, where: str) -> dict:
+def _object(value: Any, where: str) -> dict:
     if not isinstance(value, dict):
         raise DataError(f"{where}: a line must be a JSON object with tokens and tags, got {type(value).__name__}")
     return value
@@ -102,5 +103,5 @@ def _record(record: dict, path: str, line: int, how: Reading) -> Iterator[Record
         raise DataError(message)
 
 
-def _offsets(tokens) -> bool:
+def _offsets(tokens: Any) -> bool:
     return isinstance(tokens, list) and bool(tokens) and isinstance(tokens[0], dict)

@@ -55,7 +55,7 @@ class MultiTaskBatches:
         num_processes: int = 1,
         lengths: Sequence[Sequence[int]] | None = None,
         bucket: int = 8,
-    ):
+    ) -> None:
         self.sizes = [_whole(f"sizes[{task}]", size, 1) for task, size in enumerate(sizes)]
         if not self.sizes:
             raise ValueError("sizes must name at least one task, got none")

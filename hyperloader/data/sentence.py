@@ -22,7 +22,7 @@ class Sentence:
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.tokens) != len(self.tags):
             raise ValueError(f"tags must be as many as tokens, got {len(self.tags)} tags for {len(self.tokens)} tokens")
 

@@ -1,6 +1,7 @@
 """Running text with spans by character offsets, as doccano, Label Studio and Prodigy write them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from hyperloader.data.bio import is_type
 from hyperloader.data.records import Reading
@@ -119,7 +120,7 @@ def _annotation(values: list, where: str, how: Reading) -> list | None:
     return spans
 
 
-def _span(entry, text: str, where: str) -> Span:
+def _span(entry: Any, text: str, where: str) -> Span:
     stated = None
     if isinstance(entry, dict):
         fields = entry["value"] if isinstance(entry.get("value"), dict) else entry

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
 from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import check_choice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DECODINGS = ("sentinel", "position")
 _SENTINEL = re.compile(r"<extra_id_([0-9]{1,6})>")
@@ -70,7 +74,13 @@ class TextToText:
             ``max_length`` leaves no room for a word; an unknown ``decoding``.
     """
 
-    def __init__(self, tokenizer, tasks: Sequence[str], max_length: int = 128, decoding: str = "sentinel"):
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        tasks: Sequence[str],
+        max_length: int = 128,
+        decoding: str = "sentinel",
+    ) -> None:
         check_choice("decoding", decoding, DECODINGS)
         self.decoding = decoding
         self.tokenizer = tokenizer
@@ -250,7 +260,7 @@ class TextToText:
         return [restore(tags, len(tags)) for tags in join_windows(examples, parts)]
 
 
-def _sentinel_ids(tokenizer) -> list[int]:
+def _sentinel_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The ids of ``<extra_id_0>``, ``<extra_id_1>``, … as far as the tokenizer has them."""
     vocabulary, sentinels = tokenizer.get_vocab(), []
     while f"<extra_id_{len(sentinels)}>" in vocabulary:

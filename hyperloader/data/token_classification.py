@@ -1,6 +1,7 @@
 """Sequence labelling as token classification: the label of a word stands at its first subword."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,10 @@ from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
 from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import listed
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from transformers import PreTrainedTokenizerBase
 
 _BATCH = 2000
 
@@ -33,7 +38,9 @@ class TokenClassification:
             repeated label; ``max_length`` leaves no room for a word.
     """
 
-    def __init__(self, tokenizer, labels: Mapping[str, Sequence[str]], max_length: int = 128):
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", labels: Mapping[str, Sequence[str]], max_length: int = 128
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer must be a fast tokenizer, got {type(tokenizer).__name__}")
         if tokenizer.pad_token_id is None:
@@ -83,7 +90,7 @@ class TokenClassification:
                 encoded[name] += self._encode(task_id, sentences[start : start + _BATCH], start)
         return encoded
 
-    def _tokenize(self, words: list[list[str]]):
+    def _tokenize(self, words: list[list[str]]) -> list["Encoding"]:
         return self.tokenizer(words, is_split_into_words=True, verbose=False).encodings
 
     def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int) -> list[Example]:
@@ -108,7 +115,9 @@ class TokenClassification:
         except KeyError as error:
             raise ValueError(f"tags of task {self.tasks[task_id]!r} must be among its labels, got {error}") from None
 
-    def _encode_long(self, task_id, sentence_id, sentence, words, labels) -> list[Example]:
+    def _encode_long(
+        self, task_id: int, sentence_id: int, sentence: Sentence, words: list[int | None], labels: list[int]
+    ) -> list[Example]:
         lengths = [0] * len(sentence.tokens)
         for word in words:
             if word is not None:
@@ -132,7 +141,16 @@ class TokenClassification:
             examples.append(self._example(task_id, sentence_id, number, len(windows), ids, word_ids, labels[window]))
         return examples
 
-    def _example(self, task_id, sentence_id, window, windows, ids, word_ids, labels) -> Example:
+    def _example(
+        self,
+        task_id: int,
+        sentence_id: int,
+        window: int,
+        windows: int,
+        ids: list[int],
+        word_ids: list[int | None],
+        labels: list[int],
+    ) -> Example:
         first_subwords, token_labels, previous = [-1] * len(labels), [IGNORED] * len(ids), None
         for position, word in enumerate(word_ids):
             if word is not None and word != previous:
@@ -189,7 +207,7 @@ class TokenClassification:
         return tags
 
 
-def _puts_spaces(tokenizer) -> bool:
+def _puts_spaces(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether words given one by one are tokenized as in running text; byte-level tokenizers may leave out the
     space.
     """

@@ -1,6 +1,7 @@
 """YAML that anybody may have written: of limited length, depth and number of values, aliases counted as what they stand
 for, and every key once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -12,12 +13,12 @@ MAX_VALUES = 500_000
 
 
 class _Loader(yaml.SafeLoader):
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         super().__init__(text)
         self.depth = 0
         self.values: dict[int, int] = {}  # id of a node -> values in it, aliases written out
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         event = self.peek_event()
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -44,15 +45,15 @@ def compose(text: str) -> yaml.Node | None:
     Raises:
         yaml.YAMLError: no YAML, a key that stands twice, or beyond the limits; with the place.
     """
-    return _run(text, _Loader.get_single_node)
+    return _read(text, _Loader.get_single_node)
 
 
 def load(text: str) -> Any:
     """The plain values of ``text``; raises what ``compose`` raises."""
-    return _run(text, _Loader.get_single_data)
+    return _read(text, _Loader.get_single_data)
 
 
-def _run(text: str, read) -> Any:
+def _read(text: str, read: Callable[[_Loader], Any]) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"must have at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
     loader = _Loader(text)

@@ -1,10 +1,11 @@
 """The models HyperLoader is compared with, in the shape its trainer expects."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from transformers.modeling_outputs import TokenClassifierOutput
+from torch import Tensor, nn
+from transformers.modeling_outputs import Seq2SeqLMOutput, TokenClassifierOutput
 
 from hyperloader.backbones import checkpointing
 from hyperloader.nn.heads import TaskHeads
@@ -22,12 +23,18 @@ class TokenClassifier(nn.Module):
         dropout: before the heads.
     """
 
-    def __init__(self, backbone: nn.Module, labels: dict[str, list[str]], hidden: int, dropout: float = 0.0):
+    def __init__(self, backbone: nn.Module, labels: dict[str, list[str]], hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = TaskHeads(hidden, labels, dropout)
 
-    def forward(self, input_ids, attention_mask=None, labels=None, task_ids=None) -> TokenClassifierOutput:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        task_ids: Tensor | None = None,
+    ) -> TokenClassifierOutput:
         """Logits (batch, tokens, labels) and, given ``labels`` (batch, tokens), the mean loss over those not -100."""
         hidden_states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         logits = self.heads(hidden_states, task_ids)
@@ -46,18 +53,30 @@ class TokenClassifier(nn.Module):
 class SequenceToSequence(nn.Module):
     """A sequence-to-sequence backbone as it is: the task shows in the text alone, ``task_ids`` are ignored."""
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
 
-    def forward(self, input_ids, attention_mask=None, labels=None, task_ids=None):
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        task_ids: Tensor | None = None,
+    ) -> Seq2SeqLMOutput:
         """The backbone's output; its loss is the mean over the labels that are not -100."""
         return self.backbone(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
 
     @torch.no_grad()
-    def generate(self, input_ids, attention_mask=None, task_ids=None, **generate_kwargs) -> torch.Tensor:
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        **generate_arguments: Any,
+    ) -> Tensor:
         """The backbone's ``generate``."""
-        return self.backbone.generate(input_ids=input_ids, attention_mask=attention_mask, **generate_kwargs)
+        return self.backbone.generate(input_ids=input_ids, attention_mask=attention_mask, **generate_arguments)
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the backbone's activations in the backward pass."""

@@ -33,7 +33,7 @@ class TrainBatches:
         next_step: Callable[[], int],
         process: int,
         processes: int,
-    ):
+    ) -> None:
         self.options = options
         self.examples = examples
         self.collate = collate

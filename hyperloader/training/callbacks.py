@@ -2,9 +2,10 @@
 
 import statistics
 import time
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 
@@ -12,7 +13,7 @@ class StepTimes(TrainerCallback):
     """Times steps, with their data and without evaluation and saving. On a GPU ten steps at a time, so that measuring
     does not wait for the device in every step."""
 
-    def __init__(self, cuda: bool):
+    def __init__(self, cuda: bool) -> None:
         self.cuda = cuda
         self.window = 10 if cuda else 1
         self.times: list[float] = []
@@ -21,16 +22,18 @@ class StepTimes(TrainerCallback):
         """Seconds per step so far."""
         return statistics.median(self.times) if self.times else None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._restart()
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._restart()
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._restart()
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._count += 1
         if self._count < self.window:
             return
@@ -39,21 +42,28 @@ class StepTimes(TrainerCallback):
         self.times.append((time.perf_counter() - self._start) / self._count)
         self._restart()
 
-    def _restart(self):
+    def _restart(self) -> None:
         self._start, self._count = time.perf_counter(), 0
 
 
 class LastEvaluation(TrainerCallback):
     """Asks for an evaluation at the last step, whether or not one is due."""
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_evaluate |= state.global_step >= state.max_steps
 
 
 class Bar(ProgressCallback):
     """Trainer's progress bar, with the numbers beside it and not below it."""
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
         if self.training_bar is None:
             return
         shown = {"loss": "loss", "eval_mean_f1": "f1"}

@@ -48,7 +48,7 @@ class Scorer:
         batch_size: sentences at a time.
     """
 
-    def __init__(self, formulation: Formulation, sentences: Mapping[str, Sequence[Sentence]], batch_size: int):
+    def __init__(self, formulation: Formulation, sentences: Mapping[str, Sequence[Sentence]], batch_size: int) -> None:
         self.formulation = formulation
         self.batch_size = batch_size
         self.gold = {task: [list(one.tags) for one in some] for task, some in sentences.items()}

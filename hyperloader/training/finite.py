@@ -23,7 +23,7 @@ class LossSum:
         device: of the loss.
     """
 
-    def __init__(self, options: TrainingOptions, output: Path, device: torch.device):
+    def __init__(self, options: TrainingOptions, output: Path, device: torch.device) -> None:
         self.options = options
         self.output = output
         self.total = torch.zeros((), device=device)

@@ -46,7 +46,7 @@ def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label
 class SummedLoss(nn.Module):
     """A model and its loss, summed over the labelled tokens of a batch: what one training step computes."""
 
-    def __init__(self, model: nn.Module, label_smoothing: float):
+    def __init__(self, model: nn.Module, label_smoothing: float) -> None:
         super().__init__()
         self.model = model
         self.label_smoothing = label_smoothing

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hyperloader.checkpoints.atomic import writing_files
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LONGEST = 28  # characters of a label
@@ -175,7 +176,7 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _finish(figure: Figure, path: str | Path | None, *all_axes, grid: str = "both") -> Figure:
+def _finish(figure: Figure, path: str | Path | None, *all_axes: Axes, grid: str = "both") -> Figure:
     for axes in all_axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis=grid, color="#DDDDDD", linewidth=0.6)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hyperloader.data.text_to_text import DECODINGS
 from hyperloader.validation import LARGEST, check_choice, check_key, is_finite, shown
@@ -39,7 +40,7 @@ _POSITIVE = ("learning_rate", "temperature")
 _AT_MOST = {"batch_size": 1 << 16, "eval_batch_size": 1 << 16, "gradient_accumulation": 1 << 16, "max_length": 1 << 20}
 
 
-def _typed(field: dataclasses.Field, value):
+def _typed(field: dataclasses.Field, value: Any) -> Any:
     """``value`` in the field's type. A float may also be an int or, as YAML reads ``1e-3``, a string."""
     wanted = field.type
     if wanted is float and not isinstance(value, bool) and isinstance(value, int | float | str):
@@ -119,7 +120,7 @@ class TrainingOptions:
     gradient_checkpointing: bool = False
     report_to: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
         for name, known in _CHOICES.items():

@@ -2,9 +2,10 @@
 
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hyperloader.training.presets import TrainingOptions
 
@@ -19,11 +20,13 @@ class EvaluationLines(TrainerCallback):
         lines: write a line an evaluation to standard output; what to try goes to standard error in any case.
     """
 
-    def __init__(self, options: TrainingOptions, lines: bool):
+    def __init__(self, options: TrainingOptions, lines: bool) -> None:
         self.options = options
         self.lines = lines
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._first_step, self._start = state.global_step, time.monotonic()
 
     def evaluated(self, step: int, train_loss: float | None, scores: dict) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -47,7 +48,7 @@ class RunConfig:
     data_seed: int = 0
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("backbone", "output", "head", "method", "preset"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} must be a string, got {getattr(self, name)!r:.80}")
@@ -141,14 +142,14 @@ class RunConfig:
         return [load_task(entry) for entry in self.task_entries()]
 
 
-def _backbone(name, folder: Path):
+def _backbone(name: Any, folder: Path) -> Any:
     """``name``, or the folder that it names as a path that holds in every directory."""
     if not isinstance(name, str) or not name or name == "minilm" or name.startswith("~"):
         return name
     return existing("backbone", name, folder) or name
 
 
-def _output(name, folder: Path):
+def _output(name: Any, folder: Path) -> Any:
     """The folder of the run as an absolute path; one that an earlier version has begun in the working directory is
     gone on with there."""
     if not isinstance(name, str) or not name:
@@ -160,14 +161,14 @@ def _output(name, folder: Path):
     return str(output)
 
 
-def _absolute(tasks, folder: Path):
+def _absolute(tasks: Any, folder: Path) -> Any:
     """Task paths that do not depend on ``folder``; paths that start with an environment variable stay as they are."""
     if isinstance(tasks, str):
         return str(Path(from_folder(tasks, folder)).resolve())
     if not isinstance(tasks, list):
         return tasks
 
-    def resolved(task):
+    def resolved(task: Any) -> Any:
         if not isinstance(task, Mapping):
             return task
         path, dataset = task.get("path"), task.get("dataset")

@@ -29,7 +29,7 @@ class RunFolderError(RuntimeError):
 class RunFolder:
     """A folder that this process has for itself; made by ``own_folder``."""
 
-    def __init__(self, path: Path, descriptor: int):
+    def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor  # while it is open, no other folder can get the same number
 

@@ -1,17 +1,20 @@
 """transformers' Trainer for many tasks at once: our batches, our loss, scores per task, exact resume."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hyperloader.checkpoints.atomic import writing_folder
+from hyperloader.data.examples import Example
 from hyperloader.training.arguments import training_arguments, uses_tensorboard
-from hyperloader.training.batches import TrainBatches
+from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
@@ -45,15 +48,15 @@ class MultiTaskTrainer(Trainer):
         model: nn.Module,
         options: TrainingOptions,
         output: str | Path,
-        examples: Sequence[Sequence],
-        collate: Callable,
+        examples: Sequence[Sequence[Example]],
+        collate: Callable[[Sequence[Example]], Batch],
         validate: Callable[[nn.Module], dict],
         seed: int = 0,
         data_seed: int = 0,
         progress: bool = True,
         lines: bool = False,
         check_output: Callable[[], None] = lambda: None,
-    ):
+    ) -> None:
         self.options = options
         self.check_output = check_output
         self.multi_task_model = model
@@ -88,13 +91,15 @@ class MultiTaskTrainer(Trainer):
         part = {"process": args.process_index, "processes": args.world_size}
         return TrainBatches(self.options, self.examples, self.data_collator, self.data_seed, next_step, **part)
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over what is trained."""
         if self.optimizer is None:
             self.optimizer = make_optimizer(trained_parameters(self.multi_task_model).values(), self.options)
         return self.optimizer
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
         """The batch's share of the loss of an update.
 
         ``mean``: the sum over the batch divided by all labelled tokens of the update, on all processes; ``sum``: the
@@ -106,13 +111,15 @@ class MultiTaskTrainer(Trainer):
             return loss / num_items_in_batch
         return loss / (self.options.gradient_accumulation * self.args.world_size)
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
         """One batch forward and backward. A loss that is NaN or infinite ends the training."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.losses.add(loss, self.state.global_step + 1)
         return loss
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Score the validation sets; keep the weights in ``best`` if they are the best so far.
 
         With ``select: last`` this happens once, at the last step.
@@ -139,7 +146,7 @@ class MultiTaskTrainer(Trainer):
         with self.accelerator.autocast():
             return self.validate(self.multi_task_model)
 
-    def log(self, logs, start_time=None) -> None:
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's logging, after making sure that the numbers are any and that the output is still there."""
         self.losses.check()
         self.check_output()
@@ -157,7 +164,7 @@ class MultiTaskTrainer(Trainer):
             if self.args.should_save:
                 self.multi_task_model.save_pretrained(folder)
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.losses.check()
         self._drain_loss()
         self.progress.processes = self.args.world_size
@@ -173,12 +180,12 @@ class MultiTaskTrainer(Trainer):
         if self.args.should_save:
             prune(Path(self.args.output_dir), self.options.keep_checkpoints)
 
-    def _writing(self, name: str):
+    def _writing(self, name: str) -> AbstractContextManager[Path]:
         check_weights(self.multi_task_model, self.state.global_step, self.options.learning_rate)
         self.check_output()
         folder = Path(self.args.output_dir) / name
         return writing_folder(folder, main=self.args.should_save, wait=self.accelerator.wait_for_everyone)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.multi_task_model, Path(resume_from_checkpoint))
         self.progress = Progress.load(Path(resume_from_checkpoint))
