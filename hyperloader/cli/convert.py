@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,13 +38,13 @@ def convert(
     from hyperloader.cli.columns import parse_columns
     from hyperloader.data.task_file import entry_from
 
-    splits = {"train": train, "validation": validation, "test": test, "seed": seed}
+    splits: dict[str, Any] = {"train": train, "validation": validation, "test": test, "seed": seed}
     splits = {key: value for key, value in splits.items() if value is not None}
     whole = source.is_dir() and not (source / "seq.in").is_file()
     _check_target(target, whole, source)
     if splits and not whole:
         raise ValueError(f"--{next(iter(splits))} goes with a folder that holds splits, got {source}")
-    values = {"name": source.name, "path": str(source), "tags": tags, "splits": splits or None}
+    values: dict[str, Any] = {"name": source.name, "path": str(source), "tags": tags, "splits": splits or None}
     values["columns"] = parse_columns(columns) if columns else None
     values["names"] = names.split(",") if names else None
     entry = entry_from({key: value for key, value in values.items() if value is not None}, "command line")

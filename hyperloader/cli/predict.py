@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -52,7 +53,7 @@ def predict(
     from hyperloader.cli.answers import answer, encoded
     from hyperloader.cli.columns import parse_columns
     from hyperloader.cli.inputs import FORMATS, read
-    from hyperloader.data.word_rule import split_at_spaces
+    from hyperloader.data.word_rule import WordRule, split_at_spaces
     from hyperloader.training.saved_run import for_task, load_run, tag
     from hyperloader.training.word_rules import load_word_rule
     from hyperloader.validation import check_key
@@ -67,12 +68,15 @@ def predict(
         run = load_run(run_folder, decoding)
         check_key("task", task, run.tasks)
 
-        def at_words(text: str) -> list[tuple[int, int]]:
-            nonlocal rule
-            rule = rule or load_word_rule(run_folder, run.config, task)
-            return rule.split(text)
+        @cache
+        def rule() -> WordRule:
+            return load_word_rule(run_folder, run.config, task)
 
-        rule = load_word_rule(run_folder, run.config, task) if tokenize == "words" else None
+        def at_words(text: str) -> list[tuple[int, int]]:
+            return rule().split(text)
+
+        if tokenize == "words":
+            rule()  # what is wrong with it is said before the input is read
         plain = at_words if tokenize == "words" else split_at_spaces
         running = split_at_spaces if tokenize == "spaces" else at_words
         if input == "-" and sys.stdin.isatty():

@@ -103,7 +103,8 @@ def restore(simple: Iterable[str], length: int) -> list[str]:
     Every entry counts by its first word; an empty one is ``O``, and so is an ``I`` with no span before it. What is
     missing is filled with ``O``, what is too much is cut. For gold tags ``restore(simplify(tags), len(tags)) == tags``.
     """
-    tags, inside = [], None
+    tags: list[str] = []
+    inside = None
     for entry in simple:
         if len(tags) == length:
             break

@@ -72,7 +72,9 @@ def _by_sentence(rows: Rows, path: str, how: Reading) -> Iterator[Record]:
 
 
 def _by_word(rows: Rows, path: str, how: Reading) -> Iterator[Record]:
-    seen, current, words = set(), None, []
+    seen: set[str] = set()
+    words: list[tuple[int, list[str]]] = []
+    current = None
     for line, (sentence, *word) in rows:
         if sentence != current and (sentence.strip() or current is None):  # an empty cell continues the sentence
             if words:

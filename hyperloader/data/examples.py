@@ -4,6 +4,7 @@ again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from hyperloader.data.windows import join
 from hyperloader.nn.heads import IGNORED
 from hyperloader.validation import check_names, listed, nearest
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, Tensor]
     }
 
 
-def join_windows(examples: Sequence[Example], parts: Sequence[list[str]]) -> list[list[str]]:
+def join_windows(examples: Sequence[Example], parts: Sequence[list[_T]]) -> list[list[_T]]:
     """One list a sentence from one list a window; sentences in the order in which they first appear in ``examples``.
 
     Raises:
@@ -102,7 +105,7 @@ def join_windows(examples: Sequence[Example], parts: Sequence[list[str]]) -> lis
     """
     if len(examples) != len(parts):
         raise ValueError(f"predictions must be one row an example ({len(examples)}), got {len(parts)}")
-    sentences: dict[tuple[int, int], dict[int, list[str]]] = {}
+    sentences: dict[tuple[int, int], dict[int, list[_T]]] = {}
     for example, part in zip(examples, parts, strict=True):
         windows = sentences.setdefault((example.task_id, example.sentence_id), {})
         if example.window in windows:

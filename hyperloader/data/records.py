@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hyperloader.data.sentence import DataError, check_words
 
@@ -10,12 +11,12 @@ from hyperloader.data.sentence import DataError, check_words
 class Record:
     """One sentence of a file.
 
-    tokens: the words. tags: one a word, as text or as numbers, in the file's own scheme; None where none were asked
+    tokens: the words. tags: one a word, as text or as numbers, in the file's own scheme; none where none were asked
     for. path, line: where the sentence starts. lines: the line of every word, where words have lines of their own.
     """
 
     tokens: tuple[str, ...]
-    tags: tuple[str, ...] | tuple[int, ...] | None
+    tags: tuple[Any, ...]
     path: str
     line: int
     lines: tuple[int, ...] = ()
@@ -61,4 +62,4 @@ def make_record(
     if labelled and tags is None:
         raise DataError(f"{where()}: tags must be a list of text, got null; give every token one tag")
     check_words(tokens, tags if labelled else None, where)
-    return Record(tuple(tokens), tuple(tags) if labelled else None, path, line, lines)
+    return Record(tuple(tokens), tuple(tags or ()) if labelled else (), path, line, lines)

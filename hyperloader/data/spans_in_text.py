@@ -121,6 +121,9 @@ def _annotation(values: list, where: str, how: Reading) -> list | None:
 
 
 def _span(entry: Any, text: str, where: str) -> Span:
+    start: Any
+    end: Any
+    label: Any
     stated = None
     if isinstance(entry, dict):
         fields = entry["value"] if isinstance(entry.get("value"), dict) else entry

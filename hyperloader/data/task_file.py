@@ -119,7 +119,7 @@ def _entry(node: yaml.Node, where: Where, folder: Path) -> TaskEntry:
     if ("path" in fields) == ("dataset" in fields):
         raise DataError(f"{where(node)}: a task must have either path or dataset, got {', '.join(fields)}")
     special = {key: fields.pop(key) for key in ("columns", "splits", "names") if key in fields}
-    values = {key: _text(value, key, where) for key, value in fields.items()}
+    values: dict[str, Any] = {key: _text(value, key, where) for key, value in fields.items()}
     if values.get("tags", TAGS[0]) not in TAGS:
         hint = did_you_mean(values["tags"], TAGS) or f"must be one of {', '.join(TAGS)}"
         raise DataError(f"{where(fields['tags'])}: tags {values['tags']!r}; {hint}")
@@ -158,7 +158,7 @@ def _splits(node: yaml.Node, where: Where) -> dict[str, Any]:
     """``splits``, ``shares`` and ``seed`` of an entry: a name is a file or a split, a number or a percentage a
     share."""
     fields = _mapping(node, where, SPLIT_KEYS)
-    values: dict = {"splits": {}, "shares": {}}
+    values: dict[str, Any] = {"splits": {}, "shares": {}}
     for key, value in fields.items():
         text = value.value.strip() if isinstance(value, yaml.ScalarNode) else ""
         if key == "seed":

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hyperloader.data.bio import label_list
 from hyperloader.data.hub import hub_records
@@ -71,7 +72,7 @@ def load_splits(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Sen
     """The wanted splits of a task, in strict BIO, with those that ``entry.shares`` carves from train; and notes on how
     they were read. Raises DataError as ``load_tasks`` does.
     """
-    records, notes = (_read_folder if entry.path is not None else _read_dataset)(entry, wanted)
+    records, notes = _read_dataset(entry, wanted) if entry.path is None else _read_folder(entry, entry.path, wanted)
     splits, converted = read_scheme(records, entry.tags)
     notes += converted
     if entry.shares:
@@ -85,8 +86,7 @@ def load_splits(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Sen
     return splits, notes
 
 
-def _read_folder(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
-    folder = entry.path
+def _read_folder(entry: TaskEntry, folder: Path, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
     if not folder.is_dir():
         wrong = "is no folder" if folder.exists() else "does not exist"
         raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {wrong}; correct path")
@@ -94,7 +94,11 @@ def _read_folder(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Re
         files, notes = find_files(folder, entry.splits, wanted)
     except DataError as error:
         raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {error}") from None
-    how = {"columns": entry.columns, "numbered": entry.names is not None, "repair": entry.tags == "repair"}
+    how: dict[str, Any] = {
+        "columns": entry.columns,
+        "numbered": entry.names is not None,
+        "repair": entry.tags == "repair",
+    }
     read = {split: read_file(file, **how) for split, file in files.items()}
     named = {split: name_tags(one.records, entry.names) for split, one in read.items()}
     return named, notes + [n for one in read.values() for n in one.notes]

@@ -2,6 +2,9 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 def split_windows(
@@ -63,6 +66,6 @@ def _fill(measures: list[Sequence[int]], max_words: int, max_tokens: int, inside
     return borders
 
 
-def join(parts: Sequence[Sequence]) -> list:
+def join(parts: Sequence[Sequence[_T]]) -> list[_T]:
     """The parts of one sentence in their order, one after the other."""
     return [item for part in parts for item in part]

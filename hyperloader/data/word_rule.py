@@ -70,7 +70,7 @@ class WordRule:
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """The words of ``text`` as (first character, character after the last)."""
-        words = []
+        words: list[tuple[int, int]] = []
         for start, end in split_at_spaces(text):
             words += ((start + first, start + after) for first, after in self._split(text[start:end]))
         return words

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperloader.checkpoints.atomic import writing_files
 
@@ -27,7 +27,7 @@ MEAN_COLOUR = "#000000"
 
 
 def learning_curve(
-    curve: Sequence[Mapping[str, float | None]], path: str | Path | None = None, *, title: str = "Learning curve"
+    curve: Sequence[Mapping[str, Any]], path: str | Path | None = None, *, title: str = "Learning curve"
 ) -> Figure:
     """Training loss above, mean validation F1 below, over the same axis of steps; the best step is marked.
 

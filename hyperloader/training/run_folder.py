@@ -75,8 +75,8 @@ def own_folder(path: Path) -> Iterator[RunFolder]:
             os.close(lock)
     finally:
         with suppress(OSError):  # of folders that hold something by now
-            for folder in made:
-                folder.rmdir()
+            for new in made:
+                new.rmdir()
 
 
 def check_output(config: RunConfig, resume: bool) -> dict | None:

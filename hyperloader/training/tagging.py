@@ -47,10 +47,9 @@ def tag_sentences(
 
 def _of_words(examples: Sequence[Example], answers: Sequence[Answer]) -> Iterator[list[float] | None]:
     """Of every sentence, the probability of each word's label: that of its first subword, 1 where it has none."""
-    if any(answer.probabilities is None for answer in answers):
-        return itertools.repeat(None)
     parts = [
         [1.0 if place < 0 else answer.probabilities[place] for place in example.first_subwords]
         for example, answer in zip(examples, answers, strict=True)
+        if answer.probabilities is not None
     ]
-    return iter(join_windows(examples, parts))
+    return iter(join_windows(examples, parts)) if len(parts) == len(answers) else itertools.repeat(None)

@@ -198,7 +198,7 @@ def test_words_alone_need_no_tags(tmp_path):
     ):
         records = read_file(write(tmp_path, content), labelled=False).records
         assert [record.tokens for record in records] == [sentence.tokens for sentence in GOOD]
-        assert {record.tags for record in records} == {None}
+        assert {record.tags for record in records} == {()}
     assert [record.line for record in records] == [1, 5]
     assert records[0].lines == (1, 2, 3)
 
