@@ -21,14 +21,7 @@ def make_formulation(
     max_length: int = 128,
     decoding: str = "sentinel",
 ) -> Formulation:
-    """The formulation for a head.
-
-    Args:
-        head: ``token-classification`` or ``text-to-text``.
-        labels: BIO labels of every task, in the order of the task ids.
-        max_length: subword tokens of a window.
-        decoding: how generated text is read; see ``TextToText``.
-    """
+    """The formulation for one of ``HEADS``; ``labels`` are the BIO labels of every task, the rest as there."""
     check_key("head", head, HEADS)
     if head == "text-to-text":
         return TextToText(tokenizer, list(labels), max_length, decoding)

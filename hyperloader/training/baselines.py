@@ -13,7 +13,23 @@ from hyperloader.training.loss import sequence_loss
 from hyperloader.training.weights import save_trained
 
 
-class TokenClassifier(nn.Module):
+class Baseline(nn.Module):
+    """A backbone of transformers, or a PEFT model around one."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the backbone's activations in the backward pass."""
+        checkpointing(self.backbone, "enable")({"use_reentrant": False})
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write what is trained."""
+        save_trained(self, Path(folder))
+
+
+class TokenClassifier(Baseline):
     """An encoder with one classification head per task.
 
     Args:
@@ -24,8 +40,7 @@ class TokenClassifier(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, labels: dict[str, list[str]], hidden: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.heads = TaskHeads(hidden, labels, dropout)
 
     def forward(
@@ -41,21 +56,9 @@ class TokenClassifier(nn.Module):
         loss = None if labels is None else sequence_loss(logits, labels)
         return TokenClassifierOutput(loss=loss, logits=logits)
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute the backbone's activations in the backward pass."""
-        checkpointing(self.backbone, "enable")({"use_reentrant": False})
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write what is trained."""
-        save_trained(self, Path(folder))
-
-
-class SequenceToSequence(nn.Module):
+class SequenceToSequence(Baseline):
     """A sequence-to-sequence backbone as it is: the task shows in the text alone, ``task_ids`` are ignored."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
 
     def forward(
         self,
@@ -77,11 +80,3 @@ class SequenceToSequence(nn.Module):
     ) -> Tensor:
         """The backbone's ``generate``."""
         return self.backbone.generate(input_ids=input_ids, attention_mask=attention_mask, **generate_arguments)
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute the backbone's activations in the backward pass."""
-        checkpointing(self.backbone, "enable")({"use_reentrant": False})
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Write what is trained."""
-        save_trained(self, Path(folder))

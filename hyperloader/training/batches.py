@@ -1,6 +1,7 @@
 """The batches of a training, from any step on."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from hyperloader.training.presets import TrainingOptions
 Batch = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
 class TrainBatches:
     """Collated batches, to be iterated over again and again: each is a function of its number alone, so that a resumed
     training skips nothing.
@@ -24,23 +26,13 @@ class TrainBatches:
         process, processes: which part of every batch, of how many.
     """
 
-    def __init__(
-        self,
-        options: TrainingOptions,
-        examples: Sequence[Sequence[Example]],
-        collate: Callable[[Sequence[Example]], Batch],
-        data_seed: int,
-        next_step: Callable[[], int],
-        process: int,
-        processes: int,
-    ) -> None:
-        self.options = options
-        self.examples = examples
-        self.collate = collate
-        self.data_seed = data_seed
-        self.next_step = next_step
-        self.process = process
-        self.processes = processes
+    options: TrainingOptions
+    examples: Sequence[Sequence[Example]]
+    collate: Callable[[Sequence[Example]], Batch]
+    data_seed: int
+    next_step: Callable[[], int]
+    process: int
+    processes: int
 
     def batches(self) -> MultiTaskBatches:
         """The (task, example) pairs of every batch."""
