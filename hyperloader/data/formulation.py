@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from hyperloader.data.examples import EncodingReport, Example
+from hyperloader.data.examples import EncodingReport, Example, collate, unknown_task
 from hyperloader.data.sentence import Sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_BATCH = 2000  # sentences that are tokenized together
 
 
 class Answer(NamedTuple):
@@ -22,26 +24,56 @@ class Answer(NamedTuple):
 class Formulation(Protocol):
     """``TokenClassification`` or ``TextToText``: the same sentences, asked of a model in two ways.
 
-    ``tasks`` are the tasks' names in the order of their ids, ``report`` counts what each one's encoding met.
+    ``tasks`` are the tasks' names in the order of their ids, ``max_length`` is the limit of a window's tokens,
+    ``report`` counts what each task's encoding met so far.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
     tasks: list[str]
+    max_length: int
     report: dict[str, EncodingReport]
 
     def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
-        """The windows of one sentence; without ``use_tags`` they depend on its words alone."""
+        """The windows of one sentence; arguments and errors as in ``encode_all``."""
+        return self._encode(task_index, [sentence], sentence_id, use_tags)
 
     def encode_all(
         self, tasks_sentences: Mapping[str, Sequence[Sentence]], *, use_tags: bool = True
     ) -> dict[str, list[Example]]:
-        """The windows of all sentences of every task, in order."""
+        """The windows of all sentences of every task, in order; ``sentence_id`` is a sentence's position in its list.
+
+        Args:
+            tasks_sentences: sentences by task name.
+            use_tags: True, for training. False, for evaluation and prediction: windows depend on the words alone, so
+                that nothing about the tags reaches the model.
+
+        Raises:
+            ValueError: an unknown task, or tags that the formulation cannot take.
+        """
+        encoded: dict[str, list[Example]] = {}
+        for name, sentences in tasks_sentences.items():
+            if name not in self.tasks:
+                raise unknown_task(name, self.tasks)
+            task_id, encoded[name] = self.tasks.index(name), []
+            for start in range(0, len(sentences), _BATCH):
+                encoded[name] += self._encode(task_id, sentences[start : start + _BATCH], start, use_tags)
+        return encoded
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """A batch: int64 ``input_ids``, ``attention_mask``, ``labels`` and ``task_ids``."""
+        """A batch of int64 tensors: ``input_ids``, ``attention_mask`` (batch, tokens), ``labels`` (batch, tokens or
+        target tokens; -100 is padding), ``task_ids`` (batch,). The tasks may differ. Raises ValueError for an empty
+        batch.
+        """
+        return collate(examples, self.tokenizer.pad_token_id)
+
+    def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int, use_tags: bool) -> list[Example]:
+        """The windows of some sentences of one task, the first of which has the id ``first_id``."""
+        raise NotImplementedError
 
     def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
         """The model's answers to a batch without its labels, one an example."""
+        raise NotImplementedError
 
-    def decode(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> list[list[str]]:
+    def decode(self, examples: Sequence[Example], rows: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
         """Strict BIO tags a sentence, windows joined, from the ids of every example's answer."""
+        raise NotImplementedError

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.data.bio import restore, simplify, spans
-from hyperloader.data.examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
-from hyperloader.data.formulation import Answer
+from hyperloader.data.examples import EncodingReport, Example, check_task_names, join_windows
+from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
 from hyperloader.nn.heads import IGNORED
@@ -47,7 +47,7 @@ def parse_by_position(text: str, length: int) -> list[str]:
     return tags + ["O"] * (length - len(tags))
 
 
-class TextToText:
+class TextToText(Formulation):
     """Encodes sentences for a text-to-text model (T5 and its kin), and decodes what it generates.
 
     The source is ``<extra_id_0> show <extra_id_1> flights <extra_id_2> </s>``: a sentinel before every word and one
@@ -67,7 +67,9 @@ class TextToText:
         decoding: how a generated target is read: ``sentinel``, see ``parse_target``, or ``position``, see
             ``parse_by_position``.
 
-    ``report`` maps every task to the EncodingReport of what was encoded so far.
+    With ``use_tags``, for training, the target keeps to ``max_length`` too, and no border cuts a span that is shorter
+    than a window. Without, a target may be longer than ``max_length`` (``long_targets`` in the report). Encoding raises
+    ValueError for a type that simplified BIO or the tokenizer cannot spell, and for a tag longer than ``max_length``.
 
     Raises:
         ValueError: the tokenizer has fewer than two sentinels or no end or padding token; no task or one twice;
@@ -85,7 +87,6 @@ class TextToText:
         self.decoding = decoding
         self.tokenizer = tokenizer
         self.tasks = check_task_names(tasks)
-        self._task_ids = {task: number for number, task in enumerate(self.tasks)}
         self.sentinels = _sentinel_ids(tokenizer)
         for name in ("eos_token_id", "pad_token_id"):
             if getattr(tokenizer, name) is None:
@@ -98,33 +99,6 @@ class TextToText:
         self._special = {*tokenizer.all_special_ids, *self.sentinels}
         self._words: dict[str, tuple[int, ...]] = {}
         self._tags: dict[str, tuple[int, ...]] = {}
-
-    def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
-        """The windows of one sentence; arguments and errors as in ``encode_all``."""
-        return self._encode(task_index, [sentence], sentence_id, use_tags)
-
-    def encode_all(
-        self, tasks_sentences: Mapping[str, Sequence[Sentence]], *, use_tags: bool = True
-    ) -> dict[str, list[Example]]:
-        """The windows of all sentences of every task, in order; ``sentence_id`` is a sentence's position in its list.
-
-        Args:
-            tasks_sentences: sentences by task name.
-            use_tags: True, for training: the target keeps to ``max_length`` too, and no border cuts a span that is
-                shorter than a window. False, for evaluation and prediction: windows depend on the words alone, so that
-                nothing about the tags reaches the model; a target may then be longer than ``max_length``
-                (``long_targets`` in the report).
-
-        Raises:
-            ValueError: an unknown task; a type that simplified BIO or the tokenizer cannot spell; a tag longer than
-                ``max_length``.
-        """
-        encoded = {}
-        for name, sentences in tasks_sentences.items():
-            if name not in self._task_ids:
-                raise unknown_task(name, self.tasks)
-            encoded[name] = self._encode(self._task_ids[name], sentences, 0, use_tags)
-        return encoded
 
     def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int, use_tags: bool) -> list[Example]:
         simple_tags = []
@@ -220,12 +194,6 @@ class TextToText:
 
     def _text(self, rows: Sequence[Sequence[int]]) -> list[str]:
         return self.tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """A batch of int64 tensors: ``input_ids``, ``attention_mask`` (batch, tokens), ``labels`` (batch, target
-        tokens; -100 is padding), ``task_ids`` (batch,). The tasks may differ. Raises ValueError for an empty batch.
-        """
-        return collate(examples, self.tokenizer.pad_token_id)
 
     def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
         """The token ids that the model generates greedily, at most ``max_length`` of them."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.data.bio import repair_bio, spans
-from hyperloader.data.examples import EncodingReport, Example, check_task_names, collate, join_windows, unknown_task
-from hyperloader.data.formulation import Answer
+from hyperloader.data.examples import EncodingReport, Example, check_task_names, join_windows
+from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
 from hyperloader.nn.heads import IGNORED
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
-_BATCH = 2000
 
-
-class TokenClassification:
+class TokenClassification(Formulation):
     """Encodes sentences for a token classifier with one head per task, and decodes what it predicts.
 
     Args:
@@ -31,7 +29,8 @@ class TokenClassification:
             task ids.
         max_length: tokens a window holds at most, special tokens included.
 
-    ``report`` maps every task to the EncodingReport of what was encoded so far.
+    Windows depend on the words alone, with ``use_tags`` and without: a label may continue a span of the window before.
+    Encoding raises ValueError for a tag that is no label of its task.
 
     Raises:
         ValueError: the tokenizer is not fast, lacks a padding token or needs ``add_prefix_space=True``; no task or a
@@ -59,41 +58,12 @@ class TokenClassification:
         if self.room < 1:
             raise ValueError(f"max_length must be at least {max_length - self.room + 1}, got {max_length}")
         self.report = {task: EncodingReport() for task in self.tasks}
-        self._task_ids = {task: number for number, task in enumerate(self.tasks)}
         self._label_ids = [{name: number for number, name in enumerate(names)} for names in self.labels.values()]
-
-    def encode(self, task_index: int, sentence: Sentence, sentence_id: int, *, use_tags: bool = True) -> list[Example]:
-        """The windows of one sentence. Raises ValueError for a tag that is no label of the task, IndexError for an
-        unknown task.
-        """
-        return self._encode(task_index, [sentence], sentence_id)
-
-    def encode_all(
-        self, tasks_sentences: Mapping[str, Sequence[Sentence]], *, use_tags: bool = True
-    ) -> dict[str, list[Example]]:
-        """The windows of all sentences of every task, in order; ``sentence_id`` is a sentence's position in its list.
-
-        Args:
-            tasks_sentences: sentences by task name.
-            use_tags: without effect, for the same interface as TextToText: windows always depend on the words alone (a
-                label may continue a span of the window before), so that nothing about the tags reaches the model.
-
-        Raises:
-            ValueError: an unknown task, or a tag that is no label of its task.
-        """
-        encoded = {}
-        for name, sentences in tasks_sentences.items():
-            if name not in self.labels:
-                raise unknown_task(name, self.tasks)
-            task_id, encoded[name] = self._task_ids[name], []
-            for start in range(0, len(sentences), _BATCH):
-                encoded[name] += self._encode(task_id, sentences[start : start + _BATCH], start)
-        return encoded
 
     def _tokenize(self, words: list[list[str]]) -> list["Encoding"]:
         return self.tokenizer(words, is_split_into_words=True, verbose=False).encodings
 
-    def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int) -> list[Example]:
+    def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int, use_tags: bool) -> list[Example]:
         examples, report = [], self.report[self.tasks[task_id]]
         encodings = self._tokenize([list(sentence.tokens) for sentence in sentences])
         for sentence_id, (sentence, encoding) in enumerate(zip(sentences, encodings, strict=True), first_id):
@@ -161,11 +131,6 @@ class TokenClassification:
         return Example(
             task_id, sentence_id, window, windows, tuple(ids), tuple(token_labels), len(labels), tuple(first_subwords)
         )
-
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """A batch of int64 tensors: ``input_ids``, ``attention_mask``, ``labels`` (batch, tokens), ``task_ids``
-        (batch,)."""
-        return collate(examples, self.tokenizer.pad_token_id)
 
     def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
         """The best label of every token, and its probability."""
