@@ -70,7 +70,11 @@ def _parse(text: str, where: str, what: str = "one JSON object a line") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        problem = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", None) or error
+        problem = (
+            "nested too deeply"
+            if isinstance(error, RecursionError)
+            else getattr(error, "msg", str(error)).partition(";")[0]
+        )
         hint = " or a carriage return where a line feed belongs" if "\r" in text.strip() else ""
         raise DataError(f"{where}: invalid JSON ({problem}{hint}); write {what}") from None
 
