@@ -168,6 +168,7 @@ def _build(kind: type, structure: Mapping[str, Any], backbone_config: Any, where
     options = {"add_pooling_layer": False} if structure["without_pooler"] else {}
     try:
         backbone = kind(backbone_config, **options)
+        backbone.tie_weights()  # which transformers 5.0 leaves out on the device meta
         for path, (bottleneck, hidden) in structure["adapted"].items():
             linear = backbone.get_submodule(path)
             check_whole(f"the bottleneck of {path}", bottleneck)

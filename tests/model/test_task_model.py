@@ -9,7 +9,7 @@ from helpers.disk import interrupt_second_replace
 from helpers.merged import logits
 from helpers.tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, make, make_batch, make_model
 from torch import nn
-from transformers import BertModel
+from transformers import BertModel, PreTrainedModel
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.model.task_model import TaskModel
@@ -167,3 +167,18 @@ def test_an_exported_task_does_not_take_the_place_of_its_model(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="must be a folder, got a file"):
         model.save_pretrained(tmp_path / "file")
+
+
+def test_classes_that_do_not_tie_by_themselves(tmp_path, monkeypatch):
+    """As those of transformers 5.0 on the device meta."""
+    merged = make_model("t5", torch.float32).merge("a")
+    expected = logits(merged, "t5")
+
+    def without_tying(self, honest=PreTrainedModel.post_init):
+        self.tie_weights = lambda *_, **__: None
+        honest(self)
+        del self.tie_weights
+
+    monkeypatch.setattr(PreTrainedModel, "post_init", without_tying)
+    merged.save_pretrained(tmp_path)
+    assert torch.equal(logits(TaskModel.from_pretrained(tmp_path), "t5"), expected)
