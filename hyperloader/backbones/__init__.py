@@ -9,9 +9,9 @@ from collections.abc import Callable
 from torch import nn
 
 from hyperloader.backbones import bert, distilbert, t5
+from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.backbones.family import Stack
-from hyperloader.nn.with_backbone import plain_name
 
 __all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks", "set_cross_attention_bias"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hyperloader.backbones.compiled import plain_name
 from hyperloader.nn.norms import dtype_through
-from hyperloader.nn.with_backbone import plain_name
 
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 

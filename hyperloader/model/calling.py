@@ -2,69 +2,75 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from hyperloader.model.task_selection import NamedTask
+from hyperloader.nn.forwards import Forwards
+from hyperloader.nn.heads import TaskHeads
 from hyperloader.nn.lasting import may_be_kept
 
-if TYPE_CHECKING:
-    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
+class NamedTasks:
+    """The tasks that a model has been called with by name, each made once."""
 
-class NamedTask:
-    """A task by its ``name``, its ``number`` among the tasks, and the same as ``index``, an int64 tensor (), which a
-    graph takes as an input: a name would be a constant of the graph, and every other name another graph."""
+    def __init__(self) -> None:
+        self._made: dict[str, NamedTask] = {}
 
-    def __init__(self, name: str, number: int, index: Tensor):
-        self.name = name
-        self.number = number
-        self.index = index
-
-
-def call(model: "HyperLoaderModel", forward: Callable, arguments: Sequence, options: Mapping[str, Any]) -> Any:
-    """``forward(*arguments, **options)``; nothing changes the backbone's layers meanwhile.
-
-    In a graph the logits of one task are as wide as those of any; here they get the width that they have without one.
-    """
-    if torch.compiler.is_compiling() or "backbone" not in model._modules:
-        return forward(*arguments, **options)
-    before, after = _never_traced()
-    options, outputs = before(model, options), None
-    try:
-        outputs = forward(*arguments, **options)
-    finally:
-        after(model, options, outputs)
-    return outputs
-
-
-def _before(model: "HyperLoaderModel", options: Mapping[str, Any]) -> Mapping[str, Any]:
-    options = _with_named_task(model, options)
-    model._forwards.enter()  # the last thing that can fail
-    return options
-
-
-def _with_named_task(model: "HyperLoaderModel", options: Mapping[str, Any]) -> Mapping[str, Any]:
-    task, tasks = options.get("task"), model.hyperloader_config.tasks
-    named = model._named_tasks.get(task) if isinstance(task, str) else None
-    if named is None:
-        if not isinstance(task, str) or task not in tasks:  # the forward says what is wrong, if anything is
-            return options
-        number, device = tasks.index(task), next(model.generators.parameters()).device
+    def get(self, task: object, tasks: Sequence[str], device: torch.device) -> object:
+        """The ``NamedTask`` of ``task``, or ``task`` itself where it names none: the forward says what is wrong."""
+        if not isinstance(task, str) or task not in tasks:
+            return task
+        if task in self._made:
+            return self._made[task]
+        number = tasks.index(task)
         with torch.inference_mode(False):
             named = NamedTask(task, number, torch.full((), number, device=device))
         captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # whose memory is its own
         if may_be_kept() and not captured:
-            model._named_tasks[task] = named
-    return {**options, "task": named}
+            self._made[task] = named
+        return named
+
+    def clear(self) -> None:
+        """Forget all, as they are on a device that the model leaves."""
+        self._made.clear()
 
 
-def _after(model: "HyperLoaderModel", options: Mapping[str, Any], outputs: Any) -> None:
-    model._forwards.leave()
+def call(
+    forward: Callable,
+    arguments: Sequence,
+    options: Mapping[str, Any],
+    named: Callable[[object], object],
+    forwards: Forwards,
+    heads: TaskHeads | None,
+) -> Any:
+    """``forward(*arguments, **options)``, with ``named(task)`` for ``task``; nothing changes the backbone's layers
+    meanwhile.
+
+    In a graph the logits of one task have as many columns as those of any; here they get the task's own.
+    """
+    before, after = _never_traced()
+    options, outputs = before(options, named, forwards), None
+    try:
+        outputs = forward(*arguments, **options)
+    finally:
+        after(options, outputs, forwards, heads)
+    return outputs
+
+
+def _before(options: Mapping[str, Any], named: Callable[[object], object], forwards: Forwards) -> Mapping[str, Any]:
+    if options.get("task") is not None:
+        options = {**options, "task": named(options["task"])}
+    forwards.enter()  # the last thing that can fail
+    return options
+
+
+def _after(options: Mapping[str, Any], outputs: Any, forwards: Forwards, heads: TaskHeads | None) -> None:
+    forwards.leave()
     task = options.get("task")
-    if outputs is not None and model.heads is not None and isinstance(task, NamedTask):
-        size = model.heads.heads[task.number].out_features
+    if outputs is not None and heads is not None and isinstance(task, NamedTask):
+        size = heads.heads[task.number].out_features
         if outputs.logits.shape[-1] != size:
             outputs.logits = outputs.logits[..., :size]
 
@@ -81,9 +87,9 @@ def _never_traced() -> tuple[Callable, Callable]:
     return torch.compiler.disable(_before), torch.compiler.disable(_after)
 
 
-def start_graphs_at_forward(kind: type) -> None:
-    """Let ``torch.compile`` begin with the forward of the class ``kind`` and not with what happens here around it."""
+def start_graphs_at_forward(model_class: type) -> None:
+    """Let ``torch.compile`` begin with the forward of the class and not with what happens here around it."""
     from torch._dynamo.decorators import skip_code
 
     _never_traced()
-    skip_code(kind.__call__.__code__)
+    skip_code(model_class.__call__.__code__)

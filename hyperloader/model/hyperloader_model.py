@@ -1,39 +1,35 @@
 """A frozen backbone, and hypernetworks that generate its adapters, LoRA updates and their norms for every task."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hyperloader.backbones import checkpointing
-from hyperloader.backbones.cross_attention_bias import stored_bias
-from hyperloader.backbones.own_head import check_own_head
-from hyperloader.checkpoints import stored_model
+from hyperloader.backbones.compiled import without_compile
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.model import calling, export, merging, pretrained, trained, weight_provider
-from hyperloader.model.attachment import Attachment
-from hyperloader.model.new_tasks import add_task, check_trained, freeze_except_task_embedding, unfreeze
-from hyperloader.model.sizes import check_fits, check_stored
-from hyperloader.nn.bank import WeightBank
-from hyperloader.nn.forwards import Forwards
-from hyperloader.nn.heads import classify, task_heads
-from hyperloader.nn.hypernetwork import hypernetworks
-from hyperloader.nn.layout import Layout
-from hyperloader.nn.site_weights import ActiveWeights
-from hyperloader.nn.table import Table
-from hyperloader.nn.task_embedding import TaskEmbedding
-from hyperloader.nn.with_backbone import WithBackbone, without_compile
+from hyperloader.model import calling, merging, new_tasks, pretrained
+from hyperloader.model.attached_model import AttachedModel
+from hyperloader.model.export import ExportedTask
+from hyperloader.model.task_model import TaskModel
+from hyperloader.model.task_selection import TaskSelection, number_of_sentences
+from hyperloader.nn.stacked import Sites
 
 
-class HyperLoaderModel(WithBackbone):
+class HyperLoaderModel(AttachedModel):
     """Fine-tunes one frozen ``backbone`` on many tasks (HyperLoader, arXiv 2407.01411).
 
     Attaching wraps some of the backbone's ``nn.Linear`` layers in place and freezes it; nothing is moved or copied.
     ``detach()`` gives it back as it was. Trained are the hypernetworks, the task embeddings, the backbone's own layer
     norms (``config.train_norms``) and, with ``config.labels``, one token-classification head per task. All that is
     trained is float32, or float64, in a backbone of half precision too: ``.half()`` and ``.to(dtype)`` cast the rest.
+
+    Until the process ends, the first model makes PyTorch count the steps of fused optimizers as changes of their
+    parameters, which the weight bank looks at, and has the label smoothing of transformers' Trainer leave out logits of
+    -inf, as mixed batches have them; importing the package changes nothing.
 
     Args:
         backbone: a transformers model of a family in ``hyperloader.backbones.FAMILIES``.
@@ -44,81 +40,18 @@ class HyperLoaderModel(WithBackbone):
         TypeError: a backbone that is no module, or a config of another type.
     """
 
-    add_task = add_task
-    detach = merging.detach
-    export_peft = export.export_peft
-    export_task = export.export_task
-    freeze_except_task_embedding = freeze_except_task_embedding
-    merge = merging.merge
-    unfreeze = unfreeze
-    unmerge = merging.unmerge
-    weights_of = weight_provider.weights_of
-    accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
-
     def __new__(cls, backbone: nn.Module | None = None, config: HyperLoaderConfig | None = None) -> "HyperLoaderModel":
         return pretrained.new(cls, without_compile(backbone))
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
-        nn.Module.__init__(self)
         calling.start_graphs_at_forward(HyperLoaderModel)
-        if not isinstance(backbone, nn.Module):
-            raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
-        if not isinstance(config, HyperLoaderConfig):
-            raise TypeError(f"config must be a HyperLoaderConfig, got {config!r:.80}")
-        given, backbone = backbone, without_compile(backbone)
-        check_own_head(backbone, config.labels is not None)
-        self.hyperloader_config = config
-        self.bank = WeightBank()
-        self._merged: tuple[str, dict[str, nn.Module]] | None = None
-        self._active = ActiveWeights()
-        self._forwards = Forwards()
-        self._named_tasks: dict[str, calling.NamedTask] = {}
-        self._unfrozen: dict[str, bool] | None = None  # what was trained before one task alone was
-        self._attachment = Attachment(backbone, config, self._active)
-        try:
-            check_fits(backbone, config, self._attachment.layouts)
-            self._build(self._attachment.layouts, backbone)
-            self.to(next(backbone.parameters()).device)
-        except BaseException:  # whatever it is, memory or Ctrl-C: the backbone is given back
-            self._attachment.undo(backbone)
-            raise
-        self.backbone = given
-        self.train(backbone.training)
-        self.register_state_dict_pre_hook(merging.refuse)
-        self.register_load_state_dict_pre_hook(merging.refuse)
-
-    def _build(self, layouts: Mapping[str, Layout], backbone: nn.Module) -> None:
-        config = self.hyperloader_config
-        if config.generator == "table":
-            self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
-        else:
-            self.task_embedding = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
-            self.generators = nn.ModuleDict(hypernetworks(config, layouts))
-        self.heads = task_heads(backbone, config.labels) if config.labels is not None else None
-
-    @property
-    def layouts(self) -> Mapping[str, Layout]:
-        """Stack -> what is generated for it."""
-        return self._attachment.layouts
-
-    @property
-    def site_paths(self) -> Mapping[str, tuple[str, int, str]]:
-        """Path of every wrapped layer in the backbone -> (stack, layer, site)."""
-        return self._attachment.site_paths
-
-    @property
-    def generated_dtype(self) -> torch.dtype:
-        """The dtype that weights are generated in."""
-        return self._attachment.dtype(self.backbone)
-
-    @property
-    def norm_names(self) -> list[str]:
-        """The backbone's own norms that are trained."""
-        return self._attachment.norm_names
+        super().__init__(backbone, config)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """``forward``, with the hooks of modules; ``torch.compile`` makes one graph for every ``task``."""
-        return calling.call(self, super().__call__, arguments, options)
+        if torch.compiler.is_compiling() or "backbone" not in self._modules:
+            return super().__call__(*arguments, **options)
+        return calling.call(super().__call__, arguments, options, self._named, self._forwards, self.heads)
 
     def forward(
         self,
@@ -151,16 +84,15 @@ class HyperLoaderModel(WithBackbone):
             ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
         """
         with self._forwards.running():
-            self._check_attached()
-            which = weight_provider.which(self.hyperloader_config, task, task_ids, input_ids, backbone_arguments)
-            check_trained(self, which)
-            if self.heads is None and labels is not None:
-                backbone_arguments["labels"] = labels
-            with self._active.use(weight_provider.weights_for(self, which)):
-                outputs = self.run_backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
-            if self.heads is None:
-                return outputs
-            return classify(self.heads, outputs, labels, which, widest=task is None)
+            selection = self._selection(task, task_ids, input_ids, backbone_arguments)
+            trained_task = None if self.hyperloader_config.generator == "table" else self.task_embedding.trained_task
+            if trained_task is not None and self.training and torch.is_grad_enabled():
+                selection.check_trains(trained_task, self.hyperloader_config)
+            with self._active.use(self.weight_provider.weights_for(selection)):
+                outputs = self.run_backbone(
+                    labels, input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments
+                )
+            return self.run_heads(outputs, labels, selection.tasks, all_columns=task is None)
 
     @torch.no_grad()
     def generate(
@@ -171,7 +103,7 @@ class HyperLoaderModel(WithBackbone):
         task_ids: Tensor | None = None,
         **generate_arguments: Any,
     ) -> Any:
-        """The backbone's ``generate`` with the weights of ``task`` or ``task_ids``, generated once for the whole call.
+        """The backbone's ``generate`` with the weights of ``task`` or ``task_ids``, made once for the whole call.
 
         Takes every argument of transformers' ``generate``; raises ``TypeError`` for a backbone that cannot generate,
         and what ``forward`` raises.
@@ -180,106 +112,166 @@ class HyperLoaderModel(WithBackbone):
             self._check_attached()
             if not callable(getattr(self.backbone, "generate", None)) or not self.backbone.can_generate():
                 raise TypeError(f"backbone must be able to generate, got {type(self.backbone).__name__}")
-            which = weight_provider.which(self.hyperloader_config, task, task_ids, input_ids, generate_arguments)
-            with self._active.use(weight_provider.weights_for(self, which)):
+            selection = self._selection(task, task_ids, input_ids, generate_arguments)
+            with self._active.use(self.weight_provider.weights_for(selection)):
                 return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping | None = None, **backbone_arguments: Any
-    ) -> None:
-        """Recompute the backbone's layers in the backward instead of keeping what is inside them.
-
-        Takes what the backbone's own method takes; raises ``ValueError`` for reentrant checkpointing.
-        """
-        arguments = dict(gradient_checkpointing_kwargs or {})
-        if arguments.pop("use_reentrant", False):
-            raise ValueError(
-                "use_reentrant must be False: reentrant checkpointing cannot differentiate generated weights"
-            )
-        arguments |= {"use_reentrant": False, "context_fn": self._active.checkpoint_contexts}
-        checkpointing(self.backbone, "enable")(arguments, **backbone_arguments)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Undo ``gradient_checkpointing_enable``."""
-        checkpointing(self.backbone, "disable")()
-
-    def train(self, mode: bool = True) -> "HyperLoaderModel":
-        """Set training or evaluation mode. In training the weight bank is empty."""
-        if mode:
-            self.bank.clear()
-        return nn.Module.train(self, mode)
-
-    def _apply(self, fn, recurse=True):  # what .to(), .half(), .cuda() come down to
-        self.bank.clear()  # it would keep the memory of before alive
-        self._named_tasks.clear()
-        return super()._apply(trained.kept_wide(self, fn), recurse)
-
-    def trainable_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold.
-
-        The values are those of ``state_dict``, None for the model's own.
-        """
-        return trained.state(self, state_dict)
-
-    saved_state = trainable_state
-
-    def trainable_parameters(self) -> int:
-        """How many numbers are trained."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-
-    def print_trainable_parameters(self) -> None:
-        """Print the number of trained parameters, of all parameters, and the share."""
-        self._check_has_backbone()
-        count, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
-        print(f"trainable parameters: {count:,} | all parameters: {total:,} | trainable: {count / total:.2%}")
-
-    def save_pretrained(
-        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
-    ) -> None:
-        """Write ``model.safetensors`` (what is trained) and ``hyperloader.json`` (config, backbone) to ``folder``.
-
-        Both are written aside and then renamed: a failure leaves what was there. As transformers' Trainer wants it,
-        ``state_dict`` holds the values instead of this model, and of several processes the main one alone writes.
-        """
-        self._check_attached()
-        if is_main_process:
-            tensors = self.trainable_state(state_dict)
-            stored_model.save(folder, tensors, self.hyperloader_config, self.backbone, self.norm_names)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, backbone: nn.Module | None = None) -> "HyperLoaderModel":
-        """Load what ``save_pretrained`` wrote.
-
-        Args:
-            folder: a local folder.
-            backbone: the backbone that it was trained with; None loads the one named in the checkpoint.
+    @torch.no_grad()
+    def weights_of(self, task: str) -> Sites:
+        """What the hypernetworks generate for ``task``, from the weight bank; not to be written to.
 
         Returns:
-            The model, in evaluation mode.
+            (stack, layer, site) -> the site's tensors, in the order of ``ops.adapter``'s or ``ops.lora_linear``'s
+            arguments (``lora_A``, ``lora_B``), in the backbone's dtype.
 
         Raises:
-            FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
+            ValueError: an unknown task. RuntimeError: the model is being trained.
         """
-        stored = stored_model.load(folder)
-        backbone = stored.load_backbone() if backbone is None else backbone
-        plain = without_compile(backbone)
-        with stored_bias(plain, stored.tensors) as added:
-            stored.check_backbone(plain)
-            check_stored(stored, plain)
-            model = cls(backbone, stored.config)
-            try:
-                stored.check_tensors(model.trainable_state())
-            except ValueError:
-                model.detach()
-                raise
-        model._attachment.added_bias = added
-        trained.load(model, stored.tensors)
-        return model.eval()
+        self._check_attached()
+        index = self.hyperloader_config.task_id(task)
+        if self.training:
+            raise RuntimeError("the weight bank serves a model in evaluation mode: call model.eval() first")
+        return self.weight_provider.of_task(index)
 
-    def _check_attached(self) -> None:
-        self._check_has_backbone()
-        merging.refuse(self)
+    @torch.inference_mode(False)  # new parameters are to be trained
+    def add_task(self, name: str, init: str = new_tasks.MEAN, labels: Sequence[str] | None = None) -> int:
+        """Add a task behind the others, which stay as they are: a row of the task embedding and, with
+        ``config.labels``, a head. ``hyperloader_config`` is then another one. An optimizer made before does not know
+        the new parameters: make a new one.
 
-    def _check_has_backbone(self) -> None:
-        if "backbone" not in self._modules:
-            raise RuntimeError("this model has no backbone since detach(); attach a new HyperLoaderModel to it")
+        Args:
+            name: of the new task.
+            init: ``mean`` starts at the mean of all tasks' embeddings, the name of a task at a copy of its own.
+            labels: BIO labels of the new task, to be given if, and only if, the model has token-classification heads.
+
+        Returns:
+            The task's index: its id in ``task_ids``.
+
+        Raises:
+            ValueError, TypeError: a name that exists, an unknown task in ``init``, labels missing or without use, a
+                model with ``generator="table"`` or frozen except for one task. The model is then as it was.
+        """
+        self._check_attached()
+        new_tasks.check_has_task_embedding(self.hyperloader_config, "add_task")
+        embedding, tasks = self.task_embedding, self.hyperloader_config.tasks
+        if embedding.row is not None:
+            trained = tasks[embedding.trained_task]
+            raise ValueError(f"add_task needs a model that is not frozen except for {trained!r}: call unfreeze() first")
+        config = new_tasks.extended_config(self.hyperloader_config, name, labels)
+        weight = embedding.extended(new_tasks.first_embedding(embedding.weight.detach(), init, tasks))
+        head = None if self.heads is None else self.heads.new_head(len(config.labels[name]))
+        # Whatever can fail has been done; from here on the model changes.
+        self.hyperloader_config = config
+        embedding.weight, embedding.num_embeddings = weight, len(config.tasks)
+        if head is not None:
+            self.heads.append(head)
+        return len(config.tasks) - 1
+
+    @torch.inference_mode(False)
+    def freeze_except_task_embedding(self, name: str) -> None:
+        """Leave nothing to be trained but the embedding of the task ``name`` and, with ``config.labels``, its head.
+
+        Whatever optimizer then trains the model, with decay or momentum, every other task computes the same bits as
+        before: the backbone's norms are frozen too. An optimizer made before does not hold what is trained now: make a
+        new one, here and after ``unfreeze()``. Saving and loading work as always.
+
+        Raises:
+            ValueError: an unknown task, or a model with ``generator="table"``.
+        """
+        self._check_attached()
+        new_tasks.check_has_task_embedding(self.hyperloader_config, "freeze_except_task_embedding")
+        task = self.hyperloader_config.task_id(name)
+        self.unfreeze()
+        self._trained_before = {path: parameter.requires_grad for path, parameter in self.named_parameters()}
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None  # even an optimizer over all parameters skips what has no gradient
+        self.task_embedding.train_only(task)
+        if self.heads is not None:
+            self.heads.heads[task].requires_grad_(True)
+
+    @torch.inference_mode(False)
+    def unfreeze(self) -> None:
+        """Train again what was trained before ``freeze_except_task_embedding``; without that, nothing happens."""
+        self._check_attached()
+        if self._trained_before is not None:
+            self.task_embedding.train_all()
+            for path, requires_grad in self._trained_before.items():
+                self.get_parameter(path).requires_grad_(requires_grad)
+            self._trained_before = None
+
+    @torch.inference_mode(False)  # what is merged may be trained, cast and saved later
+    @torch.no_grad()
+    def merge(self, task: str, *, inplace: bool = False) -> TaskModel:
+        """Fold the LoRA updates of ``task`` into the projections and give the adapters their generated weights.
+
+        Args:
+            task: name of a task.
+            inplace: put the merged layers into this model's own backbone, which serves no other task until
+                ``unmerge()``; else into a copy of it. The backbone's norms are one and the same then: training them in
+                the merged model changes them for every task. Forwards that are running in other threads end first;
+                those that begin later are refused.
+
+        Returns:
+            A plain module without hypernetworks, in the mode that the backbone is in; it is called, saved and loaded
+            on its own.
+
+        Raises:
+            ValueError: an unknown task. RuntimeError: the model is being trained, or merged already.
+        """
+        with self._forwards.changing("merge()") if inplace else nullcontext():
+            one = self._exported(task)
+            backbone = self.backbone if inplace else copy.deepcopy(self.backbone)
+            wrapped = merging.fold_in(backbone, self.site_paths, one.weights, one.config)
+            merged = TaskModel(backbone, one.config, one.heads).train(backbone.training)
+            if inplace:
+                self._merged, merged._forwards = (task, wrapped), self._forwards
+        return merged
+
+    @torch.inference_mode(False)
+    def unmerge(self) -> None:
+        """Undo ``merge(..., inplace=True)``, to the bit; raises ``RuntimeError`` if nothing is merged.
+
+        If the backbone was cast or put on another device meanwhile, so are the layers that come back.
+        """
+        with self._forwards.changing("unmerge()"):
+            if self._merged is None:
+                raise RuntimeError("nothing is merged into this model's backbone")
+            merging.take_out(self.backbone, self._merged[1])
+            self._merged = None
+
+    def export_task(self, task: str, folder: str | Path) -> None:
+        """Write ``task`` alone, with what is generated for it, its head and the trained norms: ``from_pretrained``
+        loads it, without hypernetworks.
+
+        Raises:
+            ValueError: an unknown task, or a folder that holds something else.
+        """
+        self._exported(task).save(folder)
+
+    def export_peft(self, task: str, folder: str | Path, *, lora_only: bool = False, overwrite: bool = False) -> None:
+        """Write the LoRA updates of ``task`` as ``peft.PeftModel.from_pretrained`` loads them.
+
+        Raises:
+            ValueError: an unknown task; what PEFT's LoRA cannot hold (adapters, trained norms, a head), as a list,
+                unless ``lora_only`` leaves it out; a folder with the adapter of anything but this task, unless
+                ``overwrite``.
+        """
+        self._exported(task).save_peft(folder, lora_only=lora_only, overwrite=overwrite)
+
+    def _exported(self, task: str) -> ExportedTask:
+        weights = self.weights_of(task)
+        config = merging.config_of_task(self.hyperloader_config, task)
+        heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
+        return ExportedTask(config, weights, heads, self.layouts, self.site_paths, self.backbone, self.norm_names)
+
+    def _named(self, task: object) -> object:
+        device = next(self.generators.parameters()).device
+        return self._named_tasks.get(task, self.hyperloader_config.tasks, device)
+
+    def _selection(
+        self, task: str | None, task_ids: Tensor | None, input_ids: Tensor | None, arguments: Mapping[str, Any]
+    ) -> TaskSelection:
+        self._check_attached()
+        sentences = number_of_sentences(input_ids, arguments)
+        return TaskSelection.of(self.hyperloader_config, task, task_ids, sentences)

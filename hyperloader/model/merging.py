@@ -1,77 +1,64 @@
-"""Merging one task into the backbone, undoing it, and letting go of the backbone: methods of HyperLoaderModel."""
+"""One task's weights in the place of a backbone's wrapped layers, and undoing it."""
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+import copy
+import dataclasses
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hyperloader.model import export, task_model
+from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.model.attachment import replace
-from hyperloader.model.task_model import TaskModel
+from hyperloader.nn.adapted import AdaptedLinear
+from hyperloader.nn.layout import SiteKey
+from hyperloader.nn.stacked import Sites
 
-if TYPE_CHECKING:
-    from hyperloader.model.hyperloader_model import HyperLoaderModel
+
+def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
+    """The configuration of a model of ``task`` alone, whose weights are parameters."""
+    labels = None if config.labels is None else {task: config.labels[task]}
+    return dataclasses.replace(config, tasks=(task,), labels=labels, generator="table")
 
 
-@torch.inference_mode(False)  # what is merged may be trained, cast and saved later
-@torch.no_grad()
-def merge(self: "HyperLoaderModel", task: str, *, inplace: bool = False) -> TaskModel:
-    """Fold the LoRA updates of ``task`` into the projections and give the adapters their generated weights.
+def fold_in(
+    backbone: nn.Module, site_paths: Mapping[str, SiteKey], weights: Sites, config: HyperLoaderConfig
+) -> dict[str, nn.Module]:
+    """Put one task's weights in the place of the wrapped layers.
 
     Args:
-        task: name of a task.
-        inplace: put the merged layers into this model's own backbone, which serves no other task until
-            ``unmerge()``; else into a copy of it. The backbone's norms are one and the same then: training them in the
-            merged model changes them for every task. Forwards that are running in other threads end first; those
-            that begin later are refused.
+        backbone: as attached.
+        site_paths: path of every wrapped layer -> its key in ``weights``.
+        weights: what was generated for the task.
+        config: says what adapters are, and the scaling of LoRA.
 
     Returns:
-        A plain module without hypernetworks, in the mode that the backbone is in; it is called, saved and loaded on
-        its own.
-
-    Raises:
-        ValueError: an unknown task. RuntimeError: the model is being trained, or merged already.
+        the wrapped layers by path, for ``take_out``.
     """
-    with self._forwards.changing("merge()") if inplace else nullcontext():
-        sites = export.sites_of_task(self, task)
-        config = export.config_of_task(self.hyperloader_config, task)
-        heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
-        merged, wrapped = task_model.merge(self.backbone, sites, config, heads, inplace)
-        if inplace:
-            self._merged = (task, wrapped)
-            merged._forwards = self._forwards
-    return merged
+    wrapped = {path: backbone.get_submodule(path) for path in site_paths}
+    merged: dict[str, nn.Module] = {}
+    for path, key in site_paths.items():
+        linear = wrapped[path].linear
+        if key[2] in ADAPTER_SITES:
+            merged[path] = AdaptedLinear(linear, weights[key], config)
+        else:
+            merged[path] = _folded(linear, *weights[key], config.scaling)
+    for path, module in merged.items():
+        replace(backbone, path, module.train(backbone.training))
+    return wrapped
 
 
-@torch.inference_mode(False)
-def unmerge(self: "HyperLoaderModel") -> None:
-    """Undo ``merge(..., inplace=True)``, to the bit; raises ``RuntimeError`` if nothing is merged.
-
-    If the backbone was moved or cast meanwhile, so are the layers that come back.
-    """
-    with self._forwards.changing("unmerge()"):
-        if self._merged is None:
-            raise RuntimeError("nothing is merged into this model's backbone")
-        for path, site in self._merged[1].items():
-            now = self.backbone.get_submodule(path).weight
-            replace(self.backbone, path, site.to(now.device, now.dtype).train(self.backbone.training))
-        self._merged = None
+def take_out(backbone: nn.Module, wrapped: Mapping[str, nn.Module]) -> None:
+    """Undo ``fold_in``; if the backbone was cast or is on another device meanwhile, so are the layers."""
+    for path, site in wrapped.items():
+        now = backbone.get_submodule(path).weight
+        replace(backbone, path, site.to(now.device, now.dtype).train(backbone.training))
 
 
-def detach(self: "HyperLoaderModel") -> nn.Module:
-    """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
-    with self._forwards.changing("detach()"):
-        self._check_attached()
-        given = self.backbone if self._compiled is None else self._compiled
-        self._attachment.undo(self.backbone)
-        self.bank.clear()
-        for name in list(self._modules):
-            delattr(self, name)
-    return given
-
-
-def refuse(model: "HyperLoaderModel", *_) -> None:
-    """Raise ``RuntimeError`` if a task is merged into the backbone of ``model``, which is then not all there."""
-    if model._merged is not None:
-        raise RuntimeError(f"{model._merged[0]!r} is merged into this model's backbone: call unmerge() first")
+@torch.no_grad()
+def _folded(linear: nn.Linear, lora_A: Tensor, lora_B: Tensor, scaling: float) -> nn.Linear:
+    """A copy with weight + scaling · lora_B lora_A, summed in float32 at least."""
+    folded = copy.deepcopy(linear)
+    dtype = torch.promote_types(linear.weight.dtype, torch.float32)
+    update = scaling * (lora_B.to(dtype) @ lora_A.to(dtype))
+    folded.weight.copy_(linear.weight.to(dtype) + update)
+    return folded

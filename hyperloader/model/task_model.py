@@ -15,26 +15,24 @@ from hyperloader.checkpoints.descriptions import config_of
 from hyperloader.checkpoints.stored_task import StoredTask
 from hyperloader.checkpoints.structure import untie, widen_norms
 from hyperloader.checkpoints.tensors import check_shapes
-from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
+from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import pretrained
 from hyperloader.model.attachment import replace
+from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.forwards import Forwards
-from hyperloader.nn.heads import TaskHeads, classify, task_heads
+from hyperloader.nn.heads import TaskHeads, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
 from hyperloader.nn.norms import dtype_through
-from hyperloader.nn.with_backbone import WithBackbone
 from hyperloader.validation import check_whole, listed
 
 
-class TaskModel(WithBackbone):
+class TaskModel(BackboneWrapper):
     """What ``HyperLoaderModel.merge`` returns: a backbone that has been adapted to one task.
 
     It is called as the model was, without ``task``. ``task`` is the task's name and ``labels`` its labels, None for
     text-to-text.
     """
-
-    accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
 
     def __new__(cls, backbone: nn.Module | None = None, *_: Any) -> "TaskModel":
         return pretrained.new(cls, backbone)
@@ -57,11 +55,11 @@ class TaskModel(WithBackbone):
     ) -> Any:
         """As ``HyperLoaderModel.forward`` with this task; raises ``ValueError`` where another one is asked for."""
         self._check_task(backbone_arguments)
-        if self.heads is None and labels is not None:
-            backbone_arguments["labels"] = labels
         with self._forwards.running():
-            outputs = self.run_backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
-        return outputs if self.heads is None else classify(self.heads, outputs, labels, 0, widest=False)
+            outputs = self.run_backbone(
+                labels, input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments
+            )
+        return self.run_heads(outputs, labels, 0, all_columns=False)
 
     def generate(self, input_ids: Tensor | None = None, **generate_arguments: Any) -> Any:
         """The backbone's ``generate``."""
@@ -182,50 +180,6 @@ def _build(kind: type, structure: Mapping[str, Any], backbone_config: Any, where
     except Exception as error:  # whatever transformers or torch raises for sizes that are none, paths that lead nowhere
         raise ValueError(f"{where}: describes no {kind.__name__} with adapters: {first_line(error)}") from error
     return model
-
-
-def merge(
-    backbone: nn.Module,
-    sites: dict[str, tuple[str, SiteTensors]],
-    config: HyperLoaderConfig,
-    heads: TaskHeads | None,
-    inplace: bool,
-) -> tuple[TaskModel, dict[str, nn.Module]]:
-    """Put one task's weights in the place of the wrapped layers.
-
-    Args:
-        backbone: as attached; copied unless ``inplace``.
-        sites: path of a wrapped layer -> its site and what was generated for it.
-        config: of this task alone.
-        heads: this task's, or None.
-
-    Returns:
-        the model, and the wrapped layers by path, which undo it.
-    """
-    if not inplace:
-        backbone = copy.deepcopy(backbone)
-    wrapped = {path: backbone.get_submodule(path) for path in sites}
-    merged = {}
-    for path, (site, tensors) in sites.items():
-        linear = wrapped[path].linear
-        if site in ADAPTER_SITES:
-            merged[path] = AdaptedLinear(linear, tensors, config)
-        else:
-            merged[path] = _folded(linear, *tensors, config.scaling)
-    for path, module in merged.items():
-        replace(backbone, path, module.train(backbone.training))
-    model = TaskModel(backbone, config, heads)
-    return model.train(backbone.training), wrapped
-
-
-@torch.no_grad()
-def _folded(linear: nn.Linear, lora_A: Tensor, lora_B: Tensor, scaling: float) -> nn.Linear:
-    """A copy with weight + scaling · lora_B lora_A, summed in float32 at least."""
-    folded = copy.deepcopy(linear)
-    wide = torch.promote_types(linear.weight.dtype, torch.float32)
-    update = scaling * (lora_B.to(wide) @ lora_A.to(wide))
-    folded.weight.copy_(linear.weight.to(wide) + update)
-    return folded
 
 
 def _empty(config: HyperLoaderConfig, bottleneck: int, hidden: int) -> SiteTensors:

@@ -1,57 +1,54 @@
-"""What is trained of a HyperLoader model: its names, its precision, reading it back."""
+"""What is trained of a model around a backbone: its names, its precision, reading it back."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import NAME
 from hyperloader.nn.norms import HALF
-from hyperloader.nn.with_backbone import plain_name
-
-if TYPE_CHECKING:
-    from hyperloader.model.hyperloader_model import HyperLoaderModel
 
 
-def parameters(model: "HyperLoaderModel") -> Iterator[tuple[str, nn.Parameter]]:
-    """Name and parameter of all that is trained; what two stacks share once."""
-    norms = {f"backbone.{name}" for name in model.norm_names}
+def trained_parameters(model: nn.Module, norm_names: Collection[str]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name and parameter of all that is trained, of the backbone ``norm_names`` alone; what two stacks share once."""
+    norms = {f"backbone.{name}" for name in norm_names}
     for full, parameter in model.named_parameters():
         name = plain_name(full)
         if not name.startswith("backbone.") or name in norms:
             yield name, parameter
 
 
-def state(model: "HyperLoaderModel", state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def trained_state(
+    model: nn.Module, norm_names: Collection[str], state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """What a checkpoint holds: what is trained, and a bias of the cross-attention; the values are those of
     ``state_dict``, None for the model's own."""
     state_dict = model.state_dict() if state_dict is None else state_dict
-    everything = {plain_name(name): tensor for name, tensor in state_dict.items()}
-    names = [*(name for name, _ in parameters(model)), f"backbone.{NAME}"]
-    return {name: everything[name] for name in names if name in everything}
+    by_name = {plain_name(name): tensor for name, tensor in state_dict.items()}
+    names = [*(name for name, _ in trained_parameters(model, norm_names)), f"backbone.{NAME}"]
+    return {name: by_name[name] for name in names if name in by_name}
 
 
 @torch.no_grad()
-def load(model: "HyperLoaderModel", tensors: Mapping[str, Tensor]) -> None:
-    """Copy ``tensors``, which have the names and shapes of ``state``, into ``model``.
+def load_trained_state(model: nn.Module, norm_names: Collection[str], tensors: Mapping[str, Tensor]) -> None:
+    """Copy ``tensors``, which have the names and shapes of ``trained_state``, into ``model``.
 
     What is stored in float64 is float64 then; everything else has the dtype that it is trained in.
     """
-    for name, parameter in parameters(model):
+    for name, parameter in trained_parameters(model, norm_names):
         if name in tensors and tensors[name].dtype == torch.float64:
             parameter.data = parameter.data.double()
     names = {plain_name(name): name for name in model.state_dict()}
     model.load_state_dict({names[name]: tensor for name, tensor in tensors.items()}, strict=False)
 
 
-def kept_wide(model: "HyperLoaderModel", convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``convert``, what ``.to()`` or ``.half()`` do to a tensor, but for what is trained, which stays in float32 where
-    it would become half precision: an optimizer's steps are lost in half precision."""
-    kept = set()
-    for _, parameter in parameters(model):
-        kept |= {id(parameter), id(parameter.grad)}
-    kept.discard(id(None))
+def kept_in_float32(
+    parameters: Iterator[tuple[str, nn.Parameter]], convert: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """``convert``, what ``.to()`` or ``.half()`` do to a tensor, but for the trained ``parameters``, which stay in
+    float32 where they would become half precision: an optimizer's steps are lost in half precision."""
+    kept = {id(tensor) for _, parameter in parameters for tensor in (parameter, parameter.grad) if tensor is not None}
 
     def apply(tensor: Tensor) -> Tensor:
         converted = convert(tensor)

@@ -1,17 +1,15 @@
 """Generated weights, kept while nothing changes that they come from."""
 
-import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from hyperloader.nn.layout import SiteKey, SiteTensors
-
-Sites = dict[SiteKey, SiteTensors]
+from hyperloader.nn.fused_steps import count_fused_steps
+from hyperloader.nn.stacked import Sites, StackedWeights, join
 
 DEFAULT_LIMIT = 1 << 30  # bytes
 _Marks = list[tuple]
@@ -19,48 +17,18 @@ _COUNTED = ("generated", "served", "evicted", "dropped")
 _banks: "weakref.WeakSet[WeightBank]" = weakref.WeakSet()
 
 
-def _count_fused_step(optimizer: torch.optim.Optimizer, *_) -> None:
-    """A fused optimizer writes to its parameters without counting their versions, which tell the bank of a step."""
-    for group in optimizer.param_groups:
-        if group.get("fused"):
-            torch.autograd.graph.increment_version([p for p in group["params"] if p.grad is not None])
+@dataclass(frozen=True)
+class Sources:
+    """What weights are generated from.
 
-
-@functools.cache
-def _count_fused_steps() -> None:
-    """From the first bank on: importing a package changes no optimizer."""
-    register_optimizer_step_post_hook(_count_fused_step)
-
-
-class Stack:
-    """The weights of some tasks. It never changes: a forward may go on using it when the bank has another.
-
-    ``sites`` holds them stacked, (tasks, ...) each; ``places`` says where a task's are.
+    ``dtype`` is theirs; all tasks' weights come from ``shared``; ``own`` hold the tasks' own numbers, of which
+    ``rows()`` is one row a task, (tasks, any).
     """
 
-    def __init__(self, tasks: Sequence[int], sites: Sites):
-        self.sites = sites
-        self.places = {task: place for place, task in enumerate(tasks)}
-        self.num_bytes = sum(tensor.nbytes for of_site in sites.values() for tensor in of_site)
-        self._alone: dict[int, Sites] = {}
-
-    @functools.cached_property
-    def slots(self) -> Tensor:
-        """``places`` as a tensor to be indexed with tasks, (any,) int64, -1 for one that is not there."""
-        slots = [self.places.get(task, -1) for task in range(max(self.places) + 1)]
-        return torch.tensor(slots, device=next(iter(self.sites.values()))[0].device)
-
-    @property
-    def bytes_of_a_task(self) -> int:
-        """Each task's share of the memory."""
-        return self.num_bytes // len(self.places)
-
-    def of(self, task: int) -> Sites:
-        """The weights of one task, without a dimension for tasks; views."""
-        if task not in self._alone:
-            place = self.places[task]
-            self._alone[task] = {key: tuple(tensor[place] for tensor in tensors) for key, tensors in self.sites.items()}
-        return self._alone[task]
+    dtype: torch.dtype
+    shared: list[Tensor]
+    own: list[Tensor]
+    rows: Callable[[], Tensor]
 
 
 class WeightBank:
@@ -80,14 +48,14 @@ class WeightBank:
         self._limit = _at_least_zero(limit_bytes)
         self._lock = threading.RLock()
         self._counts = dict.fromkeys(_COUNTED, 0)
-        self._held: dict[int, Stack] = {}  # task -> where its weights are; the task used last at the end
-        self._copied = 0  # bytes that batches have had copied together since the last stack of all tasks
+        self._held: dict[int, StackedWeights] = {}  # task -> where its weights are; the task used last at the end
+        self._copied = 0  # bytes copied for batches since all tasks lay side by side
         self._dtype: torch.dtype | None = None
         self._shared: _Marks = []
         self._own: _Marks = []
         self._rows: Tensor | None = None
-        _count_fused_steps()
         _banks.add(self)
+        count_fused_steps()
 
     def __reduce__(self):  # copied or pickled with its model, it starts empty
         return type(self), (self.limit_bytes,)
@@ -105,38 +73,27 @@ class WeightBank:
 
     @torch.inference_mode(False)  # what is kept serves outside of it, too
     @torch.no_grad()
-    def get(
-        self,
-        tasks: Sequence[int],
-        dtype: torch.dtype,
-        *,
-        shared: Iterable[Tensor],
-        own: Iterable[Tensor],
-        rows: Callable[[], Tensor],
-        make: Callable[[list[int]], Sites],
-    ) -> Stack:
+    def get(self, tasks: Sequence[int], sources: Sources, make: Callable[[list[int]], Sites]) -> StackedWeights:
         """Weights of ``tasks``, and perhaps of others, generated where they are not there.
 
         Args:
             tasks: distinct indices.
-            dtype: that the weights are to have.
-            shared: the tensors that all tasks' weights come from.
-            own: the tensors that hold the tasks' own numbers, of which ``rows()`` is one row a task, (tasks, any).
+            sources: what the weights come from.
             make: generates for several tasks at once, (tasks, ...) each.
         """
         tasks = list(tasks)
         with self._lock:
-            self._drop_stale(dtype, list(shared), list(own), rows)
+            self._drop_stale(sources)
             found = {task: self._held[task] for task in tasks if task in self._held}
             missing = [task for task in tasks if task not in found]
             self._counts["served"] += len(found)
             fits = True
             if missing:
-                made = Stack(missing, make(missing))
+                made = StackedWeights(missing, make(missing))
                 self._counts["generated"] += len(missing)
                 found |= dict.fromkeys(missing, made)
                 fits = self._make_room(made.num_bytes, keep=tasks)
-                found = {task: self._held.get(task, stack) for task, stack in found.items()}
+                found = {task: self._held.get(task, stacked) for task, stacked in found.items()}
             for task in tasks:
                 if self._held.pop(task, None) is not None or fits:
                     self._held[task] = found[task]
@@ -144,18 +101,10 @@ class WeightBank:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def holds(
-        self,
-        tasks: Iterable[int],
-        dtype: torch.dtype,
-        *,
-        shared: Iterable[Tensor],
-        own: Iterable[Tensor],
-        rows: Callable[[], Tensor],
-    ) -> bool:
+    def holds(self, tasks: Iterable[int], sources: Sources) -> bool:
         """Whether ``get`` with these arguments would generate nothing."""
         with self._lock:
-            self._drop_stale(dtype, list(shared), list(own), rows)
+            self._drop_stale(sources)
             return all(task in self._held for task in tasks)
 
     def clear(self) -> None:
@@ -171,25 +120,25 @@ class WeightBank:
             return {**self._counts, "tasks": len(self._held), "bytes": self._bytes()}
 
     def _bytes(self) -> int:
-        return sum(stack.num_bytes for stack in set(self._held.values()))
+        return sum(stacked.num_bytes for stacked in set(self._held.values()))
 
-    def _one_of(self, found: dict[int, Stack], held: bool) -> Stack:
-        """One stack with all that a batch needs, which may lie in several.
+    def _one_of(self, found: dict[int, StackedWeights], held: bool) -> StackedWeights:
+        """All that a batch needs side by side, from where the tasks lie.
 
-        These are copied together for the batch, until so much has been copied that one stack of all tasks, which
-        serves every batch, would have cost no more.
+        They are copied for the batch, until so much has been copied that all tasks side by side, which serve every
+        batch, would have cost no more.
         """
-        stacks = set(found.values())
-        if len(stacks) == 1:
-            return stacks.pop()
+        distinct = set(found.values())
+        if len(distinct) == 1:
+            return distinct.pop()
         if held:
-            self._copied += sum(stack.bytes_of_a_task for stack in found.values())
-            if self._copied >= sum(stack.bytes_of_a_task for stack in self._held.values()):
+            self._copied += sum(stacked.bytes_of_a_task for stacked in found.values())
+            if self._copied >= sum(stacked.bytes_of_a_task for stacked in self._held.values()):
                 return self._join_all()
-        return _join(found)
+        return join(found)
 
-    def _join_all(self) -> Stack:
-        together = _join(self._held)
+    def _join_all(self) -> StackedWeights:
+        together = join(self._held)
         self._held = dict.fromkeys(self._held, together)
         self._copied = 0
         return together
@@ -203,10 +152,10 @@ class WeightBank:
         room = self._limit - num_bytes
         if self._bytes() <= room:
             return True
-        if sum(stack.bytes_of_a_task for task, stack in self._held.items() if task in keep) > room:
+        if sum(stacked.bytes_of_a_task for task, stacked in self._held.items() if task in keep) > room:
             return False
         self._evict(room, keep)
-        if self._bytes() > room:  # by stacks of which only a part is used: half of them, so that this is seldom
+        if self._bytes() > room:  # only a part of what is held is used: half of it goes, so that this is seldom
             self._evict(room // 2, keep)
             if self._held:
                 self._join_all()
@@ -214,24 +163,22 @@ class WeightBank:
 
     def _evict(self, room: int, keep: Sequence[int]) -> None:
         """Forget tasks until those that are left need no more than ``room``, or all are to ``keep``."""
-        needed = sum(stack.bytes_of_a_task for stack in self._held.values())
+        needed = sum(stacked.bytes_of_a_task for stacked in self._held.values())
         for task in [task for task in self._held if task not in keep]:
             if needed <= room:
                 return
             needed -= self._held.pop(task).bytes_of_a_task
             self._counts["evicted"] += 1
 
-    def _drop_stale(
-        self, dtype: torch.dtype, shared: list[Tensor], own: list[Tensor], rows: Callable[[], Tensor]
-    ) -> None:
-        marks = _marks(shared)
-        if dtype != self._dtype or not _same(marks, self._shared):
+    def _drop_stale(self, sources: Sources) -> None:
+        marks = _marks(sources.shared)
+        if sources.dtype != self._dtype or not _same(marks, self._shared):
             self._drop(list(self._held))
-            self._dtype, self._shared, self._rows = dtype, marks, None
-        marks = _marks(own)
+            self._dtype, self._shared, self._rows = sources.dtype, marks, None
+        marks = _marks(sources.own)
         if self._rows is not None and _same(marks, self._own):
             return
-        before, now = self._rows, rows().detach().clone()
+        before, now = self._rows, sources.rows().detach().clone()
         if before is not None:
             alike = before.shape[1:] == now.shape[1:] and before.device == now.device and before.dtype == now.dtype
             changed = [
@@ -254,18 +201,6 @@ def process_statistics() -> dict[str, int]:
     everything = [bank.statistics() for bank in list(_banks)]
     keys = (*_COUNTED, "tasks", "bytes")
     return {"banks": len(everything), **{key: sum(one[key] for one in everything) for key in keys}}
-
-
-def _join(found: dict[int, Stack]) -> Stack:
-    """One stack of tasks that lie in several."""
-    places = [(stack, stack.places[task]) for task, stack in found.items()]
-    sites = {
-        key: tuple(
-            torch.stack([stack.sites[key][number][place] for stack, place in places]) for number in range(len(tensors))
-        )
-        for key, tensors in places[0][0].sites.items()
-    }
-    return Stack(list(found), sites)
 
 
 def _at_least_zero(limit_bytes: int) -> int:

@@ -51,7 +51,7 @@ class TaskHeads(nn.Module):
         device = self.heads[0].weight.device
         self.sizes = torch.tensor([head.out_features for head in self.heads], device=device)
         self.starts = self.sizes.cumsum(0) - self.sizes
-        self._widest = max(head.out_features for head in self.heads)
+        self._most_labels = max(head.out_features for head in self.heads)
 
     def of(self, task: int) -> "TaskHeads":
         """A copy with the head of one task alone."""
@@ -60,7 +60,7 @@ class TaskHeads(nn.Module):
         alone._count_labels()
         return alone
 
-    def forward(self, hidden_states: Tensor, task_ids: int | Tensor, widest: bool = False) -> Tensor:
+    def forward(self, hidden_states: Tensor, task_ids: int | Tensor, all_columns: bool = False) -> Tensor:
         """Logits of ``hidden_states`` (batch, tokens, hidden).
 
         Every head that is trained takes part: those of other tasks get a gradient of zero, in a batch of one task as
@@ -68,23 +68,23 @@ class TaskHeads(nn.Module):
 
         Args:
             task_ids: the task of the whole batch as a number or a tensor (), or that of each sentence (batch,).
-            widest: give as many columns for one task as for a mixed batch.
+            all_columns: give as many columns for one task as for a mixed batch.
 
         Returns:
-            (batch, tokens, labels of that task); for a tensor or ``widest`` (batch, tokens, most labels of any task),
-            where the columns beyond a sentence's own labels are -inf.
+            (batch, tokens, labels of that task); for a tensor or ``all_columns`` (batch, tokens, most labels of any
+            task), where the columns beyond a sentence's own labels are -inf.
         """
         hidden_states = self.dropout(hidden_states).to(self.heads[0].weight.dtype)  # that of a half backbone, float32
         if isinstance(task_ids, int):
             own = self.heads[task_ids]
             logits = own(self._with_others(hidden_states, own))
-            missing = self._widest - logits.shape[-1] if widest else 0
+            missing = self._most_labels - logits.shape[-1] if all_columns else 0
             return functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
         weight = torch.cat([head.weight for head in self.heads])
         bias = torch.cat([head.bias for head in self.heads])
         task_ids = task_ids.reshape(-1)  # (batch,) or (1,)
-        columns = torch.arange(self._widest, device=weight.device)
-        own = columns < self.sizes[task_ids][:, None]  # (batch, widest)
+        columns = torch.arange(self._most_labels, device=weight.device)
+        own = columns < self.sizes[task_ids][:, None]  # (batch, most labels)
         index = (self.starts[task_ids][:, None] + columns).clamp(max=weight.shape[0] - 1)
         if index.numel() < weight.shape[0]:  # heads of its own for each sentence
             weight, bias = functional.embedding(index, weight), functional.embedding(index, bias[:, None])
@@ -144,7 +144,7 @@ def task_heads(backbone: nn.Module, labels: Mapping[str, Sequence[str]]) -> Task
     return TaskHeads(sizes.hidden_size, labels, head_dropout(sizes))
 
 
-def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, which: int | Tensor, widest: bool) -> Any:
+def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, tasks: int | Tensor, all_columns: bool) -> Any:
     """Logits of a backbone's ``outputs`` and, with ``labels`` (batch, tokens), their mean cross entropy.
 
     Returns:
@@ -155,21 +155,21 @@ def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, which: int |
     """
     from transformers.modeling_outputs import TokenClassifierOutput
 
-    logits = heads(outputs.last_hidden_state, which, widest)
+    logits = heads(outputs.last_hidden_state, tasks, all_columns)
     loss = None
     if labels is not None:
         if labels.shape != logits.shape[:2]:
             raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
-        if may_look_at(labels):
-            _check_labels(labels, heads.sizes[which])
-        wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        total = functional.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        if values_on_host(labels):
+            _check_labels(labels, heads.sizes[tasks])
+        scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        total = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
         loss = total / labels.ne(IGNORED).sum().clamp_min(1)
     return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"))
 
 
-def may_look_at(tensor: Tensor) -> bool:
-    """Whether the values of ``tensor`` are at hand: on a device a look would wait, in a trace there are none."""
+def values_on_host(tensor: Tensor) -> bool:
+    """Whether reading the values of ``tensor`` costs no wait for a device; in a trace there are none."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 

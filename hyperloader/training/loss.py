@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hyperloader.nn.heads import IGNORED, may_look_at
+from hyperloader.nn.heads import IGNORED, values_on_host
 
 
 def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
@@ -27,7 +27,7 @@ def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"labels must have shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}")
     labelled = labels != IGNORED
-    if may_look_at(labels):  # as few rows as are labelled
+    if values_on_host(labels):  # as few rows as are labelled
         logits, labels = logits[labelled], labels[labelled]
     else:  # how many they are is known on the device alone; the others count nothing, whatever they hold
         logits, labels = logits.masked_fill(~labelled[..., None], 0).flatten(0, -2), labels.flatten()

@@ -9,7 +9,6 @@ from hyperloader import HyperLoaderModel
 from hyperloader.backbones.cross_attention_bias import match_stored_bias
 from hyperloader.checkpoints import stored_model
 from hyperloader.checkpoints.tensors import check_tensors, read_tensors, write_tensors
-from hyperloader.model import trained
 
 WEIGHTS = "trained.safetensors"
 
@@ -35,7 +34,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         match_stored_bias(model.backbone, stored.tensors)  # an earlier version trained the preset without it
         stored.check_backbone(model.backbone)
         stored.check_tensors(model.trainable_state())
-        trained.load(model, stored.tensors)
+        model.load_trainable_state(stored.tensors)
     else:
         _load_trained(model, Path(folder) / WEIGHTS)
 

@@ -223,8 +223,8 @@ def test_a_mixed_batch_is_copied_together_once(model, monkeypatch):
     for task in TASKS:
         run(model, task=task)
     joined = []
-    join = bank._join
-    monkeypatch.setattr(bank, "_join", lambda found: joined.append(len(found)) or join(found))
+    join = bank.join
+    monkeypatch.setattr(bank, "join", lambda found: joined.append(len(found)) or join(found))
     expected = without_bank(model, task_ids=TASK_IDS)
     for _ in range(3):
         torch.testing.assert_close(run(model, task_ids=TASK_IDS), expected)
@@ -237,14 +237,14 @@ def test_a_mixed_batch_is_copied_together_once(model, monkeypatch):
 def test_a_miss_at_the_limit_copies_nothing(model, monkeypatch):
     run(model, task="a")
     model.bank.limit_bytes = 2 * model.bank.statistics()["bytes"]
-    monkeypatch.setattr(bank, "_join", lambda found: pytest.fail("copied"))
+    monkeypatch.setattr(bank, "join", lambda found: pytest.fail("copied"))
     for task in TASKS * 2:
         torch.testing.assert_close(run(model, task=task), without_bank(model, task=task))
     assert model.bank.statistics()["tasks"] == 2
 
 
-def test_a_stack_of_which_a_part_is_out_of_date_makes_room(model):
-    run(model, task_ids=TASK_IDS)  # all three in one stack
+def test_weights_of_which_a_part_is_out_of_date_make_room(model):
+    run(model, task_ids=TASK_IDS)  # all three side by side
     every = model.bank.statistics()["bytes"]
     model.bank.limit_bytes = every
     with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 from helpers.tiny import make, make_batch, randomise
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
-from hyperloader.model import weight_provider
+from hyperloader.model import task_selection, weight_provider
 from hyperloader.nn import heads
 
 TASKS = [f"task {number}" for number in range(12)]
@@ -22,23 +22,18 @@ def model(request):
 
 
 @pytest.fixture
-def generated(monkeypatch):
+def generated(model):
     """How many tasks' weights were generated, one number a call."""
-    honest, counts = weight_provider._weights_of, []
-
-    def counted(model, tasks, grouped):
-        counts.append(tasks.numel())
-        return honest(model, tasks, grouped)
-
-    monkeypatch.setattr(weight_provider, "_weights_of", counted)
+    counts = []
+    model.generators["encoder"].register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
     return counts
 
 
 @pytest.fixture
 def blind(monkeypatch):
     """No look at values, as on a GPU."""
-    for module in (weight_provider, heads):
-        monkeypatch.setattr(module, "may_look_at", lambda tensor: False)
+    for module in (task_selection, weight_provider, heads):
+        monkeypatch.setattr(module, "values_on_host", lambda tensor: False)
 
 
 def sentences(count=5):
@@ -59,8 +54,8 @@ def test_the_distinct_tasks_where_they_are_known(model, generated):
 
 def test_a_set_for_each_sentence_where_they_are_not(model, generated, monkeypatch):
     expected = step(model)
-    for module in (weight_provider, heads):
-        monkeypatch.setattr(module, "may_look_at", lambda tensor: False)
+    for module in (task_selection, weight_provider, heads):
+        monkeypatch.setattr(module, "values_on_host", lambda tensor: False)
     torch.testing.assert_close(step(model), expected)
     assert generated == [4, 5]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hyperloader.nn import bank as module
-from hyperloader.nn.bank import WeightBank
+from hyperloader.nn.bank import Sources, WeightBank
 
 TASK_BYTES = 16  # of the only site's four numbers
 
@@ -15,23 +15,22 @@ class Bank:
     def __init__(self, monkeypatch, limit):
         self.bank, self.made, self.copied = WeightBank(limit * TASK_BYTES), [], 0
         self.source = [torch.zeros(1)]
-        join = module._join
+        join = module.join
 
         def counted(found):
             self.copied += len(found)
             return join(found)
 
-        monkeypatch.setattr(module, "_join", counted)
+        monkeypatch.setattr(module, "join", counted)
 
     def get(self, *tasks):
-        stack = self.bank.get(
-            tasks, torch.float32, shared=self.source, own=[], rows=lambda: torch.zeros(1000, 1), make=self._make
-        )
-        weights = stack.sites["encoder", 0, "query"][0]
+        sources = Sources(torch.float32, self.source, own=[], rows=lambda: torch.zeros(1000, 1))
+        stacked = self.bank.get(tasks, sources, make=self._make)
+        weights = stacked.sites["encoder", 0, "query"][0]
         for task in tasks:
-            assert weights[stack.slots[task]].tolist() == [task] * 4
-            assert stack.of(task)["encoder", 0, "query"][0].tolist() == [task] * 4
-        held = {id(stack): stack.num_bytes for stack in self.bank._held.values()}
+            assert weights[stacked.slots[task]].tolist() == [task] * 4
+            assert stacked.of(task)["encoder", 0, "query"][0].tolist() == [task] * 4
+        held = {id(stacked): stacked.num_bytes for stacked in self.bank._held.values()}
         assert self.bank.statistics()["bytes"] == sum(held.values()) <= self.bank.limit_bytes
 
     def _make(self, tasks):
@@ -58,7 +57,7 @@ def test_a_batch_beyond_the_limit_is_made_and_not_kept(monkeypatch):
 
 def test_compaction_while_a_batch_needs_an_old_task(monkeypatch):
     bank = Bank(monkeypatch, 4)
-    bank.get(0, 1, 2, 3)  # one stack, which cannot be freed in part
+    bank.get(0, 1, 2, 3)  # side by side, which cannot be freed in part
     bank.get(0, 4)
     bank.get(0)
     bank.get(4)
@@ -66,7 +65,7 @@ def test_compaction_while_a_batch_needs_an_old_task(monkeypatch):
 
 
 def test_misses_at_the_limit_copy_little(monkeypatch):
-    """As many tasks again as one full stack holds: not a copy of everything for each."""
+    """As many tasks again as are held side by side: not a copy of everything for each."""
     bank = Bank(monkeypatch, 64)
     bank.get(*range(64))
     for task in range(64, 128):
@@ -75,7 +74,7 @@ def test_misses_at_the_limit_copy_little(monkeypatch):
     assert bank.copied <= 64
 
 
-def test_mixed_batches_end_in_one_stack(monkeypatch):
+def test_mixed_batches_end_side_by_side(monkeypatch):
     bank = Bank(monkeypatch, 100)
     for task in range(32):
         bank.get(task)
@@ -121,10 +120,10 @@ def test_use_in_a_batch_that_does_not_fit_is_use(monkeypatch):
 
 def test_rows_of_another_dtype_are_others(monkeypatch):
     bank, own = WeightBank(), [torch.zeros(1)]
-    source = {"shared": [torch.zeros(1)], "make": Bank(monkeypatch, 1)._make}
+    shared, make = [torch.zeros(1)], Bank(monkeypatch, 1)._make
     for number, rows in enumerate((torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, 1).half())):
         own[0].add_(number)
-        bank.get([1], torch.float32, **source, own=own, rows=lambda rows=rows: rows)
+        bank.get([1], Sources(torch.float32, shared, own, lambda rows=rows: rows), make)
     assert bank.statistics()["generated"] == 2
 
 

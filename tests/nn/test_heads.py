@@ -34,7 +34,8 @@ def test_few_sentences_of_many_tasks(count):
     hidden_states = torch.randn(count, 3, 5, dtype=torch.float64)
     tasks = torch.tensor([7, 19, 7, 8])[:count]
     logits = heads(hidden_states, tasks)
-    alone = torch.cat([heads(hidden_states[row, None], task, widest=True) for row, task in enumerate(tasks.tolist())])
+    rows = enumerate(tasks.tolist())
+    alone = torch.cat([heads(hidden_states[row, None], task, all_columns=True) for row, task in rows])
     torch.testing.assert_close(logits, alone, rtol=0, atol=1e-14)
     found, expected = (
         torch.autograd.grad(one.clamp(min=-9).square().sum(), heads.parameters()) for one in (logits, alone)
@@ -46,7 +47,7 @@ def test_one_task_that_the_host_does_not_know():
     heads = TaskHeads(5, LABELS).double()
     hidden_states = torch.randn(4, 3, 5, dtype=torch.float64)
     for task in range(3):
-        expected = heads(hidden_states, task, widest=True)
+        expected = heads(hidden_states, task, all_columns=True)
         torch.testing.assert_close(heads(hidden_states, torch.tensor(task)), expected, rtol=0, atol=1e-14)
 
 

@@ -1,21 +1,29 @@
-"""What models around a backbone have in common. Their backbone may be compiled: names in it are those of the plain
-one."""
+"""What the models around a backbone have in common."""
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hyperloader.nn.index_buffers import outside_of_state, restore
+from hyperloader.backbones.compiled import without_compile
+from hyperloader.backbones.index_buffers import outside_of_state, restore
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.forwards import Forwards
+from hyperloader.nn.heads import TaskHeads, classify
 
-_WRAPPER = "_orig_mod"  # where torch.compile keeps the module that it wraps
 
+class BackboneWrapper(nn.Module):
+    """A model with a ``backbone`` and, for token classification, task ``heads``.
 
-class WithBackbone(nn.Module):
-    """A model with a ``backbone``. Of one that ``torch.compile`` has wrapped, ``backbone`` is the plain module, so that
-    states and paths do not depend on it; ``run_backbone`` calls what was given."""
+    Of a backbone that ``torch.compile`` has wrapped, ``backbone`` is the plain module, so that states and paths do not
+    depend on it; ``run_backbone`` calls what was given.
+    """
 
+    accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
+    hyperloader_config: HyperLoaderConfig
+    heads: TaskHeads | None
     _compiled: nn.Module | None = None
+    _forwards: Forwards
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "backbone":
@@ -24,9 +32,15 @@ class WithBackbone(nn.Module):
             value = plain
         super().__setattr__(name, value)
 
-    def run_backbone(self, **arguments: Any) -> Any:
-        """The backbone's ``forward``, compiled if it was given so."""
+    def run_backbone(self, labels: Tensor | None, **arguments: Any) -> Any:
+        """The backbone's ``forward``, compiled if it was given so; ``labels`` are for it where there are no heads."""
+        if self.heads is None and labels is not None:
+            arguments["labels"] = labels
         return (self.backbone if self._compiled is None else self._compiled)(**arguments)
+
+    def run_heads(self, outputs: Any, labels: Tensor | None, tasks: int | Tensor, all_columns: bool) -> Any:
+        """The backbone's ``outputs`` or, where there are heads, theirs: see ``classify``."""
+        return outputs if self.heads is None else classify(self.heads, outputs, labels, tasks, all_columns)
 
     def _apply(self, fn, recurse=True):
         backbone = self._modules.get("backbone")  # None while a model is built, and after detach()
@@ -36,7 +50,7 @@ class WithBackbone(nn.Module):
             restore(backbone, set(lost) & set(outside_of_state(backbone)))
         return self
 
-    def to_empty(self, *, device: torch.device | str | int | None, recurse: bool = True) -> "WithBackbone":
+    def to_empty(self, *, device: torch.device | str | int | None, recurse: bool = True) -> "BackboneWrapper":
         """As ``nn.Module.to_empty``; the backbone's index buffers, which no state holds, are right afterwards."""
         super().to_empty(device=device, recurse=recurse)
         restore(self.backbone, outside_of_state(self.backbone))
@@ -56,13 +70,3 @@ class WithBackbone(nn.Module):
     def dtype(self) -> torch.dtype:
         """The backbone's dtype."""
         return self.backbone.dtype
-
-
-def without_compile(module: nn.Module) -> nn.Module:
-    """The module that ``torch.compile`` has wrapped, or ``module`` itself."""
-    return getattr(module, _WRAPPER, module)
-
-
-def plain_name(name: str) -> str:
-    """``name`` of a parameter or module without what ``torch.compile`` puts into it."""
-    return ".".join(part for part in name.split(".") if part != _WRAPPER)

@@ -1,0 +1,221 @@
+"""A backbone with what generates its weights: attaching, precision, state, saving and loading, letting go."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hyperloader.backbones import checkpointing
+from hyperloader.backbones.compiled import without_compile
+from hyperloader.backbones.cross_attention_bias import stored_bias
+from hyperloader.backbones.own_head import check_own_head
+from hyperloader.checkpoints import stored_model
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.model import trained
+from hyperloader.model.attachment import Attachment
+from hyperloader.model.backbone_wrapper import BackboneWrapper
+from hyperloader.model.calling import NamedTasks
+from hyperloader.model.sizes import check_fits, check_stored
+from hyperloader.model.weight_provider import WeightProvider
+from hyperloader.nn.bank import WeightBank
+from hyperloader.nn.forwards import Forwards
+from hyperloader.nn.heads import task_heads
+from hyperloader.nn.hypernetwork import hypernetworks
+from hyperloader.nn.layout import Layout, SiteKey
+from hyperloader.nn.site_weights import ActiveWeights
+from hyperloader.nn.table import Table
+from hyperloader.nn.task_embedding import TaskEmbedding
+
+Model = TypeVar("Model", bound="AttachedModel")
+
+
+class AttachedModel(BackboneWrapper):
+    """What a ``HyperLoaderModel`` consists of, without what it does."""
+
+    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
+        nn.Module.__init__(self)
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
+        if not isinstance(config, HyperLoaderConfig):
+            raise TypeError(f"config must be a HyperLoaderConfig, got {config!r:.80}")
+        given, backbone = backbone, without_compile(backbone)
+        check_own_head(backbone, config.labels is not None)
+        self.hyperloader_config = config
+        self.bank = WeightBank()
+        self._merged: tuple[str, dict[str, nn.Module]] | None = None  # a task, and the layers that its weights replace
+        self._active = ActiveWeights()
+        self._forwards = Forwards()
+        self._named_tasks = NamedTasks()
+        self._trained_before: dict[str, bool] | None = None  # requires_grad before one task alone was trained
+        self._attachment = Attachment(backbone, config, self._active)
+        try:
+            check_fits(backbone, config, self._attachment.layouts)
+            self._build(self._attachment.layouts, backbone)
+            self.to(next(backbone.parameters()).device)
+        except BaseException:  # whatever it is, memory or Ctrl-C: the backbone is given back
+            self._attachment.undo(backbone)
+            raise
+        self.backbone = given
+        self.train(backbone.training)
+        self.register_state_dict_pre_hook(AttachedModel._check_not_merged)
+        self.register_load_state_dict_pre_hook(AttachedModel._check_not_merged)
+
+    def _build(self, layouts: Mapping[str, Layout], backbone: nn.Module) -> None:
+        config = self.hyperloader_config
+        if config.generator == "table":
+            self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
+        else:
+            self.task_embedding = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
+            self.generators = nn.ModuleDict(hypernetworks(config, layouts))
+        self.heads = task_heads(backbone, config.labels) if config.labels is not None else None
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        """Layer stack -> what is generated for it."""
+        return self._attachment.layouts
+
+    @property
+    def site_paths(self) -> Mapping[str, SiteKey]:
+        """Path of every wrapped layer in the backbone -> (stack, layer, site)."""
+        return self._attachment.site_paths
+
+    @property
+    def generated_dtype(self) -> torch.dtype:
+        """The dtype that weights are generated in."""
+        return self._attachment.dtype(self.backbone)
+
+    @property
+    def norm_names(self) -> list[str]:
+        """The backbone's own norms that are trained."""
+        return self._attachment.norm_names
+
+    @property
+    def weight_provider(self) -> WeightProvider:
+        """What provides the weights, as the model is now."""
+        config = self.hyperloader_config
+        embedding = None if config.generator == "table" else self.task_embedding
+        return WeightProvider(
+            self.generators, embedding, len(config.tasks), self.bank, self.generated_dtype, self.training
+        )
+
+    def detach(self) -> nn.Module:
+        """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
+        with self._forwards.changing("detach()"):
+            self._check_attached()
+            given = self.backbone if self._compiled is None else self._compiled
+            self._attachment.undo(self.backbone)
+            self.bank.clear()
+            for name in list(self._modules):
+                delattr(self, name)
+        return given
+
+    def train(self: Model, mode: bool = True) -> Model:
+        """Set training or evaluation mode. In training the weight bank is empty."""
+        if mode:
+            self.bank.clear()
+        return nn.Module.train(self, mode)
+
+    def _apply(self, fn, recurse=True):  # what .to(), .half(), .cuda() come down to
+        self.bank.clear()  # it would keep the memory of before alive
+        self._named_tasks.clear()
+        return super()._apply(trained.kept_in_float32(trained.trained_parameters(self, self.norm_names), fn), recurse)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping | None = None, **backbone_arguments: Any
+    ) -> None:
+        """Recompute the backbone's layers in the backward instead of keeping what is inside them.
+
+        Takes what the backbone's own method takes; raises ``ValueError`` for reentrant checkpointing.
+        """
+        arguments = dict(gradient_checkpointing_kwargs or {})
+        if arguments.pop("use_reentrant", False):
+            raise ValueError(
+                "use_reentrant must be False: reentrant checkpointing cannot differentiate generated weights"
+            )
+        arguments |= {"use_reentrant": False, "context_fn": self._active.checkpoint_contexts}
+        checkpointing(self.backbone, "enable")(arguments, **backbone_arguments)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Undo ``gradient_checkpointing_enable``."""
+        checkpointing(self.backbone, "disable")()
+
+    def trainable_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold.
+
+        The values are those of ``state_dict``, None for the model's own.
+        """
+        return trained.trained_state(self, self.norm_names, state_dict)
+
+    saved_state = trainable_state
+
+    def load_trainable_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy ``tensors``, with the names and shapes of ``trainable_state()``, into this model; float64 stays so."""
+        trained.load_trained_state(self, self.norm_names, tensors)
+
+    def trainable_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def print_trainable_parameters(self) -> None:
+        """Print the number of trained parameters, of all parameters, and the share."""
+        self._check_has_backbone()
+        count, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
+        print(f"trainable parameters: {count:,} | all parameters: {total:,} | trainable: {count / total:.2%}")
+
+    def save_pretrained(
+        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
+    ) -> None:
+        """Write ``model.safetensors`` (what is trained) and ``hyperloader.json`` (config, backbone) to ``folder``.
+
+        Both are written aside and then renamed: a failure leaves what was there. As transformers' Trainer wants it,
+        ``state_dict`` holds the values instead of this model, and of several processes the main one alone writes.
+        """
+        self._check_attached()
+        if is_main_process:
+            tensors = self.trainable_state(state_dict)
+            stored_model.save(folder, tensors, self.hyperloader_config, self.backbone, self.norm_names)
+
+    @classmethod
+    def from_pretrained(cls: type[Model], folder: str | Path, backbone: nn.Module | None = None) -> Model:
+        """Load what ``save_pretrained`` wrote.
+
+        Args:
+            folder: a local folder.
+            backbone: the backbone that it was trained with; None loads the one named in the checkpoint.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
+        """
+        stored = stored_model.load(folder)
+        backbone = stored.load_backbone() if backbone is None else backbone
+        plain = without_compile(backbone)
+        with stored_bias(plain, stored.tensors) as added:
+            stored.check_backbone(plain)
+            check_stored(stored, plain)
+            model = cls(backbone, stored.config)
+            try:
+                stored.check_tensors(model.trainable_state())
+            except ValueError:
+                model.detach()
+                raise
+        model._attachment.added_bias = added
+        model.load_trainable_state(stored.tensors)
+        return model.eval()
+
+    def _check_attached(self) -> None:
+        self._check_has_backbone()
+        self._check_not_merged()
+
+    def _check_has_backbone(self) -> None:
+        if "backbone" not in self._modules:
+            raise RuntimeError("this model has no backbone since detach(); attach a new HyperLoaderModel to it")
+
+    def _check_not_merged(self, *_: Any) -> None:
+        """Raise ``RuntimeError`` if a task is merged into the backbone, which is then not all there."""
+        if self._merged is not None:
+            raise RuntimeError(f"{self._merged[0]!r} is merged into this model's backbone: call unmerge() first")

@@ -1,0 +1,55 @@
+"""Generated weights of several tasks side by side."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hyperloader.nn.layout import SiteKey, SiteTensors
+
+Sites = dict[SiteKey, SiteTensors]
+
+
+class StackedWeights:
+    """The weights of some tasks. It never changes: a forward may go on using it when the bank has another.
+
+    ``sites`` holds them stacked, (tasks, ...) each; ``places`` says where a task's are.
+    """
+
+    def __init__(self, tasks: Sequence[int], sites: Sites):
+        self.sites = sites
+        self.places = {task: place for place, task in enumerate(tasks)}
+        self.num_bytes = sum(tensor.nbytes for tensors in sites.values() for tensor in tensors)
+        self._alone: dict[int, Sites] = {}
+
+    @functools.cached_property
+    def slots(self) -> Tensor:
+        """``places`` as a tensor to be indexed with tasks, (any,) int64, -1 for one that is not there."""
+        slots = [self.places.get(task, -1) for task in range(max(self.places) + 1)]
+        return torch.tensor(slots, device=next(iter(self.sites.values()))[0].device)
+
+    @property
+    def bytes_of_a_task(self) -> int:
+        """Each task's share of the memory."""
+        return self.num_bytes // len(self.places)
+
+    def of(self, task: int) -> Sites:
+        """The weights of one task, without a dimension for tasks; views."""
+        if task not in self._alone:
+            place = self.places[task]
+            self._alone[task] = {key: tuple(tensor[place] for tensor in tensors) for key, tensors in self.sites.items()}
+        return self._alone[task]
+
+
+def join(found: Mapping[int, StackedWeights]) -> StackedWeights:
+    """The tasks of ``found``, each of which lies where it says, copied side by side."""
+    places = [(stacked, stacked.places[task]) for task, stacked in found.items()]
+    sites = {
+        key: tuple(
+            torch.stack([stacked.sites[key][number][place] for stacked, place in places])
+            for number in range(len(tensors))
+        )
+        for key, tensors in places[0][0].sites.items()
+    }
+    return StackedWeights(list(found), sites)
