@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from hyperloader import signals
-from hyperloader.cli import missing_package
+from hyperloader.cli.missing import missing_package
 
 BAD_INPUT, BAD_USAGE, UNEXPECTED, INTERRUPTED = 1, 2, 70, 130
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
