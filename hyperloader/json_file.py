@@ -23,7 +23,7 @@ def read_json(path: str | Path, what: str = "a JSON file") -> dict:
     if size > _MAX_BYTES:
         raise ValueError(f"{path}: not {what}: must have at most {_MAX_BYTES >> 20} MiB, got {size >> 20}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_repeats)
     except RecursionError:
         raise ValueError(f"{path}: not {what}: must be nested at most {_MAX_DEPTH} deep, got more") from None
     except ValueError as error:
@@ -34,7 +34,8 @@ def read_json(path: str | Path, what: str = "a JSON file") -> dict:
     return values
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict:
+    """``object_pairs_hook`` of ``json.loads``; raises ``ValueError`` for a key that stands twice in one object."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]

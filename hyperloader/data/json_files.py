@@ -7,6 +7,7 @@ from typing import Any
 from hyperloader.data.records import Reading, Record, make_record
 from hyperloader.data.sentence import DataError, Sentence, make_sentence
 from hyperloader.data.spans_in_text import SPAN_KEYS, has_spans, read_spans, text_of
+from hyperloader.json_file import without_repeats
 
 
 def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence:
@@ -68,7 +69,7 @@ def objects_of_array(text: str, path: str) -> Iterator[tuple[int, dict]]:
 
 def _parse(text: str, where: str, what: str = "one JSON object a line") -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         problem = (
             "nested too deeply"

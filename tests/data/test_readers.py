@@ -55,6 +55,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
         ("a.jsonl", JSON + "\n" + '{"tokens": ["a"], "tags": ["I-x"]}', 3, "write 'B-x'"),
         ("a.jsonl", JSON + '{"tokens": ["a"]', 2, "invalid JSON"),
         ("a.jsonl", JSON + "[" * 100_000, 2, "invalid JSON"),
+        ("a.jsonl", JSON + '{"tokens": ["a"], "tags": ["O"], "tags": ["B-x"]}', 2, "'tags' must stand once, got it 2"),
         ("a.jsonl", JSON + "[]", 2, "must be a JSON object with tokens and tags, got list"),
         ("a.jsonl", '{"tokens": ["a"], "ner_tags": ["O"]}', 1, "no 'tags', it has 'tokens', 'ner_tags'"),
         ("a.jsonl", '{"tokens": ["a"], "tags": null}', 1, "tags must be a list of text, got null"),
