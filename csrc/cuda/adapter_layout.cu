@@ -60,8 +60,9 @@ void AdapterLayout<X, C>::lay_out(const Workspace& memory) const {
   layouts.add(down);
   layouts.add(Matrix{weights.up_weight, grouped_}.layout(memory[up_], false, padded_hidden_, padded_bottleneck_));
   if (transposed_) {
-    layouts.add(Matrix{weights.up_weight, grouped_, true}.layout(
-        memory[up_transposed_], false, padded_bottleneck_, padded_hidden_));
+    layouts.add(
+        Matrix{weights.up_weight, grouped_, true}.layout(
+            memory[up_transposed_], false, padded_bottleneck_, padded_hidden_));
   }
   layouts.add(Matrix{weights.down_bias, grouped_}.layout(memory[down_bias_], true, 1, padded_bottleneck_));
   layouts.add(Matrix{weights.up_bias, grouped_}.layout(memory[up_bias_], true, 1, padded_hidden_));

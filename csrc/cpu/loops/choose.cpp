@@ -52,7 +52,7 @@ bool has_f16c() {
 // Everything that avx512.cpp is compiled for.
 bool has_avx512() {
   return has_avx2() && has_f16c() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
 InstructionSet of_processor() {

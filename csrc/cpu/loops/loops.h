@@ -37,8 +37,8 @@ struct Loops {
   void (*activate)(Activation activation, const T* pre, T* a, int64_t count);
   void (*activate_with_slope)(Activation activation, const T* pre, T* a, T* slope, int64_t count);
 
-  // The tokens whose variance a · moments_a is less than a 32nd of Σ a² · diagonal, what it would be if the columns did not
-  // cancel: they are written to `found`, their number is returned.
+  // The tokens whose variance a · moments_a is less than a 32nd of Σ a² · diagonal, what it would be if the columns did
+  // not cancel: they are written to `found`, their number is returned.
   int64_t (*find_cancelled)(
       const T* a, const T* moments_a, const T* diagonal, int64_t rows, int64_t stride, int64_t* found);
 

@@ -31,8 +31,8 @@ T sum_of_products(const T* left, const T* right, int64_t count) {
 
 // ---- the adapter's outer norm, on the few numbers of each token ----
 
-// For tokens with a = [act(pre), 1, 0 ...] (rows, stride) and moments_a = a · moments: rstd = 1 / sqrt(a · moments_a + eps),
-// and basis = [rstd · a, 1]; `size` counts the numbers of a that are not padding.
+// For tokens with a = [act(pre), 1, 0 ...] (rows, stride) and moments_a = a · moments:
+// rstd = 1 / sqrt(a · moments_a + eps), and basis = [rstd · a, 1]; `size` counts the numbers of a that are not padding.
 template <typename T>
 void outer_basis(
     const T* a, const T* moments_a, double eps, int64_t rows, int64_t size, int64_t stride, T* basis, T* rstd) {
@@ -48,7 +48,8 @@ void outer_basis(
 }
 
 template <typename T>
-int64_t find_cancelled(const T* a, const T* moments_a, const T* diagonal, int64_t rows, int64_t stride, int64_t* found) {
+int64_t find_cancelled(
+    const T* a, const T* moments_a, const T* diagonal, int64_t rows, int64_t stride, int64_t* found) {
   int64_t count = 0;
   for (int64_t i = 0; i < rows; ++i, a += stride, moments_a += stride) {
     V<T> variances{}, sizes{};
