@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
-from hyperloader.nn.norms import HALF, widen
+from hyperloader.nn.norms import HALF, keep_in_float32
 from hyperloader.validation import shown
 
 
@@ -34,4 +34,4 @@ def widen_norms(backbone: nn.Module, norms: Mapping[str, str], where: object) ->
             raise ValueError(f"{where}: norms must be in {' or '.join(dtypes)}, got {shown(name)} for {shown(path)}")
         if not isinstance(getattr(modules.get(path), "weight", None), nn.Parameter):
             raise ValueError(f"{where}: norms must name the backbone's, got {shown(path)}")
-        widen(modules[path], dtypes[name])
+        keep_in_float32(modules[path], dtypes[name])

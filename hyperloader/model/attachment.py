@@ -1,4 +1,4 @@
-"""Attaching to a backbone and letting go of it: nothing of it is moved, copied or rewritten."""
+"""Attaching to a backbone and letting go of it: its weights stay where they are, neither copied nor rewritten."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from hyperloader.backbones import Stack, find_norms, find_stacks
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, layout_of
-from hyperloader.nn.norms import HALF, narrow, widen
+from hyperloader.nn.norms import HALF, keep_as_before, keep_in_float32
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.sites import AdapterSite, LoraSite, Site
 
@@ -49,11 +49,11 @@ class Attachment:
             parameter.requires_grad_(False)
         for name in self.norm_names:
             parameter = backbone.get_parameter(name)
-            wide = parameter.dtype not in HALF
-            self.norms[name] = parameter.detach().clone() if wide else parameter.data  # to be given back
+            is_half = parameter.dtype in HALF  # then training replaces the memory, and this one keeps its values
+            self.norms[name] = parameter.data if is_half else parameter.detach().clone()  # to be given back
             parameter.requires_grad_(True)
         for norm in self._norms_of(backbone):
-            widen(norm)
+            keep_in_float32(norm)
 
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
@@ -63,7 +63,7 @@ class Attachment:
             for name, value in self.norms.items():
                 _give_back(backbone, name, value)
         for norm in self._norms_of(backbone):
-            narrow(norm)
+            keep_as_before(norm)
         for name, requires_grad in self.requires_grad.items():
             parameter = backbone.get_parameter(name)
             parameter.requires_grad_(requires_grad)

@@ -22,7 +22,7 @@ from hyperloader.nn.stacked import Sites
 class HyperLoaderModel(AttachedModel):
     """Fine-tunes one frozen ``backbone`` on many tasks (HyperLoader, arXiv 2407.01411).
 
-    Attaching wraps some of the backbone's ``nn.Linear`` layers in place and freezes it; nothing is moved or copied.
+    Attaching wraps some of the backbone's ``nn.Linear`` layers in place and freezes it; nothing is copied.
     ``detach()`` gives it back as it was. Trained are the hypernetworks, the task embeddings, the backbone's own layer
     norms (``config.train_norms``) and, with ``config.labels``, one token-classification head per task. All that is
     trained is float32, or float64, in a backbone of half precision too: ``.half()`` and ``.to(dtype)`` cast the rest.

@@ -83,9 +83,9 @@ class Condition(nn.Module):
 class Hypernetwork(nn.Module):
     """Generates the weights of all sites of one stack (arXiv 2407.01411, section 3).
 
-    A head is a linear map from the condition to one weight tensor, shared by all layers and by all positions of a
-    kind: ``adapter`` heads (down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias) have a bias, ``lora_A``
-    and ``lora_B`` have none.
+    A weight head is a linear map from the condition to one weight tensor, shared by all layers and by all positions of
+    a kind: those of adapters (down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias) have a bias, those of
+    ``lora_A`` and ``lora_B`` have none.
 
     ``init="published"`` draws every linear weight from N(0, 0.01²), but ``lora_A``'s head kaiming-uniform (a = √5) and
     ``lora_B``'s zero.
@@ -122,6 +122,11 @@ class Hypernetwork(nn.Module):
         self.register_buffer("_positions", None, persistent=False)
         self._number()
 
+    @property
+    def weight_heads(self) -> nn.ModuleDict:
+        """Name of a weight -> the linear map that generates it; ``heads`` in the state."""
+        return self.heads
+
     def _number(self) -> None:
         """What the layers and positions of the stack are numbered."""
         device, layout = self.condition.first.weight.device, self.layout
@@ -151,7 +156,7 @@ class Hypernetwork(nn.Module):
     def _run(self, condition, shapes, kinds, grouped, dtype):
         if not kinds:
             return {}
-        heads = [self.heads[name] for name in shapes]
+        heads = [self.weight_heads[name] for name in shapes]
         generated = ops.generate(
             condition.flatten(0, 2), [head.weight for head in heads], [head.bias for head in heads], dtype=dtype
         )
@@ -164,23 +169,23 @@ class Hypernetwork(nn.Module):
                 module.weight.normal_(0, _PUBLISHED_DEVIATION)
                 if module.bias is not None:
                     module.bias.zero_()
-        if "lora_A" in self.heads:
-            nn.init.kaiming_uniform_(self.heads["lora_A"].weight, a=math.sqrt(5))
-            self.heads["lora_B"].weight.zero_()
+        if "lora_A" in self.weight_heads:
+            nn.init.kaiming_uniform_(self.weight_heads["lora_A"].weight, a=math.sqrt(5))
+            self.weight_heads["lora_B"].weight.zero_()
 
     @torch.no_grad()
     def _init_scaled(self, config: HyperLoaderConfig):
-        for name, head in self.heads.items():
+        for name, head in self.weight_heads.items():
             head.weight.zero_()
             if head.bias is not None:
                 head.bias.zero_()
             deviation = initial_deviation(name, self.layout.shapes[name], config.norm)
             if deviation:  # of the generated weight; the scaled condition's length is condition_scale · √condition_dim
                 head.weight.normal_(0, deviation / (self.condition_scale * math.sqrt(config.condition_dim)))
-        if "pre_norm_weight" in self.heads:
-            self.heads["pre_norm_weight"].bias.fill_(1)
-        if config.norm == "pre" and "norm_weight" in self.heads:
-            self.heads["norm_weight"].bias.fill_(1)
+        if "pre_norm_weight" in self.weight_heads:
+            self.weight_heads["pre_norm_weight"].bias.fill_(1)
+        if config.norm == "pre" and "norm_weight" in self.weight_heads:
+            self.weight_heads["norm_weight"].bias.fill_(1)
 
 
 def hypernetworks(config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Hypernetwork]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 HALF = (torch.float16, torch.bfloat16)
 
 
-class _WideNorm:
+class _CastingNorm:
     """Mixed into the class of a norm, which keeps its name and its parameters theirs.
 
     ``dtype_through`` is the dtype that the backbone has there. Where the weights are of another one, the norm is
@@ -33,37 +33,37 @@ class _WideNorm:
 
 
 @functools.cache
-def _wide(plain: type[nn.Module]) -> type[nn.Module]:
-    return type(plain.__name__, (_WideNorm, plain), {"plain": plain, "__module__": plain.__module__})
+def _casting(plain: type[nn.Module]) -> type[nn.Module]:
+    return type(plain.__name__, (_CastingNorm, plain), {"plain": plain, "__module__": plain.__module__})
 
 
 def _empty(plain: type[nn.Module]) -> nn.Module:
-    kind = _wide(plain)
+    kind = _casting(plain)
     return kind.__new__(kind)
 
 
-def widen(norm: nn.Module, dtype_through: torch.dtype | None = None) -> None:
+def keep_in_float32(norm: nn.Module, dtype_through: torch.dtype | None = None) -> None:
     """Give ``norm`` weights in float32 at least; what it returns has ``dtype_through``, by default what its weights
     had."""
     norm.dtype_through = dtype_through or norm.weight.dtype
-    norm.__class__ = _wide(type(norm))
+    norm.__class__ = _casting(type(norm))
     for parameter in norm.parameters(recurse=False):
-        parameter.data = widest(parameter.data)
+        parameter.data = at_least_float32(parameter.data)
 
 
-def narrow(norm: nn.Module) -> None:
-    """Undo ``widen`` but for the dtype of the weights."""
+def keep_as_before(norm: nn.Module) -> None:
+    """Undo ``keep_in_float32`` but for the dtype of the weights."""
     norm.__class__ = norm.plain
     del norm.dtype_through
 
 
 def dtype_through(module: nn.Module) -> torch.dtype | None:
     """The dtype that ``module`` returns where it is a norm with wider weights, else None."""
-    if isinstance(module, _WideNorm) and module.dtype_through != module.weight.dtype:
+    if isinstance(module, _CastingNorm) and module.dtype_through != module.weight.dtype:
         return module.dtype_through
     return None
 
 
-def widest(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """``tensor``, in float32 if it is in half precision."""
     return tensor.float() if tensor.dtype in HALF else tensor
