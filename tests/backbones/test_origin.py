@@ -40,8 +40,8 @@ def attach(backbone, labels=LABELS):
 
 
 @torch.no_grad()
-def hidden(model, **which):
-    output = model(make_batch("bert")["input_ids"], **which)
+def hidden(model, **selected):
+    output = model(make_batch("bert")["input_ids"], **selected)
     return output.get("last_hidden_state", output.get("logits"))
 
 

@@ -17,8 +17,8 @@ def counts(model):
 
 
 @torch.no_grad()
-def run(model, name="t5", **which):
-    return model(**make_batch(name), **which).logits
+def run(model, name="t5", **selected):
+    return model(**make_batch(name), **selected).logits
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def model():
     return make_model()
 
 
-def without_bank(model, **which):
+def without_bank(model, **selected):
     """What the model computes when everything is generated anew."""
     fresh = make_model()
     fresh.load_state_dict(model.state_dict())
     with torch.enable_grad():
-        return fresh(**make_batch(), **which).logits.detach()
+        return fresh(**make_batch(), **selected).logits.detach()
 
 
 def test_one_generation_for_a_task_over_an_evaluation(model):
@@ -262,12 +262,12 @@ def test_any_order_of_tasks_at_any_limit(model, limit):
     model.bank.limit_bytes = int(limit * model.bank.statistics()["bytes"])
     generator = torch.Generator().manual_seed(0)
     for step in range(12):
-        which = torch.randint(3, (5,), generator=generator)
+        selected = torch.randint(3, (5,), generator=generator)
         if step % 4 == 3:
             with torch.no_grad():
-                model.task_embedding.weight[which[0]].add_(0.1)
-        which = {"task_ids": which} if step % 2 else {"task": TASKS[which[0]]}
-        torch.testing.assert_close(run(model, **which), without_bank(model, **which))
+                model.task_embedding.weight[selected[0]].add_(0.1)
+        selected = {"task_ids": selected} if step % 2 else {"task": TASKS[selected[0]]}
+        torch.testing.assert_close(run(model, **selected), without_bank(model, **selected))
         assert model.bank.statistics()["bytes"] <= model.bank.limit_bytes
 
 

@@ -55,12 +55,12 @@ def test_names_are_checked(model):
         compiled(**batch_of(model), task="another")
 
 
-@pytest.mark.parametrize("which", [{"task": TASKS[1]}, {"task_ids": torch.tensor([1, 1, 1, 1, 1])}], ids=str)
-def test_the_same_parameters_get_gradients(model, which):
+@pytest.mark.parametrize("selected", [{"task": TASKS[1]}, {"task_ids": torch.tensor([1, 1, 1, 1, 1])}], ids=str)
+def test_the_same_parameters_get_gradients(model, selected):
     found = []
     for called in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
         model.zero_grad(set_to_none=True)
-        called(**batch_of(model), **which).loss.backward()
+        called(**batch_of(model), **selected).loss.backward()
         found.append({name: parameter.grad for name, parameter in model.named_parameters()})
     eager, compiled = found
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

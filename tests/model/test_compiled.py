@@ -42,9 +42,9 @@ def same(states, others):
 
 
 @torch.no_grad()
-def logits(model, name, **which):
+def logits(model, name, **selected):
     batch = make_batch(name)
-    return model(**batch | ({} if name == "t5" else {"labels": None}), **which).logits
+    return model(**batch | ({} if name == "t5" else {"labels": None}), **selected).logits
 
 
 @pytest.mark.parametrize("make", [before, after, inside])

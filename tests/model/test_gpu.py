@@ -35,13 +35,13 @@ def batches(mixed, count=3):
     return [turned(turn) for turn in range(count)]
 
 
-def training(model, optimizer, batch, which):
+def training(model, optimizer, batch, selected):
     """A function that makes one training step of ``batch`` and returns its loss and the gradients."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        loss = model(**batch, **which, use_cache=False).loss
+        loss = model(**batch, **selected, use_cache=False).loss
         loss.backward()
         optimizer.step()
         return [loss.detach(), *(parameter.grad for parameter in trained)]
@@ -58,10 +58,10 @@ def make_trained():
 
 @each_choice
 def test_training_step_in_a_graph(mixed):
-    which, given = {} if mixed else {"task": "b c"}, batches(mixed)
+    selected, given = {} if mixed else {"task": "b c"}, batches(mixed)
     static = {name: tensor.clone() for name, tensor in given[0].items()}
     model, optimizer = make_trained()
-    graph, found = capture(training(model, optimizer, static, which))
+    graph, found = capture(training(model, optimizer, static, selected))
     twin, its_optimizer = make_trained()
     twin.load_state_dict(model.state_dict())
     its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -69,7 +69,7 @@ def test_training_step_in_a_graph(mixed):
         for name, tensor in batch.items():
             static[name].copy_(tensor)
         graph.replay()
-        expected = training(twin, its_optimizer, batch, which)()
+        expected = training(twin, its_optimizer, batch, selected)()
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=3e-5)
     for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -82,15 +82,15 @@ def test_training_step_in_a_graph(mixed):
 def test_decoding_step_in_a_graph(mixed, cached):
     """The graph generates the weights itself: parameters that change between replays count."""
     model = make_model("t5", torch.float32).to(DEVICE)
-    which, given = {} if mixed else {"task": "b c"}, batches(mixed)
-    before = model(**given[0], **which)
+    selected, given = {} if mixed else {"task": "b c"}, batches(mixed)
+    before = model(**given[0], **selected)
     static = {"decoder_input_ids": given[0]["labels"][:, : 1 if cached else 4].clone()}
     static |= {"task_ids": given[0]["task_ids"].clone()} if mixed else {}
     others = {"encoder_outputs": (before.encoder_last_hidden_state,), "attention_mask": given[0]["attention_mask"]}
 
     def step():
         cache = {"past_key_values": copy.deepcopy(before.past_key_values)} if cached else {"use_cache": False}
-        return [model(**static, **others, **which, **cache).logits]
+        return [model(**static, **others, **selected, **cache).logits]
 
     graph, (found,) = capture(step)
     for batch in given:

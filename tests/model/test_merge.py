@@ -111,9 +111,9 @@ def test_another_task_is_refused():
     merged = make_model().merge("a")
     batch = make_batch()
     assert merged(**batch, task="a").loss.isfinite()
-    for which in ({"task": "b c"}, {"task_ids": torch.zeros(5).long()}):
+    for selected in ({"task": "b c"}, {"task_ids": torch.zeros(5).long()}):
         with pytest.raises(ValueError, match="this model serves task 'a' alone"):
-            merged(**batch, **which)
+            merged(**batch, **selected)
 
 
 def test_cast_while_merged_in_place():

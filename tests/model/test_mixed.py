@@ -1,4 +1,4 @@
-"""Batches of many tasks: how many tasks' weights they generate, and where nobody may look at the task ids."""
+"""Batches of many tasks: how many tasks' weights they generate, and where the task ids are not on the host."""
 
 import pytest
 import torch

@@ -92,20 +92,20 @@ def test_a_copy_is_noticed(copy):
 @pytest.mark.parametrize("options", [{}, {"generator": "table"}, {"hypernetwork_per_stack": False}], ids=str)
 @pytest.mark.parametrize("name", ["t5", "bert"])
 def test_training_step(name, options, mixed):
-    model, which = make_model(name, torch.float32, **options).to(DEVICE).train(), choice(mixed)
+    model, selected = make_model(name, torch.float32, **options).to(DEVICE).train(), choice(mixed)
     batch = on_device(make_batch(name))
     with nothing_waits():
-        model(**batch, **which).loss.backward()
+        model(**batch, **selected).loss.backward()
     assert all(parameter.grad is not None for parameter in model.generators.parameters())
 
 
 @each_choice
 def test_training_step_of_one_task(mixed):
-    model, which = make_model("bert", torch.float32).to(DEVICE).train(), choice(mixed)
+    model, selected = make_model("bert", torch.float32).to(DEVICE).train(), choice(mixed)
     model.freeze_except_task_embedding("b c")
     batch = on_device(make_batch("bert"))
     with nothing_waits():
-        model(**batch, **which).loss.backward()
+        model(**batch, **selected).loss.backward()
     assert model.task_embedding.row.grad is not None
 
 
@@ -121,14 +121,14 @@ def test_step_of_the_trainer(smoothing):
 @torch.no_grad()
 def test_decoding_step(mixed):
     """What ``generate`` does for every token; the weights are in the bank."""
-    model, which = make_model("t5", torch.float32).to(DEVICE), choice(mixed)
+    model, selected = make_model("t5", torch.float32).to(DEVICE), choice(mixed)
     batch = on_device(make_batch())
-    before = model(**batch, **which)
+    before = model(**batch, **selected)
     step = {"attention_mask": batch["attention_mask"], "decoder_input_ids": batch["labels"][:, :1]}
     step |= {"encoder_outputs": (before.encoder_last_hidden_state,), "past_key_values": before.past_key_values}
     generated = model.bank.statistics()["generated"]
     with nothing_waits():
-        logits = model(**step, **which).logits
+        logits = model(**step, **selected).logits
     assert logits.shape[:2] == (5, 1)
     assert model.bank.statistics()["generated"] == generated > 0
 

@@ -89,8 +89,8 @@ def test_a_merge_waits_for_the_forward_that_is_running():
 def test_undoing_waits_too(change):
     model = make_model("bert")
     callee = model.merge("a", inplace=True) if change == "unmerge" else model
-    which = {} if change == "unmerge" else {"task": "a"}
-    expected = logits(callee, "bert", **which)
+    selected = {} if change == "unmerge" else {"task": "a"}
+    expected = logits(callee, "bert", **selected)
     inside, go_on, found = threading.Event(), threading.Event(), []
     layer = model.backbone.encoder.layer[1]
 
@@ -99,7 +99,7 @@ def test_undoing_waits_too(change):
         go_on.wait(10)
 
     hook = layer.register_forward_pre_hook(hold)
-    asker = threading.Thread(target=lambda: found.append(logits(callee, "bert", **which)))
+    asker = threading.Thread(target=lambda: found.append(logits(callee, "bert", **selected)))
     asker.start()
     inside.wait(10)
     hook.remove()
@@ -124,7 +124,7 @@ def test_a_merge_inside_a_forward_is_refused():
 
 def test_a_forward_that_fails_is_over():
     model = make_model("bert")
-    for which in ({"task": "no such task"}, {}, {"task": "a", "task_ids": torch.zeros(5).long()}):
+    for selected in ({"task": "no such task"}, {}, {"task": "a", "task_ids": torch.zeros(5).long()}):
         with pytest.raises(ValueError, match="task"):
-            logits(model, "bert", **which)
+            logits(model, "bert", **selected)
     model.merge("a", inplace=True)

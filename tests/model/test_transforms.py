@@ -29,37 +29,37 @@ def values_of(model):
     return {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
 
 
-def loss_of(model, values, which):
-    logits = torch.func.functional_call(model, values, (), BATCH | which).logits
+def loss_of(model, values, selected):
+    logits = torch.func.functional_call(model, values, (), BATCH | selected).logits
     return logits.masked_fill(logits == -torch.inf, 0).square().mean()
 
 
-@pytest.mark.parametrize("which", WHICH, ids=["task", "mixed"])
+@pytest.mark.parametrize("selected", WHICH, ids=["task", "mixed"])
 @pytest.mark.parametrize("recording", [True, False])
 @pytest.mark.parametrize("served", [True, False])
-def test_forward_mode(model, which, recording, served):
+def test_forward_mode(model, selected, recording, served):
     """Without a graph, too, where the weight bank has what was generated before, without tangents."""
     values = values_of(model)
     tangents = {name: torch.randn_like(value) for name, value in values.items()}
-    gradients = torch.func.grad(lambda values: loss_of(model, values, which))(values)
+    gradients = torch.func.grad(lambda values: loss_of(model, values, selected))(values)
     expected = sum((gradients[name] * tangents[name]).sum() for name in values)
     if served:
         with torch.no_grad():
-            loss_of(model, values, which)
+            loss_of(model, values, selected)
     with torch.set_grad_enabled(recording):
-        _, found = torch.func.jvp(lambda values: loss_of(model, values, which), (values,), (tangents,))
+        _, found = torch.func.jvp(lambda values: loss_of(model, values, selected), (values,), (tangents,))
         torch.testing.assert_close(found, expected)
         with forward_ad.dual_level():
             dual = {name: forward_ad.make_dual(value, tangents[name]) for name, value in values.items()}
-            torch.testing.assert_close(forward_ad.unpack_dual(loss_of(model, dual, which)).tangent, expected)
+            torch.testing.assert_close(forward_ad.unpack_dual(loss_of(model, dual, selected)).tangent, expected)
 
 
-@pytest.mark.parametrize("which", WHICH, ids=["task", "mixed"])
-def test_torch_func_is_as_autograd(model, which):
-    found = torch.func.grad(lambda values: loss_of(model, values, which))(values_of(model))
+@pytest.mark.parametrize("selected", WHICH, ids=["task", "mixed"])
+def test_torch_func_is_as_autograd(model, selected):
+    found = torch.func.grad(lambda values: loss_of(model, values, selected))(values_of(model))
     copy.deepcopy(model)  # holds no tensor of the transformation
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    expected = torch.autograd.grad(loss_of(model, trained, which), trained.values())
+    expected = torch.autograd.grad(loss_of(model, trained, selected), trained.values())
     torch.testing.assert_close(tuple(found.values()), expected)
 
 
