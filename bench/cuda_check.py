@@ -51,7 +51,6 @@ def main() -> int:
         found = toolkit()
         print("\n".join(f"export {name}={shlex.quote(found[name])}" for name in VARIABLES if name in found))
         return 0
-    from hyperloader.checkpoints.atomic import write_text
 
     environment = toolkit() | {"HYPERLOADER_NATIVE": "cuda", "NVCC_APPEND_FLAGS": "-Xptxas -v"}
     output = build(given.build, environment)
@@ -59,7 +58,7 @@ def main() -> int:
     release, operators = imported(given.build / "lib").split()
     report = {"torch": torch.__version__, "cuda": release, "architectures": architectures(kernels), "kernels": kernels}
     given.report.parent.mkdir(parents=True, exist_ok=True)
-    write_text(given.report, json.dumps(report, indent=1) + "\n")
+    given.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     wrong = [kernel for kernel in kernels if spills(kernel) and not expected(kernel)]
     for kernel in wrong:
         print(f"cuda-check: {kernel['name']} (sm_{kernel['architecture']}) needs a stack or spills: {kernel}")
