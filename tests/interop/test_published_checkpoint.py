@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import published_oracle as oracle
 from helpers.published_checkpoint import assert_same_model, load, published, write
+from helpers.published_pairs import NORMS, norms
 from helpers.published_t5 import CONFIG, EXTRA, TASKS, batch
-from interop.test_published import NORMS, norms
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hyperloader import HyperLoaderModel

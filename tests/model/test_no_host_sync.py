@@ -8,8 +8,8 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from helpers.calls import CASES
 from helpers.tiny import TASK_IDS, make_batch, make_model
-from ops.test_fakes import CASES
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.pairs import adapter_pair, compare, lora_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops.test_native import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
 from hyperloader.ops import native

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
 from helpers.oracle import value_and_gradients
-from ops.test_native import adapter_pair, compare, lora_pair
+from helpers.pairs import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
 from hyperloader.ops import native

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from helpers.cases import NORMS, adapter_inputs, lora_inputs
-from ops.test_condition import LAYERS, POSITIONS, call, make_tensors
-from ops.test_native import adapter_pair, compare, lora_pair
+from helpers.conditions import LAYERS, POSITIONS, call, make_tensors
+from helpers.pairs import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
 from hyperloader.ops import _schema, native

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 from helpers.cases import NORMS, adapter_inputs, lora_inputs
-from ops.test_condition import call as call_condition
-from ops.test_condition import make_tensors
+from helpers.conditions import call as call_condition
+from helpers.conditions import make_tensors
 from torch.autograd import forward_ad
 
 from hyperloader import ops

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ops.test_condition import call as call_condition
-from ops.test_condition import make_tensors
+from helpers.conditions import call as call_condition
+from helpers.conditions import make_tensors
 from torch.nn import functional
 
 from hyperloader import ops

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from helpers.cases import NORMS, adapter_inputs, lora_inputs
+from helpers.conditions import NAMES, call, make_tensors
 from helpers.graphs import capture
-from ops.test_condition import NAMES, call, make_tensors
-from ops.test_native import adapter_pair, compare, lora_pair
+from helpers.pairs import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
 from hyperloader.ops import why_missing

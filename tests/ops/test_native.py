@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from helpers.cases import ACTIVATIONS, NORMS, WEIGHTS, adapter_inputs, lora_inputs, plain_adapter, plain_lora_linear
-from helpers.oracle import assert_as_accurate, value_and_gradients
+from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.pairs import adapter_pair, compare, lora_pair
 from torch.nn import functional
 
 from hyperloader import ops
@@ -30,33 +30,6 @@ each_size = pytest.mark.parametrize("size", SIZES, ids=str)
 def native_backend():
     with ops.use_backend("native"):
         yield
-
-
-def compare(tested, plain, inputs, names, rounding_factor=1):
-    """Compare values and gradients: ``tested`` and ``plain`` in the inputs' dtypes, ``plain`` in float64."""
-    grad = torch.randn_like(plain(*inputs).detach())
-    actual = value_and_gradients(tested, inputs, grad)
-    eager = value_and_gradients(plain, inputs, grad)
-    oracle = value_and_gradients(plain, [tensor.double() for tensor in inputs], grad)
-    for name, *triple in zip(("value", *names), actual, eager, oracle, strict=True):
-        assert_as_accurate(*triple, name, rounding_factor)
-
-
-def adapter_pair(inputs, **options):
-    """The operator and the formula as functions of the tensors that have gradients, and those tensors' names."""
-    names = [name for name in inputs if name != "group"]
-    options["group"] = inputs.get("group")
-
-    def tested(*tensors):
-        return ops.adapter(**dict(zip(names, tensors, strict=True)), **options)
-
-    def plain(*tensors):
-        # PyTorch's own in the dtype of x, whatever the dtype of the weights
-        by_name = {name: tensor.to(tensors[0].dtype) for name, tensor in zip(names, tensors, strict=True)}
-        weights = [by_name.get(name) for name in WEIGHTS]
-        return plain_adapter(by_name["x"], *weights, **options)
-
-    return tested, plain, [inputs[name] for name in names], names
 
 
 @each_size
@@ -82,21 +55,6 @@ def test_adapter_of_a_group_without_sentences():
     ops.adapter(**inputs).sum().backward()
     assert (weight.grad[[1, 2, 4]] == 0).all()
     assert (weight.grad[[0, 3]] != 0).any()
-
-
-def lora_pair(inputs, scaling):
-    names = [name for name in inputs if name != "group"]
-    group = inputs.get("group")
-
-    def tested(*tensors):
-        by_name = dict(zip(names, tensors, strict=True))
-        return ops.lora_linear(**{"bias": None, **by_name}, group=group, scaling=scaling)
-
-    def plain(*tensors):
-        by_name = {name: tensor.to(tensors[0].dtype) for name, tensor in zip(names, tensors, strict=True)}
-        return plain_lora_linear(**{"bias": None, **by_name}, group=group, scaling=scaling)
-
-    return tested, plain, [inputs[name] for name in names], names
 
 
 @pytest.mark.parametrize("size", [(3, 16, 64, 48, 8), (5, 7, 50, 33, 3), (1, 1, 7, 5, 1), (2, 0, 16, 12, 4)], ids=str)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from conftest import DEVICE
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.conditions import NAMES, make_tensors
+from helpers.conditions import call as call_condition
+from helpers.conditions import plain as plain_condition
 from helpers.oracle import value_and_gradients
-from ops.test_condition import NAMES, make_tensors
-from ops.test_condition import call as call_condition
-from ops.test_condition import plain as plain_condition
-from ops.test_native import adapter_pair, compare, lora_pair
+from helpers.pairs import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
 from hyperloader.ops import _reference, _triton, why_missing
@@ -258,7 +258,7 @@ def test_the_reference_takes_what_the_kernels_refuse():
 @torch.no_grad()
 def test_fits(name):
     """What a GPU's kernel looks at before it is chosen, found among the arguments of every operator."""
-    from ops.test_fakes import CASES
+    from helpers.calls import CASES
 
     def in_dtype(dtype):
         return torch.utils._pytree.tree_map_only(

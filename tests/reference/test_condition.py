@@ -1,7 +1,7 @@
 """reference.condition: the hand-written gradients are autograd's."""
 
 import torch
-from ops.test_condition import EPS, LAYERS, POSITIONS, SCALES, make_tensors, plain
+from helpers.conditions import EPS, LAYERS, POSITIONS, SCALES, make_tensors, plain
 
 from hyperloader.reference import condition
 from hyperloader.reference.groups import ConditionWeights

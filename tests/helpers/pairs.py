@@ -1,0 +1,49 @@
+"""An operator and its plain formula as two functions of the same tensors, and their comparison."""
+
+import torch
+from helpers.cases import WEIGHTS, plain_adapter, plain_lora_linear
+from helpers.oracle import assert_as_accurate, value_and_gradients
+
+from hyperloader import ops
+
+
+def compare(tested, plain, inputs, names, rounding_factor=1):
+    """Compare values and gradients: ``tested`` and ``plain`` in the inputs' dtypes, ``plain`` in float64."""
+    grad = torch.randn_like(plain(*inputs).detach())
+    actual = value_and_gradients(tested, inputs, grad)
+    eager = value_and_gradients(plain, inputs, grad)
+    oracle = value_and_gradients(plain, [tensor.double() for tensor in inputs], grad)
+    for name, *triple in zip(("value", *names), actual, eager, oracle, strict=True):
+        assert_as_accurate(*triple, name, rounding_factor)
+
+
+def adapter_pair(inputs, **options):
+    """The operator and the formula as functions of the tensors that have gradients, and those tensors' names."""
+    names = [name for name in inputs if name != "group"]
+    options["group"] = inputs.get("group")
+
+    def tested(*tensors):
+        return ops.adapter(**dict(zip(names, tensors, strict=True)), **options)
+
+    def plain(*tensors):
+        # PyTorch's own in the dtype of x, whatever the dtype of the weights
+        by_name = {name: tensor.to(tensors[0].dtype) for name, tensor in zip(names, tensors, strict=True)}
+        weights = [by_name.get(name) for name in WEIGHTS]
+        return plain_adapter(by_name["x"], *weights, **options)
+
+    return tested, plain, [inputs[name] for name in names], names
+
+
+def lora_pair(inputs, scaling):
+    names = [name for name in inputs if name != "group"]
+    group = inputs.get("group")
+
+    def tested(*tensors):
+        by_name = dict(zip(names, tensors, strict=True))
+        return ops.lora_linear(**{"bias": None, **by_name}, group=group, scaling=scaling)
+
+    def plain(*tensors):
+        by_name = {name: tensor.to(tensors[0].dtype) for name, tensor in zip(names, tensors, strict=True)}
+        return plain_lora_linear(**{"bias": None, **by_name}, group=group, scaling=scaling)
+
+    return tested, plain, [inputs[name] for name in names], names
