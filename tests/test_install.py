@@ -96,7 +96,7 @@ def test_sdist_and_the_wheel_built_from_it(source, python, tmp_path):
     (wheel,) = (tmp_path / "dist").glob("hyperloader-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"hyperloader/kernels/README.md", "hyperloader/ops/schemas.inc"} <= set(names)
+    assert {"hyperloader/py.typed", "hyperloader/kernels/README.md", "hyperloader/ops/schemas.inc"} <= set(names)
     assert any(name.startswith("hyperloader/_C.") for name in names)
     tops = {name.partition("/")[0].partition("-")[0] for name in names}
     assert tops == {"hyperloader"}
