@@ -1,7 +1,7 @@
 """Every size and switch of a HyperLoader model, validated once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -70,13 +70,13 @@ class HyperLoaderConfig:
         ValueError, TypeError: an invalid value, with the name of the argument.
     """
 
-    tasks: tuple[str, ...]
-    labels: Mapping[str, tuple[str, ...]] | None = None
+    tasks: Sequence[str]
+    labels: Mapping[str, Sequence[str]] | None = None
     task_embedding_dim: int = 64
     condition_hidden_dim: int = 128
     condition_dim: int = 64
-    adapter_sites: tuple[str, ...] = ("self_attention", "feed_forward")
-    lora_sites: tuple[str, ...] = LORA_SITES
+    adapter_sites: Sequence[str] = ("self_attention", "feed_forward")
+    lora_sites: Sequence[str] = LORA_SITES
     reduction_factor: int = 32
     bottleneck: int | None = None
     rank: int = 8
@@ -99,15 +99,15 @@ class HyperLoaderConfig:
             sites = check_names(site_argument, getattr(self, site_argument))
             for site in sites:
                 check_choice(site_argument, site, known)
-            object.__setattr__(self, site_argument, tuple(sorted(sites, key=POSITIONS.get)))
+            object.__setattr__(self, site_argument, tuple(sorted(sites, key=POSITIONS.__getitem__)))
         for name in _SIZES:
             check_whole(name, getattr(self, name))
         if self.bottleneck is not None:
             check_whole("bottleneck", self.bottleneck)
         for name in _SWITCHES:
             check_switch(name, getattr(self, name))
-        for name, known in _CHOICES.items():
-            check_choice(name, getattr(self, name), known)
+        for name, choices in _CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
         if self.init == "scaled" and not self.condition_norm:
             raise ValueError("init must be 'published' without a condition_norm, which the scaled one counts on")
         for name in _POSITIVE:

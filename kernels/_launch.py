@@ -26,7 +26,7 @@ class Architecture(NamedTuple):
 class Tokens(NamedTuple):
     """How the rows of ``x`` (count, hidden) belong to groups."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # the name of a method of tuples
     length: int  # of a sentence; without groups all tokens are one
     groups: int
     group: Tensor | None  # (sentences,)

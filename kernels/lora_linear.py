@@ -35,9 +35,10 @@ def forward(
     shapes = _Shapes(x, lora_A, lora_B)
     x, lora_A, lora_B = x.contiguous(), _contiguous(lora_A), _contiguous(lora_B)
     frozen = x.to(weights[0].dtype)
+    frozen_biases: Sequence[Tensor | None] = biases or [None] * len(weights)
     ys = tuple(
         functional.linear(frozen, weight, bias.to(weight.dtype) if bias is not None else None)
-        for weight, bias in zip(weights, biases or [None] * len(weights), strict=True)
+        for weight, bias in zip(weights, frozen_biases, strict=True)
     )
     tokens = _launch.tokens_of(x, group, lora_A[0].shape[0])
     if tokens.count:
@@ -75,7 +76,7 @@ def backward(
             grad.zero_()
     elif needed.x or needed.lora_A or needed.lora_B:
         _low_rank_gradients(grads, x, lora_A, lora_B, tokens, scaling, grad_x, grads_A, grads_B, shapes)
-    results = [grad_x.to(x.dtype).view(shape)] if needed.x else []
+    results = [] if grad_x is None else [grad_x.to(x.dtype).view(shape)]
     if needed.weights:
         converted = x.to(weights[0].dtype)
         results += [grad.to(converted.dtype).mT @ converted for grad in grads]
@@ -148,7 +149,7 @@ def _low_rank_gradients(
         scaling, **shapes.constants, SECTION=section, NEEDS_B=bool(grads_B), BLOCK_T=blocks.tokens,
         BLOCK_K=blocks.columns, BLOCK_S=SENTENCES, num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip
-    if not sums_wanted:
+    if units is None:
         return
 
     products = [Product(x, units[:, : shapes.total])] if grads_A else []

@@ -26,7 +26,8 @@ class CrossAttentionBias(nn.Embedding):
     """``weight`` (buckets, heads), which is not trained; lives in the cross-attention of the decoder's first layer."""
 
     def __init__(self, weight: Tensor, attention: nn.Module):
-        super().__init__(*weight.shape, _weight=weight.detach().clone())
+        buckets, heads = weight.shape
+        super().__init__(buckets, heads, _weight=weight.detach().clone())
         self.weight.requires_grad_(False)
         self.hook = attention.register_forward_pre_hook(_hand_in, with_kwargs=True)
 
@@ -51,7 +52,7 @@ def set_cross_attention_bias(backbone: nn.Module, weight: Tensor | None) -> None
     """
     if weight is not None:
         check_cross_attention_bias(backbone, weight)
-    attention = backbone.get_submodule(_ATTENTION)
+    attention: Any = backbone.get_submodule(_ATTENTION)
     if hasattr(attention, _BIAS):
         getattr(attention, _BIAS).hook.remove()
         delattr(attention, _BIAS)
@@ -102,7 +103,7 @@ def stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[
         raise
 
 
-def _hand_in(attention: nn.Module, arguments: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _hand_in(attention: Any, arguments: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """What transformers calls ``position_bias``, (1, heads, queries, keys), for the call of the first layer."""
     _check_implementation(attention)
     weight = getattr(attention, _BIAS).weight
@@ -125,7 +126,7 @@ def _can_have(backbone: nn.Module) -> bool:
     return model_type in _MODELS and getattr(backbone, "decoder", None) is not None
 
 
-def _check_implementation(attention: nn.Module) -> None:
+def _check_implementation(attention: Any) -> None:
     found = attention.config._attn_implementation
     if found not in _IMPLEMENTATIONS:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -23,7 +24,7 @@ def encoder_stack(backbone: nn.Module, layers: str, sites: Mapping[str, str]) ->
 
     ``layers`` is the path of its list of layers inside the base model, ``sites`` the path of each site inside a layer.
     """
-    base = backbone.base_model
+    base: Any = backbone.base_model
     prefix = next(name for name, module in backbone.named_modules() if module is base)  # "" for the base model itself
     path = f"{prefix}.{layers}" if prefix else layers
     count = len(base.get_submodule(layers))

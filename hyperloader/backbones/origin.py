@@ -33,7 +33,7 @@ def dtypes(backbone: nn.Module) -> tuple[str, dict[str, str]]:
     return most, {name: dtype for name, dtype in found.items() if dtype != most}
 
 
-def load_config(kind: type, name: str) -> Any:
+def load_config(kind: Any, name: str) -> Any:
     """The config of the pretrained backbone ``name``; raises ``ValueError`` for a name that leads nowhere."""
     try:
         return kind.config_class.from_pretrained(name)
@@ -42,7 +42,7 @@ def load_config(kind: type, name: str) -> Any:
 
 
 def load(
-    kind: type, name: str, config: Any, dtype: str | None, others: Mapping[str, str], with_pooler: bool
+    kind: Any, name: str, config: Any, dtype: str | None, others: Mapping[str, str], with_pooler: bool
 ) -> nn.Module:
     """The pretrained backbone ``name`` of class ``kind``, most of it in ``dtype`` and ``others`` in theirs.
 
@@ -83,7 +83,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def without_pooler(kind: type) -> dict[str, bool]:
+def without_pooler(kind: Any) -> dict[str, bool]:
     """The argument that makes a ``kind`` of backbone without a pooler, if there is one."""
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
 

@@ -66,7 +66,7 @@ def backbone_class(name: str, where: object) -> type:
     return kind
 
 
-def read_backbone_config(kind: type, path: Path, layers: int) -> Any:
+def read_backbone_config(kind: Any, path: Path, layers: int) -> Any:
     """The config of a model of transformers' class ``kind`` in the file ``path``.
 
     Args:

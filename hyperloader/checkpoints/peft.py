@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -131,7 +132,8 @@ def _read_config(path: Path) -> tuple[int, float]:
     }
     if other:
         raise ValueError(f"{path}: only plain LoRA updates of the backbone as it is can be read, got {shown(other)}")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
+    rank: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
     try:
         check_whole("r", rank)
         check_positive("lora_alpha", alpha)

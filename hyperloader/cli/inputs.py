@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from hyperloader.cli.arriving import arriving_lines, decoded
 from hyperloader.data.json_files import objects_of_array, parse_object
@@ -150,14 +150,15 @@ def of_object(record: dict, line: int, name: str, split: Split, columns: Columns
         DataError: neither, or words that are none.
     """
     where = f"{name}:{line}"
-    text, tokens = text_of(record, Reading(columns, labelled=False)), record.get(str(columns.get("tokens", "tokens")))
-    if tokens is None and text is None:
-        has = ", ".join(map(repr, record)) or "nothing"
-        raise DataError(
-            f"{where}: the object has no 'tokens' and no 'text', it has {has}; "
-            "rename one, or set --columns tokens=KEY or text=KEY"
-        )
+    text = text_of(record, Reading(columns, labelled=False))
+    tokens: Any = record.get(str(columns.get("tokens", "tokens")))
     if tokens is None:
+        if text is None:
+            has = ", ".join(map(repr, record)) or "nothing"
+            raise DataError(
+                f"{where}: the object has no 'tokens' and no 'text', it has {has}; "
+                "rename one, or set --columns tokens=KEY or text=KEY"
+            )
         found = Input(line, text, split(text), record)
         if found.tokens:
             check_words(found.tokens, None, lambda position: where)
@@ -169,7 +170,9 @@ def of_object(record: dict, line: int, name: str, split: Split, columns: Columns
     if tokens != []:
         check_words(tokens, None, lambda position: where)
     offsets = None if text is None else _aligned(tokens, text)
-    return of_words(tokens, line, record) if offsets is None else Input(line, text, offsets, record)
+    if text is None or offsets is None:
+        return of_words(tokens, line, record)
+    return Input(line, text, offsets, record)
 
 
 def _aligned(tokens: list[str], text: str) -> list[tuple[int, int]] | None:

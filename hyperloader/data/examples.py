@@ -2,7 +2,7 @@
 again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,7 +60,7 @@ class EncodingReport:
     long_targets: int = 0
 
 
-def check_task_names(tasks: Sequence[str]) -> list[str]:
+def check_task_names(tasks: Iterable[str]) -> list[str]:
     """The task names as a list. Raises ValueError for none or a repeated one, TypeError for one that is no text."""
     names = list(tasks)
     for name in names:

@@ -29,7 +29,7 @@ def hub_records(
     dataset: str | Path,
     config: str | None,
     split: str,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | int] | None = None,
     name: str | None = None,
     names: Sequence[str] | None = None,
 ) -> list[Record]:
@@ -109,7 +109,7 @@ def _load(dataset: str, config: str | None, split: str, name: str | None) -> "Da
 
 
 def _label_names(feature: Any, where: str, column: str, names: Sequence[str] | None) -> Sequence[str] | None:
-    item = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    item: Any = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     if hasattr(item, "names"):
         if names is not None and list(names) != list(item.names):
             raise DataError(f"{where}: column {column!r} has names of its own, {listed(item.names)}; remove names")

@@ -34,7 +34,7 @@ def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -
                 repeats = len(sentences) - len(seen)
             else:
                 repeats = sum(sentence.tokens in seen for sentence in sentences)
-            row = {
+            row: dict[str, str | int | float] = {
                 "task": task.name,
                 "split": split,
                 "sentences": len(sentences),

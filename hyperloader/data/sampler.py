@@ -83,7 +83,7 @@ class MultiTaskBatches:
             raise ValueError(f"bucket must be a divisor of {_BLOCK}, got {bucket}")
         if lengths is not None and [len(task) for task in lengths] != self.sizes:
             raise ValueError(f"lengths must have {self.sizes} entries by task, got {[len(task) for task in lengths]}")
-        self.lengths = lengths
+        self.lengths = [] if lengths is None else lengths
         self.bucket = 1 if lengths is None or mode == "single" else bucket
         logs = np.log(np.asarray(self.sizes, dtype=np.float64)) / temperature
         weights = np.exp(logs - logs.max())

@@ -163,7 +163,8 @@ def _candidates(splits: Mapping[str, Sequence[Record]], tags: str | None) -> Seq
     """The schemes to try: the one named, or those that have all marks of the corpus, or all."""
     if tags in SCHEMES:
         return (tags,)
-    marks = {parse_tag(tag)[0] for record in _records(splits) for tag in set(record.tags)} - {"O"}
+    tags_found = {tag for record in _records(splits) for tag in record.tags}
+    marks = {parsed[0] for tag in tags_found if (parsed := parse_tag(tag)) is not None} - {"O"}
     return [scheme for scheme in SCHEMES if marks <= set(_MARKS[scheme])] or SCHEMES
 
 
@@ -180,7 +181,7 @@ def _refusal(splits: Mapping[str, Sequence[Record]], best: SchemeCount, tags: st
     helps = "correct them, or set tags: repair, which starts a span there"
     alone = {split: _faultless({split: some}) for split, some in splits.items()}
     if len(splits) > 1 and all(alone.values()):
-        listed = ", ".join(f"{split} is {scheme.upper()}" for split, scheme in alone.items())
+        listed = ", ".join(f"{split} is {scheme.upper()}" for split, scheme in alone.items() if scheme)
         helps = f"{listed}: convert the others with hyperloader data convert"
     elif tags is not None:
         scheme = _faultless(splits)

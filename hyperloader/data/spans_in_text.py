@@ -1,7 +1,7 @@
 """Running text with spans by character offsets, as doccano, Label Studio and Prodigy write them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hyperloader.data.bio import is_type
 from hyperloader.data.records import Reading
@@ -57,7 +57,7 @@ def read_spans(record: dict, where: str, how: Reading) -> tuple[list[str], list[
     if record.get("answer") in ("reject", "ignore"):
         how.count(f"records left out whose answer is {record['answer']}", where)
         return None
-    text = text_of(record, how)
+    text = cast(str, text_of(record, how))  # of a record that ``has_spans``
     words = given_words(record, text, where) or split_words(text)
     tokens = [text[start:end] for start, end in words]
     if not how.labelled:
@@ -170,6 +170,8 @@ def given_words(record: dict, text: str, where: str) -> list[tuple[int, int]] | 
     if not isinstance(tokens, list) or not tokens:
         return None
     words, place = [], 0
+    start: Any
+    end: Any
     for number, token in enumerate(tokens):
         if isinstance(token, str):
             start = text.find(token, place)

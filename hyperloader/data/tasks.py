@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hyperloader.data.bio import label_list
 from hyperloader.data.hub import hub_records
@@ -105,8 +105,9 @@ def _read_folder(entry: TaskEntry, folder: Path, wanted: list[str]) -> tuple[dic
 
 
 def _read_dataset(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
+    dataset = cast(str, entry.dataset)  # which an entry without a path has
     return {
-        split: hub_records(entry.dataset, entry.config, split, entry.columns, entry.splits.get(split), entry.names)
+        split: hub_records(dataset, entry.config, split, entry.columns, entry.splits.get(split), entry.names)
         for split in wanted
     }, []
 

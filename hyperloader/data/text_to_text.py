@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperloader.data.bio import restore, simplify, spans
 from hyperloader.data.examples import EncodingReport, Example, check_task_names, join_windows
@@ -163,7 +163,7 @@ class TextToText(Formulation):
         report.long_targets += sum(len(example.labels) > self.max_length for example in examples)
         return examples
 
-    def _with_sentinels(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    def _with_sentinels(self, parts: Sequence[Sequence[int]]) -> tuple[int, ...]:
         ids = []
         for sentinel, part in zip(self.sentinels, parts, strict=False):
             ids.append(sentinel)
@@ -176,8 +176,8 @@ class TextToText(Formulation):
             return
         unknown = self.tokenizer.unk_token_id
         for word, ids in zip(new, self._tokenize(new), strict=True):
-            ids = (unknown if number in self._special else number for number in ids)
-            self._words[word] = tuple(number for number in ids if number is not None)
+            known = (unknown if number in self._special else number for number in ids)
+            self._words[word] = tuple(number for number in known if number is not None)
 
     def _learn_tags(self, tags: Iterable[str]) -> None:
         new = list({tag: None for tag in tags if tag not in self._tags})
@@ -192,10 +192,12 @@ class TextToText(Formulation):
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
-    def _text(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        return self.tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    def _text(self, rows: Iterable[Sequence[int]]) -> list[str]:
+        return self.tokenizer.batch_decode(
+            [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
-    def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
+    def ask(self, model: Any, inputs: Mapping[str, Tensor]) -> list[Answer]:
         """The token ids that the model generates greedily, at most ``max_length`` of them."""
         rows = model.generate(**inputs, max_new_tokens=self.max_length, num_beams=1, do_sample=False)
         return [Answer(row, None) for row in rows.tolist()]
@@ -230,7 +232,8 @@ class TextToText(Formulation):
 
 def _sentinel_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The ids of ``<extra_id_0>``, ``<extra_id_1>``, … as far as the tokenizer has them."""
-    vocabulary, sentinels = tokenizer.get_vocab(), []
+    vocabulary = tokenizer.get_vocab()
+    sentinels: list[int] = []
     while f"<extra_id_{len(sentinels)}>" in vocabulary:
         sentinels.append(vocabulary[f"<extra_id_{len(sentinels)}>"])
     if len(sentinels) < 2:

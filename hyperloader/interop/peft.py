@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from hyperloader.backbones import Stack, find_stacks
 from hyperloader.checkpoints import peft
 from hyperloader.config import LORA_SITES, HyperLoaderConfig
 from hyperloader.model import HyperLoaderModel
+from hyperloader.nn.table import Table
 
 
 def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLoaderModel:
@@ -30,7 +32,7 @@ def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLo
         raise TypeError(f"folders must map names of tasks to folders, got {folders!r:.80}")
     stacks = find_stacks(backbone)
     known = {path: site for stack in stacks for layer in stack.layers for site, path in layer.items()}
-    linears = {path: backbone.get_submodule(path) for path, site in known.items() if site in LORA_SITES}
+    linears: dict[str, Any] = {path: backbone.get_submodule(path) for path, site in known.items() if site in LORA_SITES}
     sizes = {path: (linear.in_features, linear.out_features) for path, linear in linears.items()}
     of = f"query or value of {type(backbone).__name__}'s attentions"
     read = {task: peft.read(Path(folder), sizes, of) for task, folder in folders.items()}
@@ -56,7 +58,7 @@ def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLo
 def _fill(model: HyperLoaderModel, stacks: list[Stack], task: int, updates: peft.Updates) -> None:
     """Copy a checkpoint into the tables; a layer that it does not update gets zeros."""
     for stack in stacks:
-        table = model.generators[stack.name]
+        table = cast(Table, model.generators[stack.name])
         for row, (layer, site) in enumerate(table.layout.sites_of(table.layout.lora_sites)):
             to_A, to_B = (table.weights[name][row, task] for name in ("lora_A", "lora_B"))
             to_A.zero_()

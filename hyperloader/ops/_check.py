@@ -113,7 +113,7 @@ def lora_linears(
         if len(tensors) != len(weights):
             raise ValueError(f"{name} must have one entry per weight ({len(weights)}), got {len(tensors)}")
     in_features = x.shape[-1]
-    groups = None
+    groups: tuple[int, ...] = ()
     for i, (weight, down, up) in enumerate(zip(weights, lora_A, lora_B, strict=True)):
         one = len(weights) == 1
         index = "" if one else f"[{i}]"
@@ -125,7 +125,7 @@ def lora_linears(
         if biases:
             _check_tensor("bias" if one else f"biases{index}", biases[i], (out_features,), x)
         found = _groups(f"lora_A{index}", down, 2, group)
-        groups = found if groups is None else groups
+        groups = groups or found
         rank = down.shape[-2]
         if rank < 1:
             raise ValueError(f"lora_A{index} must have at least rank 1, got rank 0")

@@ -1,5 +1,8 @@
 """The shapes and dtypes that every operator returns, for the tracer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -61,7 +64,7 @@ def _lora_linears_backward(grads, x, weights, lora_A, lora_B, group, scaling, ne
     return [_contiguous(tensor) for needs, tensors in gradients if needs for tensor in tensors]
 
 
-_FAKES = {
+_FAKES: dict[str, Callable[..., Any]] = {
     "condition": _condition,
     "condition_backward": _condition_backward,
     "generate": _generate,

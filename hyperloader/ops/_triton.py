@@ -106,6 +106,7 @@ def _fits(name: str, arguments: tuple) -> bool:
         return False
     given = dict(zip(_schema.argument_names(name), arguments, strict=True))
     operator, width = name.removesuffix("_backward"), 0
+    dtypes: tuple[torch.dtype, ...]
     if operator == "generate":
         dtypes = (given["condition"].dtype, given.get("dtype") or given["condition"].dtype)
     elif operator == "condition":

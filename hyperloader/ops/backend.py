@@ -19,7 +19,7 @@ if native.available:
     _fakes.register("hyperloader")
 else:
     _register.define("hyperloader")
-_FILLS_GPU = _triton.installed() and not (native.available and native.build_info()["cuda"])
+_FILLS_GPU = _triton.installed() and not (native.available and native.extension().build_info()["cuda"])
 if _FILLS_GPU:
     _triton.fill_gpu("hyperloader")
 

@@ -93,7 +93,7 @@ def explain_lora_linear(x: Tensor, weight: Tensor, *, group: Tensor | None = Non
     if backend_in_use() != "native":
         return "reference"
     if x.device.type != "cpu":
-        return "epilogue" if x.device.type == "cuda" and native.build_info()["cuda"] else "reference"
+        return "epilogue" if x.device.type == "cuda" and native.extension().build_info()["cuda"] else "reference"
     out_features, in_features = weight.shape
     half = x.dtype == weight.dtype and x.dtype in (torch.bfloat16, torch.float16)
     tokens = x.shape[:-1].numel()

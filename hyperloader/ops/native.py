@@ -66,7 +66,7 @@ def _load() -> tuple[ModuleType | None, str | None]:
         return None, "HYPERLOADER_NATIVE=none is set"
     # In this package's own folders: an editable install of it elsewhere would answer for any copy.
     spec = PathFinder.find_spec("hyperloader._C", sys.modules["hyperloader"].__path__)
-    if spec is None:
+    if spec is None or spec.origin is None:
         return None, "it was not built"
     release, current = _torch_release(Path(spec.origin)), torch.__version__.partition("+")[0]
     if release != current:

@@ -9,12 +9,16 @@
 Sums are taken in float32 (float64 for float64), results have the dtypes of what they belong to.
 """
 
+from typing import cast
+
 from torch import Tensor
 
 from hyperloader.reference.activation import activate, slope
 from hyperloader.reference.batches import as_batches, of_batches, to_groups
 from hyperloader.reference.groups import AdapterWeights
 from hyperloader.reference.norm import standardise, standardise_backward
+
+_Norm = tuple[Tensor, Tensor]  # weight and bias, which a norm that is computed has
 
 
 def forward(
@@ -28,15 +32,15 @@ def forward(
     """Return ``y`` and the pre-activation (..., bottleneck), for the backward."""
     batches = as_batches(x, group)  # (batches, tokens, hidden)
     weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
-    inner_weight, inner_bias = weights.inner_norm(norm)
-    outer_weight, outer_bias = weights.outer_norm(norm)
 
     z = batches
     if norm in ("pre", "both"):
+        inner_weight, inner_bias = cast(_Norm, weights.inner_norm(norm))
         z = standardise(z, eps)[0] * inner_weight[:, None] + inner_bias[:, None]
     pre = z @ weights.down_weight.mT + weights.down_bias[:, None]  # (batches, tokens, bottleneck)
     v = activate(pre, activation) @ weights.up_weight.mT + weights.up_bias[:, None]  # (batches, tokens, hidden)
     if norm in ("post", "both"):
+        outer_weight, outer_bias = cast(_Norm, weights.outer_norm(norm))
         v = standardise(v, eps)[0] * outer_weight[:, None] + outer_bias[:, None]
     return (batches + v).reshape(x.shape).to(x.dtype), pre.reshape(*x.shape[:-1], pre.shape[-1])
 
@@ -57,11 +61,11 @@ def backward(
     pre = pre.reshape(*batches.shape[:-1], pre.shape[-1])
     given = weights.present()
     weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
-    outer_weight, _ = weights.outer_norm(norm)
 
     a = activate(pre, activation)
     outer, inner = [], []
     if norm in ("post", "both"):
+        outer_weight, _ = cast(_Norm, weights.outer_norm(norm))
         standard, rstd = standardise(a @ weights.up_weight.mT + weights.up_bias[:, None], eps)
         outer = [(grad_v * standard).sum(1), grad_v.sum(1)]
         grad_v = standardise_backward(grad_v * outer_weight[:, None], standard, rstd)
@@ -70,7 +74,7 @@ def backward(
     grad_z = grad_pre @ weights.down_weight
     z = batches
     if norm in ("pre", "both"):
-        inner_weight, inner_bias = (weight[:, None] for weight in weights.inner_norm(norm))
+        inner_weight, inner_bias = (weight[:, None] for weight in cast(_Norm, weights.inner_norm(norm)))
         standard, rstd = standardise(batches, eps)
         z = standard * inner_weight + inner_bias
         inner = [(grad_z * standard).sum(1), grad_z.sum(1)]

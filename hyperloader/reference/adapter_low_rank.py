@@ -14,7 +14,7 @@ and per token
 Centring comes first, so every term of the variance is a sum of squares and nothing cancels.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def forward(
     """Same results as ``reference.adapter.forward`` with ``norm="post"``."""
     batches = as_batches(x, group)  # (batches, tokens, hidden)
     weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
-    gamma, beta = weights.norm_weight, weights.norm_bias
+    gamma, beta = cast(tuple[Tensor, Tensor], (weights.norm_weight, weights.norm_bias))
     centred = centre(weights.up_weight, weights.up_bias)
     pre = torch.baddbmm(weights.down_bias[:, None], batches, weights.down_weight.mT)  # (batches, tokens, bottleneck)
     a = activate(pre, activation)
@@ -91,7 +91,7 @@ def backward(
     pre = pre.reshape(*batches.shape[:-1], pre.shape[-1])
     given = weights.present()
     weights = weights.map(lambda weight: of_batches(weight, group, batches.dtype))
-    gamma = weights.norm_weight[..., None]  # (batches, hidden, 1)
+    gamma = cast(Tensor, weights.norm_weight)[..., None]  # (batches, hidden, 1)
     centred = centre(weights.up_weight, weights.up_bias)
     a = activate(pre, activation)  # (batches, tokens, bottleneck)
     rstd = _rstd(a, centred, eps)  # (batches, tokens, 1)

@@ -1,11 +1,11 @@
 """Arguments of the operators that always go together, in the order of the schemas."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
-Group = TypeVar("Group", bound=tuple)
+Group = TypeVar("Group", "AdapterWeights", "ConditionWeights", "LoraNeeded")
 
 
 class AdapterWeights(NamedTuple):
@@ -22,7 +22,7 @@ class AdapterWeights(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "AdapterWeights":
         """Apply ``function`` to every weight that there is."""
-        return AdapterWeights(*(None if weight is None else function(weight) for weight in self))  # type: ignore[arg-type]
+        return AdapterWeights(*(cast(Tensor, None if weight is None else function(weight)) for weight in self))
 
     def present(self) -> list[Tensor]:
         """Every weight that there is."""

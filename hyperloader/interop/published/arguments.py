@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hyperloader.interop.published.settings import activation_of
 from hyperloader.json_file import read_json
@@ -13,7 +14,7 @@ _STEP = (
     "checkpoint-"  # a checkpoint of a step lies in a folder of this name, in that of the run, which has the arguments
 )
 _ACTIVATION, _NORMS, _LM_HEAD = "non_linearity", "unfreeze_layer_norms", "unfreeze_lm_head"
-_ASSUMED = {_ACTIVATION: "gelu_new", _NORMS: True, _LM_HEAD: False}  # as in all published runs
+_ASSUMED: dict[str, Any] = {_ACTIVATION: "gelu_new", _NORMS: True, _LM_HEAD: False}  # as in all published runs
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _find(file: Path) -> Path | None:
     return next((folder / ARGUMENTS for folder in folders if (folder / ARGUMENTS).is_file()), None)
 
 
-def _read(path: Path) -> dict[str, str | bool]:
+def _read(path: Path) -> dict[str, Any]:
     values = read_json(path)
     found = {name: values[name] for name in _ASSUMED if name in values}
     for name in (_NORMS, _LM_HEAD):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,25 +65,23 @@ def load_published_checkpoint(
     ours, of_hypernetworks = _hypernetworks(HyperLoaderModel(shell, config))
     with torch.device("meta"):
         of_tasks = {TASKS + task: torch.empty(config.task_embedding_dim) for task in config.tasks}
-        bias = torch.empty(sizes.relative_attention_num_buckets, sizes.num_heads)
-    of_bias = {NAME: bias} if NAME in tensors else {}
+        buckets = torch.empty(sizes.relative_attention_num_buckets, sizes.num_heads)
+    of_bias = {NAME: buckets} if NAME in tensors else {}
     filled = tensors | {copy: tensors[name] for copy, name in tied.items() if copy not in tensors and name in tensors}
     check_shapes(file, filled, of_backbone | of_hypernetworks | of_tasks | of_bias, extra="unexpected")
     _check_tied(file, filled, tied)
-    bias = tensors[NAME] if NAME in tensors and tensors[NAME].any() else None
+    bias: Tensor | None = tensors[NAME] if NAME in tensors and tensors[NAME].any() else None
     if bias is not None:
         check_cross_attention_bias(shell if backbone is None or isinstance(backbone, str) else backbone, bias)
 
-    if not isinstance(backbone, nn.Module):
-        with torch.device("meta"):
-            backbone, assign = kind(sizes), True
-    else:
-        assign = False
-    set_cross_attention_bias(backbone, None)  # of a checkpoint that was read into it before
-    backbone.load_state_dict({name: filled[name] for name in of_backbone}, assign=assign)
-    backbone.tie_weights()
-    set_cross_attention_bias(backbone, bias)
-    model = HyperLoaderModel(backbone, config)
+    given = isinstance(backbone, nn.Module)
+    with torch.device("meta"):
+        filling: Any = backbone if given else kind(sizes)
+    set_cross_attention_bias(filling, None)  # of a checkpoint that was read into it before
+    filling.load_state_dict({name: filled[name] for name in of_backbone}, assign=not given)
+    filling.tie_weights()
+    set_cross_attention_bias(filling, bias)
+    model = HyperLoaderModel(filling, config)
     state = {our_name: tensors[name] for name, our_name in ours.items()}
     state["task_embedding.weight"] = torch.stack([tensors[name] for name in of_tasks])
     model.load_state_dict(state, strict=False)  # what is not in it is the backbone
@@ -105,7 +104,9 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _hypernetworks(model: HyperLoaderModel) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Our name and a tensor with the shape of every tensor of the hypernetworks, by its published name."""
-    config, names, shaped = model.hyperloader_config, {}, {}
+    config = model.hyperloader_config
+    names: dict[str, str] = {}
+    shaped: dict[str, Tensor] = {}
     norms = norm_modules(config.norm in ("pre", "both"), config.norm in ("post", "both"))
     table = CONDITION | ADAPTER | norms | (LORA if config.lora_sites else {})
     if not config.condition_norm:

@@ -139,7 +139,7 @@ class AdapterLayersOneHyperNetController(nn.Module):
         """Every parameter in the order of the operators' arguments, looked up anew: any may have been replaced."""
         found = []
         for path, names in self._paths:
-            module = self
+            module: Any = self
             for name in path:
                 module = module._modules[name]  # many times faster than attributes, and asked in every call
             parameters = module._parameters
@@ -183,8 +183,8 @@ class AdapterLayersOneHyperNetController(nn.Module):
         self.down_sampler_hyper_net = heads(bottleneck, hidden)
         self.lora_a_hyper_net = lora(RANK, hidden)
         self.lora_b_hyper_net = lora(hidden, RANK)
-        nn.init.kaiming_uniform_(self.lora_a_hyper_net["weight_generator"][0].weight, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_b_hyper_net["weight_generator"][0].weight)
+        nn.init.kaiming_uniform_(self.lora_a_hyper_net.get_parameter("weight_generator.0.weight"), a=math.sqrt(5))
+        nn.init.zeros_(self.lora_b_hyper_net.get_parameter("weight_generator.0.weight"))
         if sizes.norm_before:
             self.pre_layernorm_hypernet = norm()
         if sizes.norm_after:

@@ -68,7 +68,9 @@ class Source:
             return ops.condition(*embeddings, layers, positions, *weights, eps=_CONDITION_EPS).squeeze(2)
         with torch.autocast(layer_embedding.device.type, enabled=False):
             chosen = (task_embedding, layer_embedding[layers], position_embedding[positions])
-            return reference.before_norm(reference.hidden_of(*chosen, *weights[:2], 1.0), *weights[2:], 1.0).squeeze(2)
+            first_weight, first_bias, second_weight, second_bias = weights
+            hidden = reference.hidden_of(*chosen, first_weight, first_bias, 1.0)
+            return reference.before_norm(hidden, second_weight, second_bias, 1.0).squeeze(2)
 
     def adapters(self, condition: Tensor) -> "Batch":
         """The tensors of one adapter for every row of ``condition`` (rows, condition_dim)."""
@@ -104,8 +106,9 @@ class Batch:
         self.recorded = generated[0].requires_grad
         self._generated, self._versions = generated, [tensor._version for tensor in generated]
         self._spent = _Spent()
-        if self.recorded:
-            generated[0].grad_fn.register_prehook(self._spent.mark)
+        graph = generated[0].grad_fn
+        if self.recorded and graph is not None:
+            graph.register_prehook(self._spent.mark)
 
     @property
     def intact(self) -> bool:
@@ -163,7 +166,8 @@ class LayerWeights:
         self.self_attention = self_attention
         self.lora_query = lora_query
         self.lora_value = lora_value
-        self._cross, self._cross_pair, self._layer = cross, None, layer
+        self._cross, self._layer = cross, layer
+        self._cross_pair: tuple[LoraWeights, LoraWeights] | None = None
 
     @property
     def lora_cross_query(self) -> LoraWeights:

@@ -25,7 +25,7 @@ NORMS = {(False, False): "none", (True, False): "pre", (False, True): "post", (T
 
 def norm_modules(before: bool, after: bool) -> dict[str, str]:
     """The heads of the adapters' norms; our ``pre_norm_*`` are the inner norm of two, ``norm_*`` an only one."""
-    found = {}
+    found: dict[str, str] = {}
     for name, wanted in zip(_NORMS, (after, before), strict=True):
         if wanted:
             ours = "heads.pre_norm" if found else "heads.norm"
