@@ -80,6 +80,8 @@ cuda-check:
 lint: $(dependencies)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
+	$(bin)/mypy
+	find csrc -name '*.[hc]*' -exec $(bin)/clang-format --dry-run -Werror {} +
 
 # The site in build/docs; needs no network once its packages are there.
 docs: $(installed)

@@ -1,11 +1,11 @@
 """Backbones that ``torch.compile`` has wrapped: the plain module, and names as they are in it."""
 
-from torch import nn
+from typing import Any
 
 _WRAPPER = "_orig_mod"  # where torch.compile keeps the module that it wraps
 
 
-def without_compile(module: nn.Module) -> nn.Module:
+def without_compile(module: Any) -> Any:
     """The module that ``torch.compile`` has wrapped, or ``module`` itself."""
     return getattr(module, _WRAPPER, module)
 

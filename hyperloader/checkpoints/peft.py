@@ -43,7 +43,7 @@ class Updates:
 
 def write(
     folder: Path,
-    layers: Mapping[str, tuple[Tensor, Tensor]],
+    layers: Mapping[str, tuple[Tensor, ...]],
     rank: int,
     lora_alpha: float,
     backbone: str,

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from io import BufferedReader
+from typing import BinaryIO, cast
 
 from hyperloader.data.sentence import DataError
 
@@ -17,8 +18,8 @@ def arriving_lines(source: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
     A line ends with a line feed, a carriage return, or both. One that is longer than ``LONGEST`` comes as it is so far,
     and is the last.
     """
-    number, rest = 1, b""
-    while data := source.read1(1 << 16):
+    number, rest, read = 1, b"", cast(BufferedReader, source).read1
+    while data := read(1 << 16):
         rest += data
         whole = len(rest) - rest.endswith(b"\r")  # a line feed may follow
         *lines, begun = _LINE_END.split(rest[:whole])

@@ -1,6 +1,7 @@
 """All commands. A new one is a file with a function, and one line in the table."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,7 @@ from hyperloader.cli.inspect import inspect
 from hyperloader.cli.predict import predict
 from hyperloader.cli.train import train
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

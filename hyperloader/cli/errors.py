@@ -27,14 +27,16 @@ class OneLineErrors(TyperGroup):
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
+        complete_var: str | None = None,
         standalone_mode: bool = True,
+        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         debug = "--debug" in args
         args = [word for word in args if word != "--debug"]
         try:
-            status = super().main(args, prog_name, standalone_mode=False, **extra)
+            status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
             if debug:
                 raise
@@ -44,7 +46,7 @@ class OneLineErrors(TyperGroup):
             sys.exit(status)
         return status
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             signals.working(True)  # only now: while the command line is parsed, typer takes every signal for Ctrl-C
             result = super().invoke(ctx)

@@ -34,6 +34,8 @@ Model = TypeVar("Model", bound="AttachedModel")
 class AttachedModel(BackboneWrapper):
     """What a ``HyperLoaderModel`` consists of, without what it does."""
 
+    generators: Any  # nn.ModuleDict: layer stack -> its Hypernetwork or Table
+
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
         nn.Module.__init__(self)
         if not isinstance(backbone, nn.Module):

@@ -1,5 +1,7 @@
 """Attaching to a backbone and letting go of it: its weights stay where they are, neither copied nor rewritten."""
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class Attachment:
         }
         for path, key in self.site_paths.items():
             kind = AdapterSite if key[2] in ADAPTER_SITES else LoraSite
-            replace(backbone, path, kind(backbone.get_submodule(path), key, active, config))
+            replace(backbone, path, kind(cast(nn.Linear, backbone.get_submodule(path)), key, active, config))
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         for name in self.norm_names:
@@ -58,7 +60,7 @@ class Attachment:
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
         for path in self.site_paths:
-            replace(backbone, path, backbone.get_submodule(path).linear)
+            replace(backbone, path, cast(Site, backbone.get_submodule(path)).linear)
         with torch.no_grad():
             for name, value in self.norms.items():
                 _give_back(backbone, name, value)
@@ -75,7 +77,7 @@ class Attachment:
         """The modules whose parameters ``norm_names`` are, each once."""
         return [backbone.get_submodule(path) for path in dict.fromkeys(n.rpartition(".")[0] for n in self.norm_names)]
 
-    def dtype(self, backbone: nn.Module) -> torch.dtype:
+    def dtype(self, backbone: Any) -> torch.dtype:
         """The dtype to generate weights in: that of the wrapped layers, float32 where they differ."""
         dtypes = {backbone.get_submodule(path).weight.dtype for path in self.site_paths}
         return dtypes.pop() if len(dtypes) == 1 else torch.float32
@@ -84,7 +86,7 @@ class Attachment:
 def _give_back(backbone: nn.Module, name: str, value: Tensor) -> None:
     """Give a norm's parameter its ``value`` from before, in the dtype that the backbone has there now."""
     norm, parameter = backbone.get_submodule(name.rpartition(".")[0]), backbone.get_parameter(name)
-    dtype = norm.dtype_through
+    dtype = cast(torch.dtype, norm.dtype_through)
     if value.is_meta:  # before, there was none
         value = parameter.detach()
     if parameter.dtype == dtype:

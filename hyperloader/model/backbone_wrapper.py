@@ -20,6 +20,7 @@ class BackboneWrapper(nn.Module):
     """
 
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
+    backbone: Any  # a model of transformers
     hyperloader_config: HyperLoaderConfig
     heads: TaskHeads | None
     _compiled: nn.Module | None = None
@@ -46,7 +47,7 @@ class BackboneWrapper(nn.Module):
         backbone = self._modules.get("backbone")  # None while a model is built, and after detach()
         lost = [] if backbone is None else [name for name, buffer in backbone.named_buffers() if buffer.is_meta]
         super()._apply(fn, recurse)
-        if lost:
+        if backbone is not None and lost:
             restore(backbone, set(lost) & set(outside_of_state(backbone)))
         return self
 

@@ -154,17 +154,18 @@ class HyperLoaderModel(AttachedModel):
         self._check_attached()
         new_tasks.check_has_task_embedding(self.hyperloader_config, "add_task")
         embedding, tasks = self.task_embedding, self.hyperloader_config.tasks
-        if embedding.row is not None:
+        if embedding.trained_task is not None:
             trained = tasks[embedding.trained_task]
             raise ValueError(f"add_task needs a model that is not frozen except for {trained!r}: call unfreeze() first")
         config = new_tasks.extended_config(self.hyperloader_config, name, labels)
         weight = embedding.extended(new_tasks.first_embedding(embedding.weight.detach(), init, tasks))
-        head = None if self.heads is None else self.heads.new_head(len(config.labels[name]))
+        heads, known = self.heads, config.labels
+        head = None if heads is None or known is None else heads.new_head(len(known[name]))
         # Whatever can fail has been done; from here on the model changes.
         self.hyperloader_config = config
         embedding.weight, embedding.num_embeddings = weight, len(config.tasks)
-        if head is not None:
-            self.heads.append(head)
+        if heads is not None and head is not None:
+            heads.append(head)
         return len(config.tasks) - 1
 
     @torch.inference_mode(False)

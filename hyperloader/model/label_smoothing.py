@@ -37,15 +37,17 @@ def teach_trainer() -> None:
     from transformers.modeling_outputs import TokenClassifierOutput
     from transformers.trainer_pt_utils import LabelSmoother
 
-    plain = LabelSmoother.__call__
+    smoother: Any = LabelSmoother
+    plain = smoother.__call__
 
     @functools.wraps(plain)
     def smoothed(self, model_output: Any, labels: Tensor, *arguments: Any, **options: Any) -> Tensor:
         loss = plain(self, model_output, labels, *arguments, **options)
         if not isinstance(model_output, TokenClassifierOutput):
             return loss
-        logits, count = model_output.logits, options.get("num_items_in_batch")
+        logits: Any = model_output.logits
+        count = options.get("num_items_in_batch")
         own = smoothed_over_own_labels(logits, labels, self.epsilon, count, self.ignore_index)
         return torch.where((logits == -torch.inf).any(), own.to(loss.dtype), loss)  # no look at a device
 
-    LabelSmoother.__call__ = smoothed
+    smoother.__call__ = smoothed

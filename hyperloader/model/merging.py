@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.model.attachment import replace
 from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.layout import SiteKey
+from hyperloader.nn.sites import Site
 from hyperloader.nn.stacked import Sites
 
 
@@ -37,11 +39,12 @@ def fold_in(
     wrapped = {path: backbone.get_submodule(path) for path in site_paths}
     merged: dict[str, nn.Module] = {}
     for path, key in site_paths.items():
-        linear = wrapped[path].linear
+        linear = cast(Site, wrapped[path]).linear
         if key[2] in ADAPTER_SITES:
             merged[path] = AdaptedLinear(linear, weights[key], config)
         else:
-            merged[path] = _folded(linear, *weights[key], config.scaling)
+            lora_A, lora_B = weights[key]
+            merged[path] = _folded(linear, lora_A, lora_B, config.scaling)
     for path, module in merged.items():
         replace(backbone, path, module.train(backbone.training))
     return wrapped
@@ -50,7 +53,7 @@ def fold_in(
 def take_out(backbone: nn.Module, wrapped: Mapping[str, nn.Module]) -> None:
     """Undo ``fold_in``; if the backbone was cast or is on another device meanwhile, so are the layers."""
     for path, site in wrapped.items():
-        now = backbone.get_submodule(path).weight
+        now: Any = backbone.get_submodule(path).weight
         replace(backbone, path, site.to(now.device, now.dtype).train(backbone.training))
 
 

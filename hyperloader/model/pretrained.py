@@ -12,7 +12,7 @@ from hyperloader.model.label_smoothing import teach_trainer
 
 
 @functools.cache
-def as_pretrained(kind: type, backbone: type) -> type:
+def as_pretrained(kind: Any, backbone: Any) -> type:
     """``kind``, a class of models around a ``backbone``, as a subclass of ``transformers.PreTrainedModel``.
 
     Trainer saves such a model with its own ``save_pretrained``, and any other one by its whole state, frozen backbone
@@ -24,13 +24,13 @@ def as_pretrained(kind: type, backbone: type) -> type:
     def forward(self, *arguments: Any, **options: Any) -> Any:
         return kind.forward(self, *arguments, **options)
 
-    functools.update_wrapper(forward, kind.forward)
-    forward.__signature__ = _joined(kind.forward, backbone.forward)
+    named: Any = functools.update_wrapper(forward, kind.forward)
+    named.__signature__ = _joined(kind.forward, backbone.forward)
 
     def __reduce_ex__(self, protocol: int) -> tuple:  # a class made here cannot be found by its name
         return _empty, (kind, backbone), object.__reduce_ex__(self, 2)[2]  # the state
 
-    own = {"forward": forward, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    own = {"forward": named, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__, "__doc__": kind.__doc__}
     own |= {"get_input_embeddings": _input_embeddings, "resize_token_embeddings": _refuse_to_resize}
     own |= {"tie_weights": _tie_weights, "_keys_to_ignore_on_save": property(_not_saved)}
     if hasattr(backbone, "generation_config") or issubclass(backbone, GenerationMixin):
@@ -44,17 +44,18 @@ def as_pretrained(kind: type, backbone: type) -> type:
     return type(kind.__name__, (kind, PreTrainedModel), own)
 
 
-def new(kind: type, backbone: object) -> Any:
+def new(kind: Any, backbone: object) -> Any:
     """An empty instance of ``kind``, or of ``as_pretrained(kind, ...)`` for a ``backbone`` of transformers."""
     transformers = sys.modules.get("transformers")
     if transformers is None or not isinstance(backbone, transformers.PreTrainedModel):
         return object.__new__(kind)
     if issubclass(kind, transformers.PreTrainedModel):
         return object.__new__(kind)
-    return object.__new__(as_pretrained(kind, type(backbone)))
+    of_backbone: Any = type(backbone)
+    return object.__new__(as_pretrained(kind, of_backbone))
 
 
-def _empty(kind: type, backbone: type) -> Any:
+def _empty(kind: Any, backbone: Any) -> Any:
     return object.__new__(as_pretrained(kind, backbone))
 
 

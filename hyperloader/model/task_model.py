@@ -90,7 +90,7 @@ class TaskModel(BackboneWrapper):
         if not is_main_process:
             return
         tensors = self.saved_state(state_dict)
-        structure = {
+        structure: dict[str, Any] = {
             "class": type(self.backbone).__name__,
             "without_pooler": _is_without_pooler(self.backbone),
             "config": self.hyperloader_config.to_dict(),

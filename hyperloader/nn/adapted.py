@@ -16,6 +16,15 @@ class AdaptedLinear(nn.Module):
         config: says where the adapter normalises, its activation and epsilon.
     """
 
+    down_weight: Tensor
+    down_bias: Tensor
+    up_weight: Tensor
+    up_bias: Tensor
+    norm_weight: Tensor | None
+    norm_bias: Tensor | None
+    pre_norm_weight: Tensor | None
+    pre_norm_bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, tensors: SiteTensors, config: HyperLoaderConfig):
         super().__init__()
         self.linear = linear

@@ -20,13 +20,17 @@ class TaskHeads(nn.Module):
     for each sentence where that is less.
     """
 
+    heads: Any  # nn.ModuleList of nn.Linear, one a task
+    sizes: Tensor  # (tasks,) int64, labels of each
+    starts: Tensor  # (tasks,) int64, where those of each begin among all
+
     def __init__(self, hidden: int, labels: Mapping[str, Sequence[str]], dropout: float = 0.0):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, len(names)) for names in labels.values())
         for head in self.heads:
             _init_head(head)
-        self.register_buffer("sizes", None, persistent=False)  # (tasks,)
+        self.register_buffer("sizes", None, persistent=False)
         self.register_buffer("starts", None, persistent=False)
         self._count_labels()
 
@@ -127,13 +131,13 @@ def _init_head(head: nn.Linear) -> None:
     nn.init.zeros_(head.bias)
 
 
-def head_dropout(sizes) -> float:
+def head_dropout(sizes: Any) -> float:
     """Dropout before the task heads: what the backbone's config says about classifiers, or about itself."""
     names = ("classifier_dropout", "hidden_dropout_prob", "dropout_rate", "dropout")
     return next((value for name in names if (value := getattr(sizes, name, None)) is not None), 0.0)
 
 
-def task_heads(backbone: nn.Module, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
+def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
     """Heads for an encoder; raises ``ValueError`` for a backbone that returns no hidden states."""
     sizes = backbone.config
     if getattr(backbone, "decoder", None) is not None or not hasattr(sizes, "hidden_size"):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,10 @@ class Hypernetwork(nn.Module):
     exactly what its backbone does.
     """
 
+    heads: Any  # nn.ModuleDict of nn.Linear
+    _layers: Tensor
+    _positions: Tensor
+
     def __init__(self, config: HyperLoaderConfig, layout: Layout, num_layers: int, first_layer: int = 0):
         super().__init__()
         self.layout = layout
@@ -123,7 +128,7 @@ class Hypernetwork(nn.Module):
         self._number()
 
     @property
-    def weight_heads(self) -> nn.ModuleDict:
+    def weight_heads(self) -> Any:
         """Name of a weight -> the linear map that generates it; ``heads`` in the state."""
         return self.heads
 

@@ -1,6 +1,7 @@
 """Trained norms of a backbone in half precision: the weights are float32, what goes through keeps its dtype."""
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 HALF = (torch.float16, torch.bfloat16)
 
 
-class _CastingNorm:
+class _CastingNorm(nn.Module):
     """Mixed into the class of a norm, which keeps its name and its parameters theirs.
 
     ``dtype_through`` is the dtype that the backbone has there. Where the weights are of another one, the norm is
@@ -17,6 +18,7 @@ class _CastingNorm:
 
     plain: type[nn.Module]
     dtype_through: torch.dtype
+    weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = self.weight.dtype
@@ -33,25 +35,26 @@ class _CastingNorm:
 
 
 @functools.cache
-def _casting(plain: type[nn.Module]) -> type[nn.Module]:
+def _casting(plain: Any) -> Any:
     return type(plain.__name__, (_CastingNorm, plain), {"plain": plain, "__module__": plain.__module__})
 
 
-def _empty(plain: type[nn.Module]) -> nn.Module:
+def _empty(plain: Any) -> nn.Module:
     kind = _casting(plain)
     return kind.__new__(kind)
 
 
-def keep_in_float32(norm: nn.Module, dtype_through: torch.dtype | None = None) -> None:
+def keep_in_float32(norm: Any, dtype_through: torch.dtype | None = None) -> None:
     """Give ``norm`` weights in float32 at least; what it returns has ``dtype_through``, by default what its weights
     had."""
     norm.dtype_through = dtype_through or norm.weight.dtype
-    norm.__class__ = _casting(type(norm))
+    plain: Any = type(norm)
+    norm.__class__ = _casting(plain)
     for parameter in norm.parameters(recurse=False):
         parameter.data = at_least_float32(parameter.data)
 
 
-def keep_as_before(norm: nn.Module) -> None:
+def keep_as_before(norm: Any) -> None:
     """Undo ``keep_in_float32`` but for the dtype of the weights."""
     norm.__class__ = norm.plain
     del norm.dtype_through

@@ -13,15 +13,20 @@ class TaskEmbedding(nn.Embedding):
     alone, up to date, and loading one goes to both.
     """
 
+    row: nn.Parameter | None  # (1, task_embedding_dim)
+    trained_task: int | None
+
     def __init__(self, num_tasks: int, size: int):
         super().__init__(num_tasks, size)
-        self.register_parameter("row", None)  # (1, task_embedding_dim)
-        self.trained_task: int | None = None
+        self.register_parameter("row", None)
+        self.trained_task = None
 
     def forward(self, tasks: Tensor) -> Tensor:
         """(n, task_embedding_dim) for ``tasks`` (n,) int64."""
         found = super().forward(tasks)
-        return found if self.row is None else torch.where((tasks == self.trained_task)[:, None], self.row, found)
+        if self.row is None or self.trained_task is None:
+            return found
+        return torch.where((tasks == self.trained_task)[:, None], self.row, found)
 
     def train_only(self, task: int) -> None:
         """Freeze every row but that of ``task``."""
@@ -55,7 +60,7 @@ class TaskEmbedding(nn.Embedding):
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *lists):
         self._write_back()  # for a state without this module's weight
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *lists)
-        if self.row is not None:
+        if self.row is not None and self.trained_task is not None:
             missing_keys[:] = [key for key in missing_keys if key != f"{prefix}row"]
             with torch.no_grad():
                 self.row.copy_(self.weight[self.trained_task : self.trained_task + 1])

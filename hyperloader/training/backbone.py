@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ def backbone_without_weights(name: str, head: str) -> nn.Module:
         return kind(config) if issubclass(kind, nn.Module) else kind.from_config(config)
 
 
-def _kind_and_config(path: str, head: str) -> tuple[type, "PretrainedConfig"]:
+def _kind_and_config(path: str, head: str) -> tuple[Any, "PretrainedConfig"]:
     """The class that loads a backbone for a head, and the backbone's config."""
     from transformers import (
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
@@ -140,7 +140,7 @@ def _file(path: str, name: str) -> Path | None:
 def minilm_folder() -> Path:
     """The folder of all-MiniLM-L6-v2 in its package, which is found but never imported."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise FileNotFoundError(f"backbone minilm needs a package that is not installed; run: {MINILM_INSTALL}")
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"

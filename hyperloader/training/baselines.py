@@ -16,6 +16,8 @@ from hyperloader.training.weights import save_trained
 class Baseline(nn.Module):
     """A backbone of transformers, or a PEFT model around one."""
 
+    backbone: Any
+
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -22,7 +23,7 @@ METHODS = {
     "full": (),
 }
 _LORA_TARGETS = {"distilbert": ["q_lin", "v_lin"]}  # query and value, where PEFT has no names of its own
-FIXED_OPTIONS = {  # of the methods that are a HyperLoaderModel
+FIXED_OPTIONS: dict[str, dict[str, Any]] = {  # of the methods that are a HyperLoaderModel
     "hyperloader": {},
     "hyperformer++": {"lora_sites": ()},
     "adapter": {"lora_sites": (), "generator": "table"},
@@ -44,7 +45,7 @@ def check_model_options(method: str, options: Mapping) -> None:
 
 def build_model(
     method: str,
-    backbone: nn.Module,
+    backbone: Any,
     tasks: Sequence[str],
     labels: Mapping[str, Sequence[str]] | None = None,
     options: Mapping | None = None,
@@ -87,7 +88,7 @@ def build_model(
     )
 
 
-def _with_lora(backbone: nn.Module, options: Mapping) -> nn.Module:
+def _with_lora(backbone: Any, options: Mapping) -> nn.Module:
     """``backbone`` frozen, with PEFT's LoRA on the projections it names for this architecture: query and value."""
     try:
         from peft import LoraConfig, get_peft_model

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hyperloader.checkpoints.atomic import writing_files
 
@@ -176,7 +176,9 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _finish(figure: Figure, path: str | Path | None, *all_axes: Axes, grid: str = "both") -> Figure:
+def _finish(
+    figure: Figure, path: str | Path | None, *all_axes: Axes, grid: Literal["both", "x", "y"] = "both"
+) -> Figure:
     for axes in all_axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis=grid, color="#DDDDDD", linewidth=0.6)

@@ -42,7 +42,7 @@ _AT_MOST = {"batch_size": 1 << 16, "eval_batch_size": 1 << 16, "gradient_accumul
 
 def _typed(field: dataclasses.Field, value: Any) -> Any:
     """``value`` in the field's type. A float may also be an int or, as YAML reads ``1e-3``, a string."""
-    wanted = field.type
+    wanted: Any = field.type
     if wanted is float and not isinstance(value, bool) and isinstance(value, int | float | str):
         try:
             return float(value)

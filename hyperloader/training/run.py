@@ -6,6 +6,7 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -93,7 +94,7 @@ def _train(
     on_data(tasks)
     run = build_run(config, {task.name: task.labels for task in tasks})
     if config.options.gradient_checkpointing:
-        run.model.gradient_checkpointing_enable()
+        cast(Any, run.model).gradient_checkpointing_enable()
     examples = run.formulation.encode_all(used_part(config, {task.name: task.train for task in tasks}))
     validate = scorer(run, tasks, "validation")
     trainer = MultiTaskTrainer(

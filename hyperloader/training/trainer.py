@@ -59,7 +59,7 @@ class MultiTaskTrainer(Trainer):
     ) -> None:
         self.options = options
         self.check_output = check_output
-        self.multi_task_model = model
+        self.multi_task_model: Any = model
         self.examples = examples
         self.validate = validate
         self.data_seed = data_seed
@@ -85,11 +85,12 @@ class MultiTaskTrainer(Trainer):
             self.add_callback(board)
         self.losses = LossSum(options, Path(output), args.device)
 
-    def get_train_dataloader(self) -> TrainBatches:
+    def get_train_dataloader(self) -> Any:
         """Batches from the current step on: each is a function of its number alone, so nothing has to be skipped."""
         args, next_step = self.args, lambda: self.state.global_step
         part = {"process": args.process_index, "processes": args.world_size}
-        return TrainBatches(self.options, self.examples, self.data_collator, self.data_seed, next_step, **part)
+        collate: Any = self.data_collator
+        return TrainBatches(self.options, self.examples, collate, self.data_seed, next_step, **part)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over what is trained."""
@@ -98,7 +99,7 @@ class MultiTaskTrainer(Trainer):
         return self.optimizer
 
     def compute_loss(
-        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         """The batch's share of the loss of an update.
 
@@ -111,7 +112,7 @@ class MultiTaskTrainer(Trainer):
             return loss / num_items_in_batch
         return loss / (self.options.gradient_accumulation * self.args.world_size)
 
-    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """One batch forward and backward. A loss that is NaN or infinite ends the training."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.losses.add(loss, self.state.global_step + 1)
@@ -178,12 +179,12 @@ class MultiTaskTrainer(Trainer):
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
         if self.args.should_save:
-            prune(Path(self.args.output_dir), self.options.keep_checkpoints)
+            prune(Path(str(self.args.output_dir)), self.options.keep_checkpoints)
 
     def _writing(self, name: str) -> AbstractContextManager[Path]:
         check_weights(self.multi_task_model, self.state.global_step, self.options.learning_rate)
         self.check_output()
-        folder = Path(self.args.output_dir) / name
+        folder = Path(str(self.args.output_dir)) / name
         return writing_folder(folder, main=self.args.should_save, wait=self.accelerator.wait_for_everyone)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
