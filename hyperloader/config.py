@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from hyperloader.json_file import read_json
 from hyperloader.validation import (
@@ -91,7 +92,7 @@ class HyperLoaderConfig:
     generator: str = "hypernetwork"
     init: str = "published"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", check_names("tasks", self.tasks))
         if not self.tasks:
             raise ValueError("tasks must name at least one task, got none")
@@ -170,7 +171,7 @@ class HyperLoaderConfig:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _labels(labels, tasks) -> dict[str, tuple[str, ...]]:
+def _labels(labels: Any, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if not isinstance(labels, Mapping):
         raise TypeError(f"labels must map every task to its labels, got {shown(labels)}")
     for task in tasks:

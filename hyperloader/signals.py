@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -72,7 +73,7 @@ def _say(number: int, what: str) -> None:
     _State.said = True
 
 
-def _received(number: int, frame) -> None:
+def _received(number: int, frame: Any) -> None:
     again, _State.first = _State.first is not None, _State.first or number
     if _State.working and not again:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -25,7 +25,7 @@ _TRANSFORMERS = (5, 15)  # the first version that adds the mask to a bias that i
 class CrossAttentionBias(nn.Embedding):
     """``weight`` (buckets, heads), which is not trained; lives in the cross-attention of the decoder's first layer."""
 
-    def __init__(self, weight: Tensor, attention: nn.Module):
+    def __init__(self, weight: Tensor, attention: nn.Module) -> None:
         buckets, heads = weight.shape
         super().__init__(buckets, heads, _weight=weight.detach().clone())
         self.weight.requires_grad_(False)

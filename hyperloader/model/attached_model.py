@@ -1,6 +1,6 @@
 """A backbone with what generates its weights: attaching, precision, state, saving and loading, letting go."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ class AttachedModel(BackboneWrapper):
 
     generators: Any  # nn.ModuleDict: layer stack -> its Hypernetwork or Table
 
-    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
+    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig) -> None:
         nn.Module.__init__(self)
         if not isinstance(backbone, nn.Module):
             raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
@@ -119,7 +119,9 @@ class AttachedModel(BackboneWrapper):
             self.bank.clear()
         return nn.Module.train(self, mode)
 
-    def _apply(self, fn, recurse=True):  # what .to(), .half(), .cuda() come down to
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> Any:  # what .to() and .half() come down to
         self.bank.clear()  # it would keep the memory of before alive
         self._named_tasks.clear()
         return super()._apply(trained.kept_in_float32(trained.trained_parameters(self, self.norm_names), fn), recurse)

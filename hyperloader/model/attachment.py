@@ -20,7 +20,7 @@ class Attachment:
     Wraps every site in place, freezes the backbone and, with ``train_norms``, lets its own norms be trained.
     """
 
-    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig, active: ActiveWeights):
+    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig, active: ActiveWeights) -> None:
         if any(isinstance(module, Site) for module in backbone.modules()):
             raise ValueError(
                 "backbone must be free, got one that is attached already: call detach() on its model first"
@@ -114,7 +114,7 @@ def _layout(backbone: nn.Module, stack: Stack, config: HyperLoaderConfig) -> Lay
     return layout_of(config, len(stack.layers), list(linears), hidden, lora_in, lora_out)
 
 
-def _one_size(stack: Stack, linears, sites, size) -> int:
+def _one_size(stack: Stack, linears: Any, sites: Any, size: Any) -> int:
     """The one size of all layers at ``sites``: a head generates one shape."""
     found = {size(linear) for site in sites for linear in linears.get(site, [])}
     if len(found) > 1:

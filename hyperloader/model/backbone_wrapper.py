@@ -1,5 +1,6 @@
 """What the models around a backbone have in common."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class BackboneWrapper(nn.Module):
         """The backbone's ``outputs`` or, where there are heads, theirs: see ``classify``."""
         return outputs if self.heads is None else classify(self.heads, outputs, labels, tasks, all_columns)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         backbone = self._modules.get("backbone")  # None while a model is built, and after detach()
         lost = [] if backbone is None else [name for name, buffer in backbone.named_buffers() if buffer.is_meta]
         super()._apply(fn, recurse)

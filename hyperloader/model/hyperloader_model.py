@@ -43,7 +43,7 @@ class HyperLoaderModel(AttachedModel):
     def __new__(cls, backbone: nn.Module | None = None, config: HyperLoaderConfig | None = None) -> "HyperLoaderModel":
         return pretrained.new(cls, without_compile(backbone))
 
-    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig):
+    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig) -> None:
         calling.start_graphs_at_forward(HyperLoaderModel)
         super().__init__(backbone, config)
 

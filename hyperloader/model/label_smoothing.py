@@ -41,7 +41,7 @@ def teach_trainer() -> None:
     plain = smoother.__call__
 
     @functools.wraps(plain)
-    def smoothed(self, model_output: Any, labels: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    def smoothed(self: Any, model_output: Any, labels: Tensor, *arguments: Any, **options: Any) -> Tensor:
         loss = plain(self, model_output, labels, *arguments, **options)
         if not isinstance(model_output, TokenClassifierOutput):
             return loss

@@ -21,13 +21,13 @@ def as_pretrained(kind: Any, backbone: Any) -> type:
     """
     from transformers import GenerationMixin, PreTrainedModel
 
-    def forward(self, *arguments: Any, **options: Any) -> Any:
+    def forward(self: Any, *arguments: Any, **options: Any) -> Any:
         return kind.forward(self, *arguments, **options)
 
     named: Any = functools.update_wrapper(forward, kind.forward)
     named.__signature__ = _joined(kind.forward, backbone.forward)
 
-    def __reduce_ex__(self, protocol: int) -> tuple:  # a class made here cannot be found by its name
+    def __reduce_ex__(self: Any, protocol: int) -> tuple:  # a class made here cannot be found by its name
         return _empty, (kind, backbone), object.__reduce_ex__(self, 2)[2]  # the state
 
     own = {"forward": named, "__reduce_ex__": __reduce_ex__, "__module__": kind.__module__, "__doc__": kind.__doc__}
@@ -59,38 +59,38 @@ def _empty(kind: Any, backbone: Any) -> Any:
     return object.__new__(as_pretrained(kind, backbone))
 
 
-def _not_saved(self) -> list[str]:
+def _not_saved(self: Any) -> list[str]:
     """What Trainer need not miss in a checkpoint: the frozen backbone, and second names of what is shared."""
     saved = self.saved_state()
     return [name for name in self.state_dict() if name not in saved]
 
 
-def _input_embeddings(self) -> nn.Module:
+def _input_embeddings(self: Any) -> nn.Module:
     """The backbone's, which Trainer's NEFTune adds noise to."""
     return self.backbone.get_input_embeddings()
 
 
-def _refuse_to_resize(self, *_: Any, **__: Any) -> None:
+def _refuse_to_resize(self: Any, *_: Any, **__: Any) -> None:
     raise NotImplementedError(
         "the vocabulary must be resized before the backbone is attached, and saved with it: call "
         "backbone.resize_token_embeddings(...) and backbone.save_pretrained(folder), then attach what is loaded from it"
     )
 
 
-def _tie_weights(self, *_: Any, **__: Any) -> None:
+def _tie_weights(self: Any, *_: Any, **__: Any) -> None:
     """Nothing to do: the backbone is tied, and stays so."""
 
 
-def _generation_config(self) -> Any:
+def _generation_config(self: Any) -> Any:
     """The backbone's."""
     return self.backbone.generation_config
 
 
-def _set_generation_config(self, generation_config: Any) -> None:
+def _set_generation_config(self: Any, generation_config: Any) -> None:
     self.backbone.generation_config = generation_config
 
 
-def _decoder_input_ids(self, labels: Any) -> Any:
+def _decoder_input_ids(self: Any, labels: Any) -> Any:
     """As the backbone's: what its decoder reads where ``labels`` are wanted."""
     return self.backbone.prepare_decoder_input_ids_from_labels(labels)
 

@@ -37,7 +37,7 @@ class TaskModel(BackboneWrapper):
     def __new__(cls, backbone: nn.Module | None = None, *_: Any) -> "TaskModel":
         return pretrained.new(cls, backbone)
 
-    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig, heads: TaskHeads | None):
+    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig, heads: TaskHeads | None) -> None:
         nn.Module.__init__(self)
         (self.task,) = config.tasks
         self.labels = None if config.labels is None else config.labels[self.task]

@@ -15,7 +15,7 @@ class NamedTask:
     """A task by its ``name``, its ``number`` among the tasks, and the same as ``index``, an int64 tensor (), which a
     graph takes as an input: a name would be a constant of the graph, and every other name another graph."""
 
-    def __init__(self, name: str, number: int, index: Tensor):
+    def __init__(self, name: str, number: int, index: Tensor) -> None:
         self.name = name
         self.number = number
         self.index = index

@@ -25,7 +25,7 @@ class AdaptedLinear(nn.Module):
     pre_norm_weight: Tensor | None
     pre_norm_bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, tensors: SiteTensors, config: HyperLoaderConfig):
+    def __init__(self, linear: nn.Linear, tensors: SiteTensors, config: HyperLoaderConfig) -> None:
         super().__init__()
         self.linear = linear
         self.norm, self.activation, self.eps = config.norm, config.activation, config.norm_eps

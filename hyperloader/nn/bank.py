@@ -44,7 +44,7 @@ class WeightBank:
         limit_bytes: memory that may be held between two calls; the tasks used least recently go first. 0 keeps nothing.
     """
 
-    def __init__(self, limit_bytes: int = DEFAULT_LIMIT):
+    def __init__(self, limit_bytes: int = DEFAULT_LIMIT) -> None:
         self._limit = _at_least_zero(limit_bytes)
         self._lock = threading.RLock()
         self._counts = dict.fromkeys(_COUNTED, 0)
@@ -57,7 +57,7 @@ class WeightBank:
         _banks.add(self)
         count_fused_steps()
 
-    def __reduce__(self):  # copied or pickled with its model, it starts empty
+    def __reduce__(self) -> tuple:  # copied or pickled with its model, it starts empty
         return type(self), (self.limit_bytes,)
 
     @property

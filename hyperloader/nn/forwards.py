@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -13,14 +14,14 @@ class Forwards:
     A change waits for the forwards that are running; forwards that begin meanwhile wait for the change.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._condition = threading.Condition()
         self._running = 0
         self._changing = 0  # changes that wait or are being made
         self._changer: int | None = None  # the thread that makes one now
         self._own = threading.local()
 
-    def __reduce__(self):  # copied or pickled with its model, nothing runs
+    def __reduce__(self) -> tuple:  # copied or pickled with its model, nothing runs
         return type(self), ()
 
     def running(self) -> AbstractContextManager:
@@ -72,11 +73,11 @@ class Forwards:
 class _Running:
     """The block that ``Forwards.running`` is around."""
 
-    def __init__(self, forwards: Forwards):
+    def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
 
     def __enter__(self) -> None:
         self._forwards.enter()
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self._forwards.leave()

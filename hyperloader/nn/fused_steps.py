@@ -1,6 +1,7 @@
 """Steps of fused optimizers, which write to parameters without counting the parameters' versions."""
 
 import functools
+from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -13,7 +14,7 @@ def count_fused_steps() -> None:
     register_optimizer_step_post_hook(_count)
 
 
-def _count(optimizer: torch.optim.Optimizer, *_) -> None:
+def _count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     for group in optimizer.param_groups:
         if group.get("fused"):
             torch.autograd.graph.increment_version([p for p in group["params"] if p.grad is not None])

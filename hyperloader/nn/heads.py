@@ -1,7 +1,7 @@
 """Token classification with one head per task."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class TaskHeads(nn.Module):
     sizes: Tensor  # (tasks,) int64, labels of each
     starts: Tensor  # (tasks,) int64, where those of each begin among all
 
-    def __init__(self, hidden: int, labels: Mapping[str, Sequence[str]], dropout: float = 0.0):
+    def __init__(self, hidden: int, labels: Mapping[str, Sequence[str]], dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, len(names)) for names in labels.values())
@@ -46,7 +46,7 @@ class TaskHeads(nn.Module):
         self.heads.append(head)
         self._count_labels()
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         self._count_labels()  # no state holds what it counts: memory from the device meta is not filled
         return self
@@ -114,13 +114,13 @@ class _WithOthers(torch.autograd.Function):
     """A tensor as it is, which then depends on others, with a gradient of zero."""
 
     @staticmethod
-    def forward(ctx, tensor: Tensor, *others: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, *others: Tensor) -> Tensor:
         ctx.like = [(other.shape, other.numel()) for other in others]
         ctx.options = {"dtype": others[0].dtype, "device": others[0].device}
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         zeros = torch.zeros(sum(count for _, count in ctx.like), **ctx.options)  # one, not one for each
         parts = zeros.split([count for _, count in ctx.like])
         return grad, *(part.view(shape) for part, (shape, _) in zip(parts, ctx.like, strict=True))

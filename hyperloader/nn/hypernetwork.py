@@ -1,7 +1,7 @@
 """The hypernetwork of one stack: from task, layer and position to every weight of every site."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ class Condition(nn.Module):
     1-norm, as the heads do.
     """
 
-    def __init__(self, config: HyperLoaderConfig, num_layers: int):
+    def __init__(self, config: HyperLoaderConfig, num_layers: int) -> None:
         super().__init__()
         size = config.task_embedding_dim
         self.layer_embedding = nn.Embedding(num_layers, size)
@@ -106,7 +106,7 @@ class Hypernetwork(nn.Module):
     _layers: Tensor
     _positions: Tensor
 
-    def __init__(self, config: HyperLoaderConfig, layout: Layout, num_layers: int, first_layer: int = 0):
+    def __init__(self, config: HyperLoaderConfig, layout: Layout, num_layers: int, first_layer: int = 0) -> None:
         super().__init__()
         self.layout = layout
         self.condition = Condition(config, num_layers)
@@ -138,7 +138,7 @@ class Hypernetwork(nn.Module):
         self._layers = torch.arange(self._first_layer, self._first_layer + layout.num_layers, device=device)
         self._positions = torch.tensor(layout.positions, dtype=torch.long, device=device)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         self._number()  # no state holds the numbers: memory from the device meta is not filled
         return self
@@ -158,7 +158,9 @@ class Hypernetwork(nn.Module):
             **self._run(condition[adapters:], layout.lora_shapes, layout.lora_sites, grouped, dtype),
         }
 
-    def _run(self, condition, shapes, kinds, grouped, dtype):
+    def _run(
+        self, condition: Tensor, shapes: Any, kinds: Sequence[str], grouped: bool, dtype: torch.dtype | None
+    ) -> Any:
         if not kinds:
             return {}
         heads = [self.weight_heads[name] for name in shapes]
@@ -168,7 +170,7 @@ class Hypernetwork(nn.Module):
         return take_apart(generated, list(shapes.values()), self.layout.sites_of(kinds), grouped)
 
     @torch.no_grad()
-    def _init_published(self):
+    def _init_published(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, _PUBLISHED_DEVIATION)
@@ -179,7 +181,7 @@ class Hypernetwork(nn.Module):
             self.weight_heads["lora_B"].weight.zero_()
 
     @torch.no_grad()
-    def _init_scaled(self, config: HyperLoaderConfig):
+    def _init_scaled(self, config: HyperLoaderConfig) -> None:
         for name, head in self.weight_heads.items():
             head.weight.zero_()
             if head.bias is not None:

@@ -1,6 +1,7 @@
 """Trained norms of a backbone in half precision: the weights are float32, what goes through keeps its dtype."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,11 +27,11 @@ class _CastingNorm(nn.Module):
             return super().forward(x)
         return super().forward(x.to(dtype)).to(self.dtype_through)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.dtype_through = fn(torch.empty(0, dtype=self.dtype_through, device=self.weight.device)).dtype
         return super()._apply(fn, recurse)
 
-    def __reduce_ex__(self, protocol):  # copied and pickled by the name of the plain class: this one is made on demand
+    def __reduce_ex__(self, protocol: Any) -> tuple:  # by the name of the plain class: this one is made on demand
         return _empty, (self.plain,), super().__reduce_ex__(2)[2]  # the state; Python 3.10 has no __getstate__
 
 

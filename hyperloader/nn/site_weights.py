@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class SiteWeights:
     task and the tensors carry no dimension for groups.
     """
 
-    def __init__(self, sites: dict[SiteKey, SiteTensors], group: Tensor | None):
+    def __init__(self, sites: dict[SiteKey, SiteTensors], group: Tensor | None) -> None:
         self.sites = sites
         self.group = group
         self._repeated: dict[int, Tensor] = {}
@@ -36,10 +37,10 @@ class SiteWeights:
 class ActiveWeights(threading.local):
     """The weights that a model's sites apply now, in this thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.current: SiteWeights | None = None
 
-    def __reduce__(self):  # copied or pickled with its model, it starts empty
+    def __reduce__(self) -> tuple:  # copied or pickled with its model, it starts empty
         return type(self), ()
 
     def require(self) -> SiteWeights:
@@ -64,7 +65,7 @@ class ActiveWeights(threading.local):
 class ActiveBlock:
     """A block in which ``weights`` are applied. It can be entered again: a graph that is kept is recomputed twice."""
 
-    def __init__(self, active: ActiveWeights, weights: SiteWeights | None):
+    def __init__(self, active: ActiveWeights, weights: SiteWeights | None) -> None:
         self._active, self._weights = active, weights
         self._previous: list[SiteWeights | None] = []
 
@@ -72,5 +73,5 @@ class ActiveBlock:
         self._previous.append(self._active.current)
         self._active.current = self._weights
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self._active.current = self._previous.pop()

@@ -12,7 +12,7 @@ from hyperloader.nn.site_weights import ActiveWeights
 class Site(nn.Module):
     """A wrapped ``nn.Linear``. ``weight`` and ``bias`` are still those of the layer, which backbones look at."""
 
-    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights):
+    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights) -> None:
         super().__init__()
         self.linear = linear
         self.key = key
@@ -30,7 +30,7 @@ class Site(nn.Module):
 class AdapterSite(Site):
     """``adapter(linear(x))``."""
 
-    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig):
+    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig) -> None:
         super().__init__(linear, key, active)
         self.norm, self.activation, self.eps = config.norm, config.activation, config.norm_eps
 
@@ -53,7 +53,7 @@ class AdapterSite(Site):
 class LoraSite(Site):
     """``linear(x) + scaling · lora_B (lora_A x)``."""
 
-    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig):
+    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig) -> None:
         super().__init__(linear, key, active)
         self.scaling = config.scaling
 

@@ -17,7 +17,7 @@ class StackedWeights:
     ``sites`` holds them stacked, (tasks, ...) each; ``places`` says where a task's are.
     """
 
-    def __init__(self, tasks: Sequence[int], sites: Sites):
+    def __init__(self, tasks: Sequence[int], sites: Sites) -> None:
         self.sites = sites
         self.places = {task: place for place, task in enumerate(tasks)}
         self.num_bytes = sum(tensor.nbytes for tensors in sites.values() for tensor in tensors)

@@ -1,5 +1,8 @@
 """Weights that are parameters: the plain adapters and LoRA that a hypernetwork is compared with."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +17,7 @@ class Table(nn.Module):
     A new table's updates are zero: the model computes exactly what its backbone does.
     """
 
-    def __init__(self, config: HyperLoaderConfig, layout: Layout):
+    def __init__(self, config: HyperLoaderConfig, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
         sites = {
@@ -42,7 +45,9 @@ class Table(nn.Module):
             **self._look_up(layout.lora_shapes, layout.lora_sites, tasks, grouped, dtype),
         }
 
-    def _look_up(self, shapes, kinds, tasks, grouped, dtype):
+    def _look_up(
+        self, shapes: Any, kinds: Sequence[str], tasks: Tensor, grouped: bool, dtype: torch.dtype | None
+    ) -> Any:
         if not kinds:
             return {}
         found = [_rows_of(self.weights[name], tasks).to(dtype) for name in shapes]  # (sites, tasks, ...)

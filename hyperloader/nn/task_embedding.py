@@ -1,5 +1,7 @@
 """One embedding per task, of which one alone can be trained."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ class TaskEmbedding(nn.Embedding):
     row: nn.Parameter | None  # (1, task_embedding_dim)
     trained_task: int | None
 
-    def __init__(self, num_tasks: int, size: int):
+    def __init__(self, num_tasks: int, size: int) -> None:
         super().__init__(num_tasks, size)
         self.register_parameter("row", None)
         self.trained_task = None
@@ -52,12 +54,14 @@ class TaskEmbedding(nn.Embedding):
         if self.row is not None:
             self.weight[self.trained_task] = self.row[0]
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         self._write_back()
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination.pop(f"{prefix}row", None)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *lists):
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str], *lists: Any
+    ) -> None:
         self._write_back()  # for a state without this module's weight
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *lists)
         if self.row is not None and self.trained_task is not None:

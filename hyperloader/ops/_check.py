@@ -44,7 +44,11 @@ def condition(
 
 
 def generate(
-    condition: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], has_bias: Sequence[bool], dtype
+    condition: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    has_bias: Sequence[bool],
+    dtype: torch.dtype | None,
 ) -> None:
     """Check the arguments of ``generate``."""
     if condition.ndim != 2:

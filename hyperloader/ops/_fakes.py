@@ -1,6 +1,6 @@
 """The shapes and dtypes that every operator returns, for the tracer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,44 +20,61 @@ def _contiguous(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def _condition(*arguments):
+def _condition(*arguments: Any) -> Any:
     weights, _ = split(ConditionWeights, arguments)
     shape = (weights.positions, weights.layers, weights.task_embedding, weights.norm_weight)
     return weights.task_embedding.new_empty([tensor.shape[0] for tensor in shape])
 
 
-def _condition_backward(grad, *arguments):
+def _condition_backward(grad: Tensor, *arguments: Any) -> Any:
     weights, _ = split(ConditionWeights, arguments)
     return [_contiguous(tensor) for tensor in (*weights.embeddings(), *weights.parameters())]
 
 
-def _generate(condition, weights, biases, has_bias, dtype):
+def _generate(
+    condition: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    has_bias: Sequence[bool],
+    dtype: torch.dtype | None,
+) -> Any:
     dtype = condition.dtype if dtype is None else dtype
     return [condition.new_empty(condition.shape[0], weight.shape[0], dtype=dtype) for weight in weights]
 
 
-def _generate_backward(grads, condition, weights, has_bias):
+def _generate_backward(
+    grads: Sequence[Tensor], condition: Tensor, weights: Sequence[Tensor], has_bias: Sequence[bool]
+) -> Any:
     sums = accumulate_dtype(condition.dtype)
     biases = [w.new_empty(w.shape[0], dtype=sums) for w, has in zip(weights, has_bias, strict=True) if has]
     return [_contiguous(condition), *(_contiguous(weight) for weight in weights), *biases]
 
 
-def _adapter(x, *arguments):
+def _adapter(x: Tensor, *arguments: Any) -> Any:
     weights, _ = split(AdapterWeights, arguments)
     pre = x.new_empty(*x.shape[:-1], weights.down_weight.shape[-2], dtype=accumulate_dtype(x.dtype))
     return _contiguous(x), pre
 
 
-def _adapter_backward(grad, x, pre, *arguments):
+def _adapter_backward(grad: Tensor, x: Tensor, pre: Tensor, *arguments: Any) -> Any:
     weights, _ = split(AdapterWeights, arguments)
     return [_contiguous(tensor) for tensor in (x, *weights.present())]
 
 
-def _lora_linears(x, weights, *_):
+def _lora_linears(x: Tensor, weights: Sequence[Tensor], *_: Any) -> Any:
     return [x.new_empty(*x.shape[:-1], weight.shape[0]) for weight in weights]
 
 
-def _lora_linears_backward(grads, x, weights, lora_A, lora_B, group, scaling, needed):
+def _lora_linears_backward(
+    grads: Sequence[Tensor],
+    x: Tensor,
+    weights: Sequence[Tensor],
+    lora_A: Sequence[Tensor],
+    lora_B: Sequence[Tensor],
+    group: Tensor | None,
+    scaling: float,
+    needed: Sequence[bool],
+) -> Any:
     sums = accumulate_dtype(x.dtype)
     biases = [weight.new_empty(weight.shape[0], dtype=sums) for weight in weights]
     gradients = zip(LoraNeeded(*needed), ([x], weights, biases, lora_A, lora_B), strict=True)

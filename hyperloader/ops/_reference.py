@@ -1,10 +1,12 @@
 """The operators in plain PyTorch, after the checks of their arguments: the backend ``reference``."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from hyperloader.ops import _check
 from hyperloader.reference import adapter as adapter_reference
@@ -15,52 +17,75 @@ from hyperloader.reference import lora_linear as lora_linear_reference
 from hyperloader.reference.groups import AdapterWeights, ConditionWeights, LoraNeeded, split
 
 
-def _adapter(x, weights, group, norm, activation, eps):
+def _adapter(x: Tensor, weights: AdapterWeights, group: Tensor | None, norm: str, activation: str, eps: float) -> Any:
     if norm == "post":
         return adapter_low_rank.forward(x, weights, group, activation, eps)
     return adapter_reference.forward(x, weights, group, norm, activation, eps)
 
 
-def _adapter_backward(grad, x, pre, weights, group, norm, activation, eps):
+def _adapter_backward(
+    grad: Tensor,
+    x: Tensor,
+    pre: Tensor,
+    weights: AdapterWeights,
+    group: Tensor | None,
+    norm: str,
+    activation: str,
+    eps: float,
+) -> Any:
     if norm == "post":
         return adapter_low_rank.backward(grad, x, pre, weights, group, activation, eps)
     return adapter_reference.backward(grad, x, pre, weights, group, norm, activation, eps)
 
 
-def checked(condition, generate, adapter, lora_linear) -> dict[str, Callable]:
+def checked(condition: Any, generate: Any, adapter: Any, lora_linear: Any) -> dict[str, Callable]:
     """What computes every operator: the ``forward`` and ``backward`` of these, after the checks of the arguments.
 
     PyTorch passes the arguments one by one, in the order of the schema; here they become the groups that they are.
     """
 
-    def run_condition(*arguments):
+    def run_condition(*arguments: Any) -> Any:
         weights, options = split(ConditionWeights, arguments)
         _check.condition(weights, *options)
         return condition.forward(weights, *options)
 
-    def run_condition_backward(grad, *arguments):
+    def run_condition_backward(grad: Tensor, *arguments: Any) -> Any:
         weights, options = split(ConditionWeights, arguments)
         return condition.backward(grad, weights, *options)
 
-    def run_generate(rows, weights, biases, has_bias, dtype):
+    def run_generate(
+        rows: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        has_bias: Sequence[bool],
+        dtype: torch.dtype | None,
+    ) -> Any:
         _check.generate(rows, weights, biases, has_bias, dtype)
         present = iter(biases)
         return generate.forward(rows, weights, [next(present) if has else None for has in has_bias], dtype)
 
-    def run_adapter(x, *arguments):
+    def run_adapter(x: Tensor, *arguments: Any) -> Any:
         weights, options = split(AdapterWeights, arguments)
         _check.adapter(x, weights, *options)
         return adapter.forward(x, weights, *options)
 
-    def run_adapter_backward(grad, x, pre, *arguments):
+    def run_adapter_backward(grad: Tensor, x: Tensor, pre: Tensor, *arguments: Any) -> Any:
         weights, options = split(AdapterWeights, arguments)
         return adapter.backward(grad, x, pre, weights, *options)
 
-    def run_lora_linears(x, weights, biases, lora_A, lora_B, group, scaling):
+    def run_lora_linears(
+        x: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        lora_A: Sequence[Tensor],
+        lora_B: Sequence[Tensor],
+        group: Tensor | None,
+        scaling: float,
+    ) -> Any:
         _check.lora_linears(x, weights, biases, lora_A, lora_B, group)
         return lora_linear.forward(x, weights, biases, lora_A, lora_B, group, scaling)
 
-    def run_lora_linears_backward(*arguments):
+    def run_lora_linears_backward(*arguments: Any) -> Any:
         *others, needed = arguments
         return lora_linear.backward(*others, LoraNeeded(*needed))
 
@@ -94,7 +119,15 @@ def plain(name: str) -> Callable:
 def lora_linear_from(lora_linears: Callable) -> Callable:
     """``lora_linear``, one layer alone, from ``lora_linears``."""
 
-    def lora_linear(x, weight, bias, lora_A, lora_B, group, scaling):
+    def lora_linear(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        lora_A: Tensor,
+        lora_B: Tensor,
+        group: Tensor | None,
+        scaling: float,
+    ) -> Any:
         return lora_linears(x, [weight], [] if bias is None else [bias], [lora_A], [lora_B], group, scaling)[0]
 
     return lora_linear
@@ -104,7 +137,7 @@ def without_autocast(kernel: Callable) -> Callable:
     """The operators choose their dtypes themselves: autocast must not reach the products inside."""
 
     @functools.wraps(kernel)
-    def run(first, *arguments):
+    def run(first: Any, *arguments: Any) -> Any:
         tensor = first if isinstance(first, torch.Tensor) else first[0]
         with torch.autocast(tensor.device.type, enabled=False):
             return kernel(first, *arguments)

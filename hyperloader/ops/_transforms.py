@@ -6,6 +6,7 @@ after themselves, in csrc/autograd.h.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ def active() -> bool:
 def without_operator(operator: Callable, plain: Callable) -> Callable:
     """``operator``, and inside transformations ``plain``, the same in operations of PyTorch."""
 
-    def call(*arguments):
+    def call(*arguments: Any) -> Any:
         return plain(*arguments) if active() else operator(*arguments)
 
     return call
@@ -29,7 +30,7 @@ def without_operator(operator: Callable, plain: Callable) -> Callable:
 def refusing(operator: Callable, name: str) -> Callable:
     """``operator``, which raises inside transformations that it would lose a derivative in."""
 
-    def call(*arguments):
+    def call(*arguments: Any) -> Any:
         if active():
             refuse_tangents(name, arguments)
             if torch._C._are_functorch_transforms_active() and any(one.requires_grad for one in _tensors(arguments)):
@@ -54,7 +55,7 @@ def refuse_tangents(name: str, arguments: Iterable) -> None:
 def differentiable_once(name: str) -> None:
     """Let the derivative of operator ``name``, which computes gradients by kernels, raise instead of being lost."""
 
-    def backward(ctx, *_):
+    def backward(ctx: Any, *_: Any) -> None:
         raise NotImplementedError(
             f"{name} has no derivative: operators are differentiated once; hyperloader.use_backend('reference') has "
             "second derivatives"

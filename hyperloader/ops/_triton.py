@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -82,7 +83,7 @@ def _launching(kernel: Callable) -> Callable:
     """Triton launches on the current device: make it that of the tensors. Their tangents would get lost."""
 
     @functools.wraps(kernel)
-    def run(first, *arguments):
+    def run(first: Any, *arguments: Any) -> Any:
         if _transforms.active():
             _transforms.refuse_tangents(f"{kernel.__module__}.{kernel.__name__}", (first, *arguments))
         with torch.cuda.device_of(first if isinstance(first, torch.Tensor) else first[0]):
@@ -92,7 +93,7 @@ def _launching(kernel: Callable) -> Callable:
 
 
 def _kernel_or_reference(name: str) -> Callable:
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         return (kernels() if _fits(name, arguments) else _reference.REFERENCE)[name](*arguments)
 
     return run

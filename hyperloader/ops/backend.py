@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -30,13 +31,13 @@ _operators: dict = {}  # operator -> what computes it
 class BackendChoice:
     """What ``use_backend`` returns: as a context manager it brings the previous choice back at the end of the block."""
 
-    def __init__(self, previous: str):
+    def __init__(self, previous: str) -> None:
         self._previous = previous
 
     def __enter__(self) -> "BackendChoice":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         _set(self._previous)
 
 
@@ -77,7 +78,7 @@ def runs_triton(x: torch.Tensor) -> bool:
     return _chosen != "reference" and _FILLS_GPU and x.is_cuda and x.dtype != torch.float64
 
 
-def operator(name: str):
+def operator(name: str) -> Any:
     """The callable behind operator ``name``."""
     return _operators[name]
 

@@ -47,7 +47,7 @@ class AdapterLayersOneHyperNetController(nn.Module):
     Source: arXiv 2407.01411, section 3.
     """
 
-    def __init__(self, config: Any, num_layers: int = 6):
+    def __init__(self, config: Any, num_layers: int = 6) -> None:
         super().__init__()
         sizes = Sizes.of(config)
         self.num_layers = size("num_layers", num_layers)
@@ -111,7 +111,7 @@ class AdapterLayersOneHyperNetController(nn.Module):
         self.forget()
         return super().train(mode)
 
-    def _apply(self, *arguments, **options):  # what .to(), .half(), .cuda() come down to
+    def _apply(self, *arguments: Any, **options: Any) -> Any:  # what .to(), .half(), .cuda() come down to
         self.forget()
         return super()._apply(*arguments, **options)
 
@@ -194,8 +194,8 @@ class AdapterLayersOneHyperNetController(nn.Module):
 class _Served(threading.local):
     """What this thread is served from."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.generation: Generation | None = None
 
-    def __reduce__(self):  # copied or pickled with its controller, it starts empty
+    def __reduce__(self) -> tuple:  # copied or pickled with its controller, it starts empty
         return type(self), ()

@@ -1,8 +1,8 @@
 """Batches of generated weights: the values they were made of, and how a layer gets its share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Source:
     ``layers`` are those generated together, ``state`` is that of ``tensors`` now.
     """
 
-    def __init__(self, plan: Plan, tensors: Sequence[Tensor], layers: range, state: tuple | None):
+    def __init__(self, plan: Plan, tensors: Sequence[Tensor], layers: range, state: tuple | None) -> None:
         self.plan, self.tensors, self.layers, self.state = plan, tensors, layers, state
         self.grad = torch.is_grad_enabled()
         # An address tells memory apart only as long as it is not given to somebody else.
@@ -100,7 +100,7 @@ class Batch:
     One ``unbind`` per head: its backward is one ``stack``.
     """
 
-    def __init__(self, generated: Sequence[Tensor], shapes: Shapes):
+    def __init__(self, generated: Sequence[Tensor], shapes: Shapes) -> None:
         by_head = (tensor.view(-1, *shape).unbind() for tensor, shape in zip(generated, shapes, strict=True))
         self.rows = list(zip(*by_head, strict=True))
         self.recorded = generated[0].requires_grad
@@ -119,17 +119,17 @@ class Batch:
 class _Spent:
     """A flag that a graph may hold on to: nothing else is kept alive with it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.yes = False
 
-    def mark(self, _) -> None:
+    def mark(self, _: Any) -> None:
         self.yes = True
 
 
 class CrossAttention:
     """The pairs of a stack's cross-attention, generated when the first of them is read: an encoder reads none."""
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._batch: Batch | None = None
 
@@ -161,7 +161,7 @@ class LayerWeights:
         lora_value: LoraWeights,
         cross: CrossAttention,
         layer: int,
-    ):
+    ) -> None:
         self.feed_forward = feed_forward
         self.self_attention = self_attention
         self.lora_query = lora_query
@@ -188,7 +188,7 @@ class LayerWeights:
 class Generation:
     """Everything that layers need but their cross-attention, for all layers of ``source``."""
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source) -> None:
         self._source, self._cross = source, CrossAttention(source)
         with _recording(source.grad):
             condition = source.conditions(*_OWN)
@@ -240,7 +240,7 @@ class Generation:
 
 
 @contextmanager
-def _recording(grad: bool):
+def _recording(grad: bool) -> Iterator[None]:
     """Ordinary tensors, which carry a version, in inference mode too; with a graph if ``grad``."""
     with torch.inference_mode(False), torch.set_grad_enabled(grad):
         yield

@@ -50,7 +50,7 @@ class MetaLayersAdapterController(nn.Module):
             ``add_layer_norm_after_adapter``.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.input_dim = size("config.input_dim", getattr(config, "input_dim", None))
         self.activation = activation(config)
