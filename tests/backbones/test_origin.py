@@ -70,8 +70,8 @@ def test_what_an_earlier_version_saved_with_a_random_pooler(with_pooler, tmp_pat
     backbone["fingerprint"] |= {"pooler.dense.weight": [[16, 16], [0.5] * 8], "pooler.dense.bias": [[16], [0.0] * 8]}
     path.write_text(json.dumps(description))
     here = RobertaModel.from_pretrained(tmp_path / "backbone", add_pooling_layer=with_pooler)
-    HyperLoaderModel.from_pretrained(tmp_path / "saved", here)
-    HyperLoaderModel.from_pretrained(tmp_path / "saved")
+    for backbone in (here, None):
+        assert HyperLoaderModel.from_pretrained(tmp_path / "saved", backbone).hyperloader_config.tasks == tuple(TASKS)
 
 
 def test_a_pooler_that_is_read_belongs_to_the_backbone(tmp_path):

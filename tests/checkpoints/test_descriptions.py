@@ -103,7 +103,7 @@ def test_where_the_backbone_lies_may_change(folders, tmp_path):
     shutil.copytree(folders / "model", tmp_path / "copy")
     path = tmp_path / "copy" / "hyperloader.json"
     path.write_text(json.dumps(changed(values_of(path), ("backbone", "name"), "elsewhere")))
-    load(path.parent)
+    assert load(path.parent).hyperloader_config.tasks == tuple(tiny.TASKS)
 
 
 def test_a_changed_task_is_noticed(folders, tmp_path):

@@ -81,15 +81,17 @@ def test_loads_the_backbone_that_it_names(tmp_path):
 
 
 def test_a_backbone_in_another_precision_is_the_same_backbone(saved):
-    _, folder = saved
-    HyperLoaderModel.from_pretrained(folder, tiny.make("t5", torch.bfloat16))
+    model, folder = saved
+    loaded = HyperLoaderModel.from_pretrained(folder, tiny.make("t5", torch.bfloat16))
+    assert loaded.dtype == torch.bfloat16
+    torch.testing.assert_close(logits(loaded).float(), logits(model), rtol=0.05, atol=0.05)
 
 
 def test_other_trained_norms_are_no_other_backbone(saved):
-    _, folder = saved
+    model, folder = saved
     backbone = tiny.make("t5")
     torch.nn.init.normal_(backbone.encoder.final_layer_norm.weight)
-    HyperLoaderModel.from_pretrained(folder, backbone)
+    assert torch.equal(logits(HyperLoaderModel.from_pretrained(folder, backbone)), logits(model))
 
 
 def test_backbone_with_other_values_is_refused_and_left_alone(saved):

@@ -119,10 +119,13 @@ def test_bad_configurations(change, message, tmp_path):
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     backbone = make("bert")
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     with pytest.raises(ValueError, match=message):
         load_peft(backbone, {"a": tmp_path})
-    make_model_of = HyperLoaderModel(backbone, lora_only("bert").hyperloader_config)  # the backbone is as it was
-    assert make_model_of is not None
+    after = backbone.state_dict()
+    assert after.keys() == before.keys(), "nothing is wrapped"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert HyperLoaderModel(backbone, lora_only("bert").hyperloader_config).backbone is backbone
 
 
 def test_missing_and_extra_tensors_are_listed(tmp_path):

@@ -115,6 +115,7 @@ def test_step_of_the_trainer(smoothing):
     batch = on_device(make_batch()) | choice(True)
     with nothing_waits():
         model(**batch).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
 @each_choice

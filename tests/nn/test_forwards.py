@@ -64,6 +64,10 @@ def test_a_copy_has_no_forwards():
     forwards = Forwards()
     with forwards.running():
         copies = copy.deepcopy(forwards), pickle.loads(pickle.dumps(forwards))
+        with pytest.raises(RuntimeError), forwards.changing("merge()"):
+            pytest.fail("a forward of this thread is running")
+    changed = []
     for one in copies:
         with one.changing("merge()"):
-            pass
+            changed.append(one)
+    assert changed == list(copies)
