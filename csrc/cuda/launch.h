@@ -1,4 +1,4 @@
-// Launching kernels: the current stream, dynamic shared memory, temporary memory from PyTorch's allocator.
+// Launching kernels: the current stream, dynamic shared memory, what the device has room for.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,19 +12,42 @@ namespace hyperloader::cuda {
 
 using Guard = c10::cuda::CUDAGuard;
 
+// The most shared memory that a block may have, in bytes.
+inline int64_t most_shared_memory() {
+  int device = 0, found = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return found;
+}
+
+template <typename... Parameters>
+void allow_shared_memory(void (*kernel)(Parameters...), int64_t shared) {
+  constexpr int64_t kWithoutAsking = 8 << 10;  // of the 48 KiB that every kernel may have, 40 are for static memory
+  if (shared <= kWithoutAsking) return;
+  const bool fits = cudaFuncSetAttribute(
+                        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)) == cudaSuccess;
+  if (!fits) cudaGetLastError();  // the next call shall not find it
+  TORCH_CHECK_VALUE(
+      fits, "sizes must be smaller for this GPU: bottleneck, rank or embeddings take ", shared,
+      " bytes of shared memory");
+}
+
+// How many blocks of the kernel run at the same time on the whole device.
+template <typename... Parameters>
+int64_t blocks_at_once(void (*kernel)(Parameters...), int threads, int64_t shared) {
+  allow_shared_memory(kernel, shared);
+  int device = 0, multiprocessors = 0, blocks = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  C10_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)));
+  return int64_t{multiprocessors} * blocks;
+}
+
 // Nothing is launched for a grid without blocks. Neither this nor anything around it waits for the device.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared, const Arguments&... arguments) {
-  constexpr int64_t kWithoutAsking = 8 << 10;  // of the 48 KiB that every kernel may have, 40 are for static memory
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared > kWithoutAsking) {
-    const bool fits = cudaFuncSetAttribute(
-                          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)) == cudaSuccess;
-    if (!fits) cudaGetLastError();  // the next call shall not find it
-    TORCH_CHECK_VALUE(
-        fits, "sizes must be smaller for this GPU: bottleneck, rank or embeddings take ", shared,
-        " bytes of shared memory");
-  }
+  allow_shared_memory(kernel, shared);
   kernel<<<grid, block, static_cast<size_t>(shared), c10::cuda::getCurrentCUDAStream()>>>(arguments...);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
