@@ -3,6 +3,7 @@
 python -m bench [CASE ...]        check every provider against the reference, time them in turn, write JSON and charts
 python -m bench report [FOLDER]   put tables of what was measured into docs/speed.md, a figure into the README
 python -m bench gate [--record]   compare operators and allocated bytes with those recorded, or record them
+python -m bench bounds            compute what the GPU kernels can reach at best, and put it into docs/cuda.md
 """
 
 import argparse
@@ -27,9 +28,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    command, rest = (arguments[0], arguments[1:]) if arguments[:1] in (["report"], ["gate"]) else ("run", arguments)
+    commands = {"report": _report, "gate": _gate, "bounds": _bounds}
     try:
-        return {"run": _run, "report": _report, "gate": _gate}[command](rest)
+        return commands[arguments[0]](arguments[1:]) if arguments[:1] and arguments[0] in commands else _run(arguments)
     except UsageError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -89,6 +90,15 @@ def _gate(arguments: list[str]) -> int:
     grown = gate.grown(gate.read(), gate.measure(CASES))
     print("\n".join(grown) or "nothing has grown")
     return 1 if grown else 0
+
+
+def _bounds(arguments: list[str]) -> int:
+    from bench.bounds import report as bounds  # which needs Triton
+
+    parser = _Parser(prog="python -m bench bounds")
+    parser.add_argument("--output", metavar="FILE", type=Path, default=bounds.NOW, help="the JSON file")
+    bounds.write(parser.parse_args(arguments).output)
+    return 0
 
 
 def _device(name: str) -> torch.device:

@@ -8,6 +8,7 @@ from hyperloader.checkpoints.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS, SPEED = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md"
+CUDA = ROOT / "docs" / "cuda.md"
 
 
 def put(document: Path, name: str, text: str) -> None:

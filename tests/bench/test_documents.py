@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import document, report, results
+from bench.bounds import report as bounds
 from bench.cases import CASES
 from bench.newtask import report as newtask
 from bench.newtask.plan import Plan as NewTaskPlan
@@ -49,6 +50,11 @@ def test_speed(written):
     report.write_headline(results.folders(results.ROOT, CASES)[0], CASES)
     assert stand(written) == {(document.SPEED, "bench"), (document.README, "speed")}
     assert written[document.README, "speed"].count("×**") == 3
+
+
+def test_bounds(written):
+    bounds.put()
+    assert stand(written) == {(document.CUDA, "bounds")}
 
 
 def test_put_needs_its_marks(tmp_path):

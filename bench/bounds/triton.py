@@ -1,0 +1,260 @@
+"""Every launch of the Triton kernels in bfloat16, with one set of weights and the norm behind the adapter.
+
+Grids and block sizes are those of the launches themselves, recorded; what a program moves is counted from ``kernels/``.
+"""
+
+import math
+from collections.abc import Callable
+
+from bench.bounds.launches import (
+    CONDITION,
+    EMBEDDING,
+    HALF,
+    NETWORK,
+    SINGLE,
+    Call,
+    Launch,
+    Model,
+    copy,
+    frozen,
+    frozen_backward,
+)
+from bench.bounds.recorded import Recorded, recorded
+
+Formula = Callable[[Model, int, Recorded, bool], Launch]  # the last: whether it is of a backward
+
+
+def calls(model: Model, tokens: int) -> list[Call]:
+    """Every operator that reads tokens, at ``tokens``."""
+    row = HALF * tokens * model.hidden
+    floors = {
+        "adapter forward": copy(2 * row),
+        "adapter backward": copy(3 * row),
+        "lora_linears forward": frozen(model, tokens),
+        "lora_linears backward": frozen_backward(model, tokens),
+    }
+    own = recorded(model, tokens)
+    return [
+        Call("triton", name, model.name, tokens,
+             (*(floor if "lora" in name else ()), *_launches(model, tokens, name, own[name])), floor)
+        for name, floor in floors.items()
+    ]  # fmt: skip
+
+
+def calls_without_tokens(model: Model) -> list[Call]:
+    """Generation of the adapters of a stack from float32 parameters, and its conditions."""
+    parameters, results, network = _parameters(model), HALF * sum(model.heads) * model.rows, _network(model)
+    floors = {
+        "generate forward": copy(parameters + results),
+        "generate backward": copy(2 * parameters + results),
+        "condition forward": copy(network),
+        "condition backward": copy(2 * network),
+    }
+    own = recorded(model, 1)
+    return [Call("triton", name, model.name, 0, _launches(model, 0, name, own[name]), floor)
+            for name, floor in floors.items()]  # fmt: skip
+
+
+def _launches(model: Model, tokens: int, name: str, own: list[Recorded]) -> tuple[Launch, ...]:
+    return tuple(FORMULAS[one.kernel](model, tokens, one, name.endswith("backward")) for one in own)
+
+
+def _parameters(model: Model) -> float:
+    return SINGLE * sum(model.heads) * (CONDITION + 1)
+
+
+def _network(model: Model) -> float:
+    """Bytes of the condition network's parameters and of the conditions of both kinds of sites."""
+    return SINGLE * (NETWORK * (3 * EMBEDDING + 1) + CONDITION * (NETWORK + 3) + 2 * model.rows * CONDITION)
+
+
+def _adapter(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    row, weight = HALF * tokens * model.hidden, HALF * model.hidden * model.bottleneck
+    vectors = HALF * model.hidden * 5  # up_bias in three passes, the norm's weight and bias
+    pre, width = SINGLE * tokens * model.bottleneck, at.constants["BLOCK_B"]
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=2 * row + pre + 2 * weight,  # x, y, the weights
+        # x for the product and for the residual; `down`; `up` for its means, the squares and the result
+        cache=3 * row + pre + at.programs * (4 * weight + vectors),
+        tensor=3 * 2.0 * at.programs * at.constants["BLOCK_T"] * model.hidden * width,
+        # of a number: its square and its sum, the norm and the residual; of a weight, in every program: centred twice
+        lanes=tokens * model.hidden * (3 + 7) + at.programs * model.hidden * width * (2 + 2 * 3),
+    )  # fmt: skip
+
+
+def _adapter_tokens(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    row, weight = HALF * tokens * model.hidden, HALF * model.hidden * model.bottleneck
+    vectors = HALF * model.hidden * 3
+    pre, width = SINGLE * tokens * model.bottleneck, at.constants["BLOCK_B"]
+    units = HALF * 3 * at.constants["SECTION"] * tokens
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=2 * row + pre + units + 2 * weight,  # g, ∂x
+        # g for the sums and for the residual; `up` for its means and for v, `down` for ∂x
+        cache=3 * row + pre + units + at.programs * (3 * weight + vectors),
+        tensor=4 * 2.0 * at.programs * at.constants["BLOCK_T"] * model.hidden * width,
+        lanes=tokens * model.hidden * (10 + 3) + at.programs * model.hidden * width * 5,
+    )  # fmt: skip
+
+
+def _sums(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    """All lefts once, every right once for each block of its left's columns; the parts."""
+    columns, widths, first = (at.constants[name] for name in ("COLUMNS", "WIDTHS", "FIRST_BLOCKS"))
+    splits = at.grid[1]
+    lefts = HALF * tokens * sum(columns)
+    rights = HALF * tokens * sum(w * (first[i + 1] - first[i]) for i, w in enumerate(widths))
+    parts = SINGLE * splits * at.constants["TOTAL"]
+    x = HALF * tokens * model.hidden  # the one left that no launch before has read
+    adapter = len(set(columns)) > 1
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=parts + (x if adapter else 0),
+        again=lefts - (x if adapter else 0) + HALF * tokens * sum(widths),
+        cache=lefts + rights + parts,
+        tensor=2.0 * tokens * at.constants["BLOCK_W"] * at.constants["BLOCK_C"] * first[-1],
+        lanes=2.0 * tokens * sum(columns),  # the sums of the columns
+    )  # fmt: skip
+
+
+def _adapter_weights(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    parts = SINGLE * at.constants["TOTAL"] * _splits_of(model, tokens)
+    weight = HALF * model.hidden * model.bottleneck
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=2 * weight, again=parts,
+        cache=parts + 3 * weight + at.programs * weight,  # every program takes the means of `up`
+        lanes=parts / SINGLE * 2 + at.programs * model.hidden * at.constants["BLOCK_B"] * 2,
+    )  # fmt: skip
+
+
+def _splits_of(model: Model, tokens: int) -> int:
+    sums = [one for one in recorded(model, tokens)["adapter backward"] if one.kernel.startswith("sums")]
+    return sums[0].grid[1]
+
+
+def _lora(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    row, results, width = HALF * tokens * model.hidden, HALF * tokens * sum(model.outs), at.constants["BLOCK_R"]
+    features = model.hidden + sum(model.outs)
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=_factors(model),
+        again=row + 2 * results,  # x, and the frozen products read and written
+        cache=row + 2 * results + at.programs * _factors(model),
+        tensor=2.0 * at.programs * at.constants["BLOCK_T"] * width * features,
+        lanes=3.0 * tokens * sum(model.outs) + at.programs * width * (model.hidden + features),  # A is packed
+    )  # fmt: skip
+
+
+def _factors(model: Model) -> float:
+    """Bytes of all A and B."""
+    return HALF * model.rank * (len(model.outs) * model.hidden + sum(model.outs))
+
+
+def _lora_tokens(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    row, grads, width = HALF * tokens * model.hidden, HALF * tokens * sum(model.outs), at.constants["BLOCK_R"]
+    units, features = HALF * 2 * at.constants["SECTION"] * tokens, 2 * model.hidden + sum(model.outs)
+    A = HALF * model.rank * len(model.outs) * model.hidden
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=row + units + _factors(model),  # x, which the frozen products of the backward do not read
+        again=grads + 2 * row,  # the gradients; ∂x read and written
+        cache=3 * row + grads + units + at.programs * (A + _factors(model)),  # A for the shrink and for ∂x
+        tensor=2.0 * at.programs * at.constants["BLOCK_T"] * width * features,
+        lanes=3.0 * tokens * model.hidden + at.programs * width * features,
+    )  # fmt: skip
+
+
+def _lora_weights(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    sums = [one for one in recorded(model, tokens)["lora_linears backward"] if one.kernel.startswith("sums")]
+    parts = SINGLE * at.constants["TOTAL"] * sums[0].grid[1]
+    return Launch(at.kernel, at.programs, at.threads, memory=_factors(model), again=parts,
+                  cache=parts + _factors(model), lanes=2 * parts / SINGLE)  # fmt: skip
+
+
+def _lane_products(results: float, terms: float) -> float:
+    """float32 is multiplied outside the tensor cores; operands come through shared memory, as wide as the tile."""
+    return results * terms * 1.5
+
+
+def _generate(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
+    outputs, tall = sum(model.heads), at.grid[1]
+    results = HALF * outputs * model.rows
+    rows, columns = at.constants["BLOCK_T"], at.constants["BLOCK_N"]
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=_parameters(model) + results,
+        cache=tall * _parameters(model) + results + at.programs * SINGLE * rows * CONDITION,
+        lanes=_lane_products(at.programs * rows * columns, CONDITION) + 4.0 * outputs * model.rows,
+    )  # fmt: skip
+
+
+def _generate_heads(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
+    outputs, deep = sum(model.heads), math.ceil(model.rows / at.constants["BLOCK_T"]) * at.constants["BLOCK_T"]
+    grads, halves = HALF * outputs * model.rows, at.grid[1]
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=grads + _parameters(model),
+        cache=halves * grads + _parameters(model) + at.grid[0] * SINGLE * model.rows * CONDITION,
+        lanes=_lane_products(at.grid[0] * at.constants["BLOCK_N"] * CONDITION, deep) + 2.0 * halves * grads,
+    )  # fmt: skip
+
+
+def _generate_condition(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
+    outputs, (tall, shares, halves) = sum(model.heads), at.grid
+    grads, parts = HALF * outputs * model.rows, SINGLE * shares * model.rows * CONDITION
+    blocks = at.constants["FIRST_BLOCKS"][-1]
+    return Launch(
+        at.kernel, at.programs, at.threads,
+        memory=_parameters(model) + parts, again=grads,
+        cache=halves * grads + tall * _parameters(model) + parts,
+        lanes=_lane_products(tall * at.constants["BLOCK_T"] * CONDITION, blocks * at.constants["BLOCK_N"]),
+        tiles=blocks * tall * halves,
+    )  # fmt: skip
+
+
+def _generate_shares(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
+    condition = next(one for one in recorded(model, 1)["generate backward"] if "condition" in one.kernel)
+    parts, rows = SINGLE * condition.grid[1] * model.rows * CONDITION, SINGLE * model.rows * CONDITION
+    return Launch(at.kernel, at.programs, at.threads, memory=rows, again=parts, cache=parts + rows,
+                  lanes=2 * parts / SINGLE)  # fmt: skip
+
+
+def _condition_rows(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
+    linears = NETWORK * 3 * EMBEDDING + CONDITION * NETWORK
+    kept = SINGLE * 2 * model.rows * (NETWORK + 2 * CONDITION) if backward else 0
+    return Launch(
+        at.kernel, at.programs, at.threads, memory=_network(model) + kept,
+        cache=_network(model) + kept + (at.programs - 1) * SINGLE * linears,
+        lanes=_lane_products(at.programs * at.constants["BLOCK_T"], linears),
+    )  # fmt: skip
+
+
+def _condition_parameters(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
+    rows = 2 * model.rows
+    kept, numbers = SINGLE * rows * (NETWORK + 2 * CONDITION), SINGLE * NETWORK * (3 * EMBEDDING + CONDITION)
+    blocks = math.ceil(NETWORK / at.constants["BLOCK_U"])
+    embeddings = at.programs - blocks - 1  # programs that go through all hidden units of all rows again
+    gradient = rows * NETWORK * CONDITION  # products of the gradient of the hidden units
+    return Launch(
+        at.kernel, at.programs, at.threads, memory=numbers, again=kept,
+        cache=numbers + (1 + embeddings) * kept + blocks * SINGLE * rows * CONDITION,
+        lanes=_lane_products(1 + embeddings, gradient) + _lane_products(rows, NETWORK * (3 * EMBEDDING + CONDITION)),
+    )  # fmt: skip
+
+
+FORMULAS: dict[str, Formula] = {
+    "adapter_forward.forward_kernel": _adapter,
+    "adapter_backward.tokens_kernel": _adapter_tokens,
+    "adapter_backward.weights_kernel": _adapter_weights,
+    "sums._sums_kernel": _sums,
+    "lora_linear.forward_kernel": _lora,
+    "lora_linear.tokens_kernel": _lora_tokens,
+    "lora_linear.weights_kernel": _lora_weights,
+    "generate.forward_kernel": _generate,
+    "generate.heads_kernel": _generate_heads,
+    "generate.condition_kernel": _generate_condition,
+    "generate.shares_kernel": _generate_shares,
+    "condition.rows_kernel": _condition_rows,
+    "condition.parameters_kernel": _condition_parameters,
+}
