@@ -18,6 +18,7 @@ from hyperloader.model.attachment import Attachment
 from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.model.calling import NamedTasks
 from hyperloader.model.sizes import check_fits, check_stored
+from hyperloader.model.task_model import TaskModel
 from hyperloader.model.weight_provider import WeightProvider
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
@@ -28,6 +29,7 @@ from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 
+Merged = tuple[TaskModel, dict[str, nn.Module]]  # merged in place, and the layers that its weights replace
 Model = TypeVar("Model", bound="AttachedModel")
 
 
@@ -46,7 +48,7 @@ class AttachedModel(BackboneWrapper):
         check_own_head(backbone, config.labels is not None)
         self.hyperloader_config = config
         self.bank = WeightBank()
-        self._merged: tuple[str, dict[str, nn.Module]] | None = None  # a task, and the layers that its weights replace
+        self._merged: Merged | None = None
         self._active = ActiveWeights()
         self._forwards = Forwards()
         self._named_tasks = NamedTasks()
@@ -222,4 +224,4 @@ class AttachedModel(BackboneWrapper):
     def _check_not_merged(self, *_: Any) -> None:
         """Raise ``RuntimeError`` if a task is merged into the backbone, which is then not all there."""
         if self._merged is not None:
-            raise RuntimeError(f"{self._merged[0]!r} is merged into this model's backbone: call unmerge() first")
+            raise RuntimeError(f"{self._merged[0].task!r} is merged into this model's backbone: call unmerge() first")

@@ -9,7 +9,7 @@ from hyperloader.backbones import Stack, find_norms, find_stacks
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, layout_of
-from hyperloader.nn.norms import HALF, keep_as_before, keep_in_float32
+from hyperloader.nn.norms import HALF, keep_as_before, keep_in_float32, widen
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.sites import AdapterSite, LoraSite, Site
 
@@ -72,6 +72,11 @@ class Attachment:
             parameter.grad = None
         if self.added_bias:
             set_cross_attention_bias(backbone, None)
+
+    def widen_norms(self, backbone: nn.Module) -> None:
+        """Have the trained norms in float32 again after a merged model was cast as a whole."""
+        for norm in self._norms_of(backbone):
+            widen(norm)
 
     def _norms_of(self, backbone: nn.Module) -> list[nn.Module]:
         """The modules whose parameters ``norm_names`` are, each once."""

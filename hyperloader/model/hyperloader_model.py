@@ -226,20 +226,23 @@ class HyperLoaderModel(AttachedModel):
             wrapped = merging.fold_in(backbone, self.site_paths, one.weights, one.config)
             merged = TaskModel(backbone, one.config, one.heads).train(backbone.training)
             if inplace:
-                self._merged, merged._forwards = (task, wrapped), self._forwards
+                self._merged, merged._forwards = (merged, wrapped), self._forwards
         return merged
 
     @torch.inference_mode(False)
     def unmerge(self) -> None:
         """Undo ``merge(..., inplace=True)``, to the bit; raises ``RuntimeError`` if nothing is merged.
 
-        If the backbone was cast or put on another device meanwhile, so are the layers that come back.
+        If the backbone was cast or put on another device meanwhile, so are the layers that come back. The merged model
+        is over.
         """
         with self._forwards.changing("unmerge()"):
             if self._merged is None:
                 raise RuntimeError("nothing is merged into this model's backbone")
-            merging.take_out(self.backbone, self._merged[1])
-            self._merged = None
+            merged, wrapped = self._merged
+            merging.take_out(self.backbone, wrapped)
+            self._attachment.widen_norms(self.backbone)
+            self._merged, merged.taken_out = None, True
 
     def export_task(self, task: str, folder: str | Path) -> None:
         """Write ``task`` alone, with what is generated for it, its head and the trained norms: ``from_pretrained``

@@ -34,6 +34,8 @@ class TaskModel(BackboneWrapper):
     text-to-text.
     """
 
+    taken_out = False  # by ``unmerge``: the backbone is no longer that of this task
+
     def __new__(cls, backbone: nn.Module | None = None, *_: Any) -> "TaskModel":
         return pretrained.new(cls, backbone)
 
@@ -56,6 +58,7 @@ class TaskModel(BackboneWrapper):
         """As ``HyperLoaderModel.forward`` with this task; raises ``ValueError`` where another one is asked for."""
         self._check_task(backbone_arguments)
         with self._forwards.running():
+            self._check_merged()
             outputs = self.run_backbone(
                 labels, input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments
             )
@@ -65,11 +68,18 @@ class TaskModel(BackboneWrapper):
         """The backbone's ``generate``."""
         self._check_task(generate_arguments)
         with self._forwards.running():
+            self._check_merged()
             return self.backbone.generate(input_ids=input_ids, **generate_arguments)
 
     def _check_task(self, arguments: dict) -> None:
         if arguments.pop("task_ids", None) is not None or arguments.pop("task", None) not in (None, self.task):
             raise ValueError(f"this model serves task {self.task!r} alone: call it without task and task_ids")
+
+    def _check_merged(self) -> None:
+        if self.taken_out:
+            raise RuntimeError(
+                f"this model ended with unmerge(), which took {self.task!r} out of its backbone: call merge() again"
+            )
 
     def saved_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All that a checkpoint has to hold, what is tied once, from ``state_dict`` if given, else the model's own."""
@@ -85,10 +95,12 @@ class TaskModel(BackboneWrapper):
         processes the main one alone writes.
 
         Raises:
+            RuntimeError: merged in place, and taken out again.
             ValueError: a backbone that its class and config do not build again, or a folder with another model.
         """
         if not is_main_process:
             return
+        self._check_merged()
         tensors = self.saved_state(state_dict)
         structure: dict[str, Any] = {
             "class": type(self.backbone).__name__,

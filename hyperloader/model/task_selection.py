@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.heads import values_on_host
+from hyperloader.nn.heads import kind_of, values_on_host
 
 
 class NamedTask:
@@ -83,8 +83,7 @@ def number_of_sentences(input_ids: Tensor | None, arguments: Mapping[str, Any]) 
 def _checked(task_ids: Any, num_tasks: int, sentences: int | None) -> int | Tensor:
     """``task_ids``, or the one task that they all name."""
     if not isinstance(task_ids, Tensor) or task_ids.dtype != torch.int64 or task_ids.ndim != 1:
-        what = f"{task_ids.dtype} {tuple(task_ids.shape)}" if isinstance(task_ids, Tensor) else repr(task_ids)
-        raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {what}")
+        raise TypeError(f"task_ids must be an int64 tensor of shape (batch,), got {kind_of(task_ids)}")
     if sentences is not None and task_ids.shape[0] != sentences:
         raise ValueError(
             f"task_ids must have one entry per sentence, got {task_ids.shape[0]} for {sentences} sentences"

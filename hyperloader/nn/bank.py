@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hyperloader.nn.fused_steps import count_fused_steps
 from hyperloader.nn.stacked import Sites, StackedWeights, join
+from hyperloader.validation import shown
 
 DEFAULT_LIMIT = 1 << 30  # bytes
 _Marks = list[tuple]
@@ -204,6 +205,8 @@ def process_statistics() -> dict[str, int]:
 
 
 def _at_least_zero(limit_bytes: int) -> int:
+    if isinstance(limit_bytes, bool) or not isinstance(limit_bytes, int | float):
+        raise TypeError(f"limit_bytes must be a number, got {shown(limit_bytes)}")
     if not limit_bytes >= 0:
         raise ValueError(f"limit_bytes must be at least 0, got {limit_bytes}")
     return limit_bytes

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hyperloader.ops import _transforms
+from hyperloader.validation import shown
 
 IGNORED = -100  # the label that counts for nothing
 
@@ -152,16 +153,22 @@ def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, tasks: int |
     """Logits of a backbone's ``outputs`` and, with ``labels`` (batch, tokens), their mean cross entropy.
 
     Returns:
-        A ``TokenClassifierOutput``; its loss is 0 where nothing is labelled.
+        A ``TokenClassifierOutput``, with the backbone's hidden states and attentions where it was asked for them; its
+        loss is 0 where nothing is labelled.
 
     Raises:
-        ValueError: labels of another shape, or beyond those of the sentence's task.
+        ValueError: outputs as a tuple; labels of another shape, or beyond those of the sentence's task.
+        TypeError: labels of another type.
     """
     from transformers.modeling_outputs import TokenClassifierOutput
 
+    if isinstance(outputs, tuple):
+        raise ValueError("return_dict must be True for a model with task heads, got False")
     logits = heads(outputs.last_hidden_state, tasks, all_columns)
     loss = None
     if labels is not None:
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+            raise TypeError(f"labels must be an int64 tensor of shape (batch, tokens), got {kind_of(labels)}")
         if labels.shape != logits.shape[:2]:
             raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
         if values_on_host(labels):
@@ -169,7 +176,13 @@ def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, tasks: int |
         scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         total = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
         loss = total / labels.ne(IGNORED).sum().clamp_min(1)
-    return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"))
+    asked_for = {name: outputs.get(name) for name in ("hidden_states", "attentions")}
+    return TokenClassifierOutput(loss=loss, logits=logits, **asked_for)
+
+
+def kind_of(value: object) -> str:
+    """``value`` for a message that wants a tensor: its dtype and shape."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
 
 
 def values_on_host(tensor: Tensor) -> bool:

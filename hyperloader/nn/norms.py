@@ -51,6 +51,11 @@ def keep_in_float32(norm: Any, dtype_through: torch.dtype | None = None) -> None
     norm.dtype_through = dtype_through or norm.weight.dtype
     plain: Any = type(norm)
     norm.__class__ = _casting(plain)
+    widen(norm)
+
+
+def widen(norm: nn.Module) -> None:
+    """Give ``norm`` weights in float32 at least, again where a cast has narrowed them."""
     for parameter in norm.parameters(recurse=False):
         parameter.data = at_least_float32(parameter.data)
 

@@ -44,6 +44,19 @@ def test_rejects_labels_that_do_not_fit(labels, message):
         make_model("bert")(**batch, task_ids=TASK_IDS)
 
 
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(5, 7).int(), torch.zeros(5, 7), [[0] * 7] * 5], ids=["int32", "float32", "list"]
+)
+def test_rejects_labels_of_another_type(labels):
+    with pytest.raises(TypeError, match=r"labels must be an int64 tensor of shape \(batch, tokens\), got (torch|\[)"):
+        make_model("bert")(**make_batch("bert") | {"labels": labels}, task_ids=TASK_IDS)
+
+
+def test_outputs_as_a_tuple_are_refused():
+    with pytest.raises(ValueError, match="return_dict must be True for a model with task heads, got False"):
+        make_model("bert")(**make_batch("bert"), task_ids=TASK_IDS, return_dict=False)
+
+
 def test_task_ids_are_held_against_whatever_holds_the_sentences():
     model = make_model()
     encoder_outputs = model.backbone.encoder.get_input_embeddings()(make_batch()["input_ids"])

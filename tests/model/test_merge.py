@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.merged import logits
-from helpers.tiny import BACKBONES, TASKS, make, make_batch, make_model
+from helpers.tiny import BACKBONES, TASK_IDS, TASKS, make, make_batch, make_model
 from torch import nn
 
 from hyperloader import HyperLoaderModel
@@ -125,6 +125,29 @@ def test_cast_while_merged_in_place():
     assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.float32}
     expected = make_model().float()
     torch.testing.assert_close(logits(model.float(), "t5", task="b c"), logits(expected, "t5", task="b c"))
+
+
+def test_what_is_trained_is_float32_again_after_a_cast():
+    model = make_model("bert", torch.float32)
+    model.merge("a", inplace=True).half()
+    model.unmerge()
+    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
+    assert model.generated_dtype == torch.float16
+    model.train()(**make_batch("bert"), task_ids=TASK_IDS).loss.backward()
+
+
+def test_a_merged_model_ends_with_unmerge(tmp_path):
+    """The backbone would else compute what another task, merged later, has put there."""
+    model = make_model("bert")
+    merged = model.merge("a", inplace=True)
+    model.unmerge()
+    model.merge("b c", inplace=True)
+    for call in (lambda: logits(merged, "bert"), lambda: merged.save_pretrained(tmp_path / "a")):
+        with pytest.raises(
+            RuntimeError, match=r"ended with unmerge\(\), which took 'a' out of its backbone: call merge"
+        ):
+            call()
+    assert not (tmp_path / "a").exists()
 
 
 def test_no_state_while_merged_in_place():

@@ -223,3 +223,11 @@ def test_nothing_labelled_costs_nothing():
     loss.backward()
     assert loss == 0
     assert not model.task_embedding.weight.grad.any()
+
+
+def test_attentions_and_hidden_states_are_passed_on():
+    model = make_model("bert")
+    model.backbone.set_attn_implementation("eager")
+    outputs = model(**make_batch("bert"), task_ids=TASK_IDS, output_attentions=True, output_hidden_states=True)
+    assert [len(outputs.attentions), len(outputs.hidden_states)] == [2, 3]
+    assert outputs.attentions[0].shape == (5, 2, 7, 7)

@@ -131,3 +131,5 @@ def test_a_limit_is_a_number_of_bytes():
     for make in (WeightBank, lambda limit: setattr(WeightBank(), "limit_bytes", limit)):
         with pytest.raises(ValueError, match="limit_bytes must be at least 0, got -1"):
             make(-1)
+        with pytest.raises(TypeError, match="limit_bytes must be a number, got '1 GiB'"):
+            make("1 GiB")
