@@ -5,11 +5,16 @@ from contextlib import nullcontext
 import pytest
 import torch
 from conftest import DEVICE
+from helpers import cuda_host
 
 from hyperloader.ops import BACKENDS, use_backend, why_missing
 
 ON_CPU = ("test_any_size", "test_cpu_loops")
-NAMESPACES = {"reference": "hyperloader_reference", "triton": "hyperloader_triton"}
+NAMESPACES = {
+    "reference": "hyperloader_reference",
+    "triton": "hyperloader_triton",
+    "cuda-host": cuda_host.NAMESPACE,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +27,14 @@ def on_gpu(request):
         yield
 
 
-@pytest.fixture(params=[name for name in BACKENDS if name != "auto"])
+@pytest.fixture(
+    params=[*(name for name in BACKENDS if name != "auto"), pytest.param("cuda-host", marks=pytest.mark.slow)]
+)
 def backend(request):
+    if request.param == "cuda-host":
+        with cuda_host.backend():
+            yield request.param
+        return
     reason = why_missing(request.param)
     if reason is not None:
         pytest.skip(reason)

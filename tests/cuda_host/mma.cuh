@@ -1,0 +1,56 @@
+// Stands in for csrc/cuda/mma.cuh: the tensor cores' product by the fragments that the PTX ISA documents.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace hyperloader::cuda {
+
+// Of one lane, as mma.m16n8k16 takes them.
+struct Fragments {
+  float (&c)[4];
+  const uint32_t (&a)[4], (&b)[2];
+};
+
+template <typename T>
+void multiply_fragments(const cuda_host::Operands& lanes) {
+  float a[16][16], b[16][8];
+  const auto halves = [](uint32_t packed, int half) {
+    return static_cast<float>(T(static_cast<uint16_t>(packed >> 16 * half), T::from_bits()));
+  };
+  for (int lane = 0; lane < cuda_host::kLanes; ++lane) {
+    const auto& own = *static_cast<const Fragments*>(lanes[lane]);
+    const int group = lane / 4, in_group = lane % 4;
+    for (int half = 0; half < 2; ++half) {
+      for (int i = 0; i < 4; ++i) {
+        a[group + (i % 2 == 0 ? 0 : 8)][2 * in_group + half + (i < 2 ? 0 : 8)] = halves(own.a[i], half);
+      }
+      for (int i = 0; i < 2; ++i) b[2 * in_group + half + 8 * i][group] = halves(own.b[i], half);
+    }
+  }
+  for (int lane = 0; lane < cuda_host::kLanes; ++lane) {
+    const auto& own = *static_cast<const Fragments*>(lanes[lane]);
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + (i < 2 ? 0 : 8), column = lane % 4 * 2 + i % 2;
+      for (int k = 0; k < 16; ++k) own.c[i] += a[row][k] * b[k][column];
+    }
+  }
+}
+
+template <typename T>
+void tensor_core_product(
+    float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const char* file = __builtin_FILE(),
+    int line = __builtin_LINE()) {
+  static_assert(std::is_same_v<T, c10::BFloat16> || std::is_same_v<T, c10::Half>);
+  Fragments own{c, a, b};
+  cuda_host::collective("mma.m16n8k16", 0xffffffffu, &own, multiply_fragments<T>, false, {file, line});
+}
+
+inline uint32_t take_halves(uint32_t first, uint32_t second, int half) {
+  return half == 0 ? (first & 0xffffu) | second << 16 : first >> 16 | (second & 0xffff0000u);
+}
+
+}  // namespace hyperloader::cuda
