@@ -44,8 +44,9 @@ def pytest_runtest_makereport(item, call):
 def missing_package(error: BaseException | None) -> str | None:
     """The package of `OPTIONAL` for want of which `error` was raised, itself or in what it was raised from."""
     while error is not None:
-        if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL and find_spec(error.name) is None:
-            return error.name
+        name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if name in OPTIONAL and find_spec(name) is None:
+            return name
         error = error.__cause__
     return None
 

@@ -9,10 +9,11 @@ from hyperloader.data.csv_files import read_csv
 from hyperloader.data.json_files import parse_json_line, read_json_array, read_json_lines
 from hyperloader.data.parallel_files import WORDS, read_parallel
 from hyperloader.data.records import Reading, Record
-from hyperloader.data.schemes import read_scheme
+from hyperloader.data.schemes import TAGS, read_scheme
 from hyperloader.data.sentence import DataError, Sentence
 from hyperloader.data.tag_names import name_tags
 from hyperloader.data.text_files import note_invisible, read_text
+from hyperloader.validation import check_choice
 
 __all__ = ["READERS", "ReadFile", "parse_json_line", "read_file", "read_split"]
 
@@ -63,7 +64,10 @@ def read_split(
     Raises:
         DataError: a missing, empty or unreadable file, an unknown suffix, bytes that are no UTF-8, or anything in it
             that is no labelled sentence; the message names file and line.
+        ValueError: ``tags`` is no scheme.
     """
+    if tags is not None:
+        check_choice("tags", tags, TAGS)
     read = read_file(path, columns=columns, repair=tags == "repair")
     sentences, _ = read_scheme({Path(path).name: name_tags(read.records, None)}, tags)
     return sentences[Path(path).name]

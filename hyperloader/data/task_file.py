@@ -11,8 +11,8 @@ import yaml
 from hyperloader.data.paths import existing, expanded
 from hyperloader.data.schemes import TAGS
 from hyperloader.data.sentence import DataError
-from hyperloader.data.yaml_text import compose
-from hyperloader.validation import did_you_mean
+from hyperloader.data.yaml_text import compose, read_yaml
+from hyperloader.validation import did_you_mean, nearest, shown
 
 KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names")
 COLUMN_KEYS = ("tokens", "tags", "sentence", "text", "spans")
@@ -53,19 +53,9 @@ def read_task_file(path: Path) -> list[TaskEntry]:
             an environment variable that is not set.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        root = read_yaml(path, "the task file", compose)
     except OSError as error:
         raise DataError(f"{path}: the task file cannot be read ({error.strerror}); correct the path") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: the task file is not UTF-8; save it as UTF-8") from None
-    try:
-        root = compose(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or error
-        raise DataError(f"{path}:{line}: invalid YAML ({problem}); correct it") from None
     if root is None:
         raise DataError(f"{path}:1: the task file is empty; write tasks: [{{name: NAME, path: FOLDER}}]")
 
@@ -121,8 +111,8 @@ def _entry(node: yaml.Node, where: Where, folder: Path) -> TaskEntry:
     special = {key: fields.pop(key) for key in ("columns", "splits", "names") if key in fields}
     values: dict[str, Any] = {key: _text(value, key, where) for key, value in fields.items()}
     if values.get("tags", TAGS[0]) not in TAGS:
-        hint = did_you_mean(values["tags"], TAGS) or f"must be one of {', '.join(TAGS)}"
-        raise DataError(f"{where(fields['tags'])}: tags {values['tags']!r}; {hint}")
+        got = f"{shown(values['tags'])}{nearest(values['tags'], TAGS)}"
+        raise DataError(f"{where(fields['tags'])}: tags must be one of {', '.join(TAGS)}, got {got}")
     if "path" in values:
         if "config" in values:
             raise DataError(f"{where(node)}: config goes with dataset only; remove it or path")

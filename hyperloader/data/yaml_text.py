@@ -2,10 +2,13 @@
 for, and every key once."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
+
+from hyperloader.data.sentence import DataError
 
 MAX_CHARACTERS = 4 << 20
 MAX_DEPTH = 32
@@ -53,6 +56,24 @@ def load(text: str) -> Any:
     return _read(text, _Loader.get_single_data)
 
 
+def read_yaml(path: Path, what: str, parse: Callable[[str], Any]) -> Any:
+    """What ``parse``, one of ``compose`` and ``load``, reads in the file ``path``, which messages call ``what``.
+
+    Raises:
+        OSError: it cannot be read. DataError: no UTF-8, or no YAML, with the line.
+    """
+    try:
+        return parse(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: {what} is not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or error
+        raise DataError(f"{path}:{line}: invalid YAML ({problem}); correct it") from None
+
+
 def _read(text: str, read: Callable[[_Loader], Any]) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"must have at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
@@ -60,7 +81,7 @@ def _read(text: str, read: Callable[[_Loader], Any]) -> Any:
     try:
         return read(loader)
     except (ValueError, OverflowError, RecursionError) as error:  # a date or a number that is none
-        raise yaml.YAMLError(f"a value that cannot be read: {error}") from error
+        raise yaml.YAMLError(f"a value that cannot be read: {str(error).partition(';')[0]}") from error
     finally:
         loader.dispose()
 

@@ -1,7 +1,7 @@
 """A run: what is trained on what, how, and where it goes. YAML in and out."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from hyperloader.data.heads import HEADS
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
 from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
 from hyperloader.data.tasks import Task, load_task
-from hyperloader.data.yaml_text import load
+from hyperloader.data.yaml_text import load, read_yaml
 from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
 from hyperloader.validation import check_key, shown
@@ -98,12 +98,7 @@ class RunConfig:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; give the YAML file of a run")
-        try:
-            values = load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f":{mark.line + 1}" if mark else ""
-            raise ValueError(f"{path}{line}: no YAML: {getattr(error, 'problem', None) or error}") from error
+        values = read_yaml(path, "the file of a run", load)
         if isinstance(values, Mapping) and path.name == "config.yaml" and (path.parent / "labels.json").is_file():
             values = {**values, "output": "."}
         return cls.from_dict(values, source=str(path), folder=path.parent)
@@ -137,9 +132,9 @@ class RunConfig:
         """What the task file, or the list of tasks, says; no sentence is read."""
         return read_task_file(Path(self.tasks)) if isinstance(self.tasks, str) else entries_from(self.tasks)
 
-    def load_tasks(self) -> list[Task]:
-        """All sentences of all tasks, checked."""
-        return [load_task(entry) for entry in self.task_entries()]
+    def load_tasks(self, names: Collection[str] | None = None) -> list[Task]:
+        """All sentences of all tasks, or of those with these ``names``, checked."""
+        return [load_task(entry) for entry in self.task_entries() if names is None or entry.name in names]
 
 
 def _backbone(name: Any, folder: Path) -> Any:

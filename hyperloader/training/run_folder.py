@@ -2,17 +2,18 @@
 
 import errno
 import fcntl
-import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from hyperloader.json_file import read_json
 from hyperloader.training.folders import checkpoints
 from hyperloader.training.run_config import RunConfig
+from hyperloader.validation import shown
 
 CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
 LOCK = ".lock"
@@ -94,11 +95,24 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
         raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
     before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
     now = config.to_dict()
-    changed = [f"{key} ({before[key]!r:.80} there, {now[key]!r:.80} here)" for key in now if now[key] != before[key]]
+    changed = _differences(before, now)
     if changed:
         raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")
     metrics = output / METRICS
-    return json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
+    return read_json(metrics, "the metrics of a run") if metrics.is_file() else None
+
+
+def _differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:
+    """The keys whose values differ, with both of these; inside a section those of the section."""
+    found = []
+    for key in {**before, **now}:
+        one, other = ({key: values[key]} if key in values else {} for values in (before, now))
+        if all(isinstance(values.get(key), Mapping) for values in (one, other)):
+            found += _differences(one[key], other[key], f"{section}{key}.")
+        elif one != other:
+            there, here = (shown(values[key]) if values else "nothing" for values in (one, other))
+            found.append(f"{section}{key} ({there} there, {here} here)")
+    return found
 
 
 def _locked(path: Path) -> int:

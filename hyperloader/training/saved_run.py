@@ -109,8 +109,7 @@ def evaluate(
     run = load_run(folder, decoding)
     for task in tasks or ():
         check_key("task", task, run.tasks)
-    wanted = set(tasks or run.tasks)
-    return scorer(run, [task for task in run.config.load_tasks() if task.name in wanted], split)(run.model)
+    return scorer(run, run.config.load_tasks(tasks or None), split)(run.model)
 
 
 def scorer(run: Run, tasks: Iterable[Task], split: str, limit: int | None = None) -> Scorer:

@@ -32,11 +32,10 @@ def load_word_rule(folder: Path, config: RunConfig, task: str) -> WordRule:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: holds no rule for the words of {task!r} ({error}); remove the file") from error
     try:
-        tasks = config.load_tasks()
+        (found,) = config.load_tasks([task])
     except DataError as error:
         raise ValueError(
             f"{path}: no such file (the run is of an earlier version), and its data cannot be read ({error}); use "
             "--tokenize spaces"
         ) from error
-    (train,) = (one.train for one in tasks if one.name == task)
-    return WordRule.learn(one.tokens for one in train)
+    return WordRule.learn(one.tokens for one in found.train)

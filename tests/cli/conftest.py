@@ -4,19 +4,13 @@ from pathlib import Path
 
 import pytest
 
-for package in ("typer", "yaml"):
-    pytest.importorskip(package)
 
-import yaml  # noqa: E402
-from helpers import small_run  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
-from hyperloader.cli.commands import app  # noqa: E402
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def call():
     """Call `hyperloader WORDS...` in this process; the result has exit_code, stdout and stderr."""
+    from typer.testing import CliRunner
+
+    from hyperloader.cli.commands import app
 
     def call(*words, input=None):
         return CliRunner().invoke(app, [str(word) for word in words], input=input)
@@ -42,6 +36,9 @@ def fails(call):
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory) -> Path:
     """A YAML file of a short training: a random BERT of width 32 on two of the grammars' tasks."""
+    import yaml
+    from helpers import small_run
+
     folder = tmp_path_factory.mktemp("cli")
     values = {**small_run.write(folder), "output": str(folder / "run")}
     path = folder / "config.yaml"
@@ -50,9 +47,9 @@ def config_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(config_file):
+def trained(call, config_file):
     """The result of `hyperloader train` with that file."""
-    result = CliRunner().invoke(app, ["train", str(config_file)])
+    result = call("train", config_file)
     assert result.exit_code == 0, result.output
     return result
 

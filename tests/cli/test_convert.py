@@ -82,7 +82,7 @@ def test_options_are_those_of_a_task(call, tmp_path):
         (("in", "in"), "there is something already"),
         (("nowhere", "out"), "does not exist; correct IN"),
         (("in/train.txt", "out.jsonl", "--tags", "iob1"), "train.txt:1: tag 1 'B-PER' follows no PER"),
-        (("in/train.txt", "out.jsonl", "--tags", "bioes"), "tags 'bioes'; did you mean 'iobes'?"),
+        (("in/train.txt", "out.jsonl", "--tags", "bioes"), "repair, got 'bioes'; did you mean 'iobes'?"),
         (("in/train.txt", "out.jsonl", "--validation", "10%"), "--validation goes with a folder"),
         (("in/train.txt", "out.jsonl", "--columns", "tokens"), "--columns must have the form tokens=2,tags=4"),
         (("in/train.txt", "out.jsonl", "--columns", "word=1"), "unknown --columns 'word'; known are tokens"),

@@ -132,6 +132,9 @@ def test_the_rule_of_an_earlier_run_comes_from_its_data(call, fails, run_folder,
     try:
         (found,) = answers(call(*words, input="stop!").stdout)
         assert found["tokens"] == ["stop", "!"]
+        (data / "calendar").rename(data / "no calendar")
+        assert call(*words, input="stop!").exit_code == 0  # the data of another task are not read
+        (data / "no calendar").rename(data / "calendar")
         data.rename(data.with_name("away"))
         assert "--tokenize spaces" in fails(*words, input="stop!")
         (run_folder / "words.json").write_text("{")

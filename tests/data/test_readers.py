@@ -125,3 +125,9 @@ def test_a_number_of_too_many_digits_is_called_that(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"tokens": ["a"], "tags": ["O"], "n": ' + "9" * 6000 + "}\n")
     with pytest.raises(DataError, match=r"a.jsonl:1: invalid JSON \(.* has 6000 digits\); write one"):
         read_split(path)
+
+
+def test_an_unknown_scheme_is_refused(tmp_path):
+    path = write(tmp_path, "a.jsonl", JSON)
+    with pytest.raises(ValueError, match="tags must be one of bio, .* repair, got 'bioes'; did you mean"):
+        read_split(path, tags="bioes")

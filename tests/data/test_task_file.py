@@ -83,7 +83,11 @@ tasks:
         ("tasks: [{name: a}]", 1, "must have either path or dataset, got name"),
         ("tasks: [{name: a, path: b, dataset: c}]", 1, "must have either path or dataset"),
         ("tasks: [{name: a, path: b, config: c}]", 1, "config goes with dataset only"),
-        ("tasks:\n- {name: a, path: b,\n   tags: iob}", 3, "tags 'iob'; did you mean 'iob1'?"),
+        (
+            "tasks:\n- {name: a, path: b,\n   tags: iob}",
+            3,
+            "bilou, repair, got 'iob'; did you mean 'iob1'?",
+        ),
         ("tasks: [{name: a, path: b, tags: conll}]", 1, "must be one of bio, iob1, iobes, bilou, repair"),
         ("tasks: [{name: a, path: b, names: O}]", 1, "names must be a list of tags, as [O, B-city, I-city]"),
         ("tasks: [{name: a, path: b, names: [0, 1]}]", 1, "names must be text, got '0'"),

@@ -6,21 +6,6 @@ import random
 import pytest
 import torch
 
-for package in ("tokenizers", "transformers", "yaml"):
-    pytest.importorskip(package)
-
-from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
-from transformers import (  # noqa: E402
-    BertConfig,
-    BertModel,
-    BertTokenizerFast,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-)
-
-from hyperloader.training.run_config import RunConfig  # noqa: E402
-
 COLOURS = ["red", "green", "blue", "dark red", "light blue"]
 PLACES = ["rome", "oslo", "new york", "san jose"]
 FILLERS = ["show", "me", "the", "a", "to", "from", "flights", "shirts", "please"]
@@ -71,6 +56,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory):
     """A folder with a BERT of width 32 and a WordPiece tokenizer."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
     folder = tmp_path_factory.mktemp("bert")
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
     tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
@@ -91,6 +78,9 @@ def bert(tmp_path_factory):
 @pytest.fixture(scope="session")
 def t5(tmp_path_factory):
     """A folder with a T5 of width 32 and a word-level tokenizer with twenty sentinels."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
     folder = tmp_path_factory.mktemp("t5")
     sentinels = [f"<extra_id_{number}>" for number in range(20)]
     words = ["<pad>", "</s>", "<unk>", "O", "I", "colour", "place", *WORDS, *sentinels]
@@ -124,6 +114,7 @@ def t5(tmp_path_factory):
 @pytest.fixture
 def settings(data, bert, tmp_path):
     """Builds a RunConfig: short training of the tiny BERT, with changes."""
+    from hyperloader.training.run_config import RunConfig
 
     def build(**changes) -> RunConfig:
         training = {"steps": 6, "batch_size": 8, "eval_steps": 3, "save_steps": 3, "log_steps": 1, "report_to": "none"}

@@ -102,6 +102,9 @@ def test_a_finished_run_is_given_back_and_not_trained_again(settings, monkeypatc
     metrics = train(config, progress=False)
     monkeypatch.setattr("hyperloader.training.run.MultiTaskTrainer", None)
     assert train(config, resume=True, progress=False) == metrics
+    (Path(config.output) / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"metrics\.json: not the metrics of a run"):
+        train(config, resume=True, progress=False)
 
 
 def test_output_with_a_run_is_neither_overwritten_nor_resumed_as_another(settings):
@@ -110,6 +113,9 @@ def test_output_with_a_run_is_neither_overwritten_nor_resumed_as_another(setting
         train(settings(method="full"), progress=False)
     with pytest.raises(ValueError, match=r"holds another run, which differs in seed \(0 there, 1 here\)"):
         train(settings(method="full", seed=1), resume=True, progress=False)
+    message = r"training\.steps \(6 there, 77 here\), training\.patience \(nothing there, 3 here\); choose another"
+    with pytest.raises(ValueError, match=message):
+        train(settings(method="full", training={"steps": 77, "patience": 3}), resume=True, progress=False)
 
 
 def test_output_must_be_a_folder_of_its_own(settings, tmp_path):

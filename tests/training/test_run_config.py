@@ -75,8 +75,11 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such file"):
         RunConfig.from_yaml(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: b\n- c\n")
-    with pytest.raises(ValueError, match=r"bad\.yaml:2: no YAML"):
+    with pytest.raises(ValueError, match=r"bad\.yaml:2: invalid YAML \(.*\); correct it"):
         RunConfig.from_yaml(tmp_path / "bad.yaml")
+    (tmp_path / "latin.yaml").write_bytes("seed: 1\noutput: läuft\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.yaml:2: the file of a run is not UTF-8; save it as UTF-8"):
+        RunConfig.from_yaml(tmp_path / "latin.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(ValueError, match=r"empty\.yaml: must hold a mapping, got None"):
         RunConfig.from_yaml(tmp_path / "empty.yaml")
