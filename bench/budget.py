@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.case import BOTH, FORWARD
-from bench.cases import generate, lora_linear, mixed, predict, step
+from bench.cases import captured, generate, lora_linear, mixed, predict, step
 from bench.providers import PLAIN, PUBLISHED
 from bench.results import Run, best_of_ours
 
@@ -140,6 +140,11 @@ ROWS = [
         Goal(1.15), None, _against("step", _STEP, step.STEP, step.FROZEN)),
     Row("training step, T5-base, 32 × 64: time over the frozen backbone, norms trained",
         None, Goal(1.1), _against("step", _T5_STEP, step.STEP, step.FROZEN)),
+    *(Row(f"the same as a CUDA graph, {point}: time over the frozen backbone's",
+          None, Goal(1.05), _against("captured", captured.point(*sizes, what).name, what, step.FROZEN))
+      for point, sizes, what in (
+          ("T5-base, 32 × 64", ("T5-base", 32, 64), step.STEP), ("MiniLM, 4 sentences", ("MiniLM", 4, 32), step.STEP),
+          ("decoding of T5-small, 8 sentences", ("T5-small", 8, 32), captured.DECODING))),
     Row("training step, MiniLM, 4 sentences: faster than published style",
         Goal(2, True), Goal(3, True), _against("step", _SMALL_STEP, step.STEP, PUBLISHED, **_FASTER)),
     Row("training step, MiniLM, 32 sentences: faster than published style",

@@ -28,11 +28,12 @@ class Options:
     dtypes: Sequence[torch.dtype]
     quick: bool = False
     compile: bool = True
+    small: bool = False
 
     @property
     def folder_name(self) -> str:
         """Name of the results' folder if none is given; a quick run does not replace a full one."""
-        return machine.slug(self.device) + ("-quick" if self.quick else "")
+        return machine.slug(self.device) + ("-quick" if self.quick or self.small else "")
 
     def to_dict(self) -> dict:
         """Plain JSON types."""
@@ -50,6 +51,9 @@ def run_cases(cases: Sequence[Case], options: Options, folder: Path) -> int:
     failures = []
     try:
         for case in cases:
+            if not any(_chosen(case, options, threads) for threads in options.threads):
+                print(f"{case.name}: nothing of it is for {options.device.type}\n")
+                continue
             began = time.perf_counter()
             try:
                 result = {**run_case(case, options), "commit": commit, "freed_memory_kept": kept}
@@ -92,6 +96,8 @@ def run_case(case: Case, options: Options) -> dict:
 
 def _chosen(case: Case, options: Options, threads: int) -> list[Point]:
     """The points for one number of threads: sweeps take the most of the time, and run with the most threads alone."""
+    if options.small and case.gate is not None:
+        return [case.gate]
     sweeps = not options.quick and threads == max(options.threads)
     return [point for point in case.points if point.device in ("", options.device.type) and (point.headline or sweeps)]
 

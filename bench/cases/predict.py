@@ -1,6 +1,7 @@
 """Inference: sentences per second of an encoder, tokens per second of greedy generation."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
@@ -90,6 +91,7 @@ CASE = Case(
     points=[
         point("MiniLM", 32, 32, headline=True),
         point("T5-small", 8, 32, headline=True),
+        replace(point("T5-base", 8, 32, headline=True), device="cuda"),
         *(point("MiniLM", sentences, 32, "sentences") for sentences in (1, 4, 128)),
     ],
     passes=passes,

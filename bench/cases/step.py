@@ -67,10 +67,13 @@ def step_of(model: HyperLoaderModel, batch: dict[str, Tensor], **which) -> Calls
     return step_calls(lambda: model(**batch, **which).loss, trained)
 
 
-def step_calls(loss: Loss, trained: dict[str, Tensor]) -> Calls:
-    """The step that ``loss`` and AdamW make; its results are the loss and the gradients, by name."""
+def step_calls(loss: Loss, trained: dict[str, Tensor], capturable: bool = False) -> Calls:
+    """The step that ``loss`` and AdamW make; its results are the loss and the gradients, by name.
+
+    ``capturable``: the optimizer counts its steps on the GPU, if there is one, as a CUDA graph asks for.
+    """
     parameters = [trained[name] for name in sorted(trained)]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True, capturable=capturable and parameters[0].is_cuda)
 
     def run() -> None:
         loss().backward()

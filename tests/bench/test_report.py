@@ -8,7 +8,7 @@ import torch
 from bench import budget, results, session
 from bench.__main__ import main
 from bench.case import BOTH, FORWARD, Calls, Case, Pass, Point, Provider
-from bench.cases import CASES, generate, lora_linear, mixed, predict, step
+from bench.cases import CASES, captured, generate, lora_linear, mixed, predict, step
 from bench.providers import PLAIN, PUBLISHED, ours_name
 from bench.results import Run
 
@@ -102,7 +102,7 @@ def test_wrong_provider(monkeypatch, tmp_path, quick_floor, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-PASSES = (FORWARD, BOTH, step.STEP, "encode", "generate")
+PASSES = (FORWARD, BOTH, step.STEP, "encode", "generate", captured.DECODING)
 
 
 def made_up_run():
@@ -138,7 +138,8 @@ def test_budget_values():
         "through the drop-in": 10, "stack, forward + backward: faster than published": 20,
         "sentences: faster than published": 20, "dispatched operators": 50, "copying what must be": 2,
         "faster than plain": 4, "time over its floor": 1, "share of copy bandwidth": 50, "frozen linear alone": 2,
-        "time over plain": 0.25, "norms trained": 2, "peak memory": 0.8, "time over one task": 2, "merged": 3,
+        "time over plain": 0.25, "norms trained": 2, "as a CUDA graph": 2, "peak memory": 0.8, "time over one task": 2,
+        "merged": 3,
     }  # fmt: skip
     for what, value in values.items():
         (wanted,) = [number for part, number in expected.items() if part in what]
@@ -168,7 +169,10 @@ def _bad(tmp_path):
     file = tmp_path / "a file"
     file.touch()
     return {
-        "CASE": (["adaptor"], "CASE must be one of generate, adapter, lora_linear, overhead, step, predict, mixed"),
+        "CASE": (
+            ["adaptor"],
+            "CASE must be one of generate, adapter, lora_linear, overhead, step, predict, mixed, captured",
+        ),
         "option": (["--fast"], "unrecognized arguments: --fast"),
         "device": (["--device", "tpu"], "--device must be cpu or cuda, got 'tpu'"),
         "threads": (["--threads", "0"], "--threads must be whole numbers of at least 1, got '0'"),
