@@ -12,10 +12,6 @@
 #include <string>
 #include <tuple>
 
-#ifndef HYPERLOADER_NAMESPACE  // of the operators; a library of the tests has its own
-#define HYPERLOADER_NAMESPACE "hyperloader"
-#endif
-
 namespace hyperloader {
 
 using at::Tensor;
@@ -57,10 +53,9 @@ struct Border<Arguments, std::tuple<Flat...>> {
   }
 
   static Result call(const Arguments& arguments) {
-    static const auto operation =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow((std::string(HYPERLOADER_NAMESPACE "::") + Arguments::kName).c_str(), "")
-            .template typed<Result(Flat...)>();
+    static const auto operation = c10::Dispatcher::singleton()
+                                      .findSchemaOrThrow((std::string("hyperloader::") + Arguments::kName).c_str(), "")
+                                      .template typed<Result(Flat...)>();
     return std::apply([](const Flat&... flat) { return operation.call(flat...); }, arguments.flat());
   }
 };

@@ -17,6 +17,21 @@
 namespace cuda_host {
 namespace {
 
+constexpr size_t kStack = 256 << 10, kMost = 1024;  // bytes of a stack, which take memory when they are used; stacks
+
+// All stacks, side by side.
+char* stacks() {
+  static char* const found = [] {
+    constexpr int kKind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* const memory = mmap(nullptr, kMost * kStack, PROT_READ | PROT_WRITE, kKind, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    return static_cast<char*>(memory);
+  }();
+  return found;
+}
+
+size_t stacks_used = 0;
+
 Fiber* running = nullptr;  // the one that was entered last
 Fiber* left = nullptr;     // and the one before
 
@@ -48,21 +63,20 @@ cuda_host_change_stacks:
 extern "C" void cuda_host_change_stacks(void** save, void* next) __attribute__((visibility("hidden")));
 #endif
 
-Fiber::~Fiber() {
-  if (stack_ != nullptr) munmap(stack_, kStack);
-#if !defined(__x86_64__)
-  delete static_cast<ucontext_t*>(top_);
-#endif
-}
+bool Fiber::on_a_stack(const void* address) { return address >= stacks() && address < stacks() + stacks_used * kStack; }
 
 void Fiber::prepare(void (*run)(void*), void* argument) {
   if (stack_ == nullptr) {
-    void* const found = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (found == MAP_FAILED) throw std::bad_alloc();
-    stack_ = static_cast<char*>(found);
+    if (stacks_used == kMost) throw std::bad_alloc();
+    stack_ = stacks() + stacks_used++ * kStack;
   }
 #if defined(__SANITIZE_ADDRESS__)
-  ASAN_UNPOISON_MEMORY_REGION(stack_, kStack);  // of what was never returned from
+#if defined(__x86_64__)
+  char* const lowest = top_ == nullptr ? stack_ + kStack : static_cast<char*>(top_);
+#else
+  char* const lowest = stack_;
+#endif
+  ASAN_UNPOISON_MEMORY_REGION(lowest, stack_ + kStack - lowest);  // of functions that it never returned from
 #endif
   run_ = run;
   argument_ = argument;

@@ -5,13 +5,11 @@
 
 namespace cuda_host {
 
-constexpr size_t kStack = 256 << 10;  // bytes of a fiber's stack
-
+// Of all fibers there may be as many as a block has threads.
 class Fiber {
  public:
   Fiber() = default;
   Fiber(const Fiber&) = delete;
-  ~Fiber();
 
   // Sets it to the beginning of run(argument), which must not return. What it did before is forgotten.
   void prepare(void (*run)(void*), void* argument);
@@ -19,7 +17,7 @@ class Fiber {
   // Leaves `from`, which may be the system's own thread, and goes on here.
   void enter(Fiber& from);
 
-  bool holds(const void* address) const { return stack_ != nullptr && address >= stack_ && address < stack_ + kStack; }
+  static bool on_a_stack(const void* address);
 
  private:
   static void begin();

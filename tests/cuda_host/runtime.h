@@ -22,6 +22,9 @@ namespace cuda_host {
 constexpr int kLanes = 32;                  // of a warp
 constexpr int64_t kMostShared = 227 << 10;  // bytes that a block may have on sm_90; sm_80: 163 KiB
 
+// Bytes of shared memory that a block may have: HYPERLOADER_CUDA_HOST_SHARED, or what an H100 has.
+int64_t most_shared();
+
 // Where in a kernel something is asked for.
 struct Place {
   const char* file;
@@ -49,5 +52,10 @@ void barrier(const char* name, int number, int count, Place place);
 // memory before is seen by the others after it.
 void collective(
     const char* name, unsigned mask, void* operand, void (*combine)(const Operands&), bool orders, Place place);
+
+// Asynchronous copies of this thread: `from` null stands for zeros. What the bytes hold until then is not a number.
+void copy_later(void* to, const void* from, size_t bytes);
+void close_copies();                 // the copies since the last time are a batch
+void finish_copies(size_t batches);  // all but the latest batches
 
 }  // namespace cuda_host

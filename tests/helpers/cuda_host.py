@@ -1,5 +1,6 @@
-"""The CUDA kernels compiled for the host, loaded as operators beside those of the package. See tests/cuda_host."""
+"""The CUDA kernels compiled for the host, in the place of the extension's kernels for the CPU. See tests/cuda_host."""
 
+import ctypes
 import fcntl
 import functools
 import os
@@ -15,107 +16,98 @@ import torch
 from conftest import DEVICE
 from torch.utils import cpp_extension
 
-from hyperloader.ops import _fakes
-from hyperloader.ops import backend as choice
+from hyperloader.ops import native, use_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = ROOT / "tests/cuda_host"
 BUILD = ROOT / "build/cuda-host"
-NAMESPACE = "hyperloader_cuda_host"
 FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-fno-gnu-unique", "-Wno-psabi", "-Wno-attributes")
-
-
-@functools.cache
-def library() -> Path:
-    """Compile what has changed since the last time; returns the library. Raises RuntimeError where it cannot."""
-    folder = BUILD / "plain"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        sources = _lay_out(folder / "source")
-        (folder / "build.ninja").write_text(_ninja(sources), encoding="utf-8")
-        ninja = [shutil.which("ninja", path=_path()), "-C", str(folder)]
-        done = subprocess.run(ninja, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"the CUDA kernels do not compile for the host:\n{done.stdout[-8000:]}{done.stderr}")
-    return folder / "kernels.so"
-
-
-def _lay_out(folder: Path) -> list[Path]:
-    """Links to the sources of csrc, in which the files of HOST take the place of those of the same name."""
-    shutil.rmtree(folder, ignore_errors=True)
-    sources = []
-    for path in [*(ROOT / "csrc").glob("*.*"), *(ROOT / "csrc/cuda").iterdir(), ROOT / "hyperloader/ops/schemas.inc"]:
-        link = folder / path.relative_to(ROOT)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(HOST / path.name if (HOST / path.name).exists() else path)
-        if path.suffix in (".cpp", ".cu") and path.name != "module.cpp":
-            sources.append(link)
-    return [*sorted(sources), *sorted(HOST.glob("*.cpp"))]
-
-
-def _ninja(sources: list[Path]) -> str:
-    include = [f"-I{HOST}", *(f"-isystem {path}" for path in cpp_extension.include_paths())]
-    torch_library = Path(torch.__file__).parent / "lib"
-    lines = [
-        f"flags = {' '.join((*FLAGS, *include))} '-DHYPERLOADER_NAMESPACE=\"{NAMESPACE}\"'",
-        f"libraries = -L{torch_library} -Wl,-rpath,{torch_library} -ltorch -ltorch_cpu -lc10 -ldl",
-        "rule compile",
-        "  command = g++ $flags -include prelude.h -x c++ -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "rule precompile",
-        "  command = g++ $flags -x c++-header -MMD -MF $out.d $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "rule runtime",
-        "  command = g++ $flags -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "rule link",
-        "  command = g++ -shared $in $libraries -o $out",
-        f"build prelude.h.gch: precompile {HOST / 'prelude.h'}",
-    ]
-    objects = []
-    for source in sources:
-        objects.append(f"{source.stem}{source.suffix.replace('.', '-')}.o")
-        own = source.parent == HOST
-        lines.append(
-            f"build {objects[-1]}: {'runtime' if own else 'compile'} {source}{'' if own else ' | prelude.h.gch'}"
-        )
-    return "\n".join([*lines, f"build kernels.so: link {' '.join(objects)}", ""])
-
-
-@functools.cache
-def operators():
-    """The operators that the CUDA kernels compute."""
-    torch.ops.load_library(str(library()))
-    _fakes.register(NAMESPACE)
-    return getattr(torch.ops, NAMESPACE)
-
-
-@contextmanager
-def backend() -> Iterator[None]:
-    """Within the block the CUDA kernels compute every operator of ``ops``, for tensors on the CPU."""
-    reason = why_missing()
-    if reason is not None:
-        pytest.skip(reason)
-    found, before = operators(), dict(choice._operators)
-    choice._operators.update({name: getattr(found, name).default for name in choice.OPERATORS})
-    try:
-        yield
-    finally:
-        choice._operators.update(before)
+SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+# variant -> flags of the kernels, of the runtime, of the linker
+VARIANTS = {
+    "plain": ("", "", ""),
+    "sanitized": (SANITIZERS, SANITIZERS, SANITIZERS),
+    # The accesses are announced; runtime and linker get no ThreadSanitizer, whose place tsan.cpp takes.
+    "races": ("-fsanitize=thread --param tsan-instrument-func-entry-exit=0", "-O2 -DCUDA_HOST_RACES", ""),
+}
+VARIANT = os.environ.get("HYPERLOADER_CUDA_HOST_VARIANT", "plain")
 
 
 def why_missing() -> str | None:
     """Why the kernels cannot be run on the host, or None where they can."""
     if DEVICE == "cuda":
         return "there is a GPU, on which the CUDA kernels themselves are run"
+    if not native.available:
+        return f"no native extension: {native.reason}"
     missing = [name for name in ("g++", "ninja") if shutil.which(name, path=_path()) is None]
-    return f"{' and '.join(missing)}, which compile the CUDA kernels for the host, are missing" if missing else None
+    return f"{' and '.join(missing)} must be there to compile the CUDA kernels for the host" if missing else None
+
+
+@functools.cache
+def library(variant: str = VARIANT) -> ctypes.CDLL:
+    """The kernels and what runs them. Compiles what has changed since the last time."""
+    reason = why_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    folder = BUILD / variant
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = _ninja(variant, _sources(folder / "source"))
+        (folder / "build.ninja").write_text(text, encoding="utf-8")
+        ninja = [shutil.which("ninja", path=_path()), "-C", str(folder)]
+        done = subprocess.run(ninja, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.fail(f"the CUDA kernels do not compile for the host:\n{done.stdout[-8000:]}{done.stderr}", pytrace=False)
+    return ctypes.CDLL(str(folder / "kernels.so"))
+
+
+@contextmanager
+def backend() -> Iterator[None]:
+    """Within the block the CUDA kernels compute every operator of ``ops``, for tensors on the CPU."""
+    library().cuda_host_compute(1)
+    try:
+        with use_backend("native"):
+            yield
+    finally:
+        library().cuda_host_compute(0)
 
 
 def _path() -> str:
     """Where programs are looked for: in this environment, too."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def _sources(folder: Path) -> list[Path]:
+    """Links to what the kernels are compiled from, with the headers of HOST in the place of those of the same name."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in [*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc/cuda").iterdir()]:
+        link = folder / path.relative_to(ROOT)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(HOST / path.name if (HOST / path.name).exists() else path)
+    return sorted(folder.glob("csrc/cuda/*.cu"))
+
+
+def _ninja(variant: str, kernels: list[Path]) -> str:
+    torch_library = Path(torch.__file__).parent / "lib"
+    of_kernels, of_runtime, of_linker = VARIANTS[variant]
+    include = [f"-I{HOST}", *(f"-isystem {path}" for path in cpp_extension.include_paths())]
+    compiler = f"g++ {' '.join((*FLAGS, *include))} -MMD -MF $out.d"
+    rules = {
+        "precompile": f"{compiler} {of_kernels} -x c++-header $in -o $out",
+        "kernels": f"{compiler} {of_kernels} -include prelude.h -x c++ -c $in -o $out",
+        "runtime": f"{compiler} {of_runtime} -c $in -o $out",
+        # csrc's checks are the extension's own
+        "link": f"g++ -shared -Wl,--no-undefined {of_linker} $in {native.extension().__file__} -L{torch_library} "
+        f"-Wl,-rpath,{torch_library} -ltorch -ltorch_cpu -lc10 -ldl -o $out",
+    }
+    lines = []
+    for name, command in rules.items():
+        lines += [f"rule {name}", f"  command = {command}"]
+        lines += [] if name == "link" else ["  depfile = $out.d", "  deps = gcc"]
+    lines.append(f"build prelude.h.gch: precompile {HOST / 'prelude.h'}")
+    runtime = [path for path in sorted(HOST.glob("*.cpp")) if variant == "races" or path.stem not in ("races", "tsan")]
+    lines += [f"build {path.stem}-cu.o: kernels {path} | prelude.h.gch" for path in kernels]
+    lines += [f"build {path.stem}-cpp.o: runtime {path}" for path in runtime]
+    objects = [*(f"{path.stem}-cu.o" for path in kernels), *(f"{path.stem}-cpp.o" for path in runtime)]
+    return "\n".join([*lines, f"build kernels.so: link {' '.join(objects)}", ""])

@@ -1,0 +1,28 @@
+// Finds accesses to one address that nothing orders, one of them a write. Compiled with CUDA_HOST_RACES alone, where
+// the compiler announces every access.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "block.h"
+
+namespace cuda_host::races {
+
+#if defined(CUDA_HOST_RACES)
+void begin_launch();
+void begin_block();
+void end_block();
+// What each of these threads did before, all of them do after.
+void join(const std::vector<Thread*>& threads);
+// The running thread reads or writes; `code` is what it runs.
+void touch(const void* address, size_t bytes, bool writes, const void* code = __builtin_return_address(0));
+#else
+inline void begin_launch() {}
+inline void begin_block() {}
+inline void end_block() {}
+inline void join(const std::vector<Thread*>&) {}
+inline void touch(const void*, size_t, bool, const void* = nullptr) {}
+#endif
+
+}  // namespace cuda_host::races
