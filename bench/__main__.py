@@ -4,6 +4,7 @@ python -m bench [CASE ...]        check every provider against the reference, ti
 python -m bench report [FOLDER]   put tables of what was measured into docs/speed.md, a figure into the README
 python -m bench gate [--record]   compare operators and allocated bytes with those recorded, or record them
 python -m bench bounds            compute what the GPU kernels can reach at best, and put it into docs/cuda.md
+python -m bench choose [FILE]     fill in what auto takes on a GPU: from the times in FILE, or from the bounds
 """
 
 import argparse
@@ -28,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"report": _report, "gate": _gate, "bounds": _bounds}
+    commands = {"report": _report, "gate": _gate, "bounds": _bounds, "choose": _choose}
     try:
         return commands[arguments[0]](arguments[1:]) if arguments[:1] and arguments[0] in commands else _run(arguments)
     except UsageError as error:
@@ -95,11 +96,20 @@ def _gate(arguments: list[str]) -> int:
 
 
 def _bounds(arguments: list[str]) -> int:
-    from bench.bounds import report as bounds  # which needs Triton
+    from bench.bounds import report as bounds
 
     parser = _Parser(prog="python -m bench bounds")
     parser.add_argument("--output", metavar="FILE", type=Path, default=bounds.NOW, help="the JSON file")
     bounds.write(parser.parse_args(arguments).output)
+    return 0
+
+
+def _choose(arguments: list[str]) -> int:
+    from bench.bounds import choice
+
+    parser = _Parser(prog="python -m bench choose")
+    parser.add_argument("file", nargs="?", metavar="FILE", type=Path, help="that bench.bounds.measured wrote")
+    choice.write(parser.parse_args(arguments).file)
     return 0
 
 

@@ -55,6 +55,9 @@ class BaselineModel(nn.Module):
         with torch.no_grad():
             for name, value in norms.items():  # detach() brings back what they were before any training
                 self.backbone.get_parameter(name).copy_(value).requires_grad_(True)
+        self.to(
+            next(self.backbone.parameters()).dtype
+        )  # ours keeps what it trains in float32, these are as one casts them
         mine = {id(parameter) for parameter in self.parameters()}
         self.trained = {name: parameter for name, parameter in trained.items() if id(parameter) in mine}
 

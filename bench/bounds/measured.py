@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,27 @@ def measure(models: tuple[Model, ...], all_tokens: tuple[int, ...], device: torc
                         times = sorted(sample(call, 1) for _ in range(_REPEATS + 2))
                         yield {
                             "backend": backend, "operator": operator, "model": model.name, "tokens": tokens,
-                            "seconds": times[_REPEATS // 2], "kernels": _kernels(call, device),
+                            "seconds": times[_REPEATS // 2], "host_seconds": _host_seconds(call, device),
+                            "kernels": _kernels(call, device),
                         }  # fmt: skip
 
 
 def _missing(backend: str, device: torch.device) -> bool:
     cuda = native.available and native.extension().build_info()["cuda"]
     return why_missing(backend) is not None or (backend == "native" and device.type == "cuda" and not cuda)
+
+
+def _host_seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds until a call returns, which on a GPU is before its work is done."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    times = []
+    for _ in range(_REPEATS):
+        wait()
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    wait()
+    return sorted(times)[_REPEATS // 2]
 
 
 def _kernels(call: Callable[[], object], device: torch.device) -> dict[str, float]:

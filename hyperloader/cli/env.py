@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 import hyperloader
-from hyperloader.ops import BACKENDS, backend_in_use, why_missing
+from hyperloader.ops import BACKENDS, backend_in_use, gpu_choice, why_missing
 from hyperloader.ops.native import rebuild_command
 
 PACKAGES = {  # package → the extra that brings it
@@ -72,6 +72,7 @@ def _backends() -> Iterator[tuple[str, str]]:
         reason = why_missing(name)
         state = f"no: {reason}" if reason else "yes"
         yield name, f"{state}{', in use' if name == backend_in_use() else ''}"
+    yield "auto on a gpu", gpu_choice.described()
     chosen = os.environ.get("HYPERLOADER_BACKEND")
     yield "chosen by", f"HYPERLOADER_BACKEND={chosen}" if chosen else "auto (use_backend or HYPERLOADER_BACKEND)"
 

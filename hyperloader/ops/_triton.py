@@ -94,12 +94,12 @@ def _launching(kernel: Callable) -> Callable:
 
 def _kernel_or_reference(name: str) -> Callable:
     def run(*arguments: Any) -> Any:
-        return (kernels() if _fits(name, arguments) else _reference.REFERENCE)[name](*arguments)
+        return (kernels() if fits(name, arguments) else _reference.REFERENCE)[name](*arguments)
 
     return run
 
 
-def _fits(name: str, arguments: tuple) -> bool:
+def fits(name: str, arguments: tuple) -> bool:
     """Whether the kernels take these arguments of operator ``name``, which are not checked yet."""
     from hyperloader.kernels._launch import DTYPES, MAX_WIDTH
 
@@ -116,5 +116,6 @@ def _fits(name: str, arguments: tuple) -> bool:
     elif operator == "adapter":
         dtypes, width = (given["x"].dtype,), given["down_weight"].shape[-2:-1].numel()
     else:
-        dtypes, width = (given["x"].dtype,), sum(one.shape[-2:-1].numel() for one in given["lora_A"])
+        lora_A = [given["lora_A"]] if operator == "lora_linear" else given["lora_A"]
+        dtypes, width = (given["x"].dtype,), sum(one.shape[-2:-1].numel() for one in lora_A)
     return all(dtype in DTYPES for dtype in dtypes) and width <= MAX_WIDTH

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hyperloader.ops import _fakes, _reference, _register, _transforms, _triton, native
+from hyperloader.ops import _fakes, _reference, _register, _transforms, _triton, gpu_choice, native
 
 BACKENDS = ("auto", "native", "triton", "reference")
 ENVIRONMENT_VARIABLE = "HYPERLOADER_BACKEND"
@@ -23,6 +23,7 @@ else:
 _FILLS_GPU = _triton.installed() and not (native.available and native.extension().build_info()["cuda"])
 if _FILLS_GPU:
     _triton.fill_gpu("hyperloader")
+_BOTH_ON_GPU = len(gpu_choice.kernels()) == 2
 
 _chosen: str = "auto"
 _operators: dict = {}  # operator -> what computes it
@@ -45,8 +46,9 @@ def use_backend(name: str) -> BackendChoice:
     """Compute every operator from now on with backend ``name``.
 
     ``native`` is the compiled extension, ``triton`` the Triton kernels, ``reference`` plain PyTorch; ``auto`` takes
-    the best there is and never fails. ``with use_backend(name): ...`` limits the choice to a block. The choice holds
-    for the whole process; the environment variable HYPERLOADER_BACKEND makes it at import.
+    the best there is and never fails: on a GPU what gpu_choice.json says. ``with use_backend(name): ...`` limits the
+    choice to a block. The choice holds for the whole process; the environment variable HYPERLOADER_BACKEND makes it at
+    import.
 
     Raises:
         ValueError: ``name`` is no backend.
@@ -93,6 +95,9 @@ def _set(name: str) -> None:
     namespace = _REFERENCE if name == "reference" else _triton.define() if name == "triton" else "hyperloader"
     for operator_name in OPERATORS:
         _operators[operator_name] = _callable(namespace, operator_name)
+        if name == "auto" and _BOTH_ON_GPU:
+            triton = functools.partial(_triton_callable, operator_name)
+            _operators[operator_name] = gpu_choice.choosing(operator_name, _operators[operator_name], triton)
     _chosen = name
 
 
@@ -105,6 +110,10 @@ def _callable(namespace: str, name: str) -> Callable:
     if namespace == _REFERENCE or not native.available:
         return _transforms.without_operator(operator, _reference.plain(name))
     return operator
+
+
+def _triton_callable(name: str) -> Callable:
+    return _callable(_triton.define(), name)
 
 
 def _set_from_environment() -> None:

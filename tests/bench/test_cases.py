@@ -56,6 +56,14 @@ def test_the_drop_in_is_measured_where_it_generates():
     assert found == {FORWARD: False, BOTH: True}
 
 
+@pytest.mark.parametrize("backbone", ["tiny encoder", "tiny T5"])
+def test_whole_models_in_half_precision(backbone):
+    """What we train stays float32 beside a backbone of half precision; the others are cast as a whole."""
+    setting = Setting(dtype=torch.bfloat16, compile=False)
+    (one,) = measure_point(CASES["step"], step.point(backbone, 2, 5, 2), setting, 0.0)
+    assert all("median_s" in row or "not installed" in row["error"] for row in one["providers"])
+
+
 def test_half_precision():
     for one in measure_point(CASES["adapter"], adapter.point(40, 64), Setting(dtype=torch.bfloat16, compile=False), 0):
         assert all(row["relative_error"] > 1e-4 for row in one["providers"])

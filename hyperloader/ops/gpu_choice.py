@@ -1,0 +1,79 @@
+"""Which backend computes an operator on a GPU under ``auto``, where the extension and Triton both have kernels for it.
+
+The choice stands in gpu_choice.json, by operator and by how many numbers its first tensor has. It is computed until a
+GPU was measured (``python -m bench choose``), and says so.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hyperloader.ops import _transforms, _triton, native
+
+TABLE = Path(__file__).with_name("gpu_choice.json")
+
+
+class Piece(NamedTuple):
+    """``backend`` computes tensors of up to ``numbers`` numbers, None for any size."""
+
+    numbers: int | None
+    backend: str
+
+
+class Choice(NamedTuple):
+    """The table: what it comes from, and the pieces of each operator, the smallest first."""
+
+    source: str
+    operators: dict[str, tuple[Piece, ...]]
+
+
+@functools.cache
+def read() -> Choice:
+    """The table of this installation."""
+    found = json.loads(TABLE.read_text(encoding="utf-8"))
+    operators = {name: tuple(Piece(*piece) for piece in pieces) for name, pieces in found["operators"].items()}
+    return Choice(found["source"], operators)
+
+
+def kernels() -> tuple[str, ...]:
+    """The backends with kernels for GPUs: ``native``, ``triton``, both or neither."""
+    built = native.available and native.extension().build_info()["cuda"]
+    return (*(["native"] if built else []), *(["triton"] if _triton.installed() else []))
+
+
+def choosing(name: str, compiled: Callable, triton: Callable[[], Callable]) -> Callable:
+    """``compiled``, unless the table gives some sizes of operator ``name`` to what ``triton()`` returns.
+
+    What Triton's kernels refuse is computed by ``compiled``.
+    """
+    pieces = read().operators[name]
+    if all(piece.backend == "native" for piece in pieces):
+        return compiled
+
+    def call(first: Any, *rest: Any) -> Any:
+        if first.is_cuda and _backend(pieces, first.numel()) == "triton" and not _transforms.active():
+            arguments = (first, *rest)
+            if _triton.fits(name, arguments):
+                return triton()(*arguments)
+        return compiled(first, *rest)
+
+    return call
+
+
+def described() -> str:
+    """In words, what ``auto`` takes on a GPU, and where the choice comes from."""
+    there = kernels()
+    if len(there) < 2:
+        return f"{there[0]}, which alone has kernels for GPUs" if there else "reference: nothing has kernels for GPUs"
+    by_words: dict[str, list[str]] = {}
+    for name, pieces in read().operators.items():
+        words = ", ".join(f"{p.backend} up to {p.numbers:,} numbers" if p.numbers else p.backend for p in pieces)
+        by_words.setdefault(words, []).append(name)
+    parts = [f"{words} ({', '.join(names)})" for words, names in by_words.items()]
+    return f"{'; '.join(parts) if len(parts) > 1 else next(iter(by_words))}: {read().source}"
+
+
+def _backend(pieces: tuple[Piece, ...], numbers: int) -> str:
+    return next(piece.backend for piece in pieces if piece.numbers is None or numbers <= piece.numbers)

@@ -1,0 +1,67 @@
+"""The table that auto reads on a GPU, filled from times or from the bounds."""
+
+import json
+
+import pytest
+
+from bench.__main__ import main
+from bench.bounds import choice
+from bench.bounds.launches import MODELS
+from bench.results import UsageError
+from hyperloader.ops import gpu_choice
+
+T5 = MODELS[0]
+
+
+def row(backend, tokens, seconds, direction="forward", host=0.0, operator="adapter"):
+    return {
+        "backend": backend, "operator": f"{operator} {direction}", "model": T5.name, "tokens": tokens,
+        "seconds": seconds, "host_seconds": host,
+    }  # fmt: skip
+
+
+def test_pieces():
+    """Small: the host decides; then native by both directions together; the large by the GPU; a tie goes to native."""
+    rows = [
+        row("cuda", 8, 1.0, host=2.0), row("triton", 8, 1.0, host=9.0),
+        row("cuda", 64, 2.0), row("triton", 64, 1.0),
+        row("cuda", 64, 1.0, "backward"), row("triton", 64, 3.0, "backward"),
+        row("cuda", 4096, 4.0), row("triton", 4096, 3.0),
+        row("cuda", 16384, 4.0), row("triton", 16384, 3.9),
+        row("cuda", 99999, 1.0),
+    ]  # fmt: skip
+    expected = [[64 * T5.hidden, "native"], [4096 * T5.hidden, "triton"], [None, "native"]]
+    assert choice.pieces(rows, "adapter") == expected
+
+
+def test_without_both_backends_nothing_is_chosen():
+    with pytest.raises(UsageError, match="FILE must hold times of adapter with both backends, got none"):
+        choice.pieces([row("cuda", 8, 1.0)], "adapter")
+
+
+def test_the_table_of_the_package_is_what_its_source_says(tmp_path):
+    if gpu_choice.read().source != choice.COMPUTED:
+        pytest.skip("it comes from a GPU")
+    choice.write(table=tmp_path / "table.json")
+    assert (tmp_path / "table.json").read_text() == gpu_choice.TABLE.read_text()
+
+
+def test_measured_times(tmp_path):
+    rows = [
+        row(backend, tokens, 1.0 if backend == "triton" else 2.0, operator=operator)
+        for backend in choice.BACKENDS
+        for operator, tokens in (("adapter", 8), ("lora_linears", 8), ("generate", 0), ("condition", 0))
+    ]
+    given = tmp_path / "kernels.json"
+    given.write_text(json.dumps({"hardware": {"device": "a GPU"}, "calls": rows}), encoding="utf-8")
+    choice.write(given, tmp_path / "table.json")
+    found = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    assert found["source"] == "measured on a GPU"
+    assert set(map(str, found["operators"].values())) == {"[[None, 'triton']]"}
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_another_file_is_refused(content, tmp_path, capsys):
+    (tmp_path / "x.json").write_text(content, encoding="utf-8")
+    assert main(["choose", str(tmp_path / "x.json")]) == 2
+    assert "bench: FILE must be one that `python -m bench.bounds.measured` wrote" in capsys.readouterr().err
