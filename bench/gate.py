@@ -1,7 +1,7 @@
-"""A gate that needs no quiet machine: dispatched operators and allocated bytes do not grow beyond recorded values.
+"""A gate that needs no quiet machine: dispatched operators, allocated bytes and launches do not grow beyond records.
 
-Counted with one thread in float32 on the CPU, at one small point of every case that has one, for our native and
-reference backends.
+Operators and bytes are counted with one thread in float32 on the CPU, at one small point of every case that has one,
+for our native and reference backends; the launches on a GPU as ``bench.launches`` does.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from bench import launches
 from bench.case import Case, Setting
 from bench.measure import count_memory, count_operators
 from bench.providers import ours_name
@@ -21,14 +22,14 @@ _SLACK = {"operators": 1.0, "allocated_bytes": 1.02}  # an allocation more of so
 
 
 def measure(cases: Mapping[str, Case]) -> dict:
-    """Counts by case, pass and provider, and the release of torch that they were made with."""
+    """Counts by case, pass and provider, the release of torch that they were made with, and launches by backend."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         counts = {case.name: _of_case(case) for case in cases.values() if case.gate is not None}
     finally:
         torch.set_num_threads(threads)
-    return {"torch": _release(), "cases": counts}
+    return {"torch": _release(), "cases": counts, "launches": launches.measure()}
 
 
 def _of_case(case: Case) -> dict[str, dict[str, int]]:
@@ -62,6 +63,13 @@ def grown(recorded: dict, measured: dict) -> list[str]:
                 for name, value in values.items()
                 if value > before[name] * _SLACK[name]
             ]
+    for backend, values in measured["launches"].items():
+        for what, value in values.items():
+            most = recorded.get("launches", {}).get(backend, {}).get(what)
+            if most is None:
+                lines.append(f"launches ({backend}, {what}): nothing recorded; run `python -m bench gate --record`")
+            elif value > most:
+                lines.append(f"launches ({backend}, {what}): grew from {most} to {value}")
     return lines
 
 

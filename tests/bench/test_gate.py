@@ -1,4 +1,4 @@
-"""Dispatched operators and allocated bytes do not grow. To record anew: python -m bench gate --record."""
+"""Dispatched operators, allocated bytes and launches do not grow. To record anew: python -m bench gate --record."""
 
 import copy
 
@@ -38,6 +38,24 @@ def test_growth_is_noticed(measured, what):
     lower["cases"][case][name][what] = value // 2
     (line,) = gate.grown(lower, measured)
     assert case in line and name in line and f"grew from {value // 2:,} to {value:,}" in line
+
+
+def test_launches_are_counted(measured, recorded):
+    """Of every call and of whole steps, with both kinds of kernels."""
+    for backend, counts in measured["launches"].items():
+        assert counts.keys() == recorded["launches"][backend].keys()
+        assert {"adapter forward, 8 tokens", "adapter forward, 4096 tokens", "generate backward"} <= counts.keys()
+        one_layer = counts["adapter forward, 4096 tokens"] + counts["adapter backward, 4096 tokens"]
+        assert counts["training step, tiny encoder"] > 2 * one_layer
+
+
+def test_a_launch_more_is_noticed(measured):
+    lower = copy.deepcopy(measured)
+    lower["launches"]["cuda"]["decoding step, tiny T5"] -= 1
+    value = measured["launches"]["cuda"]["decoding step, tiny T5"]
+    assert gate.grown(lower, measured) == [f"launches (cuda, decoding step, tiny T5): grew from {value - 1} to {value}"]
+    del lower["launches"]
+    assert all("nothing recorded" in line for line in gate.grown(lower, measured))
 
 
 def test_less_is_no_growth(measured):
