@@ -54,11 +54,11 @@ class TaskSelection:
     def check_trains(self, trained: int, config: HyperLoaderConfig) -> None:
         """Raise ``ValueError`` for a batch without the task ``trained``, the only one that is trained.
 
-        Tasks on another device than the CPU, and in a compiled model, are not looked at.
+        Tasks on another device than the CPU, in a compiled model and in FakeTensorMode, are not looked at.
         """
         if isinstance(self.tasks, int):
             found, other = self.tasks == trained, config.tasks[self.tasks]
-        elif torch.compiler.is_compiling() or not self.tasks.is_cpu:
+        elif not values_on_host(self.tasks):
             return
         else:
             found, other = bool((self.tasks == trained).any()), "none of it"

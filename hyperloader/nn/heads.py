@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hyperloader.nn.lasting import shapes_alone
 from hyperloader.ops import _transforms
 from hyperloader.validation import shown
 
@@ -186,8 +187,9 @@ def kind_of(value: object) -> str:
 
 
 def values_on_host(tensor: Tensor) -> bool:
-    """Whether reading the values of ``tensor`` costs no wait for a device; in a trace there are none."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether reading the values of ``tensor`` costs no wait for a device; in a trace and in FakeTensorMode there are
+    none."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not shapes_alone()
 
 
 def _check_labels(labels: Tensor, sizes: Tensor) -> None:

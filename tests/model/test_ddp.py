@@ -1,4 +1,4 @@
-"""Two processes in a user's own loop, each with a batch of one task of its own."""
+"""Two processes in a user's own loop, one with a batch of one task, the other with a mixed one."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny import TASKS, make_batch, make_model
+from helpers.tiny import TASK_IDS, make_batch, make_model
 
 LOOP = textwrap.dedent(
     """
@@ -15,19 +15,20 @@ LOOP = textwrap.dedent(
 
     import torch
     import torch.distributed as dist
-    from helpers.tiny import TASKS, make_batch, make_model
+    from helpers.tiny import TASK_IDS, make_batch, make_model
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/rendezvous", rank=int(sys.argv[2]), world_size=2)
-    model = make_model("bert", torch.float32).train()
+    model = make_model("bert", torch.float32).to(getattr(torch, sys.argv[3])).train()
     batch = make_batch("bert")
     batch["labels"] = torch.zeros_like(batch["labels"])
     together = DistributedDataParallel(model)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
     for step in range(3):
         optimizer.zero_grad()
-        together(**batch, task=TASKS[2 * dist.get_rank()]).loss.backward()
+        selected = TASK_IDS if dist.get_rank() else torch.zeros_like(TASK_IDS)
+        together(**batch, task_ids=selected).loss.backward()
         optimizer.step()
     torch.save(model.trainable_state(), f"{sys.argv[1]}/{dist.get_rank()}.pt")
     dist.destroy_process_group()
@@ -36,14 +37,17 @@ LOOP = textwrap.dedent(
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
-def test_one_task_each_on_the_processes(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_task_and_several_on_the_processes(tmp_path, dtype):
     script = tmp_path / "loop.py"
     script.write_text(LOOP)
     tests = str(Path(__file__).parents[1])
     code = f"import sys, runpy; sys.path.insert(0, {tests!r}); runpy.run_path({str(script)!r})"
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), str(rank)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [sys.executable, "-c", code, str(tmp_path), str(rank), dtype],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         for rank in range(2)
     ]
@@ -53,12 +57,20 @@ def test_one_task_each_on_the_processes(tmp_path):
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.testing.assert_close(one, two, rtol=0, atol=0)
 
-    model = make_model("bert", torch.float32).train()
+    model = make_model("bert", torch.float32).to(getattr(torch, dtype)).train()
+    before = {name: value.clone() for name, value in model.trainable_state().items()}
     batch = make_batch("bert")
     batch["labels"] = torch.zeros_like(batch["labels"])
     optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
-        (sum(model(**batch, task=task).loss for task in (TASKS[0], TASKS[2])) / 2).backward()
+        (sum(model(**batch, task_ids=ids).loss for ids in (torch.zeros_like(TASK_IDS), TASK_IDS)) / 2).backward()
         optimizer.step()
-    torch.testing.assert_close(one, model.trainable_state(), rtol=1e-4, atol=1e-6)
+    after = model.trainable_state()
+    if dtype == "float32":
+        torch.testing.assert_close(one, after, rtol=1e-4, atol=1e-6)
+    moved, differ = (
+        torch.cat([(some[name] - after[name]).flatten() for name in after]).norm() for some in (before, one)
+    )
+    assert {value.dtype for value in one.values()} == {torch.float32}
+    assert moved > 0 and differ < 2e-2 * moved

@@ -81,4 +81,6 @@ def test_shapes_alone(name):
         for _ in range(2):  # before the bank has anything, and after
             with FakeTensorMode(allow_non_fake_inputs=True):
                 assert isinstance(model(**batch, task="a").logits, FakeTensor)
+                mixed = model(**make_batch(name), task_ids=TASK_IDS)
+                assert isinstance(mixed.loss, FakeTensor) and mixed.logits.shape[0] == 5
             torch.testing.assert_close(model(**batch, task="a").logits, expected)
