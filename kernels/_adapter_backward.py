@@ -1,36 +1,61 @@
 """The adapter's backward kernels but for the sums over tokens (``_sums.py``): before them, and after.
 
 With g the gradient of the result, Uc and bc the centred ``up_weight`` and ``up_bias``, v = Uc a + bc, and per token
-c = mean of γ g x̂ (x̂ = rstd · v), s = mean of γ g and b = rstd · a:
+e = γ g, c = mean of e x̂ (x̂ = rstd · v), s = mean of e and b = rstd · a:
 
-    ∂a = rstd · (γ∘g · Uc - c · rstd · v · Uc),   ∂pre = ∂a ∘ act'(pre),   ∂x = g + ∂pre · down_weight
-    H = Σ g [b, rstd]ᵀ = [Hb, Hr],   M = Σ c b [b, rstd]ᵀ,   e = Σ s [b, rstd]
-    ∂up_weight = γ∘Hb - Uc Mb - bc Mrᵀ - e,   ∂norm_weight = rowsum(Uc ∘ Hb) + bc ∘ Hr,   ∂norm_bias = Σ g
+    ∂a = rstd · (Ucᵀ e - c · rstd · Ucᵀ v),   ∂pre = ∂a ∘ act'(pre),   ∂x = g + ∂pre · down_weight
+    H = Σ g [b, rstd]ᵀ = [Hb, Hr],   M = Σ c b [b, rstd]ᵀ,   m = Σ s [b, rstd]
+    ∂up_weight = γ∘Hb - Uc Mb - bc Mrᵀ - m,   ∂norm_weight = rowsum(Uc ∘ Hb) + bc ∘ Hr,   ∂norm_bias = Σ g
 
-and ∂up_bias likewise with rstd in the place of b. Nothing is subtracted from a sum over columns that could cancel: the
-variance, c and v · Uc are summed from the v of a block, which is made once.
+and ∂up_bias likewise with rstd in the place of b. Ucᵀ e is ``up_weightᵀ e`` less Σ e times the columns' means, Σ e v
+likewise, and Ucᵀ v is hidden · (G a + h): a tile reads each weight once, and g from memory once; it comes from the
+second cache where it is added to the result.
 """
 
 import triton
 import triton.language as tl
 
-from hyperloader.kernels._adapter_blocks import centred_up, load_down, load_up, row_moments, up_means
-from hyperloader.kernels._math import activate, load_block, load_row, slope, store_block, store_row
+from hyperloader.kernels._adapter_blocks import load_down, load_up
+from hyperloader.kernels._adapter_moments import of_tokens
+from hyperloader.kernels._math import activate, join_moments, load_block, load_row, slope, store_block, store_row
 from hyperloader.kernels._tokens import place_sentence, tile_of
+
+
+@triton.jit
+def _written_out(
+    a, mean, grad_ptr, rows, in_rows, up_ptr, up_bias_ptr, outer_ptr, HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr,
+):  # fmt: skip
+    """Of tokens whose v is small beside its terms: variance, Ucᵀ v / hidden and Σ e v, from v itself."""
+    along = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
+    squares = tl.zeros((BLOCK_T,), tl.float32)
+    c = tl.zeros((BLOCK_T,), tl.float32)
+    for start in range(0, HIDDEN, BLOCK_H):
+        columns = start + tl.arange(0, BLOCK_H)
+        in_columns = columns < HIDDEN
+        up = load_up(up_ptr, columns, tl.arange(0, BLOCK_B), HIDDEN, BOTTLENECK).to(a.dtype)
+        v = tl.dot(a, tl.trans(up), input_precision=PRECISION) + load_row(up_bias_ptr, columns, HIDDEN)[None, :]
+        v = tl.where(in_columns[None, :], v - mean[:, None], 0.0)
+        e = load_block(grad_ptr, rows, in_rows, HIDDEN, columns, in_columns).to(tl.float32)
+        e *= load_row(outer_ptr, columns, HIDDEN)[None, :]
+        squares += tl.sum(v * v, 1)
+        c += tl.sum(e * v, 1)
+        along = tl.dot(v.to(a.dtype), up, along, input_precision=PRECISION)
+    return squares / HIDDEN, along / HIDDEN, c
 
 
 @triton.jit(do_not_specialize=["length", "groups", "sentences"])
 def tokens_kernel(
-    grad_ptr, x_ptr, pre_ptr, down_ptr, up_ptr, up_bias_ptr, outer_ptr, inner_ptr, group_ptr,
-    grad_x_ptr, units_ptr, moments_ptr, order_ptr, length, groups, sentences, eps,
-    HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, SECTION: tl.constexpr, ACTIVATION: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    grad_ptr, x_ptr, pre_ptr, down_ptr, up_ptr, up_bias_ptr, outer_ptr, inner_ptr, moments_ptr, group_ptr,
+    grad_x_ptr, units_ptr, x_moments_ptr, order_ptr, length, groups, sentences, eps,
+    HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, SECTION: tl.constexpr, MOMENTS: tl.constexpr,
+    ACTIVATION: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Gradient of ``x``, and per token what the sums need.
 
     ``units`` has three sections of SECTION numbers a token: c times the third, then s; ∂pre; b and rstd. Without an
-    outer norm the third holds a alone and the first nothing. ``moments`` (tokens, 2) are those of the inner norm.
+    outer norm the third holds a alone and the first nothing. ``x_moments`` (tokens, 2) are those of the inner norm.
     """
     rows, in_rows, group = tile_of(group_ptr, length, groups, BLOCK_T)
     if group_ptr is not None:
@@ -39,58 +64,66 @@ def tokens_kernel(
     in_units = units < BOTTLENECK
     down_ptr += group * (HIDDEN * BOTTLENECK)
     up_ptr += group * (HIDDEN * BOTTLENECK)
-    pre = load_block(pre_ptr, rows, in_rows, BOTTLENECK, units, in_units)
-    activated = tl.where(in_units[None, :], activate(pre, ACTIVATION), 0.0)
-    a = activated.to(DOT)
-
-    grad_a = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
     if outer_ptr is not None:
         up_bias_ptr += group * HIDDEN
         outer_ptr += group * HIDDEN
-        up_mean, bias_mean = up_means(up_ptr, up_bias_ptr, HIDDEN, BOTTLENECK, BLOCK_H, BLOCK_B)
-        along = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)  # v · Uc
-        squares = tl.zeros((BLOCK_T,), tl.float32)
-        c = tl.zeros((BLOCK_T,), tl.float32)
-        s = tl.zeros((BLOCK_T,), tl.float32)
-        for start in range(0, HIDDEN, BLOCK_H):
-            columns = start + tl.arange(0, BLOCK_H)
-            up, bias = centred_up(up_ptr, up_bias_ptr, up_mean, bias_mean, columns, HIDDEN, BOTTLENECK, BLOCK_B)
-            up = up.to(DOT)
-            g = load_block(grad_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN).to(tl.float32)
-            g *= load_row(outer_ptr, columns, HIDDEN)[None, :]
-            v = tl.dot(a, tl.trans(up), input_precision=PRECISION) + bias[None, :]
-            squares += tl.sum(v * v, 1)
-            c += tl.sum(g * v, 1)
-            s += tl.sum(g, 1)
-            along = tl.dot(v.to(DOT), up, along, input_precision=PRECISION)
-            grad_a = tl.dot(g.to(DOT), up, grad_a, input_precision=PRECISION)
-        rstd = tl.rsqrt(squares / HIDDEN + eps)
+        moments_ptr += group * MOMENTS
+
+    grad_a = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
+    s = tl.zeros((BLOCK_T,), tl.float32)  # Σ e
+    c = tl.zeros((BLOCK_T,), tl.float32)  # Σ e up_bias
+    for start in range(0, HIDDEN, BLOCK_H):
+        columns = start + tl.arange(0, BLOCK_H)
+        e = load_block(grad_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN).to(tl.float32)
+        if outer_ptr is not None:
+            e *= load_row(outer_ptr, columns, HIDDEN)[None, :]
+            s += tl.sum(e, 1)
+            c += tl.sum(e * load_row(up_bias_ptr, columns, HIDDEN)[None, :], 1)
+        up = load_up(up_ptr, columns, units, HIDDEN, BOTTLENECK).to(DOT)
+        grad_a = tl.dot(e.to(DOT), up, grad_a, input_precision=PRECISION)
+
+    pre = load_block(pre_ptr, rows, in_rows, BOTTLENECK, units, in_units)
+    activated = tl.where(in_units[None, :], activate(pre, ACTIVATION), 0.0)
+    basis = activated
+    if outer_ptr is not None:
+        a = activated.to(DOT)
+        mean, variance, along, cancelled = of_tokens(a, moments_ptr, BOTTLENECK, EXACT, BLOCK_B)
+        grad_a -= s[:, None] * load_row(moments_ptr, units, BOTTLENECK)[None, :]
+        c += tl.sum(a.to(tl.float32) * grad_a, 1) - s * tl.load(moments_ptr + BOTTLENECK)  # Σ e v
+        if tl.max((cancelled & in_rows).to(tl.int32), 0) > 0:
+            exact, exact_along, exact_c = _written_out(
+                a, mean, grad_ptr, rows, in_rows, up_ptr, up_bias_ptr, outer_ptr,
+                HIDDEN, BOTTLENECK, PRECISION, BLOCK_T, BLOCK_H, BLOCK_B,
+            )  # fmt: skip
+            variance = tl.where(cancelled, exact, variance)
+            along = tl.where(cancelled[:, None], exact_along, along)
+            c = tl.where(cancelled, exact_c, c)
+        rstd = tl.rsqrt(variance + eps)
         c *= rstd / HIDDEN
-        grad_a = rstd[:, None] * (grad_a - (c * rstd)[:, None] * along)
-        section = units_ptr + rows * (3 * SECTION)
+        grad_a = rstd[:, None] * (grad_a - (c * rstd * HIDDEN)[:, None] * along)
         basis = rstd[:, None] * activated
-        store_block(units_ptr + 2 * SECTION, rows, in_rows, 3 * SECTION, units, in_units, basis)
-        store_block(units_ptr, rows, in_rows, 3 * SECTION, units, in_units, c[:, None] * basis)
+        section = units_ptr + rows * (3 * SECTION)
         number: tl.constexpr = units_ptr.dtype.element_ty
-        tl.store(section + 2 * SECTION + BOTTLENECK, rstd.to(number), mask=in_rows)
+        store_block(units_ptr, rows, in_rows, 3 * SECTION, units, in_units, c[:, None] * basis)
         tl.store(section + BOTTLENECK, (c * rstd).to(number), mask=in_rows)
         tl.store(section + BOTTLENECK + 1, (s / HIDDEN).to(number), mask=in_rows)
-    else:
-        for start in range(0, HIDDEN, BLOCK_H):
-            columns = start + tl.arange(0, BLOCK_H)
-            up = load_up(up_ptr, columns, units, HIDDEN, BOTTLENECK).to(DOT)
-            g = load_block(grad_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN).to(DOT)
-            grad_a = tl.dot(g, up, grad_a, input_precision=PRECISION)
-        store_block(units_ptr + 2 * SECTION, rows, in_rows, 3 * SECTION, units, in_units, activated)
+        tl.store(section + 2 * SECTION + BOTTLENECK, rstd.to(number), mask=in_rows)
+    store_block(units_ptr + 2 * SECTION, rows, in_rows, 3 * SECTION, units, in_units, basis)
     grad_pre = grad_a * slope(pre, ACTIVATION)
     store_block(units_ptr + SECTION, rows, in_rows, 3 * SECTION, units, in_units, grad_pre)
     grad_pre = grad_pre.to(DOT)
 
     if inner_ptr is not None:
         inner_ptr += group * HIDDEN
-        mean, inner_rstd = row_moments(x_ptr, rows, in_rows, eps, HIDDEN, BLOCK_T, BLOCK_H)
-        tl.store(moments_ptr + rows * 2, mean, mask=in_rows)
-        tl.store(moments_ptr + rows * 2 + 1, inner_rstd, mask=in_rows)
+        mean = tl.zeros((BLOCK_T,), tl.float32)
+        squares = tl.zeros((BLOCK_T,), tl.float32)
+        for start in range(0, HIDDEN, BLOCK_H):
+            columns = start + tl.arange(0, BLOCK_H)
+            x = load_block(x_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN).to(tl.float32)
+            mean, squares = join_moments(mean, squares, x, start, columns, HIDDEN)
+        inner_rstd = tl.rsqrt(squares / HIDDEN + eps)
+        tl.store(x_moments_ptr + rows * 2, mean, mask=in_rows)
+        tl.store(x_moments_ptr + rows * 2 + 1, inner_rstd, mask=in_rows)
         grad_mean = tl.zeros((BLOCK_T,), tl.float32)
         grad_along = tl.zeros((BLOCK_T,), tl.float32)
         for start in range(0, HIDDEN, BLOCK_H):
@@ -119,11 +152,11 @@ def tokens_kernel(
 
 @triton.jit(do_not_specialize=["splits"])
 def weights_kernel(
-    partial_ptr, down_ptr, up_ptr, up_bias_ptr, outer_ptr, inner_ptr, inner_bias_ptr,
+    partial_ptr, down_ptr, up_ptr, up_bias_ptr, moments_ptr, outer_ptr, inner_ptr, inner_bias_ptr,
     grad_down_ptr, grad_down_bias_ptr, grad_up_ptr, grad_up_bias_ptr, grad_outer_ptr, grad_outer_bias_ptr,
     grad_inner_ptr, grad_inner_bias_ptr, splits,
     HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, OF_X: tl.constexpr, OF_UNITS: tl.constexpr, UNITS: tl.constexpr,
-    FIRST: tl.constexpr, TOTAL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr,
+    FIRST: tl.constexpr, TOTAL: tl.constexpr, MOMENTS: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the weights of one group, for a block of hidden columns.
 
@@ -154,9 +187,10 @@ def weights_kernel(
 
     if outer_ptr is not None:
         up_bias_ptr += group * HIDDEN
-        up_mean, bias_mean = up_means(up_ptr, up_bias_ptr, HIDDEN, BOTTLENECK, BLOCK_H, BLOCK_B)
-        up, bias = centred_up(up_ptr, up_bias_ptr, up_mean, bias_mean, columns, HIDDEN, BOTTLENECK, BLOCK_B)
-        up = tl.where((units == BOTTLENECK)[None, :], bias[:, None], up)  # [BLOCK_H, BLOCK_B], [Uc, bc]
+        up = load_up(up_ptr, columns, units, HIDDEN, BOTTLENECK).to(tl.float32)
+        bias = load_row(up_bias_ptr, columns, HIDDEN)
+        up = tl.where((units == BOTTLENECK)[None, :], bias[:, None], up)  # [BLOCK_H, BLOCK_B]
+        up -= load_row(moments_ptr + group * MOMENTS, units, BOTTLENECK + 1)[None, :]  # [Uc, bc]
         grad_outer = tl.sum(tl.trans(up) * along, 0)
         gamma = load_row(outer_ptr + group * HIDDEN, columns, HIDDEN)
         moments = tl.zeros((BLOCK_B, BLOCK_B), tl.float32)

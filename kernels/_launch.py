@@ -47,6 +47,7 @@ class Blocks(NamedTuple):
     columns: int
     num_warps: int
     num_stages: int
+    held: bool = False  # in registers, all columns of a tile from their first use to their last
 
 
 @functools.cache
@@ -87,6 +88,14 @@ def product_dtype(x: Tensor, *weights: Tensor) -> tuple[tl.dtype, str]:
     return tl.float32, "ieee" if x.dtype == torch.float32 else "tf32"
 
 
+def exact_precision(dot: tl.dtype, architecture: Architecture) -> str:
+    """The precision of the few float32 products beside those of ``dot``: as good as float32's own.
+
+    NVIDIA's tensor cores take a number in three parts; without them such a product needs more registers than there are.
+    """
+    return "tf32x3" if architecture.vendor == "cuda" and dot != tl.float32 else "ieee"
+
+
 def scratch_dtype(x: Tensor) -> torch.dtype:
     """Dtype of the few numbers a token that one kernel writes for another; float16 would lose those that are small."""
     return torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
@@ -110,15 +119,17 @@ def check_width(operator: str, what: str, width: int) -> None:
 
 
 @functools.cache
-def adapter_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
-    """Blocks of the adapter's kernels over tokens.
+def adapter_blocks(dot: tl.dtype, hidden: int, held: bool, architecture: Architecture) -> Blocks:
+    """Blocks of the adapter's kernels over tokens of ``hidden`` numbers, which are ``held`` where they can be.
 
-    A warp takes 16 tokens, for a product whose left side is another product's result is shared out by rows alone. Many
-    tokens share what is read of the weights, and columns are as many as the backward holds without spilling.
+    A tile in registers is read once, and small enough for several programs a processor: while one waits for memory
+    another multiplies. Elsewhere many tokens share what is read of the weights.
     """
     if dot == tl.float32:  # products without tensor cores hold their operands in registers
         return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
-    return Blocks(tokens=64, columns=64, num_warps=4, num_stages=2)
+    if held and hidden <= 1536:
+        return Blocks(tokens=32, columns=128, num_warps=4 if hidden <= 768 else 8, num_stages=1, held=True)
+    return Blocks(tokens=64, columns=32, num_warps=4, num_stages=3)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Activations, their slopes and thin products: what the kernels share."""
+"""Activations, their slopes, blocks of matrices and moments of rows: what the kernels share."""
 
 import triton
 import triton.language as tl
@@ -61,3 +61,15 @@ def load_row(ptr, columns, SIZE: tl.constexpr):
 def store_row(ptr, columns, SIZE: tl.constexpr, values):
     """Write columns of a vector of SIZE numbers, in the dtype that lies there."""
     tl.store(ptr + columns, values.to(ptr.dtype.element_ty), mask=columns < SIZE)
+
+
+@triton.jit
+def join_moments(mean, squares, values, start, columns, SIZE: tl.constexpr):
+    """Of rows of SIZE numbers, of which the first ``start`` are known: their mean and the sum of their squared
+    distances from it, joined with those of the next, ``values`` [rows, columns]: nothing cancels."""
+    count = tl.sum((columns < SIZE).to(tl.float32), 0)
+    own = tl.sum(tl.where((columns < SIZE)[None, :], values, 0.0), 1) / count
+    far = tl.where((columns < SIZE)[None, :], values - own[:, None], 0.0)
+    step = own - mean
+    share = count / (start + count)
+    return mean + step * share, squares + tl.sum(far * far, 1) + step * step * share * start

@@ -1,4 +1,7 @@
-"""The bottleneck adapter in Triton: one launch forward, three backward.
+"""The bottleneck adapter in Triton: one launch forward, three backward; with an outer norm one more of each.
+
+That one sums up the weights (``_adapter_moments.py``). The forward of so few tokens that every tile has a processor to
+itself does without: it would take longer than what it saves.
 
 Tensors may be strided; the weights float32 beside half-precision tokens. Same contract as
 ``hyperloader.reference.adapter``.
@@ -11,6 +14,8 @@ from torch import Tensor
 from hyperloader.kernels import _launch
 from hyperloader.kernels._adapter_backward import tokens_kernel, weights_kernel
 from hyperloader.kernels._adapter_forward import forward_kernel
+from hyperloader.kernels._adapter_moments import OWN, size
+from hyperloader.kernels._adapter_moments import weights_kernel as moments_kernel
 from hyperloader.kernels._launch import padded
 from hyperloader.kernels._sums import SENTENCES, Product, sums
 from hyperloader.reference.groups import AdapterWeights
@@ -38,13 +43,18 @@ def forward(
     if tokens.count == 0:
         return y, pre
     dot, precision = _launch.product_dtype(x, weights.down_weight, weights.up_weight)
-    blocks = _launch.adapter_blocks(dot, _launch.architecture(x.device))
+    architecture = _launch.architecture(x.device)
+    exact = _launch.exact_precision(dot, architecture)
+    # the float32 copy of x that an inner norm makes would be held beside it
+    blocks = _launch.adapter_blocks(dot, hidden, weights.inner_norm(norm)[0] is None, architecture)
+    tiles = tokens.tiles(blocks.tokens)
+    moments = _moments(weights, norm, exact) if tiles > architecture.processors else None
     _launch.launch(
-        forward_kernel, (tokens.tiles(blocks.tokens),),
+        forward_kernel, (tiles,),
         x, weights.down_weight, weights.down_bias, weights.up_weight, weights.up_bias, *weights.outer_norm(norm),
-        *weights.inner_norm(norm), tokens.group, y, pre, tokens.length, tokens.groups, eps,
-        HIDDEN=hidden, BOTTLENECK=bottleneck, ACTIVATION=activation, DOT=dot, PRECISION=precision,
-        BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=padded(bottleneck),
+        *weights.inner_norm(norm), moments, tokens.group, y, pre, tokens.length, tokens.groups, eps,
+        HIDDEN=hidden, BOTTLENECK=bottleneck, ACTIVATION=activation, DOT=dot, PRECISION=precision, EXACT=exact,
+        HELD=blocks.held, BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=padded(bottleneck),
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip
     return y, pre
@@ -79,16 +89,19 @@ def backward(
     block_b = padded(bottleneck + 1)
     block_h = max(16, 1024 // block_b)
     section = triton.cdiv(bottleneck + 2, 8) * 8
-    device = x.device
-    blocks = _launch.adapter_blocks(dot, _launch.architecture(device))
+    device, architecture = x.device, _launch.architecture(x.device)
+    blocks = _launch.adapter_blocks(dot, hidden, False, architecture)
+    exact = _launch.exact_precision(dot, architecture)
+    moments = _moments(weights, norm, exact)
     units = torch.empty(tokens.count, 3 * section, dtype=_launch.scratch_dtype(x), device=device)
-    moments = None if inner[0] is None else torch.empty(tokens.count, 2, dtype=torch.float32, device=device)
+    x_moments = None if inner[0] is None else torch.empty(tokens.count, 2, dtype=torch.float32, device=device)
     order = None if group is None else torch.empty(tokens.sentences, dtype=torch.int32, device=device)
     _launch.launch(
         tokens_kernel, (tokens.tiles(blocks.tokens),),
-        grad, x, pre, down, up, up_shift, outer[0], inner[0], tokens.group, results[0], units, moments, order,
-        tokens.length, tokens.groups, tokens.sentences, eps,
-        HIDDEN=hidden, BOTTLENECK=bottleneck, SECTION=section, ACTIVATION=activation, DOT=dot, PRECISION=precision,
+        grad, x, pre, down, up, up_shift, outer[0], inner[0], moments, tokens.group, results[0], units, x_moments,
+        order, tokens.length, tokens.groups, tokens.sentences, eps,
+        HIDDEN=hidden, BOTTLENECK=bottleneck, SECTION=section, MOMENTS=size(padded(bottleneck)),
+        ACTIVATION=activation, DOT=dot, PRECISION=precision, EXACT=exact,
         BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=padded(bottleneck), BLOCK_S=SENTENCES,
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip
@@ -101,15 +114,30 @@ def backward(
         Product(x.view(-1, hidden), grad_pre),
         Product(units[:, first : section + bottleneck], basis),
     ]
-    of_x = -1 if moments is None else 1
-    partial = sums(products, tokens, order, _launch.architecture(device), moments, normalised=of_x)
+    of_x = -1 if x_moments is None else 1
+    partial = sums(products, tokens, order, architecture, x_moments, normalised=of_x)
     _launch.launch(
         weights_kernel, (triton.cdiv(hidden, block_h), tokens.groups),
-        partial, down, up, up_shift, outer[0], *inner,
+        partial, down, up, up_shift, moments, outer[0], *inner,
         grads.down_weight, grads.down_bias, grads.up_weight, grads.up_bias, *grads.outer_norm(norm),
         *grads.inner_norm(norm), partial.shape[1],
         HIDDEN=hidden, BOTTLENECK=bottleneck, OF_X=products[0].size, OF_UNITS=products[0].size + products[1].size,
-        UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2], BLOCK_H=block_h,
-        BLOCK_B=block_b, num_warps=4,
+        UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2],
+        MOMENTS=size(padded(bottleneck)), BLOCK_H=block_h, BLOCK_B=block_b, num_warps=4,
     )  # fmt: skip
     return results
+
+
+def _moments(weights: AdapterWeights, norm: str, exact: str) -> Tensor | None:
+    """Moments of every group's ``up_weight`` and ``up_bias``, or None without an outer norm."""
+    if weights.outer_norm(norm)[0] is None:
+        return None
+    up = weights.up_weight
+    groups, (hidden, bottleneck) = up.shape[:-2].numel(), up.shape[-2:]
+    block = padded(bottleneck)
+    moments = torch.empty(groups, size(block), dtype=torch.float32, device=up.device)
+    _launch.launch(
+        moments_kernel, (block // OWN.value, groups), up, weights.up_bias, moments, HIDDEN=hidden,
+        BOTTLENECK=bottleneck, EXACT=exact, BLOCK_H=min(64, 2048 // block), BLOCK_B=block, num_warps=4,
+    )  # fmt: skip
+    return moments

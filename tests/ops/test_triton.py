@@ -23,6 +23,7 @@ from hyperloader import ops
 from hyperloader.ops import _reference, _triton, why_missing
 from hyperloader.reference.groups import AdapterWeights
 
+_launch = pytest.importorskip("hyperloader.kernels._launch")
 _sums = pytest.importorskip("hyperloader.kernels._sums")
 adapter = pytest.importorskip("hyperloader.kernels.adapter")
 lora_linear = pytest.importorskip("hyperloader.kernels.lora_linear")
@@ -42,13 +43,47 @@ def to_device(inputs):
     return {name: tensor.to(DEVICE) for name, tensor in inputs.items()}
 
 
-# batch, tokens, hidden, bottleneck: several tiles of tokens, hidden beyond one block and not of its size, a bottleneck
-# beyond a product's least size
+# batch, tokens, hidden, bottleneck: more tiles of tokens than processors, so that weights are summed up first; hidden
+# units beyond a block and off its size; a bottleneck beyond a product's least size
 @pytest.mark.parametrize("size", [(3, 50, 70, 25), (2, 5, 150, 6), (2, 5, 33, 70)], ids=str)
 @each_groups
 @pytest.mark.parametrize("norm", NORMS)
 def test_adapter(size, groups, norm):
     compare(*adapter_pair(to_device(adapter_inputs(*size, groups, norm, torch.float32)), norm=norm))
+
+
+# half-precision tokens are held in registers, but for an inner norm and beyond 1536 hidden units
+@pytest.mark.parametrize(
+    ("size", "groups", "norm"),
+    [((3, 70, 150, 25), 4, "post"), ((1, 3, 150, 6), None, "none"), ((2, 5, 40, 6), 2, "both"),
+     ((1, 3, 1540, 6), None, "post")],
+    ids=str,
+)  # fmt: skip
+def test_adapter_in_half_precision(size, groups, norm):
+    compare(*adapter_pair(to_device(adapter_inputs(*size, groups, norm, torch.float16)), norm=norm))
+
+
+def test_launches_of_an_adapter(monkeypatch):
+    """Few tokens are one launch; of more, and for the gradients, the weights are first summed up for an outer norm."""
+    launched, launch = [], _launch.launch
+    monkeypatch.setattr(
+        _launch, "launch", lambda *arguments, **named: launched.append(0) or launch(*arguments, **named)
+    )
+
+    def count(function, *arguments):
+        launched.clear()
+        function(*arguments)
+        return len(launched)
+
+    for tokens, norm, launches in ((8, "post", 1), (8, "none", 1), (160, "post", 2), (160, "none", 1)):
+        inputs = to_device(adapter_inputs(1, tokens, 16, 4, None, norm, torch.float32))
+        weights = AdapterWeights(*(inputs.get(name) for name in AdapterWeights._fields))
+        options = (None, norm, "gelu", 1e-5)
+        if DEVICE == "cpu" or tokens == 8:  # a GPU has more processors than these tokens have tiles
+            assert count(adapter.forward, inputs["x"], weights, *options) == launches
+        pre = inputs["x"].new_zeros(1, tokens, 4)
+        backward = (inputs["x"], inputs["x"], pre, weights, *options)
+        assert count(adapter.backward, *backward) == (4 if norm == "post" else 3)
 
 
 def test_more_sentences_than_are_looked_at_in_one_step(monkeypatch):
@@ -92,10 +127,11 @@ def test_activations_from_one_end_to_the_other(activation):
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.01])
-def test_adapter_whose_columns_cancel(spread):
+@pytest.mark.parametrize("tokens", [40, 70])
+def test_adapter_whose_columns_cancel(spread, tokens):
     """The norm's input is small beside the products that it is a sum of: the result is as good as PyTorch's, and so are
     the gradients of what lies before the norm's input; those of its sums lose a digit, not four."""
-    inputs = to_device(adapter_inputs(2, 40, 96, 12, None, "post", torch.float32))
+    inputs = to_device(adapter_inputs(2, tokens, 96, 12, None, "post", torch.float32))
     inputs["down_weight"] *= spread
     inputs["down_bias"].fill_(3)
     inputs["up_weight"] *= 10
