@@ -61,22 +61,23 @@ void run_thread(void* argument) {
   leave(own.fiber);
 }
 
-// Why no thread can go on.
+// Why no thread can go on: one that waits, and one that it may wait for, of its own warp if there is such a thread.
 std::string why_stuck() {
-  const Thread *waits = nullptr, *ended = nullptr;
-  std::string found;
+  const Thread *waits = nullptr, *other = nullptr;
   for (size_t i = 0; i < block.count; ++i) {
     const Thread* const thread = block.threads[i].get();
-    if (thread->state == State::kEnded) ended = thread;
-    if (thread->state != State::kWaits ||
-        (waits != nullptr && same(waits->name, waits->place, thread->name, thread->place)))
-      continue;
-    found += (found.empty() ? "thread " : ", thread ") + text(thread->index) + " waits at " +
-             text(thread->name, thread->place);
-    if (waits != nullptr) break;
-    waits = thread;
+    if (waits == nullptr && thread->state == State::kWaits) waits = thread;
   }
-  return found + (ended == nullptr ? "" : ", thread " + text(ended->index) + " has ended");
+  for (size_t i = 0; i < block.count; ++i) {
+    const Thread* const thread = block.threads[i].get();
+    if (thread->state != State::kEnded && same(thread->name, thread->place, waits->name, waits->place)) continue;
+    const auto near = [&](const Thread* one) { return one->number / kLanes == waits->number / kLanes; };
+    if (other == nullptr || (near(thread) && !near(other))) other = thread;
+  }
+  std::string found = "thread " + text(waits->index) + " waits at " + text(waits->name, waits->place);
+  if (other == nullptr) return found;
+  found += ", thread " + text(other->index);
+  return found + (other->state == State::kEnded ? " has ended" : " waits at " + text(other->name, other->place));
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ struct Access {
 };
 
 struct Grain {
-  uint64_t since = 0;  // the launch or, of shared memory, the block that the accesses belong to
+  uint64_t since = 0;   // the launch or, of shared memory, the block that the accesses belong to
+  bool copies = false;  // a copy is under way
   Access write;
   std::array<Access, 2> reads;
 };
@@ -78,13 +79,15 @@ std::string text(const Access& access, bool writes) {
   return found + " at " + line_of(access.code);
 }
 
+std::string place_of(const unsigned char* address) {
+  if (is_dynamic(address)) return "dynamic shared memory + " + std::to_string(address - block.shared);
+  return is_variable(address) ? "a __shared__ variable" : "global memory";
+}
+
 [[noreturn]] void report(
     const unsigned char* address, const Access& before, bool wrote, const Access& now, bool writes) {
   watching = false;
-  std::string where = "global memory";
-  if (is_dynamic(address)) where = "dynamic shared memory + " + std::to_string(address - block.shared);
-  if (is_variable(address)) where = "a __shared__ variable";
-  fail("race in " + where + ": nothing orders " + text(before, wrote) + " and " + text(now, writes));
+  fail("race in " + place_of(address) + ": nothing orders " + text(before, wrote) + " and " + text(now, writes));
 }
 
 Grain& grain_of(uintptr_t address) {
@@ -155,7 +158,11 @@ void touch(const void* address, size_t bytes, bool writes, const void* code) {
   const auto first = reinterpret_cast<uintptr_t>(address);
   for (uintptr_t at = first / kGrain * kGrain; at < first + bytes; at += kGrain) {
     Grain& grain = grain_of(at);
-    if (grain.since != since) grain = Grain{since, {}, {}};
+    if (grain.since != since) grain = Grain{since};
+    if (grain.copies) {
+      watching = false;
+      fail(text(now, writes) + " of " + place_of(begin) + ", to which a copy is under way");
+    }
     if (!is_ordered(grain.write, now)) report(begin, grain.write, true, now, writes);
     if (!writes) {
       keep(grain.reads, now);
@@ -167,6 +174,11 @@ void touch(const void* address, size_t bytes, bool writes, const void* code) {
     grain.write = now;
     grain.reads = {};
   }
+}
+
+void expect(const void* address, size_t bytes, bool copy) {
+  const auto first = reinterpret_cast<uintptr_t>(address);
+  for (uintptr_t at = first; at < first + bytes; at += kGrain) grain_of(at).copies = copy;
 }
 
 }  // namespace cuda_host::races

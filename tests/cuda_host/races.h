@@ -17,12 +17,15 @@ void end_block();
 void join(const std::vector<Thread*>& threads);
 // The running thread reads or writes; `code` is what it runs.
 void touch(const void* address, size_t bytes, bool writes, const void* code = __builtin_return_address(0));
+// From now on nobody may touch these bytes, or again.
+void expect(const void* address, size_t bytes, bool copy);
 #else
 inline void begin_launch() {}
 inline void begin_block() {}
 inline void end_block() {}
 inline void join(const std::vector<Thread*>&) {}
 inline void touch(const void*, size_t, bool, const void* = nullptr) {}
+inline void expect(const void*, size_t, bool) {}
 #endif
 
 }  // namespace cuda_host::races

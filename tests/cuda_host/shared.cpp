@@ -27,6 +27,7 @@ void arrive(const Copy& copy) {
   } else {
     memset(copy.to, 0, copy.bytes);
   }
+  races::expect(copy.to, copy.bytes, false);
   races::touch(copy.to, copy.bytes, true);
 }
 
@@ -81,6 +82,7 @@ void copy_later(void* to, const void* from, size_t bytes) {
   const auto aligned = [&](const void* address) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; };
   if (!aligned(to) || !aligned(from)) fail("an asynchronous copy between addresses that are not aligned");
   races::touch(to, bytes, true);
+  races::expect(to, bytes, true);
   memset(to, kNaN, bytes);
 #if defined(__SANITIZE_ADDRESS__)
   ASAN_POISON_MEMORY_REGION(to, bytes);

@@ -25,12 +25,11 @@ FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-fno-gnu-unique", "-Wno-psabi", "
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 # variant -> flags of the kernels, of the runtime, of the linker
 VARIANTS = {
-    "plain": ("", "", ""),
-    "sanitized": (SANITIZERS, SANITIZERS, SANITIZERS),
-    # The accesses are announced; runtime and linker get no ThreadSanitizer, whose place tsan.cpp takes.
+    # The compiler announces every access; ThreadSanitizer itself is left out, tsan.cpp takes its place.
     "races": ("-fsanitize=thread --param tsan-instrument-func-entry-exit=0", "-O2 -DCUDA_HOST_RACES", ""),
+    "sanitized": (SANITIZERS, SANITIZERS, SANITIZERS),
 }
-VARIANT = os.environ.get("HYPERLOADER_CUDA_HOST_VARIANT", "plain")
+VARIANT = os.environ.get("HYPERLOADER_CUDA_HOST", "races")
 
 
 def why_missing() -> str | None:
@@ -44,8 +43,8 @@ def why_missing() -> str | None:
 
 
 @functools.cache
-def library(variant: str = VARIANT) -> ctypes.CDLL:
-    """The kernels and what runs them. Compiles what has changed since the last time."""
+def compiled(variant: str) -> Path:
+    """The library of the kernels and what runs them. Compiles what has changed since the last time."""
     reason = why_missing()
     if reason is not None:
         pytest.skip(reason)
@@ -59,7 +58,32 @@ def library(variant: str = VARIANT) -> ctypes.CDLL:
         done = subprocess.run(ninja, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.fail(f"the CUDA kernels do not compile for the host:\n{done.stdout[-8000:]}{done.stderr}", pytrace=False)
-    return ctypes.CDLL(str(folder / "kernels.so"))
+    return folder / "kernels.so"
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """That of this process: VARIANT."""
+    found = ctypes.CDLL(str(compiled(VARIANT)))
+    found.cuda_host_fault.restype = ctypes.c_char_p
+    return found
+
+
+def fault(name: str, sound: bool) -> str:
+    """What comes of a kernel of faults.cu: the message that stopped it, else the sum of its results."""
+    return library().cuda_host_fault(name.encode(), int(sound)).decode()
+
+
+def sanitized() -> dict[str, str]:
+    """The environment of a process that runs the kernels under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    names = (f"lib{name}.so" for name in ("asan", "ubsan"))
+    paths = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
+    return os.environ | {
+        "HYPERLOADER_CUDA_HOST": "sanitized",
+        "LD_PRELOAD": " ".join(paths),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
 
 
 @contextmanager
@@ -106,8 +130,10 @@ def _ninja(variant: str, kernels: list[Path]) -> str:
         lines += [f"rule {name}", f"  command = {command}"]
         lines += [] if name == "link" else ["  depfile = $out.d", "  deps = gcc"]
     lines.append(f"build prelude.h.gch: precompile {HOST / 'prelude.h'}")
-    runtime = [path for path in sorted(HOST.glob("*.cpp")) if variant == "races" or path.stem not in ("races", "tsan")]
-    lines += [f"build {path.stem}-cu.o: kernels {path} | prelude.h.gch" for path in kernels]
-    lines += [f"build {path.stem}-cpp.o: runtime {path}" for path in runtime]
-    objects = [*(f"{path.stem}-cu.o" for path in kernels), *(f"{path.stem}-cpp.o" for path in runtime)]
-    return "\n".join([*lines, f"build kernels.so: link {' '.join(objects)}", ""])
+    others = ("kernels",) if variant == "races" else ("kernels", "races", "tsan")
+    runtime = [path for path in sorted(HOST.glob("*.cpp")) if path.stem not in others]
+    kernels = [HOST / "kernels.cpp", *kernels, HOST / "faults.cu"]
+    lines += [f"build {path.stem}.o: kernels {path} | prelude.h.gch" for path in kernels]
+    lines += [f"build {path.stem}.o: runtime {path}" for path in runtime]
+    objects = " ".join(f"{path.stem}.o" for path in (*kernels, *runtime))
+    return "\n".join([*lines, f"build kernels.so: link {objects}", ""])
