@@ -1,5 +1,6 @@
 // Bottleneck adapter on CUDA devices: one kernel for the tokens, after one that lays the weights out.
 #include "adapter.cuh"
+#include "adapter_resident.cuh"
 
 #include <ATen/ops/native_layer_norm.h>
 #include <tuple>
@@ -9,50 +10,86 @@ namespace {
 
 template <typename X, typename C>
 struct Forward {
-  Adapter<X, C> adapter;
+  Tokens tokens;
+  bool aligned;  // all rows of tokens are, for accesses of 16 bytes
+  LaidOut<Sum<X>, C> weights;
+  Activation activation;
+  Sum<X> eps;
   const X *x, *z;  // z: x after the inner norm, x itself without one
   X* y;
   Sum<X>* pre;
 };
 
+template <typename S, typename C>
+int64_t shared_bytes(int64_t bottleneck, bool norm) {
+  return Units<C>::bytes(padded(bottleneck)) + (norm ? 2 * Few<S>::bytes(bottleneck + 1) : 0);
+}
+
+// A block takes 16 tokens; its warps share the hidden units, and read each weight once.
 template <typename X, typename C, bool kNorm>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
     adapter_kernel(const __grid_constant__ Forward<X, C> call) {
   using S = Sum<X>;
   __shared__ Partial<S> partial;
-  __shared__ Moments<S> kept[kWarps][kTokens];
-  const Tokens& tokens = call.adapter.tokens;
-  const int64_t first = tokens.first(blockIdx.x);
-  const int count = tokens.count(blockIdx.x);
-  const Adapter<X, C> adapter = call.adapter.of_group(tokens.group_of_tile(blockIdx.x));
-  const int64_t hidden = adapter.hidden, bottleneck = adapter.bottleneck, thin = padded(bottleneck);
-  const Units<C> a{dynamic_shared<C>(), thin};
+  __shared__ S mean[kTokens], rstd[kTokens];
+  const int64_t first = call.tokens.first(blockIdx.x);
+  const int count = call.tokens.count(blockIdx.x);
+  const LaidOut<S, C> weights = call.weights.of_group(call.tokens.group_of_tile(blockIdx.x));
+  const int64_t hidden = weights.hidden, bottleneck = weights.bottleneck, thin = weights.thin();
+  const int64_t columns = weights.columns();
+  const Few<S> few(dynamic_shared<S>(), columns), moments_a(kNorm ? few.of(kTokens) : few.numbers, columns);
+  const Units<C> a{reinterpret_cast<C*>(kNorm ? moments_a.of(kTokens) : few.numbers), thin};
 
-  const Rows<const X> z(call.z + first * hidden, hidden, adapter.aligned, count);
+  const Rows<const X> z(call.z + first * hidden, hidden, call.aligned, count);
   S* const pre = call.pre + first * bottleneck;
   shrink<S>(
-      thin, partial, [&](Tile<S>& tile, int64_t unit) { add_products(tile, z, adapter.down, unit); },
+      thin, partial, [&](Tile<S>& tile, int64_t unit) { add_products(tile, z, weights.shrink, unit); },
       [&](int token, int64_t unit, S sum) {
-        sum += adapter.down_bias[unit];
+        sum += weights.down_bias[unit];
         if (token < count && unit < bottleneck) pre[token * bottleneck + unit] = sum;
-        a.at(token, unit) = static_cast<C>(activate(adapter.activation, sum).value);
+        const C value = static_cast<C>(activate(call.activation, sum).value);
+        a.at(token, unit) = value;
+        if constexpr (kNorm) {
+          if (unit < columns) few.of(token)[unit] = unit < bottleneck ? static_cast<S>(value) : S(1);
+        }
       });
 
-  Standard<S> standard[2];
-  if constexpr (kNorm) standardise(adapter, a.rows(), kept, standard);
-  const Rows<const X> x(call.x + first * hidden, hidden, adapter.aligned, count);
-  const Rows<X> y(call.y + first * hidden, hidden, adapter.aligned, count);
-  expand(a.rows(), thin, adapter.up, hidden, [&](int64_t column, Tile<S>& tile) {
+  if constexpr (kNorm) {
+    if (bottleneck == thin) {  // the one behind them has no place among the units
+      if (threadIdx.x < kTokens) few.of(threadIdx.x)[bottleneck] = 1;
+      __syncthreads();
+    }
+    multiply_moments(few, moments_a, weights.moments, columns);
+    __syncthreads();
+    for (int token = warp_of_block(); token < kTokens; token += kWarps) {
+      const S* const own = few.of(token);
+      const S variance = variance_of(own, moments_a.of(token), weights.moments, weights.centred, columns, hidden);
+      S sum = 0;
+      for (int64_t i = threadIdx.x % 32; i < columns; i += 32) sum += own[i] * weights.means[i];
+      sum = sum_lanes(sum);
+      if (threadIdx.x % 32 == 0) {
+        mean[token] = sum;
+        rstd[token] = 1 / ::sqrt(variance + call.eps);
+      }
+    }
+    __syncthreads();
+  }
+  const Rows<const X> x(call.x + first * hidden, hidden, call.aligned, count);
+  const Rows<X> y(call.y + first * hidden, hidden, call.aligned, count);
+  expand(a.rows(), thin, weights.expand, hidden, [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();
+    const auto up_bias = load<8>(weights.up_bias + own, 8, true);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       S v[8];
-      values(tile, h, adapter.up_bias, column, v);
-      if constexpr (kNorm) {
-        const auto weight = load<8>(adapter.norm_weight + own, 8, true),
-                   bias = load<8>(adapter.norm_bias + own, 8, true);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] = (v[i] - standard[h].mean) * standard[h].rstd * weight.at[i] + bias.at[i];
+      for (int i = 0; i < 8; ++i) v[i] = tile.at(h, i) + up_bias.at[i];
+      if constexpr (kNorm) {
+        const int token = lane_token() + 8 * h;
+        const auto weight = load<8>(weights.norm_weight + own, 8, true),
+                   bias = load<8>(weights.norm_bias + own, 8, true);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] = (v[i] - mean[token]) * rstd[token] * weight.at[i] + bias.at[i];
       }
       const auto residual = x.template load<8>(h, own);
       Numbers<X, 8> result;
@@ -68,25 +105,29 @@ void run(
     const Tensor& x, const Tensor& z, const AdapterWeights& weights, const Optional& group,
     const AdapterOptions& options, double eps, const Tensor& y, const Tensor& pre) {
   using S = Sum<X>;
+  if constexpr (kIsHalf<C>) {
+    const auto room = resident_room<X>(x, y, weights, options, group.has_value());
+    if (room) return run_resident<X>(*room, x, weights, group, options, eps, y, pre);
+  }
   Forward<X, C> call{};
   call.x = x.const_data_ptr<X>();
   call.z = z.const_data_ptr<X>();
   call.y = y.mutable_data_ptr<X>();
   call.pre = pre.mutable_data_ptr<S>();
-  Adapter<X, C>& adapter = call.adapter;
-  adapter.tokens = tokens_of(x, group, options.groups);
-  if (adapter.tokens.tiles() == 0) return;
+  call.tokens = tokens_of(x, group, options.groups);
+  if (call.tokens.tiles() == 0) return;
 
   Workspace memory;
-  const AdapterLayout<X, C> layout(weights, options, group.has_value(), /*transposed=*/false, memory);
+  const AdapterLayout<S, C> layout(options, Direction::kForward, memory);
   memory.allocate(x);
-  layout.lay_out(memory);
-  layout.fill(memory, adapter);
-  adapter.eps = static_cast<S>(eps);
-  adapter.aligned = rows_aligned(call.x, options.hidden) && rows_aligned(call.z, options.hidden) &&
-                    rows_aligned(call.y, options.hidden);
-  const auto kernel = has_outer(options.norm) ? adapter_kernel<X, C, true> : adapter_kernel<X, C, false>;
-  launch(kernel, dim3(adapter.tokens.tiles()), dim3(kThreads), Units<C>::bytes(padded(options.bottleneck)), call);
+  call.weights = layout.lay_out(weights, group.has_value(), memory);
+  call.activation = options.activation;
+  call.eps = static_cast<S>(eps);
+  call.aligned = rows_aligned(call.x, options.hidden) && rows_aligned(call.z, options.hidden) &&
+                 rows_aligned(call.y, options.hidden);
+  const bool norm = has_outer(options.norm);
+  const auto kernel = norm ? adapter_kernel<X, C, true> : adapter_kernel<X, C, false>;
+  launch(kernel, dim3(call.tokens.tiles()), dim3(kThreads), shared_bytes<S, C>(options.bottleneck, norm), call);
 }
 
 std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {

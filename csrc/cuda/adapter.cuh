@@ -1,9 +1,12 @@
-// What the adapter's forward and backward share on CUDA devices.
+// What the adapter's forward and backward share on CUDA devices: tensors as they are given, weights as they are laid
+// out, and the outer norm's statistics.
 //
-// A block takes 16 tokens. Its warps share the hidden units, for the product to the bottleneck as for the one back, and
-// the bottleneck's numbers lie in shared memory between. The outer norm's statistics are those of v = up · a + up_bias
-// itself, which is computed once more rather than kept. The inner norm is outside: its standardised input takes the
-// place of x, its weight and bias go into the down projection.
+// v = up · a + up_bias is an affine image of the few numbers a. With a one behind them for the bias, `centred` the
+// columns of [up, up_bias] less their means and moments = centredᵀ · centred / hidden, its variance is
+// aᵀ · moments · a: no pass over the hidden units. hyperloader/reference/adapter_low_rank.py writes it out.
+//
+// The inner norm is outside: its standardised input takes the place of x, its weight and bias go into the down
+// projection.
 #pragma once
 
 #include "../adapter.h"
@@ -15,141 +18,173 @@
 
 namespace hyperloader::cuda {
 
-// Count, mean and sum of squared distances from it, in the form in which two of them can be joined.
-template <typename S>
-struct Moments {
-  S count = 0, mean = 0, squares = 0;
+// A matrix of each group as it is given, or a vector: one row.
+struct Given {
+  AnyNumbers from;
+  int64_t group_stride, row_stride, column_stride;
 
-  __device__ __forceinline__ void join(S other_count, S other_mean, S other_squares) {
-    if (other_count == 0) return;
-    const S all = count + other_count, apart = other_mean - mean, share = other_count / all;
-    squares += other_squares + apart * apart * count * share;
-    mean += apart * share;
-    count = all;
-  }
-
-  // The first `valid` of eight numbers.
-  __device__ __forceinline__ void add(const S (&numbers)[8], int64_t valid) {
-    if (valid <= 0) return;
-    const int some = valid < 8 ? static_cast<int>(valid) : 8;
-    S sum = 0, distances = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum += i < some ? numbers[i] : S(0);
-    const S middle = sum / some;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) distances += i < some ? (numbers[i] - middle) * (numbers[i] - middle) : S(0);
-    join(some, middle, distances);
+  template <typename S>
+  __device__ S load(int64_t group, int64_t row, int64_t column) const {
+    return from.load<S>(group * group_stride + row * row_stride + column * column_stride);
   }
 };
 
-template <typename S>
-struct Standard {
-  S mean, rstd;
-};
-
-// Of all lanes and warps that share a token; `kept` is shared memory.
-template <typename S>
-__device__ __forceinline__ Standard<S> join_block(Moments<S> own, int h, S eps, Moments<S> (&kept)[kWarps][kTokens]) {
-#pragma unroll
-  for (int mask = 1; mask < 4; mask *= 2) {
-    own.join(
-        __shfl_xor_sync(kAllLanes, own.count, mask), __shfl_xor_sync(kAllLanes, own.mean, mask),
-        __shfl_xor_sync(kAllLanes, own.squares, mask));
-  }
-  const int token = lane_token() + 8 * h;
-  if (lane_column() == 0) kept[warp_of_block()][token] = own;
-  __syncthreads();
-  Moments<S> all;
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) {
-    const Moments<S>& other = kept[warp][token];
-    all.join(other.count, other.mean, other.squares);
-  }
-  __syncthreads();
-  return {all.mean, 1 / ::sqrt(all.squares / all.count + eps)};
+inline Given given(const Tensor& tensor, bool grouped) {
+  if (!tensor.defined()) return {};
+  const bool vector = tensor.dim() == (grouped ? 2 : 1);
+  return {
+      {tensor.const_data_ptr(), tensor.scalar_type()},
+      grouped ? tensor.stride(0) : 0,
+      vector ? 0 : tensor.stride(-2),
+      tensor.stride(-1)};
 }
 
-template <typename X, typename C>
-struct Adapter {
-  using S = Sum<X>;
+inline AnyResults results(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type()}; }
 
-  Tokens tokens;
-  int64_t hidden, bottleneck;
-  bool aligned;        // all rows of tokens are, for accesses of 16 bytes
-  const C *down, *up;  // of each group (padded bottleneck, padded hidden), (padded hidden, padded bottleneck)
-  const S* down_bias;  // (padded bottleneck)
-  const S* up_bias;    // (padded hidden), and so the next two; null where there is no outer norm
-  const S* norm_weight;
-  const S* norm_bias;
-  Activation activation;
-  S eps;
+struct GivenAdapter {
+  Given down, down_bias, up, up_bias, norm_weight, norm_bias, inner_weight, inner_bias;
 
-  // This group's weights.
-  __device__ Adapter of_group(int64_t group) const {
-    Adapter found = *this;
-    const int64_t padded_hidden = padded(hidden), thin = padded(bottleneck);
-    found.down += group * thin * padded_hidden;
-    found.up += group * thin * padded_hidden;
-    found.down_bias += group * thin;
-    found.up_bias += group * padded_hidden;
-    if (norm_weight != nullptr) {
-      found.norm_weight += group * padded_hidden;
-      found.norm_bias += group * padded_hidden;
+  GivenAdapter(AdapterWeights weights, const AdapterOptions& options, bool grouped)
+      : down(given(weights.down_weight, grouped)),
+        down_bias(given(weights.down_bias, grouped)),
+        up(given(weights.up_weight, grouped)),
+        up_bias(given(weights.up_bias, grouped)) {
+    if (has_outer(options.norm)) {
+      norm_weight = given(weights.norm_weight, grouped);
+      norm_bias = given(weights.norm_bias, grouped);
     }
+    if (has_inner(options.norm)) {
+      const auto [weight, bias] = weights.inner_norm(options.norm);
+      inner_weight = given(weight, grouped);
+      inner_bias = given(bias, grouped);
+    }
+  }
+};
+
+// The weights, laid out: padded with zeros to steps of 32, in the products' dtype. The forward shrinks with `down` and
+// expands with `up`. The backward shrinks with the columns of `up` and up_bias, with an outer norm centred and times
+// its weight, and expands with `down`.
+template <typename S, typename C>
+struct LaidOut {
+  int64_t hidden, bottleneck, units;                       // of `shrink`, padded
+  const C *shrink, *expand;                                // of each group (units, wide), (wide, thin)
+  const S *down_bias, *up_bias, *norm_weight, *norm_bias;  // forward: (thin), (wide) and so the rest
+  const S *centred, *moments, *means;  // with an outer norm (columns, wide), (columns, columns), (columns)
+
+  __host__ __device__ int64_t wide() const { return padded(hidden); }
+  __host__ __device__ int64_t thin() const { return padded(bottleneck); }
+  __host__ __device__ int64_t columns() const { return bottleneck + 1; }  // of [up, up_bias]
+
+  __device__ LaidOut of_group(int64_t group) const {
+    LaidOut found = *this;
+    found.shrink += group * units * wide();
+    found.expand += group * wide() * thin();
+    found.down_bias += group * thin();
+    found.up_bias += group * wide();
+    found.norm_weight += group * wide();
+    found.norm_bias += group * wide();
+    found.centred += group * columns() * wide();
+    found.moments += group * columns() * columns();
+    found.means += group * columns();
     return found;
   }
 };
 
-// A lane's eight numbers v = up · a + up_bias of its token h.
-template <typename S>
-__device__ __forceinline__ void values(Tile<S>& tile, int h, const S* up_bias, int64_t column, S (&found)[8]) {
-  const auto bias = load<8>(up_bias + column + lane_column(), 8, true);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) found[i] = tile.at(h, i) + bias.at[i];
-}
+enum class Direction { kForward, kBackward, kBackwardBlocked };  // the latter its matrices in blocks
 
-// Mean and reciprocal deviation of v for a lane's two tokens.
-template <typename X, typename C>
-__device__ __forceinline__ void standardise(
-    const Adapter<X, C>& adapter, const Rows<const C>& a, Moments<Sum<X>> (&kept)[kWarps][kTokens],
-    Standard<Sum<X>> (&found)[2]) {
-  using S = Sum<X>;
-  Moments<S> moments[2];
-  expand(a, padded(adapter.bottleneck), adapter.up, adapter.hidden, [&](int64_t column, Tile<S>& tile) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      S v[8];
-      values(tile, h, adapter.up_bias, column, v);
-      moments[h].add(v, adapter.hidden - column - lane_column());
-    }
-  });
-#pragma unroll
-  for (int h = 0; h < 2; ++h) found[h] = join_block(moments[h], h, adapter.eps, kept);
-}
-
-// The weights of one call: what they are, and where they are laid out.
-template <typename X, typename C>
+// Reserves what the weights of one direction take and lays them out there, in one launch.
+template <typename S, typename C>
 class AdapterLayout {
  public:
-  using S = Sum<X>;
-
-  // `memory` gets what the weights take; the backward multiplies with the transposes.
-  AdapterLayout(
-      const AdapterWeights& weights, const AdapterOptions& options, bool grouped, bool transposed, Workspace& memory);
-  void lay_out(const Workspace& memory) const;
-  // Fills in the weights' addresses.
-  void fill(const Workspace& memory, Adapter<X, C>& adapter) const;
-  const C* down_transposed(const Workspace& memory) const { return memory[down_transposed_]; }
-  const C* up_transposed(const Workspace& memory) const { return memory[up_transposed_]; }
+  AdapterLayout(const AdapterOptions& options, Direction direction, Workspace& memory);
+  LaidOut<S, C> lay_out(const AdapterWeights& weights, bool grouped, const Workspace& memory) const;
 
  private:
-  AdapterWeights weights_;
   AdapterOptions options_;
-  bool grouped_, transposed_;
-  int64_t padded_hidden_, padded_bottleneck_;
-  Workspace::Place<C> down_, up_, down_transposed_, up_transposed_;
-  Workspace::Place<S> down_bias_, up_bias_, norm_weight_, norm_bias_;
+  Direction direction_;
+  LaidOut<S, C> sizes_;
+  Workspace::Place<C> shrink_, expand_;
+  Workspace::Place<S> vectors_, centred_, moments_, means_;
 };
+
+// Tokens whose variance is less than this part of what it would be if the columns did not cancel have it written out,
+// as on the CPU: the moments' rounding would be larger.
+constexpr int kCancelled = 32;
+
+// The few numbers of a tile's tokens in shared memory: rows that begin in different banks.
+template <typename S>
+struct Few {
+  S* numbers;
+  int64_t stride;
+
+  __host__ __device__ static int64_t stride_of(int64_t columns) { return columns | 1; }
+  __host__ __device__ static int64_t bytes(int64_t columns) {
+    return kTokens * stride_of(columns) * static_cast<int64_t>(sizeof(S));
+  }
+  __device__ Few(S* numbers, int64_t columns) : numbers(numbers), stride(stride_of(columns)) {}
+  __device__ S* of(int64_t token) const { return numbers + token * stride; }
+};
+
+template <typename S>
+__device__ __forceinline__ S sum_lanes(S value) {
+#pragma unroll
+  for (int mask = 1; mask < 32; mask *= 2) value += __shfl_xor_sync(kAllLanes, value, mask);
+  return value;
+}
+
+template <typename S>
+__device__ __forceinline__ S sum_threads(S value, S (&kept)[kWarps]) {
+  value = sum_lanes(value);
+  if (threadIdx.x % 32 == 0) kept[warp_of_block()] = value;
+  __syncthreads();
+  S sum = 0;
+  for (int warp = 0; warp < kWarps; ++warp) sum += kept[warp];
+  __syncthreads();
+  return sum;
+}
+
+// moments_a = moments · a for the tokens of a tile, where a has `columns` numbers. The threads meet before and after.
+template <typename S>
+__device__ __forceinline__ void multiply_moments(
+    const Few<S>& a, const Few<S>& moments_a, const S* moments, int64_t columns) {
+  for (int64_t i = threadIdx.x; i < columns * kTokens; i += kThreads) {
+    const int64_t column = i / kTokens, token = i % kTokens;
+    const S *const row = moments + column * columns, *const own = a.of(token);
+    S sum = 0;
+#pragma unroll 4
+    for (int64_t k = 0; k < columns; ++k) sum += row[k] * own[k];
+    moments_a.of(token)[column] = sum;
+  }
+}
+
+// One warp's variance of a token. Where the columns cancel, moments_a is written out too.
+template <typename S>
+__device__ __forceinline__ S
+variance_of(const S* a, S* moments_a, const S* moments, const S* centred, int64_t columns, int64_t hidden) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  S variance = 0, apart = 0;
+  for (int64_t i = lane; i < columns; i += 32) {
+    variance += a[i] * moments_a[i];
+    apart += a[i] * a[i] * moments[i * columns + i];
+  }
+  variance = sum_lanes(variance);
+  apart = sum_lanes(apart);
+  if (kCancelled * variance >= apart) return variance > 0 ? variance : S(0);
+  for (int64_t i = lane; i < columns; i += 32) moments_a[i] = 0;
+  variance = 0;
+  const int64_t wide = padded(hidden);
+  for (int64_t h = lane; h < wide; h += 32) {
+    S v = 0;
+    for (int64_t i = 0; i < columns; ++i) v += centred[i * wide + h] * a[i];
+    variance += v * v;
+    for (int64_t i = 0; i < columns; ++i) {
+      const S sum = sum_lanes(centred[i * wide + h] * v);
+      if (lane == i % 32) moments_a[i] += sum / hidden;
+    }
+  }
+  __syncwarp();
+  return sum_lanes(variance) / hidden;
+}
 
 // Whether all matrices have the dtype of x.
 bool same_dtypes(const Tensor& x, const AdapterWeights& weights);

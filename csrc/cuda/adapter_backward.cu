@@ -1,6 +1,6 @@
-// Gradients of the bottleneck adapter on CUDA devices: one kernel for the tokens, one for the sums over them, one that
-// adds up the parts of those sums.
-#include "adapter_backward.cuh"
+// Gradients of the bottleneck adapter on CUDA devices, in four launches: the weights are laid out; the tokens; sums
+// over them; what the weights' gradients are of those sums.
+#include "adapter_finish.cuh"
 #include "sums.cuh"
 
 #include <ATen/ops/native_layer_norm.h>
@@ -8,37 +8,6 @@
 
 namespace hyperloader::cuda {
 namespace {
-
-// Gradients that pass through the inner norm's weight and bias, from product = Σ ∂preᵀ · x̂ and bias = Σ ∂pre:
-//     ∂down = product ∘ norm_weight + bias · norm_biasᵀ,  ∂norm_weight = Σ down ∘ product,  ∂norm_bias = Σ down ∘ bias
-template <typename S>
-struct InnerNorm {
-  const S *product, *bias;  // of each group (bottleneck, hidden), (bottleneck)
-  Layout down, weight, shift;
-  int64_t hidden, bottleneck;
-  AnyResults grad_down, grad_weight, grad_bias;
-};
-
-template <typename S>
-__global__ void __launch_bounds__(kThreads) inner_norm_kernel(const __grid_constant__ InnerNorm<S> norm) {
-  const int64_t column = int64_t(blockIdx.x) * kThreads + threadIdx.x, group = blockIdx.y;
-  if (column >= norm.hidden) return;
-  const auto at = [&](const Layout& layout, int64_t row) {
-    return layout.from.template load<S>(
-        group * layout.group_stride + row * layout.row_stride + column * layout.column_stride);
-  };
-  const S weight = at(norm.weight, 0), shift = at(norm.shift, 0);
-  S grad_weight = 0, grad_bias = 0;
-  for (int64_t unit = 0; unit < norm.bottleneck; ++unit) {
-    const int64_t place = (group * norm.bottleneck + unit) * norm.hidden + column;
-    const S product = norm.product[place], bias = norm.bias[group * norm.bottleneck + unit], down = at(norm.down, unit);
-    norm.grad_down.store(place, product * weight + bias * shift);
-    grad_weight += down * product;
-    grad_bias += down * bias;
-  }
-  norm.grad_weight.store(group * norm.hidden + column, grad_weight);
-  norm.grad_bias.store(group * norm.hidden + column, grad_bias);
-}
 
 struct Call {
   Tensor grad, x, z, pre, grad_x;
@@ -48,96 +17,112 @@ struct Call {
   double eps;
 };
 
-AnyResults to(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type()}; }
+// Where asynchronous copies of whole 16 bytes can fetch the tokens, and the weights fit into shared memory.
+template <typename X>
+std::optional<BackwardRoom> resident_room(const Call& call, bool aligned) {
+  constexpr int64_t kTogether = 16 / sizeof(float);
+  const auto [hidden, bottleneck, groups, norm, activation] = call.options;
+  if (!aligned || !rows_aligned(call.pre.const_data_ptr<float>(), bottleneck)) return std::nullopt;
+  const BackwardRoom room = BackwardRoom::of<X>(hidden, bottleneck);
+  return room.stages > 0 ? std::optional(room) : std::nullopt;
+}
+
+template <typename X, typename C>
+void tokens_backward(const Call& call, const Backward<X, C>& backward, const std::optional<BackwardRoom>& room) {
+  using S = Sum<X>;
+  const bool outer = has_outer(call.options.norm);
+  const int64_t tiles = backward.tokens.tiles(), bottleneck = call.options.bottleneck;
+  if constexpr (kIsHalf<C>) {
+    if (room) {
+      const auto kernel = outer ? resident_backward_kernel<X, true> : resident_backward_kernel<X, false>;
+      const int64_t blocks = tiles == 0 ? 0 : std::min(tiles, blocks_at_once(kernel, kThreads, room->bytes()));
+      return launch(kernel, dim3(blocks), dim3(kThreads), room->bytes(), backward, *room);
+    }
+  }
+  const auto kernel = outer ? adapter_backward_kernel<X, C, true> : adapter_backward_kernel<X, C, false>;
+  const int64_t shared = TileNumbers<S>::bytes(bottleneck + 1) + Units<C>::bytes(padded(bottleneck));
+  launch(kernel, dim3(tiles), dim3(kThreads), shared, backward);
+}
 
 template <typename X, typename C>
 void run(const Call& call) {
   using S = Sum<X>;
   const int64_t hidden = call.options.hidden, bottleneck = call.options.bottleneck, groups = call.options.groups;
   const bool outer = has_outer(call.options.norm), inner = has_inner(call.options.norm);
-  const Tokens tokens = tokens_of(call.x, call.group, groups);
-  const int64_t count = tokens.sentences * tokens.tokens, tiles = tokens.tiles();
-  const TileSums places(hidden, bottleneck);
+  const bool grouped = call.group.has_value();
+  const FewNumbers places(bottleneck, outer);
+  Backward<X, C> backward{
+      tokens_of(call.x, call.group, groups),
+      /*aligned=*/false,
+      /*residual=*/!inner,
+      {},
+      call.options.activation,
+      static_cast<S>(call.eps),
+      call.grad.const_data_ptr<X>(),
+      call.pre.const_data_ptr<S>(),
+      call.grad_x.mutable_data_ptr<X>(),
+      nullptr,
+      nullptr,
+      places};
+  backward.aligned = rows_aligned(backward.grad, hidden) && rows_aligned(backward.grad_x, hidden);
+  std::optional<BackwardRoom> room;
+  if constexpr (kIsHalf<C>) room = resident_room<X>(call, backward.aligned);
+  const Tokens& tokens = backward.tokens;
+  const int64_t count = tokens.sentences * tokens.tokens, units = padded(bottleneck + 1);
   const int64_t splits = splits_for(tokens, 2 * padded(hidden) * padded(bottleneck));
 
   Workspace memory;
-  const AdapterLayout<X, C> layout(call.weights, call.options, call.group.has_value(), /*transposed=*/true, memory);
-  const auto units = memory.reserve<S>(2 * count * bottleneck);
-  const auto grad_v = memory.reserve<X>(outer ? count * hidden : 0);
-  const auto sums = memory.reserve<S>(tiles * places.width);
+  const AdapterLayout<S, C> layout(call.options, room ? Direction::kBackwardBlocked : Direction::kBackward, memory);
+  const auto few = memory.reserve<S>(count * places.width);
+  const auto a = memory.reserve<X>(count * units);
   const auto down_parts = memory.reserve<S>(groups * splits * bottleneck * hidden);
-  const auto up_parts = memory.reserve<S>(groups * splits * bottleneck * hidden);
-  const auto inner_product = memory.reserve<S>(inner ? groups * bottleneck * hidden : 0);
-  const auto inner_bias = memory.reserve<S>(inner ? groups * bottleneck : 0);
+  const auto up_parts = memory.reserve<S>(groups * splits * places.basis_count * hidden);
+  const auto few_parts = memory.reserve<S>(groups * splits * places.basis * units);
   memory.allocate(call.x);
-  layout.lay_out(memory);
-
-  Backward<X, C> kernel_call{{}, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, places, false};
-  Adapter<X, C>& adapter = kernel_call.adapter;
-  layout.fill(memory, adapter);
-  adapter.tokens = tokens;
-  adapter.eps = static_cast<S>(call.eps);
-  kernel_call.down_transposed = layout.down_transposed(memory);
-  kernel_call.up_transposed = layout.up_transposed(memory);
-  kernel_call.grad = call.grad.const_data_ptr<X>();
-  kernel_call.pre = call.pre.const_data_ptr<S>();
-  kernel_call.grad_v = memory[grad_v];
-  kernel_call.grad_x = call.grad_x.mutable_data_ptr<X>();
-  kernel_call.units = memory[units];
-  kernel_call.sums = memory[sums];
-  kernel_call.residual = !inner;
-  adapter.aligned = rows_aligned(kernel_call.grad, hidden) && rows_aligned(kernel_call.grad_x, hidden);
-  const auto kernel = outer ? adapter_backward_kernel<X, C, true> : adapter_backward_kernel<X, C, false>;
-  launch(kernel, dim3(tiles), dim3(kThreads), Units<C>::bytes(padded(bottleneck)), kernel_call);
+  backward.weights = layout.lay_out(call.weights, grouped, memory);
+  backward.few = memory[few];
+  backward.a = memory[a];
+  tokens_backward(call, backward, room);
 
   TokenProducts<X> products;
   products.tokens = tokens;
   products.splits = splits;
-  const X *z = call.z.const_data_ptr<X>(), *v = outer ? memory[grad_v] : kernel_call.grad;
-  products.add({memory[units], 2 * bottleneck, bottleneck, z, hidden, rows_aligned(z, hidden), memory[down_parts]});
-  products.add(
-      {memory[units] + bottleneck, 2 * bottleneck, bottleneck, v, hidden, rows_aligned(v, hidden), memory[up_parts]});
+  const auto add = [&](int64_t begin, int64_t number, const X* x, int64_t width, S* parts) {
+    products.add({memory[few] + begin, places.width, number, x, width, rows_aligned(x, width), parts});
+  };
+  add(0, bottleneck, call.z.const_data_ptr<X>(), hidden, memory[down_parts]);
+  add(places.basis, places.basis_count, backward.grad, hidden, memory[up_parts]);
+  add(0, places.basis, memory[a], units, memory[few_parts]);
   sum_products<X, C>(products);
 
-  Reductions reductions;
-  reductions.tokens = tokens;
-  const auto of_parts = [&](const S* parts, const AnyResults& result, bool transposed) {
-    const int64_t size = bottleneck * hidden;
-    reductions.add({parts, splits, size, splits * size, false, bottleneck, hidden, result, transposed});
-  };
-  const auto of_tiles = [&](int64_t place, int64_t width, const AnyResults& result) {
-    reductions.add({memory[sums] + place, tiles, places.width, 0, true, 1, width, result, false});
-  };
-  AdapterWeights weights = call.weights, grads = call.grads;
-  constexpr at::ScalarType kSum = c10::CppTypeToScalarType<S>::value;
-  of_parts(memory[down_parts], inner ? AnyResults{memory[inner_product], kSum} : to(grads.down_weight), false);
-  of_parts(memory[up_parts], to(grads.up_weight), true);
-  of_tiles(places.down_bias, bottleneck, to(grads.down_bias));
-  of_tiles(places.up_bias, hidden, to(grads.up_bias));
-  if (outer) {
-    of_tiles(places.norm_weight, hidden, to(grads.norm_weight));
-    of_tiles(places.norm_bias, hidden, to(grads.norm_bias));
-  }
-  if (inner) of_tiles(places.down_bias, bottleneck, AnyResults{memory[inner_bias], kSum});
-  reduce<S>(reductions);
-  if (!inner) return;
-
-  const bool grouped = call.group.has_value();
-  const auto as_layout = [&](const Tensor& tensor) { return Matrix{tensor, grouped}.layout(nullptr, true, 0, 0); };
-  const auto [weight, bias] = weights.inner_norm(call.options.norm);
-  const auto [grad_weight, grad_bias] = grads.inner_norm(call.options.norm);
-  const InnerNorm<S> norm{
-      memory[inner_product],
-      memory[inner_bias],
-      as_layout(weights.down_weight),
-      as_layout(weight),
-      as_layout(bias),
+  AdapterWeights grads = call.grads;
+  Finish<S> finish{
+      GivenAdapter(call.weights, call.options, grouped),
       hidden,
       bottleneck,
-      to(grads.down_weight),
-      to(grad_weight),
-      to(grad_bias)};
-  launch(inner_norm_kernel<S>, dim3((hidden + kThreads - 1) / kThreads, groups), dim3(kThreads), 0, norm);
+      units,
+      splits,
+      outer,
+      inner,
+      places,
+      memory[down_parts],
+      memory[up_parts],
+      memory[few_parts],
+      backward.weights.centred};
+  finish.down = results(grads.down_weight);
+  finish.down_bias = results(grads.down_bias);
+  finish.up = results(grads.up_weight);
+  finish.up_bias = results(grads.up_bias);
+  if (outer) {
+    finish.norms[0] = results(grads.norm_weight);
+    finish.norms[1] = results(grads.norm_bias);
+  }
+  if (inner) {
+    const auto [weight, bias] = grads.inner_norm(call.options.norm);
+    finish.norms[2] = results(weight);
+    finish.norms[3] = results(bias);
+  }
+  cuda::finish(finish, groups);
 }
 
 std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) {

@@ -1,204 +1,116 @@
-// The adapter's backward for the tokens of a tile, on CUDA devices.
+// The adapter's backward for the tokens of a tile, on CUDA devices: from the output's gradient g to that of x, and to
+// the few numbers of each token that the weights' gradients are sums of.
+//
+//     [p, t] = g · shrinkᵀ,  c2 = rstd / hidden · (a · p + t)
+//     ∂a = rstd · (p - c2 · rstd · hidden · (moments · a)),  ∂pre = ∂a ∘ act'(pre),  ∂x = g + ∂pre · down
+//
+// with an outer norm; without one p is ∂a. g is read and ∂x written once.
 #pragma once
 
 #include "adapter.cuh"
+#include "resident.cuh"
 
 namespace hyperloader::cuda {
 
-// Sums over the tokens of each tile, one row of numbers a tile.
-struct TileSums {
-  int64_t norm_weight, norm_bias, up_bias, down_bias, width;  // where they begin; of a row
+// A token's row of few numbers: ∂pre, with an outer norm rstd² · c2 · [a, 1], and the basis of the output, which is
+// [rstd · a, rstd, 1] with an outer norm and [a, 1] without.
+struct FewNumbers {
+  int64_t weighted, basis, basis_count, width;  // ∂pre comes first
 
-  TileSums(int64_t hidden, int64_t bottleneck)
-      : norm_weight(0),
-        norm_bias(padded(hidden)),
-        up_bias(2 * padded(hidden)),
-        down_bias(3 * padded(hidden)),
-        width(3 * padded(hidden) + padded(bottleneck)) {}
+  FewNumbers(int64_t bottleneck, bool outer)
+      : weighted(bottleneck),
+        basis(outer ? 2 * bottleneck + 1 : bottleneck),
+        basis_count(bottleneck + (outer ? 2 : 1)),
+        width(basis + basis_count) {}
 };
 
 template <typename X, typename C>
 struct Backward {
-  Adapter<X, C> adapter;
-  const C *down_transposed, *up_transposed;  // (padded hidden, padded bottleneck), (padded bottleneck, padded hidden)
+  Tokens tokens;
+  bool aligned;   // all rows of tokens are, for accesses of 16 bytes
+  bool residual;  // without it grad_x is the gradient of the inner norm's standardised result
+  LaidOut<Sum<X>, C> weights;
+  Activation activation;
+  Sum<X> eps;
   const X* grad;
   const Sum<X>* pre;
-  X* grad_v;      // of the up projection's result; not written without an outer norm
-  X* grad_x;      // with the inner norm the gradient of its standardised result, without the residual
-  Sum<X>* units;  // (tokens, 2 bottleneck): the gradient of pre, and act(pre)
-  Sum<X>* sums;   // (tiles, places.width)
-  TileSums places;
-  bool residual;
+  X* grad_x;
+  Sum<X>* few;  // (tokens, places.width)
+  X* a;         // (tokens, padded(columns)): [a, 1, 0 ...]
+  FewNumbers places;
 };
 
-// to[0 .. 8) = Σ over the tile's tokens of a lane's eight numbers.
+// The few numbers of a tile in shared memory.
 template <typename S>
-__device__ __forceinline__ void sum_tokens(Numbers<S, 8> numbers, S* to) {
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-#pragma unroll
-    for (int mask = 4; mask < 32; mask *= 2) numbers.at[i] += __shfl_xor_sync(kAllLanes, numbers.at[i], mask);
-  }
-  if (lane_token() == 0) store<8>(to + lane_column(), numbers, 8, true);
-}
+struct TileNumbers {
+  Few<S> a, p, moments_a;
 
-// Sum of both numbers over all lanes and warps that share a token.
-template <typename S>
-__device__ __forceinline__ void sum_block(S (&numbers)[2][2], S (&kept)[2][kWarps][kTokens]) {
-#pragma unroll
-  for (int index = 0; index < 2; ++index) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      S& own = numbers[index][h];
-      own += __shfl_xor_sync(kAllLanes, own, 1);
-      own += __shfl_xor_sync(kAllLanes, own, 2);
-      if (lane_column() == 0) kept[index][warp_of_block()][lane_token() + 8 * h] = own;
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (int index = 0; index < 2; ++index) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      S sum = 0;
-#pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) sum += kept[index][warp][lane_token() + 8 * h];
-      numbers[index][h] = sum;
-    }
-  }
-  __syncthreads();
-}
+  __device__ TileNumbers(S* memory, int64_t columns)
+      : a(memory, columns), p(a.of(kTokens), columns), moments_a(p.of(kTokens), columns) {}
+  static int64_t bytes(int64_t columns) { return 3 * Few<S>::bytes(columns); }
+};
 
-// The gradient of v = up · a + up_bias, to grad_v, and the tile's sums for the norm and up_bias.
-template <typename X, typename C>
-__device__ __forceinline__ void through_norm(
-    const Adapter<X, C>& adapter, const Rows<const C>& a, const Rows<const X>& grad, const Rows<X>& grad_v,
-    Sum<X>* sums, const TileSums& places) {
+// `pre` begins with the tile's first token. `units` gets ∂pre; `weights` are the group's, `moments` its moments.
+template <bool kNorm, typename X, typename C, typename Rows, typename Matrix, typename Held>
+__device__ __forceinline__ void backward_tile(
+    const Backward<X, C>& call, const LaidOut<Sum<X>, C>& weights, const Sum<X>* moments, int64_t first, int count,
+    const Rows& grad, const Sum<X>* pre, const Matrix& shrink_matrix, const Matrix& expand_matrix, const Held& units,
+    const TileNumbers<Sum<X>>& numbers, Partial<Sum<X>>& partial) {
   using S = Sum<X>;
-  __shared__ Moments<S> kept[kWarps][kTokens];
-  __shared__ S kept_sums[2][kWarps][kTokens];
-  const int64_t thin = padded(adapter.bottleneck), hidden = adapter.hidden;
-  Standard<S> standard[2];
-  standardise(adapter, a, kept, standard);
-
-  S along[2][2] = {};  // Σ γ g and Σ γ g x̂ of the two tokens
-  expand(a, thin, adapter.up, hidden, [&](int64_t column, Tile<S>& tile) {
-    const int64_t own = column + lane_column();
-    const auto weight = load<8>(adapter.norm_weight + own, 8, true);
-    Numbers<S, 8> of_bias{};
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      S v[8];
-      values(tile, h, adapter.up_bias, column, v);
-      const auto g = grad.template load<8>(h, own);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const S given = static_cast<S>(g.at[i]), weighted = weight.at[i] * given;
-        of_bias.at[i] += given;
-        along[0][h] += weighted;
-        along[1][h] += weighted * (v[i] - standard[h].mean) * standard[h].rstd;
-      }
-    }
-    sum_tokens(of_bias, sums + places.norm_bias + column);
-  });
-  sum_block(along, kept_sums);
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {  // now their means
-    along[0][h] /= S(hidden);
-    along[1][h] /= S(hidden);
-  }
-
-  expand(a, thin, adapter.up, hidden, [&](int64_t column, Tile<S>& tile) {
-    const int64_t own = column + lane_column();
-    const auto weight = load<8>(adapter.norm_weight + own, 8, true);
-    Numbers<S, 8> of_weight{}, of_v{};
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      S v[8];
-      values(tile, h, adapter.up_bias, column, v);
-      const auto g = grad.template load<8>(h, own);
-      Numbers<X, 8> result;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const S given = static_cast<S>(g.at[i]), x = (v[i] - standard[h].mean) * standard[h].rstd;
-        const S found = standard[h].rstd * (weight.at[i] * given - along[0][h] - x * along[1][h]);
-        of_weight.at[i] += given * x;
-        of_v.at[i] += found;
-        result.at[i] = static_cast<X>(found);
-      }
-      grad_v.store(h, own, result);
-    }
-    sum_tokens(of_weight, sums + places.norm_weight + column);
-    sum_tokens(of_v, sums + places.up_bias + column);
-  });
-  __syncthreads();  // grad_v is read by other threads of the block
-}
-
-template <typename X, typename C, bool kNorm>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
-    adapter_backward_kernel(const __grid_constant__ Backward<X, C> call) {
-  using S = Sum<X>;
-  __shared__ Partial<S> partial;
-  const Tokens& tokens = call.adapter.tokens;
-  const int64_t tile_of_batch = blockIdx.x, first = tokens.first(tile_of_batch);
-  const int64_t group = tokens.group_of_tile(tile_of_batch);
-  const int count = tokens.count(tile_of_batch);
-  const Adapter<X, C> adapter = call.adapter.of_group(group);
-  const int64_t hidden = adapter.hidden, bottleneck = adapter.bottleneck;
-  const int64_t padded_hidden = padded(hidden), thin = padded(bottleneck);
-  const Units<C> a{dynamic_shared<C>(), thin};  // then the gradient of pre
-  S* const units = call.units + first * 2 * bottleneck;
-  S* const sums = call.sums + tile_of_batch * call.places.width;
-
-  const S* const pre = call.pre + first * bottleneck;
-  for (int64_t i = threadIdx.x; i < kTokens * thin; i += kThreads) {
-    const int64_t token = i / thin, unit = i % thin;
-    const bool exists = token < count && unit < bottleneck;
-    const S value = exists ? activate(adapter.activation, pre[token * bottleneck + unit]).value : S(0);
-    if (exists) units[(2 * token + 1) * bottleneck + unit] = value;
-    a.at(static_cast<int>(token), unit) = static_cast<C>(value);
-  }
-  __syncthreads();
-
-  const Rows<const X> grad(call.grad + first * hidden, hidden, adapter.aligned, count);
-  const Rows<X> grad_v(call.grad_v + first * hidden, hidden, adapter.aligned, count);
-  if constexpr (kNorm) {
-    through_norm(adapter, a.rows(), grad, grad_v, sums, call.places);
-  } else {
-    for (int64_t column = warp_of_block() * kStep; column < hidden; column += kWarps * kStep) {
-      Numbers<S, 8> of_v{};
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const auto g = grad.template load<8>(h, column + lane_column());
-#pragma unroll
-        for (int i = 0; i < 8; ++i) of_v.at[i] += static_cast<S>(g.at[i]);
-      }
-      sum_tokens(of_v, sums + call.places.up_bias + column);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t hidden = weights.hidden, bottleneck = weights.bottleneck, columns = weights.columns();
+  for (int token = warp_of_block(); token < kTokens; token += kWarps) {
+    for (int64_t i = lane; i < columns; i += 32) {
+      S value = 0;
+      if (token < count) value = i < bottleneck ? activate(call.activation, pre[token * bottleneck + i]).value : S(1);
+      numbers.a.of(token)[i] = value;
     }
   }
-
-  const C* const up = call.up_transposed + group * thin * padded_hidden;
-  const Rows<const X> given((kNorm ? call.grad_v : call.grad) + first * hidden, hidden, adapter.aligned, count);
   shrink<S>(
-      thin, partial, [&](Tile<S>& tile, int64_t unit) { add_products(tile, given, up, unit); },
+      weights.units, partial, [&](Tile<S>& sum, int64_t unit) { add_products(sum, grad, shrink_matrix, unit); },
       [&](int token, int64_t unit, S sum) {
-        S found = 0;
-        if (token < count && unit < bottleneck) {
-          found = sum * activate(adapter.activation, pre[token * bottleneck + unit]).slope;
-          units[2 * token * bottleneck + unit] = found;
-        }
-        a.at(token, unit) = static_cast<C>(found);
+        if (unit < columns) numbers.p.of(token)[unit] = sum;
       });
-  for (int64_t unit = threadIdx.x; unit < bottleneck; unit += kThreads) {
-    S sum = 0;
-#pragma unroll
-    for (int token = 0; token < kTokens; ++token) sum += static_cast<S>(a.at(token, unit));
-    sums[call.places.down_bias + unit] = sum;
+  if constexpr (kNorm) {
+    multiply_moments(numbers.a, numbers.moments_a, moments, columns);
+    __syncthreads();
   }
-
-  const C* const down = call.down_transposed + group * thin * padded_hidden;
-  const Rows<X> grad_x(call.grad_x + first * hidden, hidden, adapter.aligned, count);
-  expand(a.rows(), thin, down, hidden, [&](int64_t column, Tile<S>& tile) {
+  for (int token = warp_of_block(); token < kTokens; token += kWarps) {
+    const S *const a = numbers.a.of(token), *const p = numbers.p.of(token);
+    S* const moments_a = numbers.moments_a.of(token);
+    S rstd = 1, back = 0, weight = 0;  // back: c2 · rstd · hidden
+    if constexpr (kNorm) {
+      rstd = 1 / ::sqrt(variance_of(a, moments_a, moments, weights.centred, columns, hidden) + call.eps);
+      S along = 0;
+      for (int64_t i = lane; i < columns; i += 32) along += a[i] * p[i];
+      const S mean = rstd * sum_lanes(along) / hidden;  // c2
+      back = mean * rstd * hidden;
+      weight = rstd * rstd * mean;
+    }
+    S* const few = call.few + (first + token) * call.places.width;
+    X* const a_of_token = call.a + (first + token) * weights.units;
+    for (int64_t i = lane; i < weights.units; i += 32) {
+      S grad_pre = 0;
+      if (token < count) {
+        if (i < bottleneck) {
+          S grad_a = p[i];
+          if constexpr (kNorm) grad_a = rstd * (grad_a - back * moments_a[i]);
+          grad_pre = grad_a * activate(call.activation, pre[token * bottleneck + i]).slope;
+          few[i] = grad_pre;
+        }
+        if (i < columns) {
+          if constexpr (kNorm) few[call.places.weighted + i] = weight * a[i];
+          few[call.places.basis + i] = rstd * a[i];
+        }
+        a_of_token[i] = static_cast<X>(i < columns ? a[i] : S(0));
+        if (kNorm && i == 0) few[call.places.basis + columns] = 1;
+      }
+      if (i < weights.thin()) units.at(token, i) = static_cast<C>(grad_pre);
+    }
+  }
+  __syncthreads();
+  const cuda::Rows<X> grad_x(call.grad_x + first * hidden, hidden, call.aligned, count);
+  expand(units.rows(), weights.thin(), expand_matrix, hidden, [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -211,6 +123,97 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
       }
       grad_x.store(h, own, result);
     }
+  });
+}
+
+// A block takes 16 tokens and reads each weight once, from the second cache.
+template <typename X, typename C, bool kNorm>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
+    adapter_backward_kernel(const __grid_constant__ Backward<X, C> call) {
+  using S = Sum<X>;
+  __shared__ Partial<S> partial;
+  const int64_t first = call.tokens.first(blockIdx.x);
+  const int count = call.tokens.count(blockIdx.x);
+  const LaidOut<S, C> weights = call.weights.of_group(call.tokens.group_of_tile(blockIdx.x));
+  const TileNumbers<S> numbers(dynamic_shared<S>(), weights.columns());
+  const Units<C> units{reinterpret_cast<C*>(numbers.moments_a.of(kTokens)), weights.thin()};
+  const Rows<const X> grad(call.grad + first * weights.hidden, weights.hidden, call.aligned, count);
+  backward_tile<kNorm>(
+      call, weights, weights.moments, first, count, grad, call.pre + first * weights.bottleneck, weights.shrink,
+      weights.expand, units, numbers, partial);
+}
+
+// Where what a block with its group's weights begins in its shared memory, in bytes.
+struct BackwardRoom {
+  int64_t shrink, expand, moments, numbers, units, stages_begin, pre, stage;
+  int stages;  // none where it does not fit
+
+  template <typename C>
+  static BackwardRoom of(int64_t hidden, int64_t bottleneck) {
+    constexpr int64_t kStatic = 18 << 10, kNumber = sizeof(float);
+    const int64_t wide = padded(hidden), thin = padded(bottleneck), columns = bottleneck + 1;
+    SharedPlaces places;
+    BackwardRoom room{};
+    room.shrink = places.take(padded(columns) * wide * static_cast<int64_t>(sizeof(C)));
+    room.expand = places.take(wide * thin * static_cast<int64_t>(sizeof(C)));
+    room.moments = places.take(columns * columns * kNumber);
+    room.numbers = places.take(TileNumbers<float>::bytes(columns));
+    room.units = places.take(HeldRows<C>::bytes(thin));
+    room.stages_begin = places.bytes;
+    room.pre = HeldRows<C>::bytes(wide);
+    room.stage = room.pre + kTokens * bottleneck * kNumber;
+    room.stages = stages_for(room.stages_begin, room.stage, kStatic);
+    return room;
+  }
+  int64_t bytes() const { return stages_begin + stages * stage; }
+};
+
+// A block walks over neighbouring tiles with its group's weights in shared memory.
+template <typename X, bool kNorm>
+__global__ void __launch_bounds__(kThreads, 2)
+    resident_backward_kernel(const __grid_constant__ Backward<X, X> call, const __grid_constant__ BackwardRoom room) {
+  __shared__ Partial<float> partial;
+  unsigned char* const shared = dynamic_shared<unsigned char>();
+  X *const shrink = reinterpret_cast<X*>(shared + room.shrink), *const expand =
+                                                                    reinterpret_cast<X*>(shared + room.expand);
+  float* const moments = reinterpret_cast<float*>(shared + room.moments);
+  const int64_t hidden = call.weights.hidden, bottleneck = call.weights.bottleneck;
+  const int wide = static_cast<int>(call.weights.wide()), thin = static_cast<int>(call.weights.thin());
+  const TileNumbers<float> numbers(reinterpret_cast<float*>(shared + room.numbers), call.weights.columns());
+  const HeldRows<X> units(reinterpret_cast<X*>(shared + room.units), thin);
+  const auto stage = [&](int slot) { return shared + room.stages_begin + slot * room.stage; };
+
+  const auto begin = [&](int64_t tile, int slot) {
+    const int64_t first = call.tokens.first(tile);
+    const int count = call.tokens.count(tile);
+    HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide).fetch(call.grad + first * hidden, hidden, count);
+    const float* const pre = call.pre + first * bottleneck;
+    float* const to = reinterpret_cast<float*>(stage(slot) + room.pre);
+    for (int i = threadIdx.x * 4; i < count * bottleneck; i += kThreads * 4) copy_async_16(to + i, pre + i, true);
+  };
+  int64_t group = -1;
+  LaidOut<float, X> weights;
+  const auto copy = [&](X* to, const X* from, int64_t count) {
+    for (int64_t i = threadIdx.x * 8; i < count; i += kThreads * 8) copy_async_16(to + i, from + i, true);
+  };
+  const auto change = [&](int64_t tile) {
+    const int64_t own = call.tokens.group_of_tile(tile);
+    if (own == group) return false;
+    group = own;
+    weights = call.weights.of_group(group);
+    copy(shrink, weights.shrink, weights.units * wide);
+    copy(expand, weights.expand, int64_t{thin} * wide);
+    if constexpr (kNorm) {
+      const int64_t columns = weights.columns();
+      for (int64_t i = threadIdx.x; i < columns * columns; i += kThreads) moments[i] = weights.moments[i];
+    }
+    return true;
+  };
+  each_tile(call.tokens.tiles(), room.stages, begin, change, [&](int64_t tile, int slot) {
+    backward_tile<kNorm>(
+        call, weights, moments, call.tokens.first(tile), call.tokens.count(tile),
+        HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide), reinterpret_cast<const float*>(stage(slot) + room.pre),
+        Blocked<X>{shrink, wide}, Blocked<X>{expand, thin}, units, numbers, partial);
   });
 }
 

@@ -1,0 +1,96 @@
+"""The CUDA kernels of the adapter at sizes where another path is taken, or a block walks over several tiles."""
+
+import pytest
+import torch
+from conftest import DEVICE
+from helpers import cuda_host
+from helpers.cases import NORMS, adapter_inputs
+from helpers.oracle import assert_as_accurate, value_and_gradients
+from helpers.pairs import adapter_pair, compare
+
+from hyperloader import ops
+
+pytestmark = pytest.mark.slow
+
+HALVES = [torch.bfloat16, torch.float16]
+# batch, tokens, hidden, bottleneck
+SIZES = {
+    "weights in shared memory": (7, 20, 264, 24),
+    "weights in shared memory, more columns a warp": (2, 40, 776, 32),
+    "two steps of units": (2, 33, 200, 40),
+    "a bottleneck of no whole 16 bytes": (3, 17, 64, 12),
+    "rows of no whole 16 bytes": (3, 17, 70, 25),
+    "more hidden units than registers hold": (2, 17, 1100, 8),
+    "weights beyond shared memory": (1, 33, 1024, 96),
+}
+
+
+@pytest.fixture(autouse=True)
+def kernels():
+    with ops.use_backend("native") if DEVICE == "cuda" else cuda_host.backend():
+        yield
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_value_and_gradients(size, groups, dtype):
+    compare(*adapter_pair(adapter_inputs(*size, groups, "post", dtype)))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
+def test_norms(norm, dtype):
+    compare(*adapter_pair(adapter_inputs(5, 20, 72, 8, 3, norm, dtype), norm=norm))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu", "silu"])
+def test_activations(activation):
+    compare(*adapter_pair(adapter_inputs(2, 20, 72, 8, None, "post", torch.bfloat16), activation=activation))
+
+
+@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
+@pytest.mark.parametrize("weight", ["down_weight", "up_weight"])
+def test_matrices_of_other_strides(groups, weight):
+    inputs = adapter_inputs(3, 20, 64, 8, groups, "post", torch.bfloat16)
+    inputs[weight] = inputs[weight].mT.contiguous().mT
+    compare(*adapter_pair(inputs))
+
+
+def test_rows_begin_anywhere():
+    """The address of x is none of whole 16 bytes."""
+    inputs = adapter_inputs(3, 20, 64, 8, None, "post", torch.bfloat16)
+    apart = torch.empty(inputs["x"].numel() + 1, dtype=torch.bfloat16, device=inputs["x"].device)[1:]
+    inputs["x"] = apart.view(inputs["x"].shape).copy_(inputs["x"])
+    compare(*adapter_pair(inputs))
+
+
+@pytest.mark.parametrize("weights", HALVES, ids=str)
+def test_float32_vectors_beside_half_precision(weights):
+    inputs = adapter_inputs(3, 20, 64, 8, 3, "post", weights)
+    inputs |= {name: tensor.float() for name, tensor in inputs.items() if name.endswith("bias") or "norm" in name}
+    compare(*adapter_pair(inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_columns_that_cancel(dtype):
+    """The variance is that of up · a + up_bias, not of its columns: they cancel to a thousandth."""
+    inputs = adapter_inputs(1, 40, 256, 8, None, "post", torch.float32)
+    inputs["up_weight"][:, 1::2] = -inputs["up_weight"][:, ::2] + 1e-3 * torch.randn(256, 4)
+    inputs["down_weight"][1::2] = inputs["down_weight"][::2]
+    inputs["down_bias"][1::2] = inputs["down_bias"][::2]
+    inputs["up_bias"].zero_()
+    tested, plain, tensors, _ = adapter_pair({name: tensor.to(dtype) for name, tensor in inputs.items()}, eps=1e-12)
+    with torch.no_grad():
+        oracle = plain(*(tensor.double() for tensor in tensors))
+        assert_as_accurate(tested(*tensors), plain(*tensors), oracle, "value")
+
+
+@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
+def test_repeats_bit_for_bit(groups):
+    inputs = adapter_inputs(5, 50, 264, 24, groups, "post", torch.bfloat16)
+    tested, _, tensors, _ = adapter_pair(inputs)
+    grad = torch.randn_like(inputs["x"])
+    first, second = (value_and_gradients(tested, tensors, grad) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
