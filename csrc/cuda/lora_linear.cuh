@@ -1,4 +1,25 @@
-// What the forward and the backward of lora_linear share on CUDA devices: several updates of the same x at once.
+// What the forward and the backward of lora_linear share on CUDA devices: the factors of several updates of the same
+// x, and the two kernels that read the tokens.
+//
+// The frozen products are the library's, and each is added to what it finds (beta = 1). So the low-rank part comes
+// first: one kernel reads x once for all updates, multiplies it with their lora_A (the tile's units stay in shared
+// memory), and writes bias + scaling · lora_B · units where the product will be. Nothing of the size of an output is
+// read by us, and the sum is rounded once, by the product. The gradient of x is made the same way. Of a forward with
+// T tokens, n layers, R units in all (ranks in steps of 8) and b bytes a number, beside the frozen products:
+//
+//     memory               b · T · in, where x is not in the second cache yet
+//     second cache         b · (T · (in + 2 Σ out) + T / height · R · (in + out)): x, results written by us and read by
+//                          the products; the factors once for each tile of `height` (16, 32, 64) tokens
+//     operations           4 · T · R · (in + out) at most
+//     launches             1; with results beyond `kCached`, 1 for each layer, right before its product
+//
+// and of a backward (x and the gradients of the outputs twice, the second time from the second cache):
+//
+//     memory               b · T · (in + Σ out)
+//     second cache         b · T · (4 in + 2 Σ out) + 2 b · T / height · R · (in + out) + b · T · R · (in + out) / 64
+//     launches             3; with tokens beyond `kCached` 2 for each part of them, and 1
+//
+// Factors that are no whole steps, contiguous and of the products' dtype are laid out first, in one launch more.
 #pragma once
 
 #include "../lora_linear.h"
@@ -8,127 +29,150 @@
 
 namespace hyperloader::cuda {
 
-constexpr int kProjections = 4;  // of one launch
+constexpr int kProjections = 8;                 // of one launch
+constexpr int64_t kCached = int64_t{24} << 20;  // bytes that surely stay in the second cache of a large GPU
+constexpr int64_t kHighest = 64;                // tokens of the highest tile
 
-// A matrix of tokens, and the weights (groups, units, padded(width)) or (groups, padded(width), units) that it is
-// multiplied with or that it is the result of.
+// A layer's units are padded to whole columns of the tensor cores' products.
+__host__ __device__ constexpr int64_t padded_units(int64_t rank) { return (rank + 7) / 8 * 8; }
+
+// One layer. All layers' units stand side by side; what is padded is zero.
 template <typename X, typename C>
-struct Side {
-  X* tokens;
-  int64_t width;
-  bool aligned;
-  const C* weights;
-  const Sum<X>* start;  // what a result is added to; null for `tokens` itself
+struct Projection {
+  const C *A, *B;              // of each group (units, padded in_features), (padded out_features, units)
+  int64_t A_stride, B_stride;  // between groups
+  int64_t first, units, out;
+  const X* grad;    // (tokens, out)
+  void* result;     // (tokens, out); null where it is not wanted
+  AnyNumbers bias;  // (out); null where there is none
 };
 
-// shrunk = scaling · Σ from · weightsᵀ, to = start + shrunk · weightsᵀ.
+// shrunk = scaling · x · Aᵀ and result = bias + shrunk · Bᵀ; with grads shrunk_grad = scaling · grad · B and
+// grad_x = Σ shrunk_grad · A.
 template <typename X, typename C>
 struct LowRank {
   Tokens tokens;
-  Side<const X, C> from[kProjections];
-  Side<X, C> to[kProjections];
-  int from_count = 0, to_count = 0;
-  int64_t rank;    // of all projections together
-  Sum<X>* shrunk;  // (tokens, rank); null where it is not wanted
+  Projection<X, C> of[kProjections];
+  int count = 0;
+  int64_t in_features, units;
+  bool reads_x, reads_grads, aligned;
+  bool wide;   // results and grad_x hold the dtype of sums, not X
+  const X* x;  // (tokens, in_features)
+  C* shrunk;   // (tokens, units), as the next; null where it is not wanted, and read where x is not
+  C* shrunk_grad;
+  void* grad_x;  // (tokens, in_features); null where it is not wanted
   Sum<X> scaling;
 };
 
 template <typename X, typename C>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
-    low_rank_kernel(const __grid_constant__ LowRank<X, C> call) {
-  using S = Sum<X>;
-  __shared__ Partial<S> partial;
-  const Tokens& tokens = call.tokens;
-  const int64_t first = tokens.first(blockIdx.x), group = tokens.group_of_tile(blockIdx.x);
-  const int count = tokens.count(blockIdx.x);
-  const int64_t thin = padded(call.rank);
-  const Units<C> units{dynamic_shared<C>(), thin};
-  shrink<S>(
-      thin, partial,
-      [&](Tile<S>& tile, int64_t unit) {
-        for (int i = 0; i < call.from_count; ++i) {
-          const Side<const X, C>& side = call.from[i];
-          const Rows<const X> rows(side.tokens + first * side.width, side.width, side.aligned, count);
-          add_products(tile, rows, side.weights + group * thin * padded(side.width), unit);
-        }
-      },
-      [&](int token, int64_t unit, S sum) {
-        sum *= call.scaling;
-        if (call.shrunk != nullptr && token < count && unit < call.rank) {
-          call.shrunk[(first + token) * call.rank + unit] = sum;
-        }
-        units.at(token, unit) = static_cast<C>(sum);
-      });
-  for (int i = 0; i < call.to_count; ++i) {
-    const Side<X, C>& side = call.to[i];
-    const int64_t width = side.width;
-    const Rows<X> rows(side.tokens + first * width, width, side.aligned, count);
-    const Rows<const S> start(side.start == nullptr ? nullptr : side.start + first * width, width, false, count);
-    expand(units.rows(), thin, side.weights + group * thin * padded(width), width, [&](int64_t column, Tile<S>& tile) {
-      const int64_t own = column + lane_column();
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        Numbers<S, 8> sum;
-        if (side.start == nullptr) {
-          const auto found = rows.template load<8>(h, own);
-#pragma unroll
-          for (int j = 0; j < 8; ++j) sum.at[j] = static_cast<S>(found.at[j]);
-        } else {
-          sum = start.template load<8>(h, own);
-        }
-        Numbers<X, 8> result;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) result.at[j] = static_cast<X>(sum.at[j] + tile.at(h, j));
-        rows.store(h, own, result);
-      }
-    });
-  }
-}
+void run_low_rank(LowRank<X, C> call);
 
-// The updates of up to kProjections projections: their ranks stand side by side among the units.
-struct Updates {
-  std::vector<Tensor> A, B;
-  std::vector<int64_t> begin;  // of each one's units; at last their number
-  bool grouped;
-  int64_t groups;
+// parts[group][split] (count, width) = Σ over the tokens of a group and split: units(token)ᵀ · numbers(token).
+template <typename X, typename C>
+struct UnitSums {
+  struct Of {
+    const C* units;  // (tokens, stride), from the first unit on
+    int64_t count;
+    const X* numbers;  // (tokens, width)
+    int64_t width;
+    Sum<X>* parts;
+  };
+  Tokens tokens;
+  Of of[kProjections + 1];
+  int count = 0;
+  int64_t stride;
+  int64_t splits, group_parts;  // of these tokens; of all
+  bool aligned;
+};
 
+// Into how many parts the tokens are cut, so that sums of `columns` numbers for each unit fill a GPU.
+int64_t splits_of_units(const Tokens& tokens, int64_t columns);
+
+template <typename X, typename C>
+void sum_units(const UnitSums<X, C>& sums);
+
+// The factors of up to kProjections layers.
+class Updates {
+ public:
   Updates(at::TensorList lora_A, at::TensorList lora_B, bool grouped, int64_t groups)
-      : A(lora_A.vec()), B(lora_B.vec()), begin{0}, grouped(grouped), groups(groups) {
-    for (const Tensor& factor : A) begin.push_back(begin.back() + factor.size(-2));
-  }
-  size_t size() const { return A.size(); }
-  int64_t rank() const { return begin.back(); }
-  int64_t thin() const { return padded(rank()); }
+      : A_(lora_A), B_(lora_B), grouped_(grouped), groups_(groups) {}
 
+  int64_t groups() const { return groups_; }
+  int64_t rank(size_t i) const { return A_[i].size(-2); }
   // Whether all factors have the dtype of x.
   bool same_dtypes(const Tensor& x) const {
     const auto same = [&](const Tensor& factor) { return factor.scalar_type() == x.scalar_type(); };
-    return std::all_of(A.begin(), A.end(), same) && std::all_of(B.begin(), B.end(), same);
+    return std::all_of(A_.begin(), A_.end(), same) && std::all_of(B_.begin(), B_.end(), same);
+  }
+  int64_t units() const {
+    int64_t found = 0;
+    for (const Tensor& factor : A_) found += padded_units(factor.size(-2));
+    return found;
   }
 
-  // All lora_A as one (units, in_features), or as one (in_features, units).
-  template <typename C>
-  void lay_out_A(Layouts& layouts, C* to, bool transposed) const {
-    const int64_t in = padded(A[0].size(-1));
-    for (size_t i = 0; i < size(); ++i) {
-      const int64_t own = (i + 1 == size() ? thin() : begin[i + 1]) - begin[i];
-      Layout layout = Matrix{A[i], grouped, transposed}.layout(
-          to + begin[i] * (transposed ? 1 : in), false, transposed ? in : own, transposed ? own : in);
-      layout.to_row_stride = transposed ? thin() : in;
-      layout.to_group_stride = thin() * in;
-      layouts.add(layout);
+  // The layers, whose factors are laid out in `memory` where they cannot be read as they are; `kept` is that memory.
+  template <typename X, typename C>
+  LowRank<X, C> call(const Tensor& x, double scaling, Workspace& kept) const {
+    LowRank<X, C> call{};
+    call.tokens = Tokens{};
+    call.in_features = x.size(-1);
+    call.scaling = static_cast<Sum<X>>(scaling);
+    std::vector<std::pair<Factor<C>, Factor<C>>> factors;
+    for (size_t i = 0; i < A_.size(); ++i) {
+      const int64_t units = padded_units(rank(i)), out = B_[i].size(-2);
+      factors.emplace_back(
+          Factor<C>(A_[i], grouped_, groups_, units, padded(call.in_features), kept),
+          Factor<C>(B_[i], grouped_, groups_, padded(out), units, kept));
     }
+    kept.allocate(x);
+    Layouts layouts;
+    for (const auto& [A, B] : factors) {
+      Projection<X, C>& layer = call.of[call.count];
+      layer.first = call.units;
+      layer.units = padded_units(rank(call.count));
+      layer.out = B_[call.count++].size(-2);
+      call.units += layer.units;
+      layer.A = A.at(kept, layouts, layer.A_stride);
+      layer.B = B.at(kept, layouts, layer.B_stride);
+    }
+    if (layouts.count > 0) lay_out<C>(layouts, groups_);
+    return call;
   }
 
-  // One lora_B as (out_features, units) or (units, out_features), zero beside its own units.
+ private:
   template <typename C>
-  void lay_out_B(Layouts& layouts, size_t i, C* to, bool transposed) const {
-    const int64_t out = padded(B[i].size(-2));
-    Layout layout =
-        Matrix{B[i], grouped, transposed}.layout(to, false, transposed ? thin() : out, transposed ? out : thin());
-    (transposed ? layout.first_row : layout.first_column) = begin[i];
-    layouts.add(layout);
-  }
+  class Factor {
+   public:
+    Factor(const Tensor& tensor, bool grouped, int64_t groups, int64_t rows, int64_t columns, Workspace& memory)
+        : tensor_(tensor), grouped_(grouped), rows_(rows), columns_(columns), as_it_is_(fits()) {
+      if (!as_it_is_) place_ = memory.reserve<C>(groups * rows * columns);
+    }
+    const C* at(const Workspace& memory, Layouts& layouts, int64_t& group_stride) const {
+      group_stride = as_it_is_ ? (grouped_ ? tensor_.stride(0) : 0) : rows_ * columns_;
+      if (as_it_is_) return tensor_.const_data_ptr<C>();
+      layouts.add(Matrix{tensor_, grouped_}.layout(memory[place_], false, rows_, columns_));
+      return memory[place_];
+    }
+
+   private:
+    bool fits() const {
+      constexpr int64_t kTogether = 16 / sizeof(C);
+      return tensor_.scalar_type() == c10::CppTypeToScalarType<C>::value && tensor_.size(-2) == rows_ &&
+             tensor_.size(-1) == columns_ && tensor_.stride(-2) == columns_ && tensor_.stride(-1) == 1 &&
+             (!grouped_ || tensor_.stride(0) % kTogether == 0) &&
+             reinterpret_cast<uintptr_t>(tensor_.const_data_ptr()) % 16 == 0;
+    }
+
+    const Tensor& tensor_;
+    bool grouped_;
+    int64_t rows_, columns_;
+    bool as_it_is_;
+    Workspace::Place<C> place_{};
+  };
+
+  at::TensorList A_, B_;
+  bool grouped_;
+  int64_t groups_;
 };
 
 // The dtype of the frozen product: that of x and weight, float32 where a float32 weight stands beside a half x.
@@ -142,23 +186,10 @@ inline Tensor as_matrix(const Tensor& tensor) {
              : tensor.reshape({c10::multiply_integers(tensor.sizes().slice(0, tensor.dim() - 1)), tensor.size(-1)});
 }
 
-// `frozen` is the product; `y` what is written, the same where the dtypes are.
-template <typename X, typename C>
-Side<X, C> result_side(const Tensor& frozen, const Tensor& y, int64_t width, const C* weights) {
-  X* const tokens = y.mutable_data_ptr<X>();
-  const Sum<X>* const start = frozen.is_same(y) ? nullptr : frozen.const_data_ptr<Sum<X>>();
-  return {tokens, width, rows_aligned(tokens, width), weights, start};
-}
-
-template <typename X, typename C>
-Side<const X, C> operand_side(const Tensor& x, int64_t width, const C* weights) {
-  const X* const tokens = x.const_data_ptr<X>();
-  return {tokens, width, rows_aligned(tokens, width), weights, nullptr};
-}
-
-template <typename X, typename C>
-void run_low_rank(const LowRank<X, C>& call) {
-  launch(low_rank_kernel<X, C>, dim3(call.tokens.tiles()), dim3(kThreads), Units<C>::bytes(padded(call.rank)), call);
+// Whether a product that starts in `tensor` may be accessed 16 bytes at a time.
+inline bool rows_aligned(const Tensor& tensor) {
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0 &&
+         tensor.size(-1) * tensor.element_size() % 16 == 0;
 }
 
 }  // namespace hyperloader::cuda

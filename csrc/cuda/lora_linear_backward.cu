@@ -1,5 +1,11 @@
 // Gradients of frozen linear layers with LoRA updates on CUDA devices. No gradient of the size of a weight is formed
 // for lora_A and lora_B: only the kernels' sums over the tokens are.
+//
+// What goes through the units, of x and of all gradients, is one launch. The sums read the same tokens once more, right
+// after it, and find them in the second cache: a batch beyond `kCached` is taken in parts. A sum from the very same
+// read would keep R · (in + Σ out) numbers in each block, and write and read them again, more than the tokens of a
+// block have; and a mixed batch would need them for each group.
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
@@ -11,102 +17,122 @@ namespace {
 
 struct BackwardCall {
   std::vector<Tensor> grads;
-  Tensor x, frozen, grad_x;            // the latter two undefined where the gradient of x is not wanted
+  Tensor x, grad_x;                    // grad_x is undefined where it is not wanted
   std::vector<Tensor> grad_A, grad_B;  // empty where they are not wanted
   double scaling;
 };
 
+// `tokens` in parts of whole sentences, or of one sentence's tokens, of `bytes` at most, if one sentence has no more:
+// visit(a part, its first token).
+template <typename Visit>
+void in_parts(const Tokens& tokens, int64_t bytes_of_token, const Visit& visit) {
+  const bool by_sentence = tokens.group != nullptr;
+  const int64_t all = by_sentence ? tokens.sentences : tokens.tokens;
+  const int64_t bytes = std::max<int64_t>(bytes_of_token * (by_sentence ? tokens.tokens : 1), 1);
+  int64_t size = std::max<int64_t>(kCached / bytes, 1);
+  if (!by_sentence) size = std::max<int64_t>(size / kHighest * kHighest, kHighest);
+  for (int64_t begin = 0; begin < all; begin += size) {
+    Tokens part = tokens;
+    (by_sentence ? part.sentences : part.tokens) = std::min(size, all - begin);
+    if (by_sentence) part.group += begin;
+    part.tiles_of_sentence = (part.tokens + kTokens - 1) / kTokens;
+    visit(part, begin * (by_sentence ? tokens.tokens : 1));
+  }
+}
+
 template <typename X, typename C>
 void backward(const BackwardCall& call, const Updates& updates, const Optional& group) {
   using S = Sum<X>;
-  const Tokens tokens = tokens_of(call.x, group, updates.groups);
+  const Tokens tokens = tokens_of(call.x, group, updates.groups());
+  const int64_t in_features = call.x.size(-1), layers = call.grads.size(), units = updates.units();
+  const int64_t count = tokens.sentences * tokens.tokens;
   const bool wants_A = !call.grad_A.empty(), wants_B = !call.grad_B.empty(), wants_x = call.grad_x.defined();
-  const int64_t thin = updates.thin(), rank = updates.rank(), groups = updates.groups, in_features = call.x.size(-1);
-  const int64_t count = tokens.sentences * tokens.tokens, padded_in = padded(in_features);
-  int64_t results = wants_A ? thin * padded_in : 0;
-  for (size_t i = 0; wants_B && i < updates.size(); ++i) {
-    results += padded(updates.A[i].size(-2)) * padded(updates.B[i].size(-2));
+  int64_t all_columns = in_features, sum_columns = wants_A ? in_features : 0;
+  for (const Tensor& grad : call.grads) {
+    all_columns += grad.size(-1);
+    sum_columns += wants_B ? grad.size(-1) : 0;
   }
-  const int64_t splits = splits_for(tokens, results);
+  int64_t group_parts = 0;
+  std::vector<std::tuple<Tokens, int64_t, int64_t>> parts;  // of the batch, first token, splits
+  in_parts(tokens, all_columns * static_cast<int64_t>(sizeof(X)), [&](const Tokens& part, int64_t first) {
+    parts.emplace_back(part, first, splits_of_units(part, sum_columns));
+    group_parts += std::get<2>(parts.back());
+  });
 
   Workspace memory;
-  const auto A = memory.reserve<C>(wants_B ? groups * thin * padded_in : 0);
-  const auto A_transposed = memory.reserve<C>(wants_x ? groups * thin * padded_in : 0);
-  const auto shrunk = memory.reserve<S>(wants_B ? count * rank : 0);
-  const auto shrunk_grad = memory.reserve<S>(wants_A ? count * rank : 0);
-  const auto A_parts = memory.reserve<S>(wants_A ? groups * splits * rank * in_features : 0);
-  std::vector<Workspace::Place<C>> B;
+  const auto shrunk = memory.reserve<C>(wants_B ? count * units : 0);
+  const auto shrunk_grad = memory.reserve<C>(wants_A ? count * units : 0);
+  const auto A_parts = memory.reserve<S>(wants_A ? updates.groups() * group_parts * units * in_features : 0);
   std::vector<Workspace::Place<S>> B_parts;
-  for (size_t i = 0; i < updates.size(); ++i) {
-    const int64_t out_features = updates.B[i].size(-2);
-    B.push_back(memory.reserve<C>(wants_x || wants_A ? groups * thin * padded(out_features) : 0));
-    B_parts.push_back(memory.reserve<S>(wants_B ? groups * splits * updates.A[i].size(-2) * out_features : 0));
+  for (int64_t i = 0; i < layers; ++i) {
+    const int64_t numbers = padded_units(updates.rank(i)) * call.grads[i].size(-1);
+    B_parts.push_back(memory.reserve<S>(wants_B ? updates.groups() * group_parts * numbers : 0));
   }
-  memory.allocate(call.x);
+  LowRank<X, C> through = updates.call<X, C>(call.x, call.scaling, memory);
+  through.reads_x = wants_B;
+  through.reads_grads = wants_x || wants_A;
+  through.aligned = rows_aligned(call.x);
+  for (const Tensor& grad : call.grads) through.aligned &= rows_aligned(grad);
+  if (wants_x) through.aligned &= rows_aligned(call.grad_x);
+  through.wide = wants_x && call.grad_x.scalar_type() != call.x.scalar_type();
 
-  Layouts layouts;
-  if (wants_B) updates.lay_out_A(layouts, memory[A], /*transposed=*/false);
-  if (wants_x) updates.lay_out_A(layouts, memory[A_transposed], /*transposed=*/true);
-  for (size_t i = 0; (wants_x || wants_A) && i < updates.size(); ++i) {
-    updates.lay_out_B(layouts, i, memory[B[i]], /*transposed=*/true);
-  }
-  lay_out<C>(layouts, groups);
-
-  LowRank<X, C> through{};  // grads to the units, and on to x
-  through.tokens = tokens;
-  through.rank = rank;
-  through.scaling = static_cast<S>(call.scaling);
-  LowRank<X, C> again = through;  // x to the units
-  if (wants_x || wants_A) {
-    for (size_t i = 0; i < updates.size(); ++i) {
-      through.from[through.from_count++] = operand_side<X, C>(call.grads[i], updates.B[i].size(-2), memory[B[i]]);
+  int64_t done = 0;  // splits of the parts before
+  for (const auto& [part, first, splits] : parts) {
+    through.tokens = part;
+    through.x = call.x.const_data_ptr<X>() + first * in_features;
+    for (int64_t i = 0; i < layers; ++i) {
+      through.of[i].grad = call.grads[i].const_data_ptr<X>() + first * through.of[i].out;
     }
+    through.shrunk = wants_B ? memory[shrunk] + first * units : nullptr;
+    through.shrunk_grad = wants_A ? memory[shrunk_grad] + first * units : nullptr;
     if (wants_x) {
-      through.to[through.to_count++] = result_side<X, C>(call.frozen, call.grad_x, in_features, memory[A_transposed]);
+      through.grad_x =
+          static_cast<char*>(call.grad_x.mutable_data_ptr()) + first * in_features * call.grad_x.element_size();
     }
-    through.shrunk = wants_A ? memory[shrunk_grad] : nullptr;
     run_low_rank(through);
-  }
-  if (wants_B) {
-    again.from[again.from_count++] = operand_side<X, C>(call.x, in_features, memory[A]);
-    again.shrunk = memory[shrunk];
-    run_low_rank(again);
-  }
-  if (!wants_A && !wants_B) return;
 
-  TokenProducts<X> products;
+    UnitSums<X, C> sums{};
+    sums.tokens = part;
+    sums.stride = units;
+    sums.splits = splits;
+    sums.group_parts = group_parts;
+    sums.aligned = through.aligned;
+    if (wants_A) {
+      sums.of[sums.count++] = {
+          through.shrunk_grad, units, through.x, in_features, memory[A_parts] + done * units * in_features};
+    }
+    for (int64_t i = 0; wants_B && i < layers; ++i) {
+      const Projection<X, C>& layer = through.of[i];
+      sums.of[sums.count++] = {
+          through.shrunk + layer.first, layer.units, layer.grad, layer.out,
+          memory[B_parts[i]] + done * layer.units * layer.out};
+    }
+    if (sums.count > 0) sum_units(sums);
+    done += splits;
+  }
+
   Reductions reductions;
-  products.tokens = reductions.tokens = tokens;
-  products.splits = splits;
-  const auto add = [&](const S* units, int64_t width_of_units, const Tensor& x, int64_t width, S* parts) {
-    const X* const numbers = x.const_data_ptr<X>();
-    products.add({units, rank, width_of_units, numbers, width, rows_aligned(numbers, width), parts});
-  };
-  const auto finish = [&](const S* parts, int64_t all, int64_t rows, int64_t columns, const Tensor& grad, bool turned) {
-    const int64_t size = all * columns;
+  reductions.tokens = tokens;
+  const auto add = [&](const S* from, int64_t all, int64_t rows, int64_t columns, const Tensor& to, bool transposed) {
     reductions.add(
-        {parts,
-         splits,
-         size,
-         splits * size,
+        {from,
+         group_parts,
+         all * columns,
+         group_parts * all * columns,
          false,
          rows,
          columns,
-         {grad.mutable_data_ptr(), grad.scalar_type()},
-         turned});
+         {to.mutable_data_ptr(), to.scalar_type()},
+         transposed});
   };
-  if (wants_A) add(memory[shrunk_grad], rank, call.x, in_features, memory[A_parts]);
-  for (size_t i = 0; i < updates.size(); ++i) {
-    const int64_t own = updates.A[i].size(-2), out_features = updates.B[i].size(-2);
+  for (int64_t i = 0; i < layers; ++i) {
+    const Projection<X, C>& layer = through.of[i];
     if (wants_A) {
-      finish(memory[A_parts] + updates.begin[i] * in_features, rank, own, in_features, call.grad_A[i], false);
+      add(memory[A_parts] + layer.first * in_features, units, updates.rank(i), in_features, call.grad_A[i], false);
     }
-    if (!wants_B) continue;
-    add(memory[shrunk] + updates.begin[i], own, call.grads[i], out_features, memory[B_parts[i]]);
-    finish(memory[B_parts[i]], own, own, out_features, call.grad_B[i], true);
+    if (wants_B) add(memory[B_parts[i]], layer.units, updates.rank(i), layer.out, call.grad_B[i], true);
   }
-  sum_products<X, C>(products);
-  reduce<S>(reductions);
+  if (reductions.count > 0) reduce<S>(reductions);
 }
 
 std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& arguments) {
@@ -118,16 +144,37 @@ std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& ar
   const WithoutAutocast dtypes_as_given;
   const at::ScalarType dtype = product_dtype(x, weights[0]), sums = accumulate_dtype(x.scalar_type());
   const Tensor input = x.contiguous();
-  std::vector<Tensor> grads, results;
+  std::vector<Tensor> grads, grad_A, grad_B;  // grad_A and grad_B are empty where they are not wanted
   for (const Tensor& grad : arguments.grads) grads.push_back(grad.contiguous());
+  for (const Tensor& factor : lora_A) {
+    if (needed.lora_A) grad_A.push_back(at::empty(factor.sizes(), factor.options()));
+  }
+  for (const Tensor& factor : lora_B) {
+    if (needed.lora_B) grad_B.push_back(at::empty(factor.sizes(), factor.options()));
+  }
 
-  Tensor frozen, grad_x;  // Σ grad · weight, and with the updates
-  if (needed.x) {
-    frozen = at::mm(as_matrix(grads[0].to(dtype)), weights[0]);
-    for (size_t i = 1; i < weights.size(); ++i) frozen.addmm_(as_matrix(grads[i].to(dtype)), weights[i]);
-    frozen = frozen.view(x.sizes());
-    grad_x = dtype == x.scalar_type() ? frozen : at::empty(x.sizes(), x.options());
-    results.push_back(grad_x);
+  const Optional group = contiguous(arguments.group);
+  Tensor grad_x;
+  const bool low_rank = needed.x || needed.lora_A || needed.lora_B;
+  for (size_t begin = 0; low_rank && begin < weights.size(); begin += kProjections) {
+    const size_t count = std::min<size_t>(kProjections, weights.size() - begin);
+    const Updates updates(lora_A.slice(begin, count), lora_B.slice(begin, count), group.has_value(), groups);
+    const auto part = [&](const std::vector<Tensor>& all) {
+      return all.empty() ? all : std::vector<Tensor>(all.begin() + begin, all.begin() + begin + count);
+    };
+    Tensor through;
+    if (needed.x) through = at::empty(as_matrix(input).sizes(), x.options().dtype(dtype));
+    const BackwardCall call{part(grads), input, through, part(grad_A), part(grad_B), arguments.scaling};
+    with_types(x.scalar_type(), updates.same_dtypes(x), [&](auto types) {
+      backward<typename decltype(types)::X, typename decltype(types)::C>(call, updates, group);
+    });
+    if (needed.x) grad_x = begin == 0 ? through : grad_x.add_(through);
+  }
+
+  std::vector<Tensor> results;
+  if (needed.x) {  // what went through the updates, and the frozen products added to it
+    for (size_t i = 0; i < weights.size(); ++i) grad_x.addmm_(as_matrix(grads[i].to(dtype)), weights[i]);
+    results.push_back(grad_x.to(x.scalar_type()).view(x.sizes()));
   }
   for (size_t i = 0; needed.weights && i < weights.size(); ++i) {
     const Tensor product = at::mm(as_matrix(grads[i].to(dtype)).t(), as_matrix(input.to(dtype)));
@@ -135,25 +182,6 @@ std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& ar
   }
   for (size_t i = 0; needed.biases && i < weights.size(); ++i) {  // in its own dtype, which may have more digits
     results.push_back(as_matrix(grads[i]).sum(0, /*keepdim=*/false, sums));
-  }
-  std::vector<Tensor> grad_A, grad_B;  // without entries where they are not wanted
-  for (size_t i = 0; needed.lora_A && i < weights.size(); ++i)
-    grad_A.push_back(at::empty(lora_A[i].sizes(), lora_A[i].options()));
-  for (size_t i = 0; needed.lora_B && i < weights.size(); ++i)
-    grad_B.push_back(at::empty(lora_B[i].sizes(), lora_B[i].options()));
-
-  const Optional group = contiguous(arguments.group);
-  for (size_t begin = 0; begin < weights.size(); begin += kProjections) {
-    const size_t count = std::min<size_t>(kProjections, weights.size() - begin);
-    const Updates updates(lora_A.slice(begin, count), lora_B.slice(begin, count), group.has_value(), groups);
-    const auto part = [&](const std::vector<Tensor>& all) {
-      return all.empty() ? all : std::vector<Tensor>(all.begin() + begin, all.begin() + begin + count);
-    };
-    const BackwardCall call{part(grads), input, frozen, grad_x, part(grad_A), part(grad_B), arguments.scaling};
-    with_types(x.scalar_type(), updates.same_dtypes(x), [&](auto types) {
-      backward<typename decltype(types)::X, typename decltype(types)::C>(call, updates, group);
-    });
-    frozen = grad_x;  // the next updates are added to it
   }
   results.insert(results.end(), grad_A.begin(), grad_A.end());
   results.insert(results.end(), grad_B.begin(), grad_B.end());
