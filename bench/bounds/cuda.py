@@ -50,13 +50,13 @@ def calls_without_tokens(model: Model) -> list[Call]:
     return [Call("cuda", name, model.name, 0, launches, floor) for name, launches, floor in made]
 
 
-def _lay_out(numbers: list[int], laid_out: list[int]) -> Launch:
+def _lay_out(numbers: list[int], laid_out: list[int], vectors: int = 0) -> Launch:
     """Matrices of ``numbers`` each become ``laid_out`` numbers each: read once, written once.
 
     Two divisions of 64 bits find row and column of a number: 80 instructions.
     """
     most = max(laid_out)
-    blocks = min(math.ceil(most / 1024), 1024) * len(laid_out)
+    blocks = min(math.ceil(most / 1024), 1024) * (len(laid_out) + vectors)
     read, written = HALF * sum(numbers), HALF * sum(laid_out)
     return Launch("lay_out_kernel<BFloat16>", blocks, THREADS, read + written, cache=read + written,
                   lanes=80.0 * sum(laid_out))  # fmt: skip
@@ -68,7 +68,7 @@ def _adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
     vectors = 4 * SINGLE * hidden  # up_bias for the statistics and for the result, the norm's weight and bias
     pre = SINGLE * tokens * model.bottleneck
     return (
-        _lay_out([model.hidden * model.bottleneck] * 2, [hidden * thin] * 2),
+        _lay_out([model.hidden * model.bottleneck] * 2, [hidden * thin] * 2, 4),
         Launch(
             "adapter_kernel<BFloat16, BFloat16, true>", tiles, THREADS,
             memory=2 * row + pre,  # x, y
@@ -92,7 +92,7 @@ def _adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     splits = _splits(tokens, 2 * hidden * thin)
     parts = 2 * SINGLE * splits * model.hidden * model.bottleneck
     return (
-        _lay_out([model.hidden * model.bottleneck] * 3, [hidden * thin] * 3),
+        _lay_out([model.hidden * model.bottleneck] * 3, [hidden * thin] * 3, 4),
         Launch(
             "adapter_backward_kernel<BFloat16, BFloat16, true>", tiles, THREADS,
             memory=2 * row + row + pre + units + sums,  # g, ∂x; and the gradient of v, kept for the sums
@@ -142,6 +142,7 @@ def _lora(model: Model, tokens: int) -> tuple[Launch, ...]:
         _lay_out(
             [model.hidden * rank, *(out * model.rank for out in model.outs)],
             [hidden * thin, *(up(out, STEP) * thin for out in model.outs)],
+            len(model.outs) - 1,
         ),
         Launch(
             "low_rank_kernel<BFloat16, BFloat16>", tiles, THREADS,
@@ -167,6 +168,7 @@ def _lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
         _lay_out(
             [model.hidden * rank] * 2 + [out * model.rank for out in model.outs],
             [hidden * thin] * 2 + [up(out, STEP) * thin for out in model.outs],
+            2 * (len(model.outs) - 1),
         ),
         Launch(
             "low_rank_kernel<BFloat16, BFloat16>", tiles, THREADS,

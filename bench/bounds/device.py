@@ -20,6 +20,7 @@ class Gpu:
     shared: float = 0.0  # bytes from and to shared memory: 128 a cycle and multiprocessor
     launch: float = 0.0  # seconds from the end of a kernel to the next one's first work, in a stream
     shared_bytes: int = 0  # of a multiprocessor
+    shared_of_block: int = 0  # at most
     registers: int = 65536
     threads: int = 2048
     blocks: int = 32
@@ -28,8 +29,9 @@ class Gpu:
 H100 = Gpu(
     "H100", "90", 132, memory=3.35e12, cache=5.5e12, cache_of_processor=64 * 1.755e9, cache_bytes=50 << 20,
     tensor=990e12, lanes=67e12 / 2, shared=132 * 128 * 1.755e9, launch=2e-6, shared_bytes=228 << 10,
+    shared_of_block=227 << 10,
 )  # fmt: skip
-A100 = Gpu("A100", "80", 108, shared_bytes=164 << 10)
+A100 = Gpu("A100", "80", 108, shared_bytes=164 << 10, shared_of_block=163 << 10)
 _RESERVED = 1 << 10  # bytes of shared memory that the system takes of every block
 
 

@@ -1,7 +1,7 @@
 """What a launch moves and computes, and the least time that it and a call of several launches take."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.bounds.device import Gpu
 
@@ -46,8 +46,9 @@ class Launch:
     """One kernel of a call. Bytes are those of all blocks together.
 
     ``memory`` counts what the call reads or writes for the first time, once; ``again`` what an earlier launch of the
-    call read or wrote, which comes from memory only if the call does not fit the second cache; ``cache`` everything
-    that blocks read and write, as often as they do, whether the first cache would have kept it or not.
+    call read or wrote, which comes from memory only if the call does not fit the second cache, and ``recent`` the same
+    of the launch right before, of which the two must not fit; ``cache`` everything that blocks read and write, as often
+    as they do, whether the first cache would have kept it or not.
     """
 
     kernel: str
@@ -55,6 +56,7 @@ class Launch:
     threads: int
     memory: float = 0.0
     again: float = 0.0
+    recent: float = 0.0
     cache: float = 0.0
     tensor: float = 0.0  # operations of the tensor cores
     lanes: float = 0.0  # instructions of the float32 units
@@ -62,14 +64,22 @@ class Launch:
     dynamic_shared: int = 0  # bytes of a block, beside those that are compiled in
     tiles: int = 0  # equal pieces of the work, where blocks take several
 
-    def seconds(self, gpu: Gpu, fits: bool) -> dict[str, float]:
-        """The least time by each resource. A block stays on one multiprocessor, so the busiest one counts."""
+    @property
+    def footprint(self) -> float:
+        """Bytes that the launch touches, each once."""
+        return self.memory + self.again + self.recent
+
+    def seconds(self, gpu: Gpu, missed: float = 0.0) -> dict[str, float]:
+        """The least time by each resource; ``missed`` bytes that were touched before come from memory.
+
+        A block stays on one multiprocessor, so the busiest one counts.
+        """
         tiles = self.tiles or self.blocks
         at_once = math.ceil(self.blocks / gpu.processors)
         busiest = min(1.0, math.ceil(tiles / self.blocks) * at_once / tiles)
         share = busiest * gpu.processors
         return {
-            "memory": (self.memory + (0 if fits else self.again)) / gpu.memory,
+            "memory": (self.memory + missed) / gpu.memory,
             "second cache": max(self.cache / gpu.cache, busiest * self.cache / gpu.cache_of_processor),
             "tensor cores": share * self.tensor / gpu.tensor,
             "lanes": share * self.lanes / gpu.lanes,
@@ -93,10 +103,21 @@ class Call:
         return total(self.launches, gpu)
 
 
+def missed(launches: tuple[Launch, ...], gpu: Gpu) -> list[float]:
+    """Bytes of every launch that were touched before and are no more in the second cache."""
+    fits = sum(launch.memory for launch in launches) <= gpu.cache_bytes
+    found, before = [], 0.0
+    for launch in launches:
+        recent = 0.0 if before + launch.memory <= gpu.cache_bytes else launch.recent
+        found.append(recent + (0.0 if fits else launch.again))
+        before = launch.footprint
+    return found
+
+
 def total(launches: tuple[Launch, ...], gpu: Gpu) -> float:
     """The least seconds of launches one after the other."""
-    fits = sum(launch.memory for launch in launches) <= gpu.cache_bytes
-    return sum(gpu.launch + max(launch.seconds(gpu, fits).values()) for launch in launches)
+    several = zip(launches, missed(launches, gpu), strict=True)
+    return sum(gpu.launch + max(launch.seconds(gpu, bytes_missed).values()) for launch, bytes_missed in several)
 
 
 def copy(bytes_moved: float) -> tuple[Launch, ...]:
@@ -113,6 +134,17 @@ def frozen(model: Model, tokens: int) -> tuple[Launch, ...]:
 def frozen_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     """Their gradient of x, one product added to the other; a frozen weight has none."""
     return tuple(_product(tokens, model.hidden, out, added=i > 0) for i, out in enumerate(model.outs))
+
+
+def added_product(tokens: int, columns: int, terms: int, again: float | None = None) -> Launch:
+    """A product of the library's that is added to what the launch right before has written; its tokens are read again.
+
+    ``again``: the bytes of those tokens.
+    """
+    row, result = HALF * tokens * terms, HALF * tokens * columns
+    found = _product(tokens, columns, terms)
+    again = row if again is None else again
+    return replace(found, memory=HALF * terms * columns, again=again, recent=2 * result, cache=found.cache + result)
 
 
 def _product(tokens: int, columns: int, terms: int, again: float = 0.0, added: bool = False) -> Launch:

@@ -9,7 +9,7 @@ from typing import Any
 from bench import document, results
 from bench.bounds import cuda, triton
 from bench.bounds.device import A100, H100, blocks_at_once
-from bench.bounds.launches import MODELS, TOKENS, Call, Launch, Model, total
+from bench.bounds.launches import MODELS, TOKENS, Call, Launch, Model, missed, total
 from bench.budget import Goal
 from hyperloader.checkpoints.atomic import write_text
 
@@ -59,20 +59,20 @@ def every_call(models: tuple[Model, ...] = MODELS) -> Iterator[Call]:
 
 
 def _row(call: Call) -> dict[str, Any]:
-    fits = sum(launch.memory for launch in call.launches) <= H100.cache_bytes
-    own = [launch for launch in call.launches if launch.kernel != "cuBLAS"]
+    several = zip(call.launches, missed(call.launches, H100), strict=True)
+    own = [(launch, bytes_missed) for launch, bytes_missed in several if launch.kernel != "cuBLAS"]
     return {
         "backend": call.backend, "operator": call.operator, "model": call.model, "tokens": call.tokens,
-        "launches": len(own), "memory_bytes": round(sum(launch.memory for launch in own)),
-        "cache_bytes": round(sum(launch.cache for launch in own)),
-        "operations": round(sum(launch.tensor + launch.lanes for launch in own)),
+        "launches": len(own), "memory_bytes": round(sum(launch.memory for launch, _ in own)),
+        "cache_bytes": round(sum(launch.cache for launch, _ in own)),
+        "operations": round(sum(launch.tensor + launch.lanes for launch, _ in own)),
         "bound_s": _rounded(call.seconds(H100)), "floor_s": _rounded(total(call.floor, H100)),
-        "kernels": [_kernel(call, launch, fits) for launch in own],
+        "kernels": [_kernel(call, *one) for one in own],
     }  # fmt: skip
 
 
-def _kernel(call: Call, launch: Launch, fits: bool) -> dict[str, Any]:
-    by, seconds = max(launch.seconds(H100, fits).items(), key=lambda item: item[1])
+def _kernel(call: Call, launch: Launch, bytes_missed: float) -> dict[str, Any]:
+    by, seconds = max(launch.seconds(H100, bytes_missed).items(), key=lambda item: item[1])
     found = {"kernel": launch.kernel, "blocks": launch.blocks, "limited_by": by, "bound_s": _rounded(seconds)}
     for gpu in (A100, H100):
         used = _resources(call, launch, gpu.architecture)

@@ -68,33 +68,50 @@ def _network(model: Model) -> float:
     return SINGLE * (NETWORK * (3 * EMBEDDING + 1) + CONDITION * (NETWORK + 3) + 2 * model.rows * CONDITION)
 
 
+def _moments_bytes(at: Recorded) -> float:
+    block = at.constants["BLOCK_B"]
+    return SINGLE * (3 + block) * block
+
+
+def _moments(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    weight, width = HALF * model.hidden * model.bottleneck, at.constants["BLOCK_B"]
+    return Launch(
+        at.kernel, at.programs, at.threads, memory=weight + _moments_bytes(at),
+        # `up` for its means and for the products; a program takes 16 rows of them, which it reads besides
+        cache=at.programs * 2 * (weight + HALF * model.hidden * 17) + _moments_bytes(at),
+        tensor=3 * 2.0 * model.hidden * width * width,  # a float32 number in three parts
+        lanes=at.programs * model.hidden * (width + 16) * 3,
+    )  # fmt: skip
+
+
 def _adapter(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
     row, weight = HALF * tokens * model.hidden, HALF * model.hidden * model.bottleneck
-    vectors = HALF * model.hidden * 5  # up_bias in three passes, the norm's weight and bias
+    vectors = HALF * model.hidden * 3
     pre, width = SINGLE * tokens * model.bottleneck, at.constants["BLOCK_B"]
+    moments = any("moments" in one.kernel for one in recorded(model, tokens)["adapter forward"])
+    reads = 2 if at.constants["HELD"] else 3  # of a row: x once or twice, y
+    # `down` and `up`; without moments `up` once more, for the statistics written out
+    weights = 2 * weight + vectors + (_moments_bytes(at) if moments else weight + HALF * model.hidden)
     return Launch(
         at.kernel, at.programs, at.threads,
-        memory=2 * row + pre + 2 * weight,  # x, y, the weights
-        # x for the product and for the residual; `down`; `up` for its means, the squares and the result
-        cache=3 * row + pre + at.programs * (4 * weight + vectors),
-        tensor=3 * 2.0 * at.programs * at.constants["BLOCK_T"] * model.hidden * width,
-        # of a number: its square and its sum, the norm and the residual; of a weight, in every program: centred twice
-        lanes=tokens * model.hidden * (3 + 7) + at.programs * model.hidden * width * (2 + 2 * 3),
+        memory=2 * row + pre + (weight if moments else 2 * weight), again=weight if moments else 0.0,
+        cache=reads * row + pre + at.programs * weights,
+        tensor=(2 if moments else 3) * 2.0 * at.programs * at.constants["BLOCK_T"] * model.hidden * width,
+        lanes=tokens * model.hidden * (7 if moments else 15) + tokens * width * 40,
     )  # fmt: skip
 
 
 def _adapter_tokens(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
     row, weight = HALF * tokens * model.hidden, HALF * model.hidden * model.bottleneck
-    vectors = HALF * model.hidden * 3
     pre, width = SINGLE * tokens * model.bottleneck, at.constants["BLOCK_B"]
-    units = HALF * 3 * at.constants["SECTION"] * tokens
+    units, vectors = HALF * 3 * at.constants["SECTION"] * tokens, HALF * model.hidden * 2
     return Launch(
         at.kernel, at.programs, at.threads,
-        memory=2 * row + pre + units + 2 * weight,  # g, ∂x
-        # g for the sums and for the residual; `up` for its means and for v, `down` for ∂x
-        cache=3 * row + pre + units + at.programs * (3 * weight + vectors),
-        tensor=4 * 2.0 * at.programs * at.constants["BLOCK_T"] * model.hidden * width,
-        lanes=tokens * model.hidden * (10 + 3) + at.programs * model.hidden * width * 5,
+        memory=2 * row + pre + units + weight, again=weight,  # g, ∂x; `up` was read for its moments
+        # g for the sums and for the residual; `up` and `down` once
+        cache=3 * row + pre + units + at.programs * (2 * weight + vectors + _moments_bytes(at)),
+        tensor=2 * 2.0 * at.programs * at.constants["BLOCK_T"] * model.hidden * width,
+        lanes=tokens * model.hidden * (6 + 3) + tokens * width * 60,
     )  # fmt: skip
 
 
@@ -118,13 +135,13 @@ def _sums(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
 
 
 def _adapter_weights(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
-    parts = SINGLE * at.constants["TOTAL"] * _splits_of(model, tokens)
-    weight = HALF * model.hidden * model.bottleneck
+    parts, block = SINGLE * at.constants["TOTAL"] * _splits_of(model, tokens), at.constants["BLOCK_B"]
+    weight, few = HALF * model.hidden * model.bottleneck, SINGLE * (model.bottleneck + 1) ** 2
     return Launch(
-        at.kernel, at.programs, at.threads,
-        memory=2 * weight, again=parts,
-        cache=parts + 3 * weight + at.programs * weight,  # every program takes the means of `up`
-        lanes=parts / SINGLE * 2 + at.programs * model.hidden * at.constants["BLOCK_B"] * 2,
+        at.kernel, at.programs, at.threads, memory=2 * weight, again=parts,
+        # every program adds up the few sums that all columns need
+        cache=parts + 3 * weight + at.programs * few * _splits_of(model, tokens),
+        lanes=parts / SINGLE * 2 + 3.0 * model.hidden * block * block,
     )  # fmt: skip
 
 
@@ -244,6 +261,7 @@ def _condition_parameters(model: Model, _: int, at: Recorded, backward: bool) ->
 
 
 FORMULAS: dict[str, Formula] = {
+    "adapter_moments.weights_kernel": _moments,
     "adapter_forward.forward_kernel": _adapter,
     "adapter_backward.tokens_kernel": _adapter_tokens,
     "adapter_backward.weights_kernel": _adapter_weights,

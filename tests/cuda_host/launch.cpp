@@ -23,6 +23,9 @@ void check_launch(dim3 grid, dim3 size) {
       "a block must have 1 to ", kMostThreads, " threads, got ", text({size.x, size.y, size.z}));
 }
 
+bool recording = false;
+std::string launched;  // since it was asked for
+
 Order wanted_order() {
   const char* const wanted = std::getenv("HYPERLOADER_CUDA_HOST_ORDER");
   const std::string name = wanted == nullptr ? "forward" : wanted;
@@ -38,6 +41,7 @@ void run(const void* kernel, dim3 grid, dim3 size, int64_t shared, const std::fu
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
   check_launch(grid, size);
+  if (recording) launched += function_of(kernel) + "\t" + std::to_string(uint64_t(grid.x) * grid.y * grid.z) + "\n";
   set_order(wanted_order());
   gridDim = grid;
   blockDim = size;
@@ -58,3 +62,12 @@ void run(const void* kernel, dim3 grid, dim3 size, int64_t shared, const std::fu
 }
 
 }  // namespace cuda_host
+
+// From now on launches are recorded, or not any more; returns those recorded before, one a line: kernel, tab, blocks.
+extern "C" const char* cuda_host_record(int record) {
+  static std::string found;
+  found.swap(cuda_host::launched);
+  cuda_host::launched.clear();
+  cuda_host::recording = record != 0;
+  return found.c_str();
+}

@@ -97,6 +97,23 @@ def backend() -> Iterator[None]:
         library().cuda_host_compute(0)
 
 
+@contextmanager
+def launches() -> Iterator[list[tuple[str, int]]]:
+    """The list gets the launches within the block, at its end: the kernel's name with its template's arguments, and
+    how many blocks there are."""
+    found: list[tuple[str, int]] = []
+    record = library().cuda_host_record
+    record.restype = ctypes.c_char_p
+    with backend():
+        record(1)
+        try:
+            yield found
+        finally:
+            for line in record(0).decode().splitlines():
+                name, _, blocks = line.rpartition("\t")
+                found.append((name, int(blocks)))
+
+
 def _path() -> str:
     """Where programs are looked for: in this environment, too."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

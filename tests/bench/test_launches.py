@@ -1,0 +1,50 @@
+"""What the bounds count is what is launched: the CUDA kernels on the host, the Triton kernels by their launcher."""
+
+import os
+
+import pytest
+import torch
+from helpers import cuda_host
+
+from bench.bounds import cuda, measured, triton
+from bench.bounds.launches import MODELS
+from bench.bounds.recorded import recorded
+from hyperloader.ops import _triton
+
+MODEL = MODELS[0]
+
+
+def counted(backend, tokens):
+    """The launches of every call that the bounds are computed from: kernel and blocks; those of the library left out."""
+    of_tokens = backend.calls(MODEL, tokens) if tokens else backend.calls_without_tokens(MODEL)
+    return {
+        call.operator: [(one.kernel, one.blocks) for one in call.launches if one.kernel != "cuBLAS"]
+        for call in of_tokens
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [8, 0])
+def test_cuda(tokens):
+    """A block's share of the work is told by its kernel and by how many there are, but for blocks that walk over tiles:
+    on the host there are three of them at most."""
+    expected, found = counted(cuda, tokens), {}
+    for operator, call in measured.calls("hyperloader", MODEL, tokens, torch.device("cpu")).items():
+        with cuda_host.launches() as launches, torch.no_grad():
+            call()
+        found[operator] = launches
+    names = {operator: [measured.kernel_name(kernel) for kernel, _ in launches] for operator, launches in found.items()}
+    wanted = {
+        operator: [measured.kernel_name(kernel) for kernel, _ in launches] for operator, launches in expected.items()
+    }
+    assert names == wanted
+    blocks = {operator: [blocks for _, blocks in launches] for operator, launches in found.items()}
+    assert blocks == {operator: [blocks for _, blocks in launches] for operator, launches in expected.items()}
+
+
+@pytest.mark.skipif(not _triton.installed(), reason=f"Triton {_triton.LEAST} or newer is not installed")
+@pytest.mark.parametrize("tokens", [16384, 8])
+def test_triton(tokens):
+    expected = counted(triton, tokens) | counted(triton, 0)
+    for operator, launches in recorded(MODEL, tokens).items():
+        assert [(one.kernel, one.programs) for one in launches] == expected[operator]
