@@ -86,7 +86,7 @@ def test_table_names_both_columns_and_what_is_not_reached():
     before = report.read(report.BEFORE)
     now = [row | {"bound_s": row["floor_s"] * 1.05} for row in before]
     text = report.tables(before, now)
-    assert "| adapter forward | 16384 | 2 | 241 | 48.1 → 17.9 | 35 % → 95 % | ≥ 80 % |" in text
+    assert "| adapter forward | 16384 | 2 | 241 | 48 → 17.9 | 35 % → 95 % | ≥ 80 % |" in text
     assert "**not reached**" in report.tables(before, before) and "**not reached**" not in text
     assert text.count(report.NOTE) == 4
 

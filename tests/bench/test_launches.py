@@ -1,7 +1,5 @@
 """What the bounds count is what is launched: the CUDA kernels on the host, the Triton kernels by their launcher."""
 
-import os
-
 import pytest
 import torch
 from helpers import cuda_host
@@ -15,7 +13,7 @@ MODEL = MODELS[0]
 
 
 def counted(backend, tokens):
-    """The launches of every call that the bounds are computed from: kernel and blocks; those of the library left out."""
+    """Kernels and blocks of the launches that every bound is computed from, but for those of the library."""
     of_tokens = backend.calls(MODEL, tokens) if tokens else backend.calls_without_tokens(MODEL)
     return {
         call.operator: [(one.kernel, one.blocks) for one in call.launches if one.kernel != "cuBLAS"]
