@@ -23,8 +23,7 @@ _FREE = ("name",)  # of the backbone: where it lies may change
 def own_folder(folder: str | Path, description: str) -> Path:
     """``folder``, made if need be; raises ``ValueError`` if it is a model's without the file ``description``."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: must be a folder, got a file")
+    check_no_file(folder)
     found = [name for name in _FILES_OF_MODELS if (folder / name).exists()]
     if found and not (folder / description).exists():
         raise ValueError(
@@ -33,6 +32,12 @@ def own_folder(folder: str | Path, description: str) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_no_file(folder: Path) -> None:
+    """Raise ``ValueError`` if ``folder``, which is to be written to, is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: must be a folder, got a file")
 
 
 def read_description(path: Path, what: str, fields: Mapping[str, type]) -> dict:

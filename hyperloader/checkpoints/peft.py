@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hyperloader.checkpoints.atomic import write_files
+from hyperloader.checkpoints.descriptions import check_no_file
 from hyperloader.checkpoints.tensors import as_bytes, check_tensors, read_tensors
 from hyperloader.json_file import read_json
 from hyperloader.validation import check_positive, check_whole, shown
@@ -57,8 +58,9 @@ def write(
         backbone: what transformers loads the backbone by; "" if nothing.
 
     Raises:
-        ValueError: a folder with the adapter of anything but this task, unless ``overwrite``.
+        ValueError: a file; a folder with the adapter of anything but this task, unless ``overwrite``.
     """
+    check_no_file(folder)
     if not overwrite:
         _check_folder(folder, task)
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.cross_attention_bias import stored_bias
 from hyperloader.backbones.own_head import check_own_head
 from hyperloader.checkpoints import stored_model
+from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import trained
 from hyperloader.model.attachment import Attachment
@@ -157,7 +158,12 @@ class AttachedModel(BackboneWrapper):
     saved_state = trainable_state
 
     def load_trainable_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy ``tensors``, with the names and shapes of ``trainable_state()``, into this model; float64 stays so."""
+        """Copy ``tensors``, with the names and shapes of ``trainable_state()``, into this model; float64 stays so.
+
+        Raises ``ValueError`` for other names or shapes; the model is then as it was.
+        """
+        self._check_attached()
+        check_shapes("this state", tensors, self.trainable_state())
         trained.load_trained_state(self, self.norm_names, tensors)
 
     def trainable_parameters(self) -> int:

@@ -27,7 +27,10 @@ def rebuild_command() -> str:
     pip = f"HYPERLOADER_NATIVE=cpu {shlex.quote(sys.executable)} -m pip install --no-deps"
     if (_PACKAGE.parent / "setup.py").exists():
         return f"{pip} --editable {shlex.quote(str(_PACKAGE.parent))}"
-    return f"{pip} --force-reinstall --no-cache-dir {shlex.quote(_source())}"
+    source = _source()
+    if source.endswith(".whl"):  # which would be installed again as it is
+        source = "FOLDER_OF_THE_SOURCE"
+    return f"{pip} --force-reinstall --no-cache-dir {shlex.quote(source)}"
 
 
 def build_info() -> dict[str, object] | None:

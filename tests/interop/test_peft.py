@@ -203,3 +203,6 @@ def test_an_adapter_of_something_else_is_not_overwritten(tmp_path):
         (tmp_path / name.replace(".", "-") / name).write_bytes(b"of somebody")
         with pytest.raises(ValueError, match=f"holds the adapter in {name}: choose another folder"):
             model.export_peft("a", tmp_path / name.replace(".", "-"))
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="safetensors: must be a folder, got a file"):
+            model.export_peft("a", tmp_path / "adapter_model.safetensors", overwrite=overwrite)

@@ -97,3 +97,27 @@ def test_a_step_that_would_train_nothing_is_refused(name):
     model(**new_batch(name), task_ids=torch.full((5,), new))
     model.unfreeze()
     model(**batch, task="a")
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    """A checkpoint from before ``add_task``, say: nothing of it is loaded."""
+    model = make_model("bert")
+    before = {name: value.clone() for name, value in model.trainable_state().items()}
+    state = {name: value + 1 for name, value in before.items()}
+    name = "task_embedding.weight"
+    for changed, message in (
+        (
+            {**state, name: state[name][:2]},
+            r"this state: task_embedding.weight must have shape \(3, 64\), got \(2, 64\)",
+        ),
+        (
+            {key: value for key, value in state.items() if key != name},
+            f"this state: tensors missing: {name}; extra: none",
+        ),
+        ({**state, "x": state[name]}, "this state: tensors missing: none; extra: x"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.load_trainable_state(changed)
+    assert all(torch.equal(value, before[key]) for key, value in model.trainable_state().items())
+    model.load_trainable_state(state)
+    assert all(torch.equal(value, state[key]) for key, value in model.trainable_state().items())

@@ -89,3 +89,17 @@ def test_command_that_rebuilds():
     command = native.rebuild_command()
     assert command.startswith("HYPERLOADER_NATIVE=cpu ")
     assert command.endswith(f"--editable {ROOT}")
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("file:///tmp/hyperloader-0.1.0-py3-none-any.whl", "FOLDER_OF_THE_SOURCE"),
+        ("file:///home/me/hyperloader", "file:///home/me/hyperloader"),
+    ],
+)
+def test_command_that_builds_from_source(monkeypatch, tmp_path, source, named):
+    """A wheel without the extension would be installed again without it."""
+    monkeypatch.setattr(native, "_PACKAGE", tmp_path / "hyperloader")
+    monkeypatch.setattr(native, "_source", lambda: source)
+    assert native.rebuild_command().endswith(f" --no-cache-dir {named}")

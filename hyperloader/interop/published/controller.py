@@ -25,8 +25,8 @@ class AdapterLayersOneHyperNetController(nn.Module):
     * without one, it serves until something changes: the tensor ``task_embedding`` is another one, it or a parameter
       is written in place, replaced, moved or given another ``.data``, or a weight that was served is written in place.
 
-    PyTorch tells nobody of one kind of write: in place through ``parameter.data``, ``.numpy()`` or a detached alias of
-    them, such as ``parameter.data.add_(1)``. A forward with a gradient, ``train()`` and ``eval()`` all begin anew, so a
+    One kind of write goes unnoticed: in place through ``parameter.data``, ``.numpy()`` or a detached alias of them,
+    such as ``parameter.data.add_(1)``. A forward with a gradient, ``train()`` and ``eval()`` all begin anew, so a
     training loop around such an optimizer is safe; between two forwards without a gradient call ``forget()``.
 
     Each thread has a batch of its own. The cross-attention pairs are generated when the first is read. Hand in one
