@@ -149,6 +149,14 @@ def lora_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
 
 
 @functools.cache
+def lora_gradient_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
+    """Blocks of the low-rank kernel that sums as it goes: the more tokens a tile, the fewer times sums are added to."""
+    if dot == tl.float32:
+        return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
+    return Blocks(tokens=128, columns=32, num_warps=8, num_stages=3)
+
+
+@functools.cache
 def generate_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
     """Blocks of rows and outputs of generation, whose products are 64 deep."""
     if dot == tl.float32:

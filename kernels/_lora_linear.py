@@ -1,13 +1,15 @@
 """The low-rank part of LoRA linears of one ``x``, packed: the ranks of all projections are the columns of one product.
 
-A program holds BLOCK_T tokens of one group, and their ``x · lora_Aᵀ``. The frozen products are not made here.
+A program holds BLOCK_T tokens of one group, and their ``x · lora_Aᵀ``. The frozen products are not made here. The
+forward reads x once; the backward x and every gradient once from memory, x a second time from the second cache, where
+the sums of a program stay as well: it adds to them tile by tile.
 """
 
 import triton
 import triton.language as tl
 
 from hyperloader.kernels._math import load_block, store_block
-from hyperloader.kernels._tokens import place_sentence, tile_of
+from hyperloader.kernels._tokens import members_of, tile_of
 
 
 @triton.jit
@@ -68,45 +70,78 @@ def forward_kernel(
             store_block(ys[i], rows, in_rows, OUTS[i], columns, in_columns, y)
 
 
-@triton.jit(do_not_specialize=["length", "groups", "sentences"])
+@triton.jit
+def _add_product(ptr, left, right, first, columns, RANK: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr):
+    """Add ``leftᵀ · right`` to the columns of a matrix (RANK, SIZE), which has the product's rows from ``first`` on."""
+    ranks = tl.arange(0, left.shape[1]) - first
+    own = (ranks >= 0) & (ranks < RANK)
+    ptr += ranks[:, None] * SIZE + columns[None, :]
+    there = own[:, None] & (columns < SIZE)[None, :]
+    total = tl.load(ptr, mask=there, other=0.0, eviction_policy="evict_last")
+    total = tl.dot(tl.trans(left), right, total, input_precision=PRECISION)
+    tl.store(ptr, total, mask=there, eviction_policy="evict_last")
+
+
+@triton.jit(do_not_specialize=["length", "groups", "sentences", "splits"])
 def tokens_kernel(
-    grads, x_ptr, lora_A, lora_B, group_ptr, grad_x_ptr, units_ptr, order_ptr, length, groups, sentences, scaling,
-    RANKS: tl.constexpr, FIRSTS: tl.constexpr, IN: tl.constexpr, OUTS: tl.constexpr, SECTION: tl.constexpr,
-    NEEDS_B: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    grads, x_ptr, lora_A, lora_B, group_ptr, order_ptr, grad_x_ptr, partial_ptr, length, groups, sentences, splits,
+    scaling, RANKS: tl.constexpr, FIRSTS: tl.constexpr, IN: tl.constexpr, OUTS: tl.constexpr,
+    PLACES_A: tl.constexpr, PLACES_B: tl.constexpr, TOTAL: tl.constexpr, RANK: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Add the update's part to ``grad_x`` (None where it is not wanted), and write what the sums over tokens need.
+    """Add the update's part to ``grad_x`` (None where it is not wanted), and sum up the gradients of the weights.
 
-    ``units`` has two sections of SECTION numbers a token: scaling · Σ grads[i] · lora_B[i], the gradient of
-    ``x · lora_Aᵀ``; and with NEEDS_B scaling · ``x · lora_Aᵀ``. ``units_ptr`` is None where no sum is wanted.
+    A program goes over every ``splits``-th tile of one group. Its sums over them, TOTAL numbers that begin with zeros,
+    are its own: every ``lora_A`` gradient at PLACES_A, with RANK rows together, and every ``lora_B`` gradient,
+    transposed, at PLACES_B; () where they are not wanted.
     """
-    rows, in_rows, group = tile_of(group_ptr, length, groups, BLOCK_T)
-    if order_ptr is not None:
-        place_sentence(group_ptr, order_ptr, length, groups, sentences, BLOCK_T, BLOCK_S)
-    ranks = tl.arange(0, BLOCK_R)
-    if NEEDS_B:
-        shrunk = _shrink(
-            x_ptr, lora_A, rows, in_rows, group, RANKS, FIRSTS, IN, DOT, PRECISION, BLOCK_T, BLOCK_K, BLOCK_R
-        )
-        store_block(units_ptr + SECTION, rows, in_rows, 2 * SECTION, ranks, ranks < SECTION, scaling * shrunk)
+    split = tl.program_id(0)
+    group = tl.program_id(1).to(tl.int64)
+    begin, members = 0, 1
+    if group_ptr is not None:
+        begin, members = members_of(group_ptr, group, groups, sentences, BLOCK_S)
+    partial_ptr += (group * splits + split) * TOTAL
+    for start in range(0, TOTAL, 1024):
+        numbers = start + tl.arange(0, 1024)
+        tl.store(partial_ptr + numbers, tl.zeros((1024,), tl.float32), mask=numbers < TOTAL)
+    tiles = tl.cdiv(length, BLOCK_T)
+    for tile in range(split, members * tiles, splits):
+        sentence = (begin + tile // tiles).to(tl.int64)
+        if group_ptr is not None:
+            sentence = tl.load(order_ptr + sentence).to(tl.int64)
+        tokens = tile % tiles * BLOCK_T + tl.arange(0, BLOCK_T)
+        rows, in_rows = sentence * length + tokens, tokens < length
+        tl.debug_barrier()  # the sums of the tile before are written
 
-    grad_shrunk = tl.zeros((BLOCK_T, BLOCK_R), tl.float32)
-    for i in tl.static_range(len(grads)):
-        for start in range(0, OUTS[i], BLOCK_K):
-            columns = start + tl.arange(0, BLOCK_K)
-            grad = load_block(grads[i], rows, in_rows, OUTS[i], columns, columns < OUTS[i]).to(DOT)
-            up = _load_B(lora_B[i], group, columns, RANKS[i], FIRSTS[i], OUTS[i], BLOCK_R).to(DOT)
-            grad_shrunk = tl.dot(grad, up, grad_shrunk, input_precision=PRECISION)
-    grad_shrunk *= scaling
-    if units_ptr is not None:
-        store_block(units_ptr, rows, in_rows, 2 * SECTION, ranks, ranks < SECTION, grad_shrunk)
-    if grad_x_ptr is not None:
+        if len(PLACES_B) > 0:
+            shrunk = _shrink(
+                x_ptr, lora_A, rows, in_rows, group, RANKS, FIRSTS, IN, DOT, PRECISION, BLOCK_T, BLOCK_K, BLOCK_R
+            )
+            shrunk = (scaling * shrunk).to(DOT)
+        grad_shrunk = tl.zeros((BLOCK_T, BLOCK_R), tl.float32)
+        for i in tl.static_range(len(grads)):
+            for start in range(0, OUTS[i], BLOCK_K):
+                columns = start + tl.arange(0, BLOCK_K)
+                grad = load_block(grads[i], rows, in_rows, OUTS[i], columns, columns < OUTS[i]).to(DOT)
+                up = _load_B(lora_B[i], group, columns, RANKS[i], FIRSTS[i], OUTS[i], BLOCK_R).to(DOT)
+                grad_shrunk = tl.dot(grad, up, grad_shrunk, input_precision=PRECISION)
+                if len(PLACES_B) > 0:
+                    _add_product(
+                        partial_ptr + PLACES_B[i], shrunk, grad, FIRSTS[i], columns, RANKS[i], OUTS[i], PRECISION
+                    )
+        grad_shrunk = (scaling * grad_shrunk).to(DOT)
         for start in range(0, IN, BLOCK_K):
             columns = start + tl.arange(0, BLOCK_K)
-            packed = _load_A(lora_A, group, columns, RANKS, FIRSTS, IN, DOT, BLOCK_R, BLOCK_K)
-            grad_x = load_block(grad_x_ptr, rows, in_rows, IN, columns, columns < IN).to(tl.float32)
-            grad_x = tl.dot(grad_shrunk.to(DOT), packed, grad_x, input_precision=PRECISION)
-            store_block(grad_x_ptr, rows, in_rows, IN, columns, columns < IN, grad_x)
+            if grad_x_ptr is not None:
+                packed = _load_A(lora_A, group, columns, RANKS, FIRSTS, IN, DOT, BLOCK_R, BLOCK_K)
+                grad_x = load_block(grad_x_ptr, rows, in_rows, IN, columns, columns < IN).to(tl.float32)
+                grad_x = tl.dot(grad_shrunk, packed, grad_x, input_precision=PRECISION)
+                store_block(grad_x_ptr, rows, in_rows, IN, columns, columns < IN, grad_x)
+            if len(PLACES_A) > 0:
+                x = load_block(x_ptr, rows, in_rows, IN, columns, columns < IN).to(DOT)
+                # the ranks of all linears lie side by side
+                _add_product(partial_ptr + PLACES_A[0], grad_shrunk, x, 0, columns, RANK, IN, PRECISION)
 
 
 @triton.jit

@@ -14,9 +14,8 @@ from torch import Tensor
 from hyperloader.kernels import _launch
 from hyperloader.kernels._launch import Architecture, Tokens, padded
 from hyperloader.kernels._math import load_block
-from hyperloader.kernels._tokens import members_of
+from hyperloader.kernels._tokens import SENTENCES, members_of
 
-SENTENCES = 128  # whose groups are looked at in one step
 _PROGRAMS = 2  # a processor
 
 

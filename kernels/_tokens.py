@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+SENTENCES = 128  # whose groups are looked at in one step
+
 
 @triton.jit
 def group_of(group_ptr, sentences, groups, in_sentences):
@@ -43,6 +45,12 @@ def place_sentence(group_ptr, order_ptr, length, groups, sentences, BLOCK_T: tl.
             group = group_of(group_ptr, others, groups, there)
             before += (there & ((group < own) | ((group == own) & (others < sentence)))).to(tl.int32)
         tl.store(order_ptr + tl.sum(before, 0), sentence)
+
+
+@triton.jit(do_not_specialize=["groups", "sentences"])
+def order_kernel(group_ptr, order_ptr, groups, sentences, BLOCK_S: tl.constexpr):
+    """Write the sentences (sentences,) by group, then by index."""
+    place_sentence(group_ptr, order_ptr, 1, groups, sentences, 1, BLOCK_S)
 
 
 @triton.jit

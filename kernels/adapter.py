@@ -17,7 +17,8 @@ from hyperloader.kernels._adapter_forward import forward_kernel
 from hyperloader.kernels._adapter_moments import OWN, size
 from hyperloader.kernels._adapter_moments import weights_kernel as moments_kernel
 from hyperloader.kernels._launch import padded
-from hyperloader.kernels._sums import SENTENCES, Product, sums
+from hyperloader.kernels._sums import Product, sums
+from hyperloader.kernels._tokens import SENTENCES
 from hyperloader.reference.groups import AdapterWeights
 
 __all__ = ["backward", "forward"]

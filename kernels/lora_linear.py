@@ -1,5 +1,8 @@
 """LoRA linears in Triton: PyTorch's library makes the frozen products, one launch adds all updates into them.
 
+The backward is two launches beside those products, or one without the gradients of the weights; with groups one more
+puts the sentences in their order.
+
 Same contract as ``hyperloader.reference.lora_linear``: linears of one ``x``, whose updates are computed together.
 """
 
@@ -14,7 +17,7 @@ from torch.nn import functional
 from hyperloader.kernels import _launch
 from hyperloader.kernels._launch import padded
 from hyperloader.kernels._lora_linear import forward_kernel, tokens_kernel, weights_kernel
-from hyperloader.kernels._sums import SENTENCES, Product, sums
+from hyperloader.kernels._tokens import SENTENCES, order_kernel
 from hyperloader.reference.groups import LoraNeeded
 
 __all__ = ["backward", "forward"]
@@ -108,6 +111,9 @@ class _Shapes:
     def blocks(self, x: Tensor) -> _launch.Blocks:
         return _launch.lora_blocks(self.constants["DOT"], _launch.architecture(x.device))
 
+    def gradient_blocks(self, x: Tensor) -> _launch.Blocks:
+        return _launch.lora_gradient_blocks(self.constants["DOT"], _launch.architecture(x.device))
+
 
 def _contiguous(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(tensor.contiguous() for tensor in tensors)
@@ -135,37 +141,32 @@ def _low_rank_gradients(
     shapes: "_Shapes",
 ) -> None:
     """Add the update's part to ``grad_x`` unless it is None, and fill ``grads_A`` and ``grads_B`` unless empty."""
-    device, blocks, architecture = x.device, shapes.blocks(x), _launch.architecture(x.device)
-    sums_wanted = bool(grads_A or grads_B)
-    section = triton.cdiv(shapes.total, 8) * 8
-    units, order = None, None
-    if sums_wanted:
-        units = torch.empty(tokens.count, 2 * section, dtype=_launch.scratch_dtype(x), device=device)
-        if tokens.group is not None:
-            order = torch.empty(tokens.sentences, dtype=torch.int32, device=device)
+    device, blocks, architecture = x.device, shapes.gradient_blocks(x), _launch.architecture(x.device)
+    order = None
+    if tokens.group is not None:
+        order = torch.empty(tokens.sentences, dtype=torch.int32, device=device)
+        _launch.launch(
+            order_kernel, (tokens.sentences,), tokens.group, order, tokens.groups, tokens.sentences, BLOCK_S=SENTENCES,
+            num_warps=1,
+        )  # fmt: skip
+    columns = [x.shape[1]] * len(grads_A) + [grad.shape[1] for grad in grads if grads_B]
+    ranks = shapes.ranks * (bool(grads_A) + bool(grads_B))
+    places = (0, *accumulate(rank * size for rank, size in zip(ranks, columns, strict=True)))
+    splits = max(1, min(tokens.tiles(blocks.tokens), architecture.processors // tokens.groups))
+    partial = torch.empty(tokens.groups, splits, places[-1], dtype=torch.float32, device=device)
     _launch.launch(
-        tokens_kernel, (tokens.tiles(blocks.tokens),),
-        grads, x, lora_A, lora_B, tokens.group, grad_x, units, order, tokens.length, tokens.groups, tokens.sentences,
-        scaling, **shapes.constants, SECTION=section, NEEDS_B=bool(grads_B), BLOCK_T=blocks.tokens,
+        tokens_kernel, (splits, tokens.groups),
+        grads, x, lora_A, lora_B, tokens.group, order, grad_x, partial, tokens.length, tokens.groups,
+        tokens.sentences, splits, scaling, **shapes.constants, PLACES_A=places[: len(grads_A)],
+        PLACES_B=places[len(grads_A) : -1], TOTAL=places[-1], RANK=shapes.total, BLOCK_T=blocks.tokens,
         BLOCK_K=blocks.columns, BLOCK_S=SENTENCES, num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip
-    if units is None:
+    if not ranks:
         return
-
-    products = [Product(x, units[:, : shapes.total])] if grads_A else []
-    places = [first * x.shape[1] for first in shapes.firsts] if grads_A else []
-    columns = [x.shape[1]] * len(grads_A)
-    if grads_B:
-        for grad, rank, first in zip(grads, shapes.ranks, shapes.firsts, strict=True):
-            places.append(sum(product.size for product in products))
-            products.append(Product(grad, units[:, section + first : section + first + rank]))
-            columns.append(grad.shape[1])
-    partial = sums(products, tokens, order, architecture)
     first_blocks = (0, *accumulate(triton.cdiv(size, _BLOCK) for size in columns))
-    ranks = shapes.ranks * (bool(grads_A) + bool(grads_B))
     _launch.launch(
-        weights_kernel, (first_blocks[-1], tokens.groups), partial, (*grads_A, *grads_B), partial.shape[1],
-        FIRST_BLOCKS=first_blocks, PLACES=tuple(places), ROWS=ranks, COLUMNS=tuple(columns),
-        TRANSPOSED=(False,) * len(grads_A) + (True,) * len(grads_B), TOTAL=partial.shape[2],
+        weights_kernel, (first_blocks[-1], tokens.groups), partial, (*grads_A, *grads_B), splits,
+        FIRST_BLOCKS=first_blocks, PLACES=places[:-1], ROWS=ranks, COLUMNS=tuple(columns),
+        TRANSPOSED=(False,) * len(grads_A) + (True,) * len(grads_B), TOTAL=places[-1],
         BLOCK_C=_BLOCK, BLOCK_R=padded(max(ranks)), num_warps=4,
     )  # fmt: skip

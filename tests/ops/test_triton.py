@@ -155,6 +155,12 @@ def test_lora_linear(size, groups):
 
 
 @each_groups
+def test_lora_linear_in_half_precision(groups):
+    """Several of its larger tiles of tokens a program, which adds to its sums."""
+    compare(*lora_pair(to_device(lora_inputs(3, 270, 70, 33, 5, groups, torch.float16)), 0.5))
+
+
+@each_groups
 def test_two_lora_linears_are_two_single_ones(groups):
     one, other = (
         to_device(lora_inputs(3, 9, 40, size, rank, groups, torch.float32)) for size, rank in ((24, 8), (33, 5))
@@ -301,5 +307,5 @@ def test_fits(name):
             torch.Tensor, lambda one: one.to(dtype) if one.is_floating_point() else one, CASES[name]()
         )
 
-    assert _triton._fits(name, tuple(in_dtype(torch.float16)))
-    assert not _triton._fits(name, tuple(in_dtype(torch.float64)))
+    assert _triton.fits(name, tuple(in_dtype(torch.float16)))
+    assert not _triton.fits(name, tuple(in_dtype(torch.float64)))
