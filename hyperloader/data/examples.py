@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hyperloader.data.windows import join
-from hyperloader.nn.heads import IGNORED
-from hyperloader.validation import check_names, listed, nearest
+from hyperloader.nn.loss import IGNORED
+from hyperloader.validation import check_names
 
 _T = TypeVar("_T")
 
@@ -69,10 +69,6 @@ def check_task_names(tasks: Iterable[str]) -> list[str]:
     if not names:
         raise ValueError("tasks must be at least one name, each once, got none")
     return list(check_names("tasks", names))
-
-
-def unknown_task(name: str, tasks: Sequence[str]) -> ValueError:
-    return ValueError(f"task must be one of {listed(map(repr, tasks), 'tasks')}, got {name!r}{nearest(name, tasks)}")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from hyperloader.data.examples import EncodingReport, Example, collate, unknown_task
+from hyperloader.data.examples import EncodingReport, Example, collate, join_windows
 from hyperloader.data.sentence import Sentence
+from hyperloader.validation import listed, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,17 +54,15 @@ class Formulation(Protocol):
         encoded: dict[str, list[Example]] = {}
         for name, sentences in tasks_sentences.items():
             if name not in self.tasks:
-                raise unknown_task(name, self.tasks)
+                known = listed(map(repr, self.tasks), "tasks")
+                raise ValueError(f"task must be one of {known}, got {name!r}{nearest(name, self.tasks)}")
             task_id, encoded[name] = self.tasks.index(name), []
             for start in range(0, len(sentences), _BATCH):
                 encoded[name] += self._encode(task_id, sentences[start : start + _BATCH], start, use_tags)
         return encoded
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """A batch of int64 tensors: ``input_ids``, ``attention_mask`` (batch, tokens), ``labels`` (batch, tokens or
-        target tokens; -100 is padding), ``task_ids`` (batch,). The tasks may differ. Raises ValueError for an empty
-        batch.
-        """
+        """A batch, as ``hyperloader.data.examples.collate`` makes it."""
         return collate(examples, self.tokenizer.pad_token_id)
 
     def _encode(self, task_id: int, sentences: Sequence[Sentence], first_id: int, use_tags: bool) -> list[Example]:
@@ -75,5 +74,29 @@ class Formulation(Protocol):
         raise NotImplementedError
 
     def decode(self, examples: Sequence[Example], rows: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
-        """Strict BIO tags a sentence, windows joined, from the ids of every example's answer."""
+        """Strict BIO tags of every sentence, its windows joined.
+
+        Args:
+            examples: all windows of some sentences.
+            rows: the ids of every example's answer: label ids (of the example's own task) at every input token, or
+                generated token ids, whatever they are; padding is allowed.
+
+        Returns:
+            One list of tags a sentence, as many as it has words, in the order in which the sentences first appear.
+
+        Raises:
+            ValueError: a window is missing, there is not one row an example, a row of labels is too short or holds an
+                id that is no label of the task.
+        """
+        rows = rows.tolist() if isinstance(rows, Tensor) else rows
+        if len(rows) != len(examples):
+            raise ValueError(f"rows must be one row an example ({len(examples)}), got {len(rows)}")
+        return [self._to_bio(tags) for tags in join_windows(examples, self._tags_of_windows(examples, rows))]
+
+    def _tags_of_windows(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> list[list[str]]:
+        """The tags of every example's words, as its row of ids has them."""
+        raise NotImplementedError
+
+    def _to_bio(self, tags: list[str]) -> list[str]:
+        """Strict BIO of the tags of a whole sentence."""
         raise NotImplementedError

@@ -4,15 +4,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from hyperloader.data.bio import restore, simplify, spans
-from hyperloader.data.examples import EncodingReport, Example, check_task_names, join_windows
+from hyperloader.data.examples import EncodingReport, Example, check_task_names
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
-from hyperloader.nn.heads import IGNORED
+from hyperloader.nn.loss import IGNORED
 from hyperloader.validation import check_choice
 
 if TYPE_CHECKING:
@@ -202,23 +201,7 @@ class TextToText(Formulation):
         rows = model.generate(**inputs, max_new_tokens=self.max_length, num_beams=1, do_sample=False)
         return [Answer(row, None) for row in rows.tolist()]
 
-    def decode(self, examples: Sequence[Example], generated: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
-        """Tags per sentence, strict BIO, windows joined.
-
-        Args:
-            examples: all windows of some sentences.
-            generated: one row of token ids an example, as ``generate`` returns them: anything may stand there; padding
-                with the padding token or -100.
-
-        Returns:
-            One list of tags a sentence, as many as it has words, in the order in which the sentences first appear.
-
-        Raises:
-            ValueError: a window is missing, or there is not one row an example.
-        """
-        rows = generated.tolist() if isinstance(generated, torch.Tensor) else generated
-        if len(rows) != len(examples):
-            raise ValueError(f"generated must be one row an example ({len(examples)}), got {len(rows)}")
+    def _tags_of_windows(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> list[list[str]]:
         if self.decoding == "position":
             parse, dropped = parse_by_position, {IGNORED, *self._special}
             rows = [[number for number in row if number not in dropped] for row in rows]
@@ -226,8 +209,10 @@ class TextToText(Formulation):
             parse, pad = parse_target, self.tokenizer.pad_token_id
             rows = [[pad if number == IGNORED else number for number in row] for row in rows]
         texts = self._text(rows)
-        parts = [parse(text, example.word_count) for text, example in zip(texts, examples, strict=True)]
-        return [restore(tags, len(tags)) for tags in join_windows(examples, parts)]
+        return [parse(text, example.word_count) for text, example in zip(texts, examples, strict=True)]
+
+    def _to_bio(self, tags: list[str]) -> list[str]:
+        return restore(tags, len(tags))
 
 
 def _sentinel_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:

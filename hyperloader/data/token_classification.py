@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from hyperloader.data.bio import repair_bio, spans
-from hyperloader.data.examples import EncodingReport, Example, check_task_names, join_windows
+from hyperloader.data.examples import EncodingReport, Example, check_task_names
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
-from hyperloader.nn.heads import IGNORED
+from hyperloader.nn.loss import IGNORED
 from hyperloader.validation import listed
 
 if TYPE_CHECKING:
@@ -30,7 +29,8 @@ class TokenClassification(Formulation):
         max_length: tokens a window holds at most, special tokens included.
 
     Windows depend on the words alone, with ``use_tags`` and without: a label may continue a span of the window before.
-    Encoding raises ValueError for a tag that is no label of its task.
+    Decoding makes a word without tokens ``O``, and an ``I-X`` that continues nothing ``B-X``. Encoding raises
+    ValueError for a tag that is no label of its task.
 
     Raises:
         ValueError: the tokenizer is not fast, lacks a padding token or needs ``add_prefix_space=True``; no task or a
@@ -138,26 +138,11 @@ class TokenClassification(Formulation):
         labels, probabilities = logits.argmax(-1), logits.float().softmax(-1).amax(-1)
         return [Answer(*row) for row in zip(labels.tolist(), probabilities.tolist(), strict=True)]
 
-    def decode(self, examples: Sequence[Example], predictions: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:
-        """Tags per sentence, strict BIO, windows joined.
+    def _tags_of_windows(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> list[list[str]]:
+        return [self._tags(example, row) for example, row in zip(examples, rows, strict=True)]
 
-        Args:
-            examples: all windows of some sentences.
-            predictions: one row an example: the label id (of the example's own task) at every input token, padding
-                allowed.
-
-        Returns:
-            One list of tags a sentence, in the order in which the sentences first appear. A word without tokens is
-            ``O``; an ``I-X`` that continues nothing becomes ``B-X``.
-
-        Raises:
-            ValueError: a window is missing, a row is too short, or an id is no label of the task.
-        """
-        rows = predictions.tolist() if isinstance(predictions, torch.Tensor) else predictions
-        if len(rows) != len(examples):
-            raise ValueError(f"predictions must be one row an example ({len(examples)}), got {len(rows)}")
-        parts = [self._tags(example, row) for example, row in zip(examples, rows, strict=True)]
-        return [repair_bio(tags) for tags in join_windows(examples, parts)]
+    def _to_bio(self, tags: list[str]) -> list[str]:
+        return repair_bio(tags)
 
     def _tags(self, example: Example, row: Sequence[int]) -> list[str]:
         names = self.labels[self.tasks[example.task_id]]

@@ -18,16 +18,13 @@ from hyperloader.model import trained
 from hyperloader.model.attachment import Attachment
 from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.model.calling import NamedTasks
-from hyperloader.model.sizes import check_fits, check_stored
+from hyperloader.model.sizes import check_fits, check_stored, new_parts
 from hyperloader.model.task_model import TaskModel
 from hyperloader.model.weight_provider import WeightProvider
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
-from hyperloader.nn.heads import task_heads
-from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout, SiteKey
 from hyperloader.nn.site_weights import ActiveWeights
-from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 
 Merged = tuple[TaskModel, dict[str, nn.Module]]  # merged in place, and the layers that its weights replace
@@ -38,6 +35,7 @@ class AttachedModel(BackboneWrapper):
     """What a ``HyperLoaderModel`` consists of, without what it does."""
 
     generators: Any  # nn.ModuleDict: layer stack -> its Hypernetwork or Table
+    task_embedding: TaskEmbedding
 
     def __init__(self, backbone: nn.Module, config: HyperLoaderConfig) -> None:
         nn.Module.__init__(self)
@@ -57,7 +55,9 @@ class AttachedModel(BackboneWrapper):
         self._attachment = Attachment(backbone, config, self._active)
         try:
             check_fits(backbone, config, self._attachment.layouts)
-            self._build(self._attachment.layouts, backbone)
+            self.heads = None
+            for name, part in new_parts(backbone, config, self._attachment.layouts).items():
+                setattr(self, name, part)
             self.to(next(backbone.parameters()).device)
         except BaseException:  # whatever it is, memory or Ctrl-C: the backbone is given back
             self._attachment.undo(backbone)
@@ -66,15 +66,6 @@ class AttachedModel(BackboneWrapper):
         self.train(backbone.training)
         self.register_state_dict_pre_hook(AttachedModel._check_not_merged)
         self.register_load_state_dict_pre_hook(AttachedModel._check_not_merged)
-
-    def _build(self, layouts: Mapping[str, Layout], backbone: nn.Module) -> None:
-        config = self.hyperloader_config
-        if config.generator == "table":
-            self.generators = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
-        else:
-            self.task_embedding = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
-            self.generators = nn.ModuleDict(hypernetworks(config, layouts))
-        self.heads = task_heads(backbone, config.labels) if config.labels is not None else None
 
     @property
     def layouts(self) -> Mapping[str, Layout]:

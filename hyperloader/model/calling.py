@@ -9,7 +9,7 @@ import torch
 from hyperloader.model.task_selection import NamedTask
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.nn.lasting import may_be_kept
+from hyperloader.nn.modes import may_be_kept
 
 
 class NamedTasks:
@@ -62,12 +62,12 @@ def call(
 def _before(options: Mapping[str, Any], named: Callable[[object], object], forwards: Forwards) -> Mapping[str, Any]:
     if options.get("task") is not None:
         options = {**options, "task": named(options["task"])}
-    forwards.enter()  # the last thing that can fail
+    forwards.__enter__()  # the last thing that can fail
     return options
 
 
 def _after(options: Mapping[str, Any], outputs: Any, forwards: Forwards, heads: TaskHeads | None) -> None:
-    forwards.leave()
+    forwards.__exit__()
     task = options.get("task")
     if outputs is not None and heads is not None and isinstance(task, NamedTask):
         size = heads.heads[task.number].out_features

@@ -1,11 +1,11 @@
 """One task of a model as a checkpoint of its own: ours, without hypernetworks, or PEFT's."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
@@ -36,25 +36,15 @@ class ExportedTask:
         """Write a checkpoint with a ``Table`` in the place of the hypernetworks."""
         tensors = {}
         for stack, layout in self.layouts.items():
-            for name, tensor in self._table(stack, layout).items():
-                tensors[f"generators.{stack}.weights.{name}"] = tensor
+            for kinds, shapes in layout.parts:
+                sites = [self.weights[stack, layer, site] for layer, site in layout.sites_of(kinds)]
+                for number, name in enumerate(shapes):  # as ``nn.table.Table`` holds it: (sites, 1 task, ...)
+                    tensors[f"generators.{stack}.weights.{name}"] = torch.stack([one[number] for one in sites])[:, None]
         if self.heads is not None:
             tensors |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
         bias = [] if cross_attention_bias(self.backbone) is None else [NAME]
         tensors |= {f"backbone.{name}": self.backbone.get_parameter(name) for name in (*self.norm_names, *bias)}
         stored_model.save(folder, tensors, self.config, self.backbone, self.norm_names)
-
-    def _table(self, stack: str, layout: Layout) -> dict[str, Tensor]:
-        """Generated weights as ``nn.table.Table`` holds them: (sites, 1 task, ...) each."""
-
-        def stacked(names: Iterable[str], kinds: Sequence[str]) -> dict[str, Tensor]:
-            sites = [self.weights[stack, layer, site] for layer, site in layout.sites_of(kinds)]
-            return {name: torch.stack([site[i] for site in sites]).unsqueeze(1) for i, name in enumerate(names)}
-
-        return {
-            **stacked(layout.adapter_shapes, layout.adapter_sites),
-            **stacked(layout.lora_shapes, layout.lora_sites),
-        }
 
     def save_peft(self, folder: str | Path, *, lora_only: bool, overwrite: bool) -> None:
         """Write the LoRA updates in PEFT's format, and nothing else only if ``lora_only``."""

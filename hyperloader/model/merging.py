@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.model.attachment import replace
-from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.layout import SiteKey
-from hyperloader.nn.sites import Site
+from hyperloader.nn.sites import AdaptedLinear, Site
 from hyperloader.nn.stacked import Sites
 
 

@@ -1,4 +1,4 @@
-"""What a model will hold, told from its config before any memory is taken."""
+"""What a model has beside its backbone, and how large that will be, before any memory is taken."""
 
 import dataclasses
 import os
@@ -21,6 +21,20 @@ from hyperloader.nn.task_embedding import TaskEmbedding
 _BYTES = 4  # what is trained is float32
 
 
+def new_parts(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, nn.Module]:
+    """What a new model has beside its backbone: ``task_embedding``, unless its weights are tables, ``generators`` and,
+    with ``config.labels``, ``heads``."""
+    parts: dict[str, nn.Module] = {}
+    if config.generator == "table":
+        parts["generators"] = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
+    else:
+        parts["task_embedding"] = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
+        parts["generators"] = nn.ModuleDict(hypernetworks(config, layouts))
+    if config.labels is not None:
+        parts["heads"] = task_heads(backbone, config.labels)
+    return parts
+
+
 def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
     """Name and shape of every trained tensor but the backbone's norms, on ``meta``.
 
@@ -28,16 +42,9 @@ def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[
         ValueError: sizes that no tensor can have.
     """
     config = dataclasses.replace(config, init="published")  # no initial value is needed
-    parts = nn.ModuleDict()
     try:
         with torch.device("meta"):
-            if config.generator == "table":
-                parts["generators"] = nn.ModuleDict({name: Table(config, one) for name, one in layouts.items()})
-            else:
-                parts["task_embedding"] = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
-                parts["generators"] = nn.ModuleDict(hypernetworks(config, layouts))
-            if config.labels is not None:
-                parts["heads"] = task_heads(backbone, config.labels)
+            parts = nn.ModuleDict(new_parts(backbone, config, layouts))
     except (RuntimeError, OverflowError) as error:  # beyond what 64 bits count
         raise ValueError("config must describe tensors of fewer than 2**63 numbers, got more") from error
     return dict(parts.named_parameters())

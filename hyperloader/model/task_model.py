@@ -19,11 +19,11 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import pretrained
 from hyperloader.model.attachment import replace
 from hyperloader.model.backbone_wrapper import BackboneWrapper
-from hyperloader.nn.adapted import AdaptedLinear
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
 from hyperloader.nn.norms import dtype_through
+from hyperloader.nn.sites import AdaptedLinear
 from hyperloader.validation import check_whole, listed
 
 

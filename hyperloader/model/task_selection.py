@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.heads import kind_of, values_on_host
+from hyperloader.nn.heads import kind_of
+from hyperloader.nn.modes import values_on_host
 
 
 class NamedTask:

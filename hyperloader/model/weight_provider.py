@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from hyperloader.model.task_selection import TaskSelection
 from hyperloader.nn.bank import Sources, WeightBank
-from hyperloader.nn.heads import values_on_host
-from hyperloader.nn.lasting import may_be_kept
+from hyperloader.nn.modes import may_be_kept, values_on_host
 from hyperloader.nn.site_weights import SiteWeights
 from hyperloader.nn.stacked import Sites, StackedWeights
 from hyperloader.nn.task_embedding import TaskEmbedding

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-class Forwards:
+class Forwards(AbstractContextManager):
     """Lets any number of forwards run at once, and a change while none does.
 
     A change waits for the forwards that are running; forwards that begin meanwhile wait for the change.
@@ -26,10 +26,9 @@ class Forwards:
 
     def running(self) -> AbstractContextManager:
         """Around a forward; one inside another is part of it. In a trace there is nothing to wait for."""
-        return nullcontext() if torch.compiler.is_compiling() else _Running(self)
+        return nullcontext() if torch.compiler.is_compiling() else self
 
-    def enter(self) -> None:
-        """The beginning of ``running``."""
+    def __enter__(self) -> None:
         depth = getattr(self._own, "depth", 0)
         if depth == 0:
             with self._condition:
@@ -38,8 +37,7 @@ class Forwards:
                 self._running += 1
         self._own.depth = depth + 1
 
-    def leave(self) -> None:
-        """The end of ``running``."""
+    def __exit__(self, *_: Any) -> None:
         self._own.depth -= 1
         if self._own.depth == 0:
             with self._condition:
@@ -68,16 +66,3 @@ class Forwards:
                 self._changing -= 1
                 self._changer = None
                 self._condition.notify_all()
-
-
-class _Running:
-    """The block that ``Forwards.running`` is around."""
-
-    def __init__(self, forwards: Forwards) -> None:
-        self._forwards = forwards
-
-    def __enter__(self) -> None:
-        self._forwards.enter()
-
-    def __exit__(self, *_: Any) -> None:
-        self._forwards.leave()

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hyperloader.nn.lasting import shapes_alone
+from hyperloader.nn.loss import IGNORED, check_shape, sequence_loss
+from hyperloader.nn.modes import values_on_host
 from hyperloader.ops import _transforms
 from hyperloader.validation import shown
-
-IGNORED = -100  # the label that counts for nothing
 
 
 class TaskHeads(nn.Module):
@@ -170,13 +169,10 @@ def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, tasks: int |
     if labels is not None:
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
             raise TypeError(f"labels must be an int64 tensor of shape (batch, tokens), got {kind_of(labels)}")
-        if labels.shape != logits.shape[:2]:
-            raise ValueError(f"labels must have shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
+        check_shape(labels, logits)
         if values_on_host(labels):
             _check_labels(labels, heads.sizes[tasks])
-        scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        total = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        loss = total / labels.ne(IGNORED).sum().clamp_min(1)
+        loss = sequence_loss(logits, labels)
     asked_for = {name: outputs.get(name) for name in ("hidden_states", "attentions")}
     return TokenClassifierOutput(loss=loss, logits=logits, **asked_for)
 
@@ -184,12 +180,6 @@ def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, tasks: int |
 def kind_of(value: object) -> str:
     """``value`` for a message that wants a tensor: its dtype and shape."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
-
-
-def values_on_host(tensor: Tensor) -> bool:
-    """Whether reading the values of ``tensor`` costs no wait for a device; in a trace and in FakeTensorMode there are
-    none."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not shapes_alone()
 
 
 def _check_labels(labels: Tensor, sizes: Tensor) -> None:

@@ -1,7 +1,7 @@
 """The hypernetwork of one stack: from task, layer and position to every weight of every site."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.layout import Layout, SiteTensors, num_elements, take_apart
+from hyperloader.nn.layout import Layout, SiteTensors, by_site
 from hyperloader.reference import condition as reference
 
 _PUBLISHED_DEVIATION = 0.01
@@ -112,7 +112,7 @@ class Hypernetwork(nn.Module):
         self.condition = Condition(config, num_layers)
         self.heads = nn.ModuleDict(
             {
-                name: nn.Linear(config.condition_dim, num_elements(shape), bias=name not in _WITHOUT_BIAS)
+                name: nn.Linear(config.condition_dim, math.prod(shape), bias=name not in _WITHOUT_BIAS)
                 for name, shape in layout.shapes.items()
             }
         )
@@ -151,23 +151,17 @@ class Hypernetwork(nn.Module):
         ``grouped``: the weights carry a first dimension (tasks, ...); otherwise there is one task and they do not.
         """
         condition = self.condition(task_embedding, self._layers, self._positions, self.condition_scale)
-        layout = self.layout
-        adapters = len(layout.adapter_sites)
-        return {
-            **self._run(condition[:adapters], layout.adapter_shapes, layout.adapter_sites, grouped, dtype),
-            **self._run(condition[adapters:], layout.lora_shapes, layout.lora_sites, grouped, dtype),
-        }
-
-    def _run(
-        self, condition: Tensor, shapes: Any, kinds: Sequence[str], grouped: bool, dtype: torch.dtype | None
-    ) -> Any:
-        if not kinds:
-            return {}
-        heads = [self.weight_heads[name] for name in shapes]
-        generated = ops.generate(
-            condition.flatten(0, 2), [head.weight for head in heads], [head.bias for head in heads], dtype=dtype
-        )
-        return take_apart(generated, list(shapes.values()), self.layout.sites_of(kinds), grouped)
+        found, first = {}, 0
+        for kinds, shapes in self.layout.parts:
+            rows = condition[first : first + len(kinds)].flatten(0, 2)
+            first += len(kinds)
+            heads = [self.weight_heads[name] for name in shapes]
+            generated = ops.generate(rows, [head.weight for head in heads], [head.bias for head in heads], dtype=dtype)
+            sites = self.layout.sites_of(kinds)
+            size = (len(sites), -1) if grouped else (len(sites),)
+            views = [tensor.view(*size, *shape) for tensor, shape in zip(generated, shapes.values(), strict=True)]
+            found.update(by_site(sites, views))
+        return found
 
     @torch.no_grad()
     def _init_published(self) -> None:

@@ -1,6 +1,5 @@
 """Which weight tensors one stack of a backbone needs, and of what shape."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +36,12 @@ class Layout:
         return [POSITIONS[site] for site in self.adapter_sites + self.lora_sites]
 
     @property
+    def parts(self) -> list[tuple[tuple[str, ...], Mapping[str, tuple[int, ...]]]]:
+        """(sites, shapes) of the adapters and of the LoRA updates; without those that there are none of."""
+        both = ((self.adapter_sites, self.adapter_shapes), (self.lora_sites, self.lora_shapes))
+        return [(sites, shapes) for sites, shapes in both if sites]
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every head's shape."""
         return {**self.adapter_shapes, **self.lora_shapes}
@@ -67,18 +72,9 @@ def layout_of(
     return Layout(num_layers, adapter_sites, lora_sites, adapter_shapes, lora_shapes)
 
 
-def num_elements(shape: tuple[int, ...]) -> int:
-    """Numbers in a tensor of ``shape``."""
-    return math.prod(shape)
+def by_site(sites: Sequence[tuple[int, str]], tensors: Sequence[Tensor]) -> dict[tuple[int, str], SiteTensors]:
+    """Cut ``tensors``, (sites, ...) each, into one tuple of weights per site.
 
-
-def take_apart(
-    generated: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], sites: Sequence[tuple[int, str]], grouped: bool
-) -> dict[tuple[int, str], SiteTensors]:
-    """Cut what the heads generated, (sites · groups, n) each, into one tuple of weights per site.
-
-    One ``unbind`` per head: its backward is one ``stack``, where slices would each fill a tensor of full size.
+    One ``unbind`` per tensor: its backward is one ``stack``, where slices would each fill a tensor of full size.
     """
-    rows = (len(sites), -1) if grouped else (len(sites),)
-    by_head = [tensor.view(*rows, *shape).unbind(0) for tensor, shape in zip(generated, shapes, strict=True)]
-    return dict(zip(sites, zip(*by_head, strict=True), strict=True))
+    return dict(zip(sites, zip(*(tensor.unbind(0) for tensor in tensors), strict=True), strict=True))

@@ -1,22 +1,20 @@
-"""The two wrappers around a backbone's ``nn.Linear``: an adapter behind it, or a LoRA update beside it."""
+"""The wrappers around a backbone's ``nn.Linear``: an adapter behind it, or a LoRA update beside it."""
 
 import torch
 from torch import Tensor, nn
 
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.layout import SiteKey
+from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteKey, SiteTensors
 from hyperloader.nn.site_weights import ActiveWeights
 
 
-class Site(nn.Module):
-    """A wrapped ``nn.Linear``. ``weight`` and ``bias`` are still those of the layer, which backbones look at."""
+class WrappedLinear(nn.Module):
+    """``weight`` and ``bias`` are those of the layer inside, because backbones read them."""
 
-    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.linear = linear
-        self.key = key
-        self.active = active
 
     @property
     def weight(self) -> Tensor:
@@ -27,6 +25,15 @@ class Site(nn.Module):
         return self.linear.bias
 
 
+class Site(WrappedLinear):
+    """A wrapped layer whose adapter or LoRA update is generated: ``active`` holds it under ``key``."""
+
+    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights) -> None:
+        super().__init__(linear)
+        self.key = key
+        self.active = active
+
+
 class AdapterSite(Site):
     """``adapter(linear(x))``."""
 
@@ -35,18 +42,15 @@ class AdapterSite(Site):
         self.norm, self.activation, self.eps = config.norm, config.activation, config.norm_eps
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.active.require()
+        active = self.active.require()
         y = self.linear(x)
-        tensors = weights.sites[self.key]
-        pre_norm = dict(zip(("pre_norm_weight", "pre_norm_bias"), tensors[6:], strict=False))
         return ops.adapter(
             y,
-            *tensors[:6],
-            group=weights.group_of(y.shape[0]),
+            **dict(zip(ADAPTER_WEIGHTS, active.sites[self.key], strict=False)),
+            group=active.group_of(y.shape[0]),
             norm=self.norm,
             activation=self.activation,
             eps=self.eps,
-            **pre_norm,
         )
 
 
@@ -58,14 +62,39 @@ class LoraSite(Site):
         self.scaling = config.scaling
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.active.require()
+        active = self.active.require()
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return ops.lora_linear(
             x,
             self.linear.weight,
             self.linear.bias,
-            *weights.sites[self.key],
-            group=weights.group_of(x.shape[0]),
+            *active.sites[self.key],
+            group=active.group_of(x.shape[0]),
             scaling=self.scaling,
         )
+
+
+class AdaptedLinear(WrappedLinear):
+    """``adapter(linear(x))`` with weights of its own: a site of one task's merged model.
+
+    Args:
+        linear: the layer.
+        tensors: what is generated for an adapter's site, without a dimension for tasks; copied.
+        config: says where the adapter normalises, its activation and epsilon.
+    """
+
+    down_bias: Tensor  # (bottleneck,)
+    up_bias: Tensor  # (out_features,)
+
+    def __init__(self, linear: nn.Linear, tensors: SiteTensors, config: HyperLoaderConfig) -> None:
+        super().__init__(linear)
+        self.norm, self.activation, self.eps = config.norm, config.activation, config.norm_eps
+        for name, tensor in zip(ADAPTER_WEIGHTS, tensors, strict=False):
+            self.register_parameter(name, nn.Parameter(tensor.detach().clone(), requires_grad=False))
+        for name in ADAPTER_WEIGHTS[len(tensors) :]:
+            self.register_parameter(name, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = {name: getattr(self, name) for name in ADAPTER_WEIGHTS}
+        return ops.adapter(self.linear(x), **weights, norm=self.norm, activation=self.activation, eps=self.eps)

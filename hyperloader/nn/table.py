@@ -1,14 +1,11 @@
 """Weights that are parameters: the plain adapters and LoRA that a hypernetwork is compared with."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.hypernetwork import initial_deviation
-from hyperloader.nn.layout import Layout, SiteTensors
+from hyperloader.nn.layout import Layout, SiteTensors, by_site
 
 
 class Table(nn.Module):
@@ -20,15 +17,12 @@ class Table(nn.Module):
     def __init__(self, config: HyperLoaderConfig, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
-        sites = {
-            **dict.fromkeys(layout.adapter_shapes, layout.sites_of(layout.adapter_sites)),
-            **dict.fromkeys(layout.lora_shapes, layout.sites_of(layout.lora_sites)),
-        }
         self.weights = nn.ParameterDict(
             {
-                name: torch.randn(len(sites[name]), len(config.tasks), *shape)
+                name: torch.randn(len(layout.sites_of(kinds)), len(config.tasks), *shape)
                 * initial_deviation(name, shape, config.norm)
-                for name, shape in layout.shapes.items()
+                for kinds, shapes in layout.parts
+                for name, shape in shapes.items()
             }
         )
         for name in ("norm_weight",) if config.norm == "pre" else ("pre_norm_weight",):
@@ -39,20 +33,12 @@ class Table(nn.Module):
         self, tasks: Tensor, *, grouped: bool, dtype: torch.dtype | None = None
     ) -> dict[tuple[int, str], SiteTensors]:
         """Look up ``tasks`` (int64); same result as ``Hypernetwork.forward``."""
-        layout = self.layout
-        return {
-            **self._look_up(layout.adapter_shapes, layout.adapter_sites, tasks, grouped, dtype),
-            **self._look_up(layout.lora_shapes, layout.lora_sites, tasks, grouped, dtype),
-        }
-
-    def _look_up(
-        self, shapes: Any, kinds: Sequence[str], tasks: Tensor, grouped: bool, dtype: torch.dtype | None
-    ) -> Any:
-        if not kinds:
-            return {}
-        found = [_rows_of(self.weights[name], tasks).to(dtype) for name in shapes]  # (sites, tasks, ...)
-        by_head = [(tensor if grouped else tensor.squeeze(1)).unbind(0) for tensor in found]
-        return dict(zip(self.layout.sites_of(kinds), zip(*by_head, strict=True), strict=True))
+        found = {}
+        for kinds, shapes in self.layout.parts:
+            rows = [_rows_of(self.weights[name], tasks).to(dtype) for name in shapes]  # (sites, tasks, ...)
+            rows = rows if grouped else [tensor.squeeze(1) for tensor in rows]
+            found.update(by_site(self.layout.sites_of(kinds), rows))
+        return found
 
 
 def _rows_of(weight: Tensor, tasks: Tensor) -> Tensor:

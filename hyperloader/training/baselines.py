@@ -9,7 +9,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput, TokenClassifierOutput
 
 from hyperloader.backbones import checkpointing
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.training.loss import sequence_loss
+from hyperloader.nn.loss import sequence_loss
 from hyperloader.training.weights import save_trained
 
 

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import ProgressCallback
 
 
@@ -22,53 +22,35 @@ class StepTimes(TrainerCallback):
         """Seconds per step so far."""
         return statistics.median(self.times) if self.times else None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._restart()
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._start, self._count = time.perf_counter(), 0
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._restart()
+    on_evaluate = on_save = on_train_begin
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._restart()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         self._count += 1
         if self._count < self.window:
             return
         if self.cuda:
             torch.cuda.synchronize()
         self.times.append((time.perf_counter() - self._start) / self._count)
-        self._restart()
-
-    def _restart(self) -> None:
-        self._start, self._count = time.perf_counter(), 0
+        self.on_train_begin()
 
 
 class LastEvaluation(TrainerCallback):
     """Asks for an evaluation at the last step, whether or not one is due."""
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         control.should_evaluate |= state.global_step >= state.max_steps
 
 
 class Bar(ProgressCallback):
     """Trainer's progress bar, with the numbers beside it and not below it."""
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         if self.training_bar is None:
             return
         shown = {"loss": "loss", "eval_mean_f1": "f1"}
-        self._numbers = {
-            **getattr(self, "_numbers", {}),
-            **{shown[key]: f"{logs[key]:.4g}" for key in shown if key in (logs or {})},
-        }
+        numbers = {shown[key]: f"{value:.4g}" for key, value in (logs or {}).items() if key in shown}
+        self._numbers = getattr(self, "_numbers", {}) | numbers
         self.training_bar.set_postfix(self._numbers, refresh=False)

@@ -19,12 +19,11 @@ def all_weights(model: HyperLoaderModel) -> SiteTensors:
     found = {}
     for stack, generator in model.generators.items():
         weights, layout = generator(inputs, grouped=True, dtype=torch.float32), generator.layout
-        names_of = dict.fromkeys(layout.adapter_sites, layout.adapter_shapes)
-        names_of |= dict.fromkeys(layout.lora_sites, layout.lora_shapes)
-        for site, names in names_of.items():
-            for number, name in enumerate(names):
-                of_layers = [weights[layer, site][number].flatten(1) for layer in range(layout.num_layers)]
-                found[stack, site, name] = torch.stack(of_layers)
+        for kinds, shapes in layout.parts:
+            for site in kinds:
+                for number, name in enumerate(shapes):
+                    of_layers = [weights[layer, site][number].flatten(1) for layer in range(layout.num_layers)]
+                    found[stack, site, name] = torch.stack(of_layers)
     return found
 
 

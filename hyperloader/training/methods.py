@@ -1,6 +1,7 @@
 """The methods that can be trained and compared: the same data, steps and scoring for all."""
 
 import dataclasses
+import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,6 +42,12 @@ def check_model_options(method: str, options: Mapping) -> None:
         HyperLoaderConfig(tasks=("any",), **options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"model: {error}") from error
+
+
+def check_packages(method: str) -> None:
+    """Raise ``ImportError`` if ``method`` needs a package that is not installed."""
+    if method == "lora" and importlib.util.find_spec("peft") is None:
+        raise ImportError("the method lora needs PEFT, which is not installed; run: pip install peft")
 
 
 def build_model(
@@ -90,10 +97,8 @@ def build_model(
 
 def _with_lora(backbone: Any, options: Mapping) -> nn.Module:
     """``backbone`` frozen, with PEFT's LoRA on the projections it names for this architecture: query and value."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError("the method lora needs PEFT, which is not installed; run: pip install peft") from error
+    check_packages("lora")
+    from peft import LoraConfig, get_peft_model
 
     defaults = {field.name: field.default for field in dataclasses.fields(HyperLoaderConfig)}
     config = LoraConfig(

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from hyperloader.training.presets import TrainingOptions
 
@@ -24,9 +24,7 @@ class EvaluationLines(TrainerCallback):
         self.options = options
         self.lines = lines
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         self._first_step, self._start = state.global_step, time.monotonic()
 
     def evaluated(self, step: int, train_loss: float | None, scores: dict) -> None:

@@ -1,13 +1,12 @@
 """What a run needs besides its data, checked before they are read."""
 
-import importlib.util
 from pathlib import Path
 
 import torch
 
 from hyperloader.training.arguments import uses_tensorboard
 from hyperloader.training.backbone import backbone_path, backbone_without_weights
-from hyperloader.training.methods import FIXED_OPTIONS, build_model
+from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
 
 
@@ -23,8 +22,7 @@ def check_requirements(config: RunConfig) -> None:
         raise ValueError(f"output must be a folder, got the file {config.output}")
     backbone_path(config.backbone)
     uses_tensorboard(config.options.report_to)
-    if config.method == "lora" and importlib.util.find_spec("peft") is None:
-        raise ImportError("the method lora needs PEFT, which is not installed; run: pip install peft")
+    check_packages(config.method)
 
 
 def check_model(config: RunConfig) -> None:

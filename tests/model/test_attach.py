@@ -150,7 +150,7 @@ def test_any_failure_gives_the_backbone_back(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(HyperLoaderModel, "_build", interrupted)
+    monkeypatch.setattr("hyperloader.model.attached_model.new_parts", interrupted)
     with pytest.raises(KeyboardInterrupt):
         HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, reduction_factor=4))
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from hyperloader.training.loss import sequence_loss
+from hyperloader.nn.loss import sequence_loss
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.trainer import MultiTaskTrainer
 

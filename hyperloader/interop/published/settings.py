@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from hyperloader.validation import check_switch, check_whole
+
 RANK = 8  # of the published LoRA updates, whose scaling is 1
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -70,10 +72,7 @@ def activation_of(name: str, given: Any) -> str:
 
 def size(name: str, value: Any) -> int:
     """``value``, if it is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+    check_whole(name, value)
     return value
 
 
@@ -83,8 +82,7 @@ def _size(config: Any, name: str) -> int:
 
 def _switch(config: Any, name: str) -> bool:
     value = _value(config, name)
-    if not isinstance(value, bool):
-        raise TypeError(f"config.{name} must be True or False, got {value!r}")
+    check_switch(f"config.{name}", value)
     return value
 
 

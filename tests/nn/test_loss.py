@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hyperloader.training.loss import sequence_loss
+from hyperloader.nn.loss import sequence_loss
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_bad_arguments_are_refused(batch, reduction, smoothing):
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_what_is_not_labelled_counts_nothing(monkeypatch, looks, smoothing, reduction):
     """Whatever stands there, and whether labels are looked at, as on the CPU, or not, as on a GPU."""
-    monkeypatch.setattr("hyperloader.training.loss.values_on_host", lambda _: looks)
+    monkeypatch.setattr("hyperloader.nn.loss.values_on_host", lambda _: looks)
     torch.manual_seed(0)
     labels = torch.tensor([[1, -100, 2], [-100, 0, -100]])
     logits = torch.randn(2, 3, 4, dtype=torch.float64)
