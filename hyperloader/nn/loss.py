@@ -31,10 +31,13 @@ def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label
         raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
     check_shape(labels, logits)
     labelled = labels != IGNORED
+    count: int | Tensor
     if values_on_host(labels):  # only the labelled rows are computed
         logits, labels = logits[labelled], labels[labelled]
+        count = max(1, len(labels))
     else:  # the device alone knows how many there are; the other rows are computed from zeros, whatever they hold
         logits, labels = logits.masked_fill(~labelled[..., None], 0).flatten(0, -2), labels.flatten()
+        count = labelled.sum().clamp_min(1)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     log_probabilities = functional.log_softmax(logits, dim=-1)
@@ -43,7 +46,7 @@ def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label
         exists = logits != -torch.inf
         uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
         total = (1 - label_smoothing) * total + label_smoothing * uniform.masked_fill(labels == IGNORED, 0).sum()
-    return total if reduction == "sum" else total / labelled.sum().clamp_min(1)
+    return total if reduction == "sum" else total / count
 
 
 def check_shape(labels: Tensor, logits: Tensor) -> None:
