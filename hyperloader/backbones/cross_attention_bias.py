@@ -57,7 +57,7 @@ def set_cross_attention_bias(backbone: nn.Module, weight: Tensor | None) -> None
         getattr(attention, _BIAS).hook.remove()
         delattr(attention, _BIAS)
     if weight is not None:
-        # Whatever layer `q` is wrapped in: the bias belongs where the backbone is.
+        # `q` may be wrapped; its weight has the backbone's device and dtype all the same.
         setattr(attention, _BIAS, CrossAttentionBias(weight.to(attention.q.weight), attention))
 
 
@@ -86,7 +86,7 @@ def add_stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def match_stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Have ``backbone`` be with a bias where ``tensors``, those of a model's file, hold one, and else without."""
+    """Give ``backbone`` the bias in ``tensors``, those of a model's file; without one there, take its own off."""
     if not add_stored_bias(backbone, tensors) and _PREFIX + NAME not in tensors and _can_have(backbone):
         set_cross_attention_bias(backbone, None)
 
@@ -108,7 +108,7 @@ def _hand_in(attention: Any, arguments: tuple, options: dict[str, Any]) -> tuple
     _check_implementation(attention)
     weight = getattr(attention, _BIAS).weight
     queries, keys, cache = arguments[0].shape[1], options["key_value_states"].shape[1], options.get("past_key_values")
-    # This layer's self-attention has put the queries' own keys into the cache already.
+    # The self-attention of this layer has already put the queries' keys into the cache.
     first = 0 if cache is None else cache.get_seq_length(attention.layer_idx) - queries
     query = torch.arange(queries, device=weight.device) + first
     distance = torch.arange(keys, device=weight.device) - query[:, None]

@@ -1,4 +1,4 @@
-"""Index buffers that no state holds: what they are is known, wherever their memory has gone."""
+"""Index buffers that are in no state: their values are known, so that lost ones can be filled in again."""
 
 from collections.abc import Callable, Iterable
 
@@ -19,7 +19,7 @@ def outside_of_state(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def restore(backbone: nn.Module, names: Iterable[str]) -> None:
-    """Write into the buffers ``names``, which are memory that nobody has filled, what every such backbone has there.
+    """Fill the buffers ``names``, whose memory is uninitialised, with the values that they have in every backbone.
 
     Raises:
         RuntimeError: a buffer whose values are not known.

@@ -1,4 +1,4 @@
-"""Where a backbone comes from and what is its own: its name, its dtypes, loading it again."""
+"""The name and the dtypes of a backbone, and loading it again by them."""
 
 import inspect
 from collections import Counter
@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from hyperloader.backbones.compiled import plain_name
-from hyperloader.nn.norms import dtype_through
+from hyperloader.nn.norms import output_dtype
 
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def name_of(backbone: nn.Module) -> str:
-    """What transformers loads the backbone by, a folder as a path that holds in every directory; "" if it has none."""
+    """What transformers loads the backbone by, a folder as an absolute path; "" if it has none."""
     name = str(getattr(backbone.config, "_name_or_path", None) or "")
     return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
@@ -28,7 +28,7 @@ def dtypes(backbone: nn.Module) -> tuple[str, dict[str, str]]:
     for path, module in backbone.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             full = plain_linear_name(f"{path}.{name}" if path else name)
-            found[full] = str(dtype_through(module) or parameter.dtype).removeprefix("torch.")
+            found[full] = str(output_dtype(module) or parameter.dtype).removeprefix("torch.")
     ((most, _),) = Counter(found.values()).most_common(1)
     return most, {name: dtype for name, dtype in found.items() if dtype != most}
 
@@ -56,7 +56,7 @@ def load(
     if dtype is not None:
         options["dtype"] = getattr(torch, dtype)
     try:
-        with quiet():  # its report tells of poolers and heads that are not wanted; what is missing is checked here
+        with quiet():  # it reports poolers and heads that are not wanted; what is missing is checked here
             backbone, report = kind.from_pretrained(name, config=config, output_loading_info=True, **options)
     except OSError as error:
         raise _not_found(name, error) from error
@@ -104,6 +104,6 @@ def _not_found(name: str, error: OSError) -> ValueError:
 
 
 def plain_linear_name(name: str) -> str:
-    """A name in an attached or compiled backbone as it is in the free one."""
+    """A name in an attached or compiled backbone as it is in the plain one."""
     name = plain_name(name)
     return name.replace(".linear.", ".") if name.endswith((".linear.weight", ".linear.bias")) else name

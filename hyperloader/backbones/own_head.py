@@ -1,4 +1,4 @@
-"""Heads that a backbone brings along: a language model's is used as it is, any other would never be trained."""
+"""Backbones with a head of their own: a language model's is used as it is, any other would never be trained."""
 
 from torch import nn
 

@@ -1,1 +1,1 @@
-"""What weight files may hold."""
+"""Reading and writing weight files."""

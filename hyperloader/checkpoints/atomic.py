@@ -1,4 +1,4 @@
-"""Files and folders that are complete or not there: written aside, flushed to the disk, renamed.
+"""Files and folders that are complete or absent: written under a temporary name, flushed to the disk, renamed.
 
 The process may be killed and the disk be full at any moment: what was there before stays until the new is complete.
 Every file is flushed once, which makes its name durable too.
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_ASIDE, _OLD = ".tmp", ".old"
-_FILE_ASIDE = re.compile(rf"\..+\.\d+\{_ASIDE}")
-_FILE_ASIDE_BEFORE = re.compile(r".+\.(json|yaml)\.part")  # of earlier versions
+_TEMPORARY, _OLD = ".tmp", ".old"
+_TEMPORARY_FILE = re.compile(rf"\..+\.\d+\{_TEMPORARY}")
+_EARLIER_TEMPORARY_FILE = re.compile(r".+\.(json|yaml)\.part")  # of earlier versions
 _ROOM = 1 << 20  # bytes; less is no room for a checkpoint
 _folders: set[Path] = set()  # that are being written
 
@@ -30,14 +30,14 @@ def write_text(path: Path, text: str) -> None:
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write files that belong together; raises what ``writing_files`` raises."""
-    with writing_files(*contents) as asides:
-        for aside, content in zip(asides, contents.values(), strict=True):
-            aside.write_bytes(content)
+    with writing_files(*contents) as temporaries:
+        for temporary, content in zip(temporaries, contents.values(), strict=True):
+            temporary.write_bytes(content)
 
 
 @contextmanager
 def writing_files(*paths: Path) -> Iterator[Sequence[Path]]:
-    """Files to write instead of ``paths``, whose places they take at the end: all, once one has.
+    """Temporary files to write instead of ``paths``; at the end they are renamed, all of them once one has been.
 
     In a folder that ``writing_folder`` writes they are ``paths`` themselves: they are flushed and renamed with it.
     Raises ``OSError`` for what cannot be written.
@@ -45,25 +45,25 @@ def writing_files(*paths: Path) -> Iterator[Sequence[Path]]:
     if all(path.parent in _folders for path in paths):
         yield paths
         return
-    asides = [path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}") for path in paths]
+    temporaries = [path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}") for path in paths]
     try:
-        yield asides
-        for aside in asides:
-            flush(aside)
+        yield temporaries
+        for temporary in temporaries:
+            flush(temporary)
         try:
-            _take_places(asides, paths)
+            _rename_all(temporaries, paths)
         except BaseException:  # Ctrl-C, say, between two of them
-            _take_places(asides, paths)
+            _rename_all(temporaries, paths)
             raise
     finally:
-        for aside in asides:
-            aside.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
-def _take_places(asides: Sequence[Path], paths: Sequence[Path]) -> None:
-    for aside, path in zip(asides, paths, strict=True):
-        if aside.exists():
-            aside.replace(path)
+def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
+    for temporary, path in zip(temporaries, paths, strict=True):
+        if temporary.exists():
+            temporary.replace(path)
 
 
 @contextmanager
@@ -80,70 +80,70 @@ def writing_folder(folder: Path, main: bool = True, wait: Callable[[], None] = l
     Raises:
         CheckpointError: something could not be written.
     """
-    aside, old = _beside(folder, _ASIDE), _beside(folder, _OLD)
+    temporary, old = _beside(folder, _TEMPORARY), _beside(folder, _OLD)
     try:
         if main:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
         wait()
-        _folders.add(aside)
-        yield aside
-        for file in aside.iterdir() if main else ():
+        _folders.add(temporary)
+        yield temporary
+        for file in temporary.iterdir() if main else ():
             flush(file)
         wait()
         if main:
             if folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)
-            aside.rename(folder)
+            temporary.rename(folder)
             flush(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
         wait()
     except _write_errors() as error:
         full = disk_is_full(error, folder.parent)  # before what was written is removed
         if main:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         reason, remedy = (f"the disk is full: {error}", "make room") if full else (str(error), "see to that")
         raise CheckpointError(
             f"{folder}: cannot be written ({reason}); what was saved before is intact: {remedy} and resume the run "
             "from there"
         ) from error
     finally:
-        _folders.discard(aside)
+        _folders.discard(temporary)
 
 
 def remove_folder(folder: Path) -> None:
     """Remove ``folder``, which is whole until it is gone."""
-    doomed = _beside(folder, _ASIDE)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    temporary = _beside(folder, _TEMPORARY)
+    folder.rename(temporary)
+    shutil.rmtree(temporary)
 
 
 def recover(parent: Path) -> None:
-    """Remove what a killed process left in ``parent``, a folder of its own where no other writes now, and put back what
-    it had moved away."""
-    remove_asides(parent)
+    """Remove what a killed process left half-written in ``parent``, where no other process writes now, and put back the
+    folders that it had renamed."""
+    remove_temporary_files(parent)
     for path in list(parent.iterdir()):
         folder = path.with_suffix("")
         if path.suffix == _OLD and path.is_dir() and not folder.exists():
             path.rename(folder)
-        elif path.suffix in (_OLD, _ASIDE) and path.is_dir():
+        elif path.suffix in (_OLD, _TEMPORARY) and path.is_dir():
             shutil.rmtree(path)
-        elif _FILE_ASIDE_BEFORE.fullmatch(path.name):
+        elif _EARLIER_TEMPORARY_FILE.fullmatch(path.name):
             path.unlink()
 
 
-def remove_asides(parent: Path) -> None:
-    """Remove the files that a killed process left half-written in ``parent``, where no other writes now."""
+def remove_temporary_files(parent: Path) -> None:
+    """Remove the files that a killed process left half-written in ``parent``, where no other process writes now."""
     for path in list(parent.iterdir()):
-        if _FILE_ASIDE.fullmatch(path.name):
+        if _TEMPORARY_FILE.fullmatch(path.name):
             path.unlink()
 
 
 def disk_is_full(error: BaseException, folder: Path | None = None) -> bool:
     """Whether ``error`` comes from a full disk or a used-up quota, if need be by the room left in ``folder``.
 
-    torch and safetensors report it in words of their own, or as a file that came out too short.
+    torch and safetensors report it in messages of their own, or as a file that is too short.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)

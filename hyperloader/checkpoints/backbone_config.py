@@ -1,4 +1,4 @@
-"""What of a backbone's config is taken from a file: sizes and switches, but nothing that fetches code or is endless."""
+"""Reading the config of a backbone from a file: sizes and switches, and nothing that would fetch code."""
 
 import importlib.util
 from pathlib import Path

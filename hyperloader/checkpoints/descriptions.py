@@ -1,6 +1,6 @@
-"""The JSON file beside the tensors of a model: its form, the hashes in it, and what it means, sealed.
+"""The JSON file beside the tensors of a model: its form, the hashes of the other files, and a hash of its own.
 
-It tells when somebody has changed what it means, and names no file outside its folder.
+Its own hash shows whether it was edited by hand. It names no file outside its folder.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from hyperloader.validation import listed, shown
 
 FORMAT = 1
 TENSORS = "model.safetensors"
-SEAL = "description_sha256"
+DESCRIPTION_HASH = "description_sha256"
 _FILES_OF_MODELS = (TENSORS, "config.json", "pytorch_model.bin", "adapter_config.json")
-_FREE = ("name",)  # of the backbone: where it lies may change
+_NOT_HASHED = ("name",)  # of the backbone, which may be moved
 
 
 def own_folder(folder: str | Path, description: str) -> Path:
@@ -65,23 +65,23 @@ def config_of(values: dict, path: object) -> HyperLoaderConfig:
 
 
 def encoded(description: Mapping) -> bytes:
-    """The content of a file with this description, sealed."""
-    return json.dumps(sealed({"format": FORMAT, **description}), ensure_ascii=False, indent=1).encode()
+    """The content of a file with this description and its hash."""
+    return json.dumps(with_hash({"format": FORMAT, **description}), ensure_ascii=False, indent=1).encode()
 
 
-def sealed(description: Mapping) -> dict:
-    """``description`` with a hash of all that it means: everything but where its backbone lies."""
-    return {**description, SEAL: _hash(description)}
+def with_hash(description: Mapping) -> dict:
+    """``description`` with a hash of all of it but the name of its backbone."""
+    return {**description, DESCRIPTION_HASH: _hash(description)}
 
 
-def check_seal(path: Path, description: Mapping) -> None:
-    """Raise ``ValueError`` if the description in the file ``path`` is another than the one that was sealed; without a
-    hash, as earlier versions wrote it or after somebody has removed that line, it is taken as it is."""
-    seal = description.get(SEAL)
-    if SEAL in description and seal != _hash(description):
+def check_own_hash(path: Path, description: Mapping) -> None:
+    """Raise ``ValueError`` if the description in the file ``path`` was edited after it was saved; one without a
+    hash, as earlier versions wrote it or after that line was removed, is accepted."""
+    found = description.get(DESCRIPTION_HASH)
+    if DESCRIPTION_HASH in description and found != _hash(description):
         raise ValueError(
             f"{path}: was changed after it was saved, so that names may no longer fit the weights: undo the change, or "
-            f"remove the line {SEAL} to keep it (backbone.name may always be changed)"
+            f"remove the line {DESCRIPTION_HASH} to keep it (backbone.name may always be changed)"
         )
 
 
@@ -111,8 +111,8 @@ def hash_of(content: bytes) -> str:
 
 
 def _hash(description: Mapping) -> str:
-    meant = {key: value for key, value in description.items() if key != SEAL}
+    meant = {key: value for key, value in description.items() if key != DESCRIPTION_HASH}
     if isinstance(meant.get("backbone"), Mapping):
-        meant["backbone"] = {key: value for key, value in meant["backbone"].items() if key not in _FREE}
+        meant["backbone"] = {key: value for key, value in meant["backbone"].items() if key not in _NOT_HASHED}
     text = json.dumps(meant, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hash_of(text.encode())

@@ -86,12 +86,12 @@ def write(
     write_files({folder / TENSORS: content, folder / CONFIG: text.encode()})
 
 
-def read(folder: Path, sizes: Mapping[str, tuple[int, int]], which: str) -> Updates:
+def read(folder: Path, sizes: Mapping[str, tuple[int, int]], called: str) -> Updates:
     """The updates in ``folder``.
 
     Args:
         sizes: of the layers that may be updated, by path: in_features, out_features.
-        which: says in messages which layers these are.
+        called: what messages call these layers.
 
     Raises:
         FileNotFoundError, ValueError: a missing or foreign file, or one with more than plain LoRA updates of these
@@ -117,7 +117,7 @@ def read(folder: Path, sizes: Mapping[str, tuple[int, int]], which: str) -> Upda
         for factor, shape in zip(_FACTORS, ((rank, in_features), (out_features, rank)), strict=True):
             names.setdefault((layer, factor), f"{_PREFIX}{layer}.{factor}{_SUFFIX}")
             wanted[names[layer, factor]] = torch.empty(shape, device="meta")
-    check_tensors(path, tensors, wanted, extra=f"extra, which update no {which}")
+    check_tensors(path, tensors, wanted, extra=f"extra, which update no {called}")
     lora_A, lora_B = ({layer: tensors[names[layer, factor]] for layer in layers} for factor in _FACTORS)
     return Updates(rank, scaling, {layer: (lora_A[layer], lora_B[layer]) for layer in layers})
 

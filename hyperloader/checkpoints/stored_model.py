@@ -12,7 +12,7 @@ from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations
 from hyperloader.checkpoints.descriptions import (
     TENSORS,
-    check_seal,
+    check_own_hash,
     config_of,
     encoded,
     hash_of,
@@ -122,7 +122,7 @@ def load(folder: str | Path) -> StoredModel:
     except TypeError as error:
         raise ValueError(f"{path}: {error}") from error
     fingerprints.check_form(path, backbone["fingerprint"])
-    check_seal(path, description)
+    check_own_hash(path, description)
     fingerprint = fingerprints.read_part(backbone["fingerprint"], with_heads=config.labels is not None)
     return StoredModel(folder, config, read_tensors(folder / TENSORS, content), backbone, fingerprint)
 

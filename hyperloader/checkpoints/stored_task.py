@@ -12,7 +12,7 @@ from hyperloader.checkpoints.backbone_config import backbone_class, read_backbon
 from hyperloader.checkpoints.descriptions import (
     TENSORS,
     check_hashes,
-    check_seal,
+    check_own_hash,
     encoded,
     hash_of,
     own_folder,
@@ -55,7 +55,7 @@ class StoredTask:
         """Raise ``ValueError`` unless the stored tensors are those ``wanted``, their numbers finite, and the structure
         is what was saved."""
         check_tensors(self.folder / TENSORS, self.tensors, wanted)
-        check_seal(self.description, self.structure)
+        check_own_hash(self.description, self.structure)
 
 
 def save(

@@ -1,4 +1,4 @@
-"""What of a saved model its class and config do not build: parameters that are not tied, norms in float32."""
+"""Properties of a saved model that its class and config do not restore: untied parameters, norms in float32."""
 
 from collections.abc import Iterable, Mapping
 
@@ -20,10 +20,10 @@ def untie(model: nn.Module, names: Iterable[str]) -> None:
         setattr(model.get_submodule(path), own, nn.Parameter(torch.empty_like(parameter), parameter.requires_grad))
 
 
-def widen_norms(backbone: nn.Module, norms: Mapping[str, str], where: object) -> None:
-    """Have ``norms``, path -> dtype of what goes through, computed in the dtype of their weights.
+def keep_norms_in_float32(backbone: nn.Module, norms: Mapping[str, str], where: object) -> None:
+    """Have ``norms``, path -> dtype of what they return, computed in the dtype of their weights.
 
-    Raises ``ValueError``, beginning with ``where``, for what are no norms or dtypes.
+    Raises ``ValueError``, beginning with ``where``, for a path that names no norm, or an unknown dtype.
     """
     if not isinstance(norms, Mapping):
         raise ValueError(f"{where}: norms must map paths to dtypes, got {shown(norms)}")

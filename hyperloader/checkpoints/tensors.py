@@ -1,4 +1,4 @@
-"""Tensors to and from files, and the one check of them: names, shapes, dtypes, and that their numbers are any."""
+"""Tensors to and from files, and the one check of them: names, shapes, dtypes and finite values."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def read_tensors(path: str | Path, content: bytes | None = None) -> dict[str, Te
 
     try:
         return safetensors.torch.load_file(path) if content is None else safetensors.torch.load(content)
-    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch has not
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype unknown to torch
         raise ValueError(f"{path}: truncated or no safetensors file: {error}") from error
 
 
@@ -109,7 +109,8 @@ def check_shapes(
     names = differing(found, wanted)
     missing, more = ([name for name in names if name not in one] for one in (found, wanted))
     faults = [f"tensors missing: {_listed(missing)}; {extra}: {_listed(more)}"] if missing or more else []
-    wrong = [name for name in names if name in found and name in wanted and not missing]  # whose sizes may be elsewhere
+    # Where tensors are missing, the wanted shapes may follow from sizes that could not be read.
+    wrong = [name for name in names if name in found and name in wanted and not missing]
     for name in wrong[:_FEW]:
         faults.append(f"{name} must have shape {tuple(wanted[name].shape)}, got {tuple(found[name].shape)}")
     if len(wrong) > _FEW:
@@ -129,17 +130,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def check_numbers(where: object, name: object, tensor: Any) -> None:
-    """Raise ``ValueError`` unless ``tensor`` is one of finite floating-point numbers, in order."""
+    """Raise ``ValueError`` unless ``tensor`` is a dense tensor of finite floating-point numbers."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise ValueError(f"{where}: must hold tensors by name, got a {type(tensor).__name__} under {shown(name)}")
     if tensor.dtype not in FLOATS:
         raise ValueError(f"{where}: {name} must be one of {_FLOAT_NAMES}, got {tensor.dtype}")
     if tensor.layout != torch.strided or tensor.is_meta:
-        raise ValueError(f"{where}: {name} must hold its numbers in order, got a tensor of {tensor.layout} without")
+        raise ValueError(f"{where}: {name} must be a dense tensor with values, got {tensor.layout} on {tensor.device}")
     own = tensor.detach()
     for axis, stride in enumerate(own.stride()):
         own = own.narrow(axis, 0, 1) if stride == 0 and own.shape[axis] else own  # repeated: once is enough
-    if own.numel() * own.element_size() > own.untyped_storage().nbytes():  # a few bytes, said to be many
-        raise ValueError(f"{where}: {name} must hold {own.numel():,} numbers, got fewer, one over another")
+    if own.numel() * own.element_size() > own.untyped_storage().nbytes():  # fewer bytes than its shape claims
+        raise ValueError(f"{where}: {name} must hold {own.numel():,} numbers, got a tensor with less memory")
     if not torch.isfinite(own).all():
         raise ValueError(f"{where}: {name} must be finite, got NaN or infinity")

@@ -1,4 +1,4 @@
-"""The model: a frozen backbone with generated weights, and what one task's share of it is on its own."""
+"""The model: a frozen backbone with generated weights, and one task of it as a model of its own."""
 
 from hyperloader.model.hyperloader_model import HyperLoaderModel
 from hyperloader.model.task_model import TaskModel

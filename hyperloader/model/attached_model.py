@@ -1,4 +1,4 @@
-"""A backbone with what generates its weights: attaching, precision, state, saving and loading, letting go."""
+"""A backbone with what generates its weights: attaching, precision, state, saving and loading, detaching."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ Model = TypeVar("Model", bound="AttachedModel")
 
 
 class AttachedModel(BackboneWrapper):
-    """What a ``HyperLoaderModel`` consists of, without what it does."""
+    """The parts of a ``HyperLoaderModel``, without its forward and its tasks."""
 
     generators: Any  # nn.ModuleDict: layer stack -> its Hypernetwork or Table
     task_embedding: TaskEmbedding
@@ -59,7 +59,7 @@ class AttachedModel(BackboneWrapper):
             for name, part in new_parts(backbone, config, self._attachment.layouts).items():
                 setattr(self, name, part)
             self.to(next(backbone.parameters()).device)
-        except BaseException:  # whatever it is, memory or Ctrl-C: the backbone is given back
+        except BaseException:  # also when memory runs out, or at Ctrl-C: the backbone is given back
             self._attachment.undo(backbone)
             raise
         self.backbone = given
@@ -97,7 +97,7 @@ class AttachedModel(BackboneWrapper):
         )
 
     def detach(self) -> nn.Module:
-        """Take everything off the backbone again and return it, bit for bit as it was; this model is then empty."""
+        """Unwrap the backbone and return it, bit for bit as it was before; this model is then empty."""
         with self._forwards.changing("detach()"):
             self._check_attached()
             given = self.backbone if self._compiled is None else self._compiled
@@ -113,10 +113,8 @@ class AttachedModel(BackboneWrapper):
             self.bank.clear()
         return nn.Module.train(self, mode)
 
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
-    ) -> Any:  # what .to() and .half() come down to
-        self.bank.clear()  # it would keep the memory of before alive
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # which .to() and .half() call
+        self.bank.clear()  # else it would keep the old memory alive
         self._named_tasks.clear()
         return super()._apply(trained.kept_in_float32(trained.trained_parameters(self, self.norm_names), fn), recurse)
 
@@ -172,8 +170,9 @@ class AttachedModel(BackboneWrapper):
     ) -> None:
         """Write ``model.safetensors`` (what is trained) and ``hyperloader.json`` (config, backbone) to ``folder``.
 
-        Both are written aside and then renamed: a failure leaves what was there. As transformers' Trainer wants it,
-        ``state_dict`` holds the values instead of this model, and of several processes the main one alone writes.
+        Both are written under temporary names and renamed: a failure leaves what was there before. As transformers'
+        Trainer wants it, ``state_dict`` holds the values instead of this model, and of several processes the main one
+        alone writes.
         """
         self._check_attached()
         if is_main_process:

@@ -1,4 +1,4 @@
-"""Attaching to a backbone and letting go of it: its weights stay where they are, neither copied nor rewritten."""
+"""Attaching to a backbone and detaching from it: its weights are neither copied nor changed."""
 
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from hyperloader.backbones import Stack, find_norms, find_stacks
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, layout_of
-from hyperloader.nn.norms import HALF, keep_as_before, keep_in_float32, widen
+from hyperloader.nn.norms import HALF, keep_in_float32, undo_keep_in_float32, weights_to_float32
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.sites import AdapterSite, LoraSite, Site
 
@@ -51,7 +51,7 @@ class Attachment:
             parameter.requires_grad_(False)
         for name in self.norm_names:
             parameter = backbone.get_parameter(name)
-            is_half = parameter.dtype in HALF  # then training replaces the memory, and this one keeps its values
+            is_half = parameter.dtype in HALF  # training then uses new memory, and this one keeps its values
             self.norms[name] = parameter.data if is_half else parameter.detach().clone()  # to be given back
             parameter.requires_grad_(True)
         for norm in self._norms_of(backbone):
@@ -65,7 +65,7 @@ class Attachment:
             for name, value in self.norms.items():
                 _give_back(backbone, name, value)
         for norm in self._norms_of(backbone):
-            keep_as_before(norm)
+            undo_keep_in_float32(norm)
         for name, requires_grad in self.requires_grad.items():
             parameter = backbone.get_parameter(name)
             parameter.requires_grad_(requires_grad)
@@ -73,10 +73,10 @@ class Attachment:
         if self.added_bias:
             set_cross_attention_bias(backbone, None)
 
-    def widen_norms(self, backbone: nn.Module) -> None:
-        """Have the trained norms in float32 again after a merged model was cast as a whole."""
+    def norms_to_float32(self, backbone: nn.Module) -> None:
+        """Give the trained norms float32 weights again, after a merged model was cast as a whole."""
         for norm in self._norms_of(backbone):
-            widen(norm)
+            weights_to_float32(norm)
 
     def _norms_of(self, backbone: nn.Module) -> list[nn.Module]:
         """The modules whose parameters ``norm_names`` are, each once."""
@@ -91,7 +91,7 @@ class Attachment:
 def _give_back(backbone: nn.Module, name: str, value: Tensor) -> None:
     """Give a norm's parameter its ``value`` from before, in the dtype that the backbone has there now."""
     norm, parameter = backbone.get_submodule(name.rpartition(".")[0]), backbone.get_parameter(name)
-    dtype = cast(torch.dtype, norm.dtype_through)
+    dtype = cast(torch.dtype, norm.output_dtype)
     if value.is_meta:  # before, there was none
         value = parameter.detach()
     if parameter.dtype == dtype:

@@ -16,8 +16,8 @@ from hyperloader.nn.heads import TaskHeads, classify
 class BackboneWrapper(nn.Module):
     """A model with a ``backbone`` and, for token classification, task ``heads``.
 
-    Of a backbone that ``torch.compile`` has wrapped, ``backbone`` is the plain module, so that states and paths do not
-    depend on it; ``run_backbone`` calls what was given.
+    Of a backbone that ``torch.compile`` has wrapped, ``backbone`` is the plain module, so that names in states and
+    paths are the same with and without it; ``run_backbone`` calls the compiled one.
     """
 
     accepts_loss_kwargs = False  # tells transformers' Trainer that the loss is a mean, to be divided when accumulating
@@ -60,7 +60,7 @@ class BackboneWrapper(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The backbone's transformers config, which Trainer and its kin look at; ours is ``hyperloader_config``."""
+        """The backbone's transformers config, which Trainer reads; ours is ``hyperloader_config``."""
         return self.backbone.config
 
     @property

@@ -1,4 +1,4 @@
-"""What happens around a model's forward, out of reach of ``torch.compile``, so that one graph serves every task."""
+"""What runs around a model's forward, outside of compiled graphs, so that one graph serves every task."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +27,13 @@ class NamedTasks:
         number = tasks.index(task)
         with torch.inference_mode(False):
             named = NamedTask(task, number, torch.full((), number, device=device))
-        captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # whose memory is its own
+        captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # its memory belongs to the graph
         if may_be_kept() and not captured:
             self._made[task] = named
         return named
 
     def clear(self) -> None:
-        """Forget all, as they are on a device that the model leaves."""
+        """Forget all: they are on the device that the model is moved from."""
         self._made.clear()
 
 
@@ -48,7 +48,8 @@ def call(
     """``forward(*arguments, **options)``, with ``named(task)`` for ``task``; nothing changes the backbone's layers
     meanwhile.
 
-    In a graph the logits of one task have as many columns as those of any; here they get the task's own.
+    In a graph the logits of every task have as many columns as the task with the most labels; here they are cut to the
+    columns of their own task.
     """
     before, after = _never_traced()
     options, outputs = before(options, named, forwards), None
@@ -77,9 +78,9 @@ def _after(options: Mapping[str, Any], outputs: Any, forwards: Forwards, heads: 
 
 @functools.cache
 def _never_traced() -> tuple[Callable, Callable]:
-    """``_before`` and ``_after`` for ``call``, which ``torch.compile`` passes over.
+    """``_before`` and ``_after`` for ``call``, both outside of what ``torch.compile`` traces.
 
-    Made when the first model is: importing the compiler takes its time.
+    Made with the first model: importing the compiler takes long.
     """
     from torch._dynamo.decorators import skip_code
 
@@ -88,7 +89,7 @@ def _never_traced() -> tuple[Callable, Callable]:
 
 
 def start_graphs_at_forward(model_class: type) -> None:
-    """Let ``torch.compile`` begin with the forward of the class and not with what happens here around it."""
+    """Let ``torch.compile`` begin with the forward of the class and not with ``call``."""
     from torch._dynamo.decorators import skip_code
 
     _never_traced()

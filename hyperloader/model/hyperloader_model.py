@@ -234,15 +234,15 @@ class HyperLoaderModel(AttachedModel):
         """Undo ``merge(..., inplace=True)``, to the bit; raises ``RuntimeError`` if nothing is merged.
 
         If the backbone was cast or put on another device meanwhile, so are the layers that come back. The merged model
-        is over.
+        can no longer be called or saved.
         """
         with self._forwards.changing("unmerge()"):
             if self._merged is None:
                 raise RuntimeError("nothing is merged into this model's backbone")
             merged, wrapped = self._merged
             merging.take_out(self.backbone, wrapped)
-            self._attachment.widen_norms(self.backbone)
-            self._merged, merged.taken_out = None, True
+            self._attachment.norms_to_float32(self.backbone)
+            self._merged, merged.unmerged = None, True
 
     def export_task(self, task: str, folder: str | Path) -> None:
         """Write ``task`` alone, with what is generated for it, its head and the trained norms: ``from_pretrained``

@@ -10,7 +10,7 @@ from hyperloader.nn.loss import IGNORED, sequence_loss
 
 
 @functools.cache
-def teach_trainer() -> None:
+def patch_label_smoother() -> None:
     """Let ``LabelSmoother``, which sums over all columns, leave out those at -inf in a ``TokenClassifierOutput``.
 
     Without such columns its result is what it was.

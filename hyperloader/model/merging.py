@@ -1,4 +1,4 @@
-"""One task's weights in the place of a backbone's wrapped layers, and undoing it."""
+"""Replacing a backbone's wrapped layers by layers with one task's weights, and undoing it."""
 
 import copy
 import dataclasses

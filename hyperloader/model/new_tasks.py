@@ -1,4 +1,4 @@
-"""What a new task of a trained model starts from: the config that names it, its first task embedding."""
+"""Adding a task to a trained model: the config that names it, its first task embedding."""
 
 import dataclasses
 from collections.abc import Sequence

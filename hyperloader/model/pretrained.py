@@ -1,4 +1,4 @@
-"""A model as transformers sees it, so that its Trainer saves and feeds one of ours as it does one of its own."""
+"""Our models as subclasses of transformers' ``PreTrainedModel``, so that Trainer saves and feeds them as its own."""
 
 import functools
 import inspect
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hyperloader.model.label_smoothing import teach_trainer
+from hyperloader.model.label_smoothing import patch_label_smoother
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def as_pretrained(kind: Any, backbone: Any) -> type:
     for name in ("cuda", "eval", "float", "half", "to", "train"):  # PreTrainedModel's are for models that it has loaded
         if inspect.getattr_static(kind, name) is inspect.getattr_static(nn.Module, name):
             own[name] = getattr(nn.Module, name)
-    teach_trainer()
+    patch_label_smoother()
     return type(kind.__name__, (kind, PreTrainedModel), own)
 
 
@@ -60,7 +60,7 @@ def _empty(kind: Any, backbone: Any) -> Any:
 
 
 def _not_saved(self: Any) -> list[str]:
-    """What Trainer need not miss in a checkpoint: the frozen backbone, and second names of what is shared."""
+    """Names that Trainer does not expect in a checkpoint: the frozen backbone, and second names of what is shared."""
     saved = self.saved_state()
     return [name for name in self.state_dict() if name not in saved]
 

@@ -1,4 +1,4 @@
-"""One task's model, with nothing left to generate: LoRA updates are part of the weights, adapters have their own."""
+"""One task's model, in which nothing is generated: LoRA updates are added to the weights, adapters have their own."""
 
 import copy
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from hyperloader.checkpoints import stored_task
 from hyperloader.checkpoints.backbone_config import first_line
 from hyperloader.checkpoints.descriptions import config_of
 from hyperloader.checkpoints.stored_task import StoredTask
-from hyperloader.checkpoints.structure import untie, widen_norms
+from hyperloader.checkpoints.structure import keep_norms_in_float32, untie
 from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import pretrained
@@ -22,7 +22,7 @@ from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
-from hyperloader.nn.norms import dtype_through
+from hyperloader.nn.norms import output_dtype
 from hyperloader.nn.sites import AdaptedLinear
 from hyperloader.validation import check_whole, listed
 
@@ -34,7 +34,7 @@ class TaskModel(BackboneWrapper):
     text-to-text.
     """
 
-    taken_out = False  # by ``unmerge``: the backbone is no longer that of this task
+    unmerged = False  # by ``unmerge``: the backbone is no longer that of this task
 
     def __new__(cls, backbone: nn.Module | None = None, *_: Any) -> "TaskModel":
         return pretrained.new(cls, backbone)
@@ -76,7 +76,7 @@ class TaskModel(BackboneWrapper):
             raise ValueError(f"this model serves task {self.task!r} alone: call it without task and task_ids")
 
     def _check_merged(self) -> None:
-        if self.taken_out:
+        if self.unmerged:
             raise RuntimeError(
                 f"this model ended with unmerge(), which took {self.task!r} out of its backbone: call merge() again"
             )
@@ -114,7 +114,7 @@ class TaskModel(BackboneWrapper):
             "norms": {
                 path: str(dtype).removeprefix("torch.")
                 for path, module in self.backbone.named_modules()
-                if (dtype := dtype_through(module)) is not None
+                if (dtype := output_dtype(module)) is not None
             },
             "untied": [],
         }
@@ -148,7 +148,7 @@ class TaskModel(BackboneWrapper):
         with torch.no_grad():
             for name, tensor in stored.tensors.items():  # in the dtype that they were saved in
                 by_name[name].data = tensor
-        widen_norms(model.backbone, stored.structure.get("norms", {}), stored.description)
+        keep_norms_in_float32(model.backbone, stored.structure.get("norms", {}), stored.description)
         return model.eval()
 
 

@@ -55,7 +55,7 @@ class TaskSelection:
     def check_trains(self, trained: int, config: HyperLoaderConfig) -> None:
         """Raise ``ValueError`` for a batch without the task ``trained``, the only one that is trained.
 
-        Tasks on another device than the CPU, in a compiled model and in FakeTensorMode, are not looked at.
+        Task ids on another device than the CPU, in a compiled model and in FakeTensorMode, are not checked.
         """
         if isinstance(self.tasks, int):
             found, other = self.tasks == trained, config.tasks[self.tasks]

@@ -81,9 +81,9 @@ class WeightProvider:
         return SiteWeights(self.generate(tasks, grouped=True), torch.arange(tasks.numel(), device=self._device))
 
     def _bank_serves(self) -> bool:
-        """Whether the bank is asked: in evaluation, without derivatives, where tensors can tell that they changed.
+        """Whether the bank is used: in evaluation, without derivatives, where PyTorch counts the changes of tensors.
 
-        Not in a CUDA graph that is being captured: its replays would not ask the bank.
+        Not in a CUDA graph that is being captured: its replays would not consult the bank.
         """
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or not may_be_kept():
             return False

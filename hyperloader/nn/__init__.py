@@ -1,1 +1,1 @@
-"""The modules: what generates the weights, what hands them out, what applies them."""
+"""The modules that generate weights, keep them and apply them."""

@@ -22,8 +22,8 @@ _banks: "weakref.WeakSet[WeightBank]" = weakref.WeakSet()
 class Sources:
     """What weights are generated from.
 
-    ``dtype`` is theirs; all tasks' weights come from ``shared``; ``own`` hold the tasks' own numbers, of which
-    ``rows()`` is one row a task, (tasks, any).
+    ``dtype`` is that of the weights; ``shared`` are the tensors that all tasks' weights depend on, ``own`` those that
+    hold the tasks' own numbers: ``rows()`` returns them as one row a task, (tasks, any).
     """
 
     dtype: torch.dtype
@@ -49,8 +49,8 @@ class WeightBank:
         self._limit = _at_least_zero(limit_bytes)
         self._lock = threading.RLock()
         self._counts = dict.fromkeys(_COUNTED, 0)
-        self._held: dict[int, StackedWeights] = {}  # task -> where its weights are; the task used last at the end
-        self._copied = 0  # bytes copied for batches since all tasks lay side by side
+        self._held: dict[int, StackedWeights] = {}  # task -> the stack with its weights; the task used last at the end
+        self._copied = 0  # bytes copied for batches since all tasks were in one stack
         self._dtype: torch.dtype | None = None
         self._shared: _Marks = []
         self._own: _Marks = []
@@ -98,7 +98,7 @@ class WeightBank:
             for task in tasks:
                 if self._held.pop(task, None) is not None or fits:
                     self._held[task] = found[task]
-            return self._one_of(found, fits)
+            return self._stacked(found, fits)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -123,11 +123,11 @@ class WeightBank:
     def _bytes(self) -> int:
         return sum(stacked.num_bytes for stacked in set(self._held.values()))
 
-    def _one_of(self, found: dict[int, StackedWeights], held: bool) -> StackedWeights:
-        """All that a batch needs side by side, from where the tasks lie.
+    def _stacked(self, found: dict[int, StackedWeights], held: bool) -> StackedWeights:
+        """The weights of all tasks in ``found`` in one stack.
 
-        They are copied for the batch, until so much has been copied that all tasks side by side, which serve every
-        batch, would have cost no more.
+        Tasks from several stacks are copied into a stack for the batch, until as much has been copied as one stack of
+        all tasks would have taken: then that stack is made, which serves every batch.
         """
         distinct = set(found.values())
         if len(distinct) == 1:
@@ -156,7 +156,8 @@ class WeightBank:
         if sum(stacked.bytes_of_a_task for task, stacked in self._held.items() if task in keep) > room:
             return False
         self._evict(room, keep)
-        if self._bytes() > room:  # only a part of what is held is used: half of it goes, so that this is seldom
+        # Evicted tasks still take memory in their stacks: halve what is held, so that this happens seldom.
+        if self._bytes() > room:
             self._evict(room // 2, keep)
             if self._held:
                 self._join_all()
@@ -198,7 +199,7 @@ class WeightBank:
 
 
 def process_statistics() -> dict[str, int]:
-    """The statistics of all banks of this process that are still there, added up, and their number as ``banks``."""
+    """The sums of the statistics of all banks of this process that still exist, and their number as ``banks``."""
     everything = [bank.statistics() for bank in list(_banks)]
     keys = (*_COUNTED, "tasks", "bytes")
     return {"banks": len(everything), **{key: sum(one[key] for one in everything) for key in keys}}
@@ -213,7 +214,7 @@ def _at_least_zero(limit_bytes: int) -> int:
 
 
 def _marks(tensors: list[Tensor]) -> _Marks:
-    """What tells a tensor and its state from any other. The storage is kept, so that no other takes its address."""
+    """What changes with a tensor or its values. The storage is kept, so that no other tensor gets its address."""
     return [
         (tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, tensor.shape, tensor.untyped_storage())
         for tensor in tensors

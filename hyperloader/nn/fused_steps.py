@@ -9,8 +9,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 @functools.cache
 def count_fused_steps() -> None:
-    """Have the versions of parameters count the steps of fused optimizers, too, in all of this process; the weight bank
-    tells by them that it is out of date. Done once, by the first model."""
+    """Have the versions of parameters count the steps of fused optimizers too, in all of this process: by the versions
+    the weight bank notices that it is out of date. Done once, by the first model."""
     register_optimizer_step_post_hook(_count)
 
 

@@ -49,7 +49,7 @@ class TaskHeads(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
-        self._count_labels()  # no state holds what it counts: memory from the device meta is not filled
+        self._count_labels()  # they are in no state: memory from the device meta would stay unfilled
         return self
 
     def _count_labels(self) -> None:
@@ -112,7 +112,7 @@ class TaskHeads(nn.Module):
 
 
 class _WithOthers(torch.autograd.Function):
-    """A tensor as it is, which then depends on others, with a gradient of zero."""
+    """The identity of ``tensor``, with a gradient of zero for ``others``."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, *others: Tensor) -> Tensor:

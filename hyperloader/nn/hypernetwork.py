@@ -68,7 +68,7 @@ class Condition(nn.Module):
         second.weight.normal_(0, 1 / (self.scales[1] * math.sqrt(second.in_features / 2)))
         first.bias.zero_()
         second.bias.zero_()
-        # What all conditions of a relu network have in common, most of them, is the business of the heads' biases.
+        # Conditions of a relu network have a large part in common, which the heads' biases can express: subtract it.
         tasks = torch.randn(_CENTRING_TASKS, self.layer_embedding.embedding_dim)
         second.bias.copy_(-self.before_norm(tasks).mean((0, 1, 2)))
 
@@ -140,7 +140,7 @@ class Hypernetwork(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
-        self._number()  # no state holds the numbers: memory from the device meta is not filled
+        self._number()  # they are in no state: memory from the device meta would stay unfilled
         return self
 
     def forward(

@@ -1,4 +1,4 @@
-"""Generated weights of several tasks side by side."""
+"""Generated weights of several tasks, stacked."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ Sites = dict[SiteKey, SiteTensors]
 
 
 class StackedWeights:
-    """The weights of some tasks. It never changes: a forward may go on using it when the bank has another.
+    """The weights of some tasks. It never changes: a forward may go on using it after the bank has replaced it.
 
     ``sites`` holds them stacked, (tasks, ...) each; ``places`` says where a task's are.
     """
@@ -25,7 +25,7 @@ class StackedWeights:
 
     @functools.cached_property
     def slots(self) -> Tensor:
-        """``places`` as a tensor to be indexed with tasks, (any,) int64, -1 for one that is not there."""
+        """``places`` as a tensor indexed by task, (any,) int64, -1 for a task that is not in the stack."""
         slots = [self.places.get(task, -1) for task in range(max(self.places) + 1)]
         return torch.tensor(slots, device=next(iter(self.sites.values()))[0].device)
 
@@ -43,7 +43,7 @@ class StackedWeights:
 
 
 def join(found: Mapping[int, StackedWeights]) -> StackedWeights:
-    """The tasks of ``found``, each of which lies where it says, copied side by side."""
+    """The weights of the tasks in ``found`` (task -> the stack that holds them), copied into one stack."""
     places = [(stacked, stacked.places[task]) for task, stacked in found.items()]
     sites = {
         key: tuple(

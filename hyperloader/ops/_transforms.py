@@ -1,4 +1,4 @@
-"""Derivatives that an operator registered in Python loses without a word: forward-mode ones, and those of torch.func.
+"""Derivatives that an operator registered in Python would lose silently: forward-mode ones, and those of torch.func.
 
 PyTorch hands such an operator tensors without their tangents. The reference is plain PyTorch, so that inside a
 transformation it is computed without the operator around it; the Triton kernels refuse. The compiled operators look

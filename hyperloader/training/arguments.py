@@ -1,4 +1,4 @@
-"""The options of a training in the words of transformers."""
+"""The options of a training as transformers' ``TrainingArguments``."""
 
 from pathlib import Path
 

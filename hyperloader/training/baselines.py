@@ -60,7 +60,7 @@ class TokenClassifier(Baseline):
 
 
 class SequenceToSequence(Baseline):
-    """A sequence-to-sequence backbone as it is: the task shows in the text alone, ``task_ids`` are ignored."""
+    """A sequence-to-sequence backbone as it is: the text alone tells the task, ``task_ids`` are ignored."""
 
     def forward(
         self,

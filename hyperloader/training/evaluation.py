@@ -1,4 +1,4 @@
-"""Asks a model about sentences and scores its tags."""
+"""Predicting tags with a model, and scoring them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from hyperloader.training.metrics import score_tasks
 def answer_examples(
     model: nn.Module, formulation: Formulation, examples: Sequence[Example], batch_size: int, *, merged: bool = False
 ) -> list[Answer]:
-    """What the model says to each example, in batches of similar length.
+    """The model's answer to each example, in batches of similar length.
 
     Args:
         model: of ``build_model``; it is in training mode afterwards if it was before.

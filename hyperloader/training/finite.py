@@ -1,4 +1,4 @@
-"""A training stops at the first loss, and before the first save of weights, that is NaN or infinite."""
+"""Stopping a training whose loss is NaN or infinite, and before such weights are saved."""
 
 from pathlib import Path
 

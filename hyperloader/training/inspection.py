@@ -78,7 +78,7 @@ def other_tasks(tasks: Sequence[str]) -> dict[str, str]:
 def shuffled(model: HyperLoaderModel, others: Mapping[str, str]) -> Iterator[None]:
     """Inside the block every task's weights are those generated for ``others[task]``; its head stays its own.
 
-    The embeddings are moved, or the rows of a table, and put back to the bit.
+    The embeddings, or the rows of a table, are permuted and then restored to the bit.
     """
     tasks = model.hyperloader_config.tasks
     ids = {task: number for number, task in enumerate(tasks)}

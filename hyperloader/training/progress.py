@@ -1,4 +1,4 @@
-"""What a run knows about itself while it trains, and the processes that train it."""
+"""The state of a training beside its weights, and the processes that train together."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Progress:
     processes: int | None = None
 
     def evaluated(self, step: int, mean_f1: float) -> bool:
-        """Take an evaluation down; whether it is the best so far."""
+        """Record an evaluation; returns whether it is the best so far."""
         train_loss = self.loss_sum / self.loss_steps if self.loss_steps else None
         self.curve.append({"step": step, "train_loss": train_loss, "mean_f1": mean_f1})
         self.loss_sum, self.loss_steps = 0.0, 0

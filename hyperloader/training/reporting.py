@@ -1,4 +1,4 @@
-"""What a training says while it runs: a line an evaluation, and what to try when nothing is found."""
+"""What a training reports while it runs: a line an evaluation, and what to try when nothing is found."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ _NAMED = 5  # tasks in one line
 
 
 class EvaluationLines(TrainerCallback):
-    """Says on the first process alone how each evaluation went; a progress bar is left whole.
+    """Writes how each evaluation went, around a progress bar; for the first of several processes.
 
     Args:
         options: the training.
@@ -28,7 +28,7 @@ class EvaluationLines(TrainerCallback):
         self._first_step, self._start = state.global_step, time.monotonic()
 
     def evaluated(self, step: int, train_loss: float | None, scores: dict) -> None:
-        """Say what an evaluation at ``step`` has found: ``scores`` as ``score_tasks`` gives them."""
+        """Report an evaluation at ``step``; ``scores`` as ``score_tasks`` returns them."""
         if self.lines:
             tqdm.write(self._line(step, train_loss, scores["mean_f1"]), file=sys.stdout)
             sys.stdout.flush()

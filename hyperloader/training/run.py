@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from hyperloader.checkpoints.atomic import recover, remove_asides, write_text
+from hyperloader.checkpoints.atomic import recover, remove_temporary_files, write_text
 from hyperloader.data.tasks import Task
 from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.progress import Progress, check_processes, is_main_process
@@ -72,7 +72,7 @@ def train(
             recover(output)
             prune(output, config.options.keep_checkpoints)
         else:
-            remove_asides(output)
+            remove_temporary_files(output)
         return _train(config, test, on_data, folder.check, **show)
 
 

@@ -1,4 +1,4 @@
-"""A run that is there: built, loaded, scored, asked for tags."""
+"""Building, loading, scoring and using a run."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -148,7 +148,7 @@ class MultiTaskTrainer(Trainer):
             return self.validate(self.multi_task_model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's logging, after making sure that the numbers are any and that the output is still there."""
+        """Trainer's logging, after checking that the loss is finite and the output folder still there."""
         self.losses.check()
         self.check_output()
         super().log(logs, start_time)

@@ -1,4 +1,4 @@
-"""How the data of a run's tasks part words from punctuation, kept beside its labels."""
+"""How the data of a run's tasks separate words from punctuation, stored beside its labels."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperloader.checkpoints.descriptions import sealed
+from hyperloader.checkpoints.descriptions import with_hash
 
 # Values that no field expects, or expects of another size.
 STRANGE = (
@@ -39,7 +39,7 @@ def changed(values: dict, path: tuple[str, ...], value) -> dict:
 def write(folder: Path, name: str, values: dict) -> None:
     """Write ``values`` to the file ``name``, with every hash that others hold of it."""
     if name in ("task.json", "hyperloader.json"):
-        (folder / name).write_text(json.dumps(sealed(values)))
+        (folder / name).write_text(json.dumps(with_hash(values)))
         return
     text = json.dumps(values)
     (folder / name).write_text(text)

@@ -57,6 +57,6 @@ def test_a_backbone_without_memory_is_neither_saved_nor_loaded_onto(tmp_path):
         backbone = tiny.BACKBONES["bert"]()
     with pytest.raises(ValueError, match="backbone must have its weights, got .* on the device meta: load them first"):
         HyperLoaderModel.from_pretrained(tmp_path, backbone)
-    with pytest.raises(ValueError, match="must hold its numbers|on the device meta"):
+    with pytest.raises(ValueError, match="must be a dense tensor with values, got .* on meta|on the device meta"):
         on_meta("bert").save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()

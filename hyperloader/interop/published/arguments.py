@@ -1,4 +1,4 @@
-"""What no tensor of a published checkpoint tells: read from the arguments of its training, or assumed and said so."""
+"""Settings that no tensor of a published checkpoint shows: from its training arguments, or assumed with a warning."""
 
 import warnings
 from dataclasses import dataclass

@@ -54,7 +54,7 @@ class Source:
     def __init__(self, plan: Plan, tensors: Sequence[Tensor], layers: range, state: tuple | None) -> None:
         self.plan, self.tensors, self.layers, self.state = plan, tensors, layers, state
         self.grad = torch.is_grad_enabled()
-        # An address tells memory apart only as long as it is not given to somebody else.
+        # While these live, no other tensor can get the same address.
         self._memory = [tensor.detach() for tensor in tensors]
 
     def conditions(self, first: int, end: int) -> Tensor:
@@ -117,7 +117,7 @@ class Batch:
 
 
 class _Spent:
-    """A flag that a graph may hold on to: nothing else is kept alive with it."""
+    """A flag that a graph may reference without keeping anything else alive."""
 
     def __init__(self) -> None:
         self.yes = False
