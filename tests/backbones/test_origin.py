@@ -1,4 +1,4 @@
-"""A backbone as it lies in the world: loaded again elsewhere, it is the same one, or it is refused."""
+"""Backbones as users have them: loaded again elsewhere, a backbone is the same one, or it is refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The runner: who is wrong is not timed, who is right is timed in turn, and medians are medians."""
+"""The runner: providers with wrong results are not timed, the others in turn; medians and percentiles."""
 
 from dataclasses import replace
 
@@ -86,7 +86,7 @@ def test_wrong_result_stops_the_case():
         measure_point(case, Point("small", {}), Setting(), 0.0)
 
 
-def test_a_pass_may_forgive_more():
+def test_a_pass_may_allow_larger_errors():
     off = provider("off", lambda: Calls.of(lambda: [torch.ones(3) + 1e-3]))
     with pytest.raises(WrongResultError, match="off is wrong by 1.0e-03 .*, allowed is 2e-04"):
         rows_of(off)

@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_the_old_folder(folder):
         ),
     ],
 )
-def test_a_full_disk_is_called_that(folder, error):
+def test_a_full_disk_is_named(folder, error):
     with pytest.raises(CheckpointError, match="the disk is full: .*make room and resume"), writing_folder(folder):
         raise error
     with pytest.raises(CheckpointError) as other, writing_folder(folder):
@@ -137,7 +137,7 @@ def test_recover_after_death_between_the_renames(folder, monkeypatch, renames):
     assert (folder / "file").read_text() == ("new" if renames == 2 else "old")
 
 
-def test_text_is_written_aside(tmp_path, monkeypatch):
+def test_text_is_written_under_a_temporary_name(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     write_text(path, "old")
 
@@ -152,7 +152,7 @@ def test_text_is_written_aside(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
-    """Of earlier versions too; files of anybody else's stay."""
+    """Of earlier versions too; other files stay."""
     kept = ["film.part", "film.tmp", "film.old", ".film.tmp"]
     for name in ("config.yaml.part", "metrics.json.part", ".metrics.json.123.tmp", *kept):
         (tmp_path / name).write_text("")
@@ -160,7 +160,7 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 
-def test_files_that_belong_together_take_their_places_together(tmp_path, monkeypatch):
+def test_files_that_belong_together_are_renamed_together(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("one", "two", "three")]
     write_files(dict.fromkeys(paths, b"old"))
     interrupt_second_replace(monkeypatch)
@@ -175,7 +175,7 @@ def test_files_that_belong_together_take_their_places_together(tmp_path, monkeyp
 
 
 def test_several_processes_write_one_file(tmp_path):
-    """Each writes a file of its own aside: what is there is always one of them, whole."""
+    """Each writes a temporary file of its own: the file is always one of them, whole."""
     path = tmp_path / "metrics.json"
     with writing_files(path) as (aside,):
         aside.write_text("ours")

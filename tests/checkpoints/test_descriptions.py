@@ -1,4 +1,4 @@
-"""Descriptions that say something else than what was saved: refused with the file, or harmless."""
+"""Edited descriptions: refused with the file's name, or harmless."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def load(folder):
 @pytest.mark.parametrize(("kind", "file"), SAVED, ids=str)
 @pytest.mark.usefixtures("no_network")
 def test_any_value_in_any_field(kind, file, folders, tmp_path):
-    """A line that names the file, or a model: nothing else, no network, and no memory that the weights do not fill."""
+    """An error that names the file, or a model; never network access, nor more memory than the weights take."""
     folder = tmp_path / "copy"
     shutil.copytree(folders / kind, folder)
     before = values_of(folder / file)
@@ -99,7 +99,7 @@ def test_names_swapped_by_hand_are_noticed(tmp_path):
     assert load(path.parent).hyperloader_config.tasks == tuple(reversed(tiny.TASKS))
 
 
-def test_where_the_backbone_lies_may_change(folders, tmp_path):
+def test_the_backbone_may_be_moved(folders, tmp_path):
     shutil.copytree(folders / "model", tmp_path / "copy")
     path = tmp_path / "copy" / "hyperloader.json"
     path.write_text(json.dumps(changed(values_of(path), ("backbone", "name"), "elsewhere")))

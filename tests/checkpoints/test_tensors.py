@@ -1,4 +1,4 @@
-"""What no loader lets in: tensors of another name, shape or kind, and numbers that are none."""
+"""What every loader refuses: tensors of another name, shape or dtype, NaN and infinity."""
 
 import pytest
 import safetensors.torch

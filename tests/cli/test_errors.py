@@ -35,7 +35,7 @@ def test_debug_lets_the_error_through(call, tmp_path):
         assert result.exit_code != 0
 
 
-def test_what_nobody_expected_is_one_line_too(fails, monkeypatch, tmp_path):
+def test_an_unexpected_error_is_one_line_too(fails, monkeypatch, tmp_path):
     def broken(path):
         return {}["gone"]
 
@@ -82,7 +82,7 @@ def test_messages_about_files_and_packages(error, line):
 @pytest.mark.parametrize(
     ("interrupt", "word", "status"), [(KeyboardInterrupt, "interrupted", 130), (signals.Terminated, "terminated", 143)]
 )
-def test_an_end_from_outside_says_how_to_resume(call, monkeypatch, config_file, tmp_path, interrupt, word, status):
+def test_an_interrupt_says_how_to_resume(call, monkeypatch, config_file, tmp_path, interrupt, word, status):
     def interrupted(config, **_):
         (tmp_path / "config.yaml").write_text(config.to_yaml())
         raise interrupt

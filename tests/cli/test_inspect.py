@@ -85,7 +85,7 @@ def test_scores_of_the_control_are_those_of_evaluate(call, uneven):
         assert numbers(line)[0] == f"{100 * one['f1']:.1f}"
 
 
-def test_a_model_that_ignores_its_tasks_is_called_so(call, uneven, tmp_path):
+def test_a_model_that_ignores_its_tasks_is_reported(call, uneven, tmp_path):
     shutil.copytree(uneven, tmp_path / "run")
     model = load_run(tmp_path / "run").model
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_it_says_what_is_wrong(fails, run_folder, tmp_path):
     assert not (run_folder / "inspect").exists()
 
 
-def test_data_that_are_gone_leave_nothing_behind(fails, uneven, tmp_path):
+def test_missing_data_leave_no_files(fails, uneven, tmp_path):
     shutil.copytree(uneven, tmp_path / "run", ignore=shutil.ignore_patterns("inspect"))
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "tasks": str(tmp_path / "gone.yaml")}))

@@ -42,7 +42,7 @@ def test_files_in_and_out(call, run_folder, tmp_path):
 @pytest.mark.parametrize(
     "tags", [["O", "B-song"], ["O", "S-song"], ["I-song", "I-artist"], [0, 1], ["O"], None, "no tags"]
 )
-def test_tags_in_the_input_are_no_help_whatever_they_are(call, run_folder, tags):
+def test_tags_in_the_input_are_ignored(call, run_folder, tags):
     line = json.dumps({"tokens": ["play", "rain"], "tags": tags})
     bare = json.dumps({"tokens": ["play", "rain"]})
     result = call("predict", run_folder, "--task", "music", input=f"{line}\n{bare}\n")
@@ -168,7 +168,7 @@ def test_a_bad_line_is_named_and_the_ones_before_it_are_answered(call, run_folde
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_what_is_wrong_is_said_before_anything_is_written(fails, run_folder, tmp_path):
+def test_errors_are_reported_before_anything_is_written(fails, run_folder, tmp_path):
     source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("play on\n")
     target.write_text("kept")
@@ -204,7 +204,7 @@ def test_answers_appear_while_input_is_still_being_written(run_folder):
             process.kill()
 
 
-def test_a_reader_that_leaves_is_no_error(run_folder, tmp_path):
+def test_a_closed_pipe_is_no_error(run_folder, tmp_path):
     source = tmp_path / "in.txt"
     source.write_text("play on\n" * 3000)
     words = [sys.executable, "-m", "hyperloader.cli", "predict", str(run_folder), str(source), "--task", "music"]

@@ -83,7 +83,7 @@ def test_columns_from_standard_input(call, run_folder):
     assert [one["tokens"] for one in found] == [["play", "it"], ["stop"]]
 
 
-def test_columns_that_are_read_as_text_are_said(call, run_folder):
+def test_columns_that_are_read_as_text_are_warned_of(call, run_folder):
     result = call("predict", run_folder, "--task", "music", input="play O\nrain B-song\n")
     assert "--format conll" in result.stderr
     assert "--format conll" not in call("predict", run_folder, "--task", "music", input="play on\nplay it\n").stderr

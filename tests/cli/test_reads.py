@@ -12,11 +12,11 @@ SPLITS = ("train.jsonl", "validation.jsonl", "test.jsonl")
 @pytest.fixture
 def read(monkeypatch):
     """How often every file of sentences has been read."""
-    counted, honest = Counter(), tasks.read_file
+    counted, original = Counter(), tasks.read_file
 
     def counting(path, **options):
         counted[f"{path.parent.name}/{path.name}"] += 1
-        return honest(path, **options)
+        return original(path, **options)
 
     monkeypatch.setattr(tasks, "read_file", counting)
     return counted

@@ -8,7 +8,7 @@ def test_columns_are_aligned():
     assert lines == ["name        n", "------  -----", "a       1,234", "longer    2.3", "------  -----", "sum"]
 
 
-def test_a_number_that_there_is_not_is_a_dash():
+def test_nan_is_a_dash():
     lines = table(("name", "n"), [("a", float("nan")), ("b", 2.345)]).splitlines()
     assert lines[2:] == ["a       -", "b     2.3"]
 

@@ -33,7 +33,7 @@ def test_types_that_training_never_shows_are_a_warning(call, config_file, tmp_pa
     assert len([line for line in result.stderr.splitlines() if "pronoun" in line]) == 1
 
 
-def test_what_did_not_fit_is_said(call, config_file, trained, tmp_path):
+def test_what_did_not_fit_is_reported(call, config_file, trained, tmp_path):
     assert "encoded" not in trained.stdout
     words = ["--output", tmp_path / "run", "--set", "training.steps=2", "--set", "training.max_length=6"]
     result = call("train", config_file, *words)
@@ -152,11 +152,11 @@ def test_missing_files(fails, config_file, tmp_path):
 def test_only_the_tasks_asked_for_are_scored(call, run_folder, monkeypatch):
     from hyperloader.training import saved_run
 
-    scored, honest = [], saved_run.Scorer
+    scored, original = [], saved_run.Scorer
 
     def kept(formulation, sentences, *arguments, **options):
         scored.append(list(sentences))
-        return honest(formulation, sentences, *arguments, **options)
+        return original(formulation, sentences, *arguments, **options)
 
     monkeypatch.setattr(saved_run, "Scorer", kept)
     whole = call("evaluate", run_folder).stdout

@@ -1,4 +1,4 @@
-"""Columns as they are in the world: numbers, comments, line ends, invisible characters, other places of the tags."""
+"""Columns as users have them: numbers, comments, line ends, invisible characters, other places of the tags."""
 
 import pytest
 
@@ -56,7 +56,7 @@ NUMBERS = "column 1 counts the words and was not read as the words; if they stan
         (PLAIN.replace("Alan B", "Alan\u00a0B"), None),
     ],
 )
-def test_what_can_be_read_right_is_and_is_said(tmp_path, content, note):
+def test_what_can_be_read_is_read_and_noted(tmp_path, content, note):
     path = write(tmp_path, content)
     assert read_split(path) == GOOD
     notes = read_file(path).notes
@@ -163,7 +163,7 @@ def test_numbers_are_words_where_columns_say_so(tmp_path):
         (b"\xff\xfea\x00", None, 1, "byte 0xff is not UTF-8 (it looks like UTF-16); save the file as UTF-8"),
     ],
 )
-def test_what_cannot_be_read_right_is_refused_with_its_line(tmp_path, content, columns, line, message):
+def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, content, columns, line, message):
     path = write(tmp_path, content)
     with pytest.raises(DataError) as error:
         read_split(path, columns=columns)
@@ -171,7 +171,7 @@ def test_what_cannot_be_read_right_is_refused_with_its_line(tmp_path, content, c
     assert message in str(error.value)
 
 
-def test_what_nobody_sees_in_a_word_stays_and_is_said(tmp_path):
+def test_invisible_characters_in_a_word_stay_and_are_noted(tmp_path):
     path = write(tmp_path, "a\u200bb O\nc\ufeff O\nمی\u200cخواهم O\n")
     read = read_file(path)
     assert read.records[0].tokens == ("a\u200bb", "c\ufeff", "می\u200cخواهم")
@@ -181,7 +181,7 @@ def test_what_nobody_sees_in_a_word_stays_and_is_said(tmp_path):
     ]
 
 
-def test_a_second_column_of_tags_is_said(tmp_path):
+def test_a_second_column_of_tags_is_noted(tmp_path):
     path = write(tmp_path, "#\thttp://x\t[2009]\n1\tAlan\tB-PER\tO\n2\tTuring\tI-PER\tO\n3\tspoke\tO\tB-V\n")
     assert read_split(path)[0].tags == ("O", "O", "B-V")
     assert (

@@ -121,7 +121,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, content, suffix):
         assert all(sentence.tokens for sentence in sentences)
 
 
-def test_a_number_of_too_many_digits_is_called_that(tmp_path):
+def test_a_number_of_too_many_digits_is_named(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"tokens": ["a"], "tags": ["O"], "n": ' + "9" * 6000 + "}\n")
     with pytest.raises(DataError, match=r"a.jsonl:1: invalid JSON \(.* has 6000 digits\); write one"):
         read_split(path)

@@ -100,7 +100,7 @@ def test_other_letters_of_iobes():
 STRAY = (["B-x", "I-x", "B-y"], ["O", "I-y", "B-x"], ["I-x", "O", "I-x"], ["B-x", "B-y", "O"])
 
 
-def test_a_stray_tag_is_one_line_with_counts_places_and_the_way_out():
+def test_a_stray_tag_is_one_line_with_counts_places_and_the_remedy():
     with pytest.raises(DataError) as error:
         read_scheme({"train": corpus(*STRAY)})
     assert str(error.value) == (

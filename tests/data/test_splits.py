@@ -96,7 +96,7 @@ def numbered(count):
     return [Sentence((f"w{number}",), ("O",)) for number in range(count)]
 
 
-def test_a_part_is_carved_by_seed_and_said(tmp_path):
+def test_a_part_is_carved_by_seed_and_noted(tmp_path):
     folder = folder_of(tmp_path, "train.jsonl", "test.jsonl")
     lines = [json.dumps({"tokens": [f"w{number}"], "tags": ["O"]}) for number in range(200)]
     (folder / "train.jsonl").write_text("\n".join(lines))

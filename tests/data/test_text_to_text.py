@@ -119,8 +119,8 @@ def test_an_unknown_decoding_is_refused(letters_tokenizer):
 @given(sentences())
 def test_words_alone_choose_the_windows_of_evaluation(letters_tokenizer, sentence):
     formulation = TextToText(letters_tokenizer, ["t"], 40)
-    blind = Sentence(sentence.tokens, ("O",) * len(sentence.tokens))
-    seen = [formulation.encode(0, one, 0, use_tags=False) for one in (sentence, blind)]
+    unknown_values = Sentence(sentence.tokens, ("O",) * len(sentence.tokens))
+    seen = [formulation.encode(0, one, 0, use_tags=False) for one in (sentence, unknown_values)]
     assert [example.input_ids for example in seen[0]] == [example.input_ids for example in seen[1]]
 
 

@@ -17,7 +17,7 @@ def flushed(monkeypatch) -> list[Path]:
 
 
 def interrupt_second_replace(monkeypatch) -> None:
-    """Ctrl-C while the second file takes its place."""
+    """Ctrl-C while the second file is renamed."""
     replace, calls = Path.replace, []
 
     def interrupted(self, target):

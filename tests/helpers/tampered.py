@@ -1,4 +1,4 @@
-"""Changing saved files as somebody would who knows how they are hashed."""
+"""Changing saved files and the hashes of them."""
 
 import copy
 import hashlib

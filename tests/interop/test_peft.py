@@ -18,10 +18,10 @@ def lora_only(name, **options):
 
 
 @torch.no_grad()
-def states(model, name, **which):
+def states(model, name, **selected):
     batch = make_batch(name)
     batch = batch if model.config.is_encoder_decoder and "encoder" not in name else {"input_ids": batch["input_ids"]}
-    return model(**batch, **which)[-1 if "labels" in batch else 0]
+    return model(**batch, **selected)[-1 if "labels" in batch else 0]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -200,7 +200,7 @@ def test_an_adapter_of_something_else_is_not_overwritten(tmp_path):
     assert (tmp_path / "adapter_model.safetensors").read_bytes() != before
     for name in ("adapter_model.bin", "adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / name.replace(".", "-")).mkdir()
-        (tmp_path / name.replace(".", "-") / name).write_bytes(b"of somebody")
+        (tmp_path / name.replace(".", "-") / name).write_bytes(b"foreign")
         with pytest.raises(ValueError, match=f"holds the adapter in {name}: choose another folder"):
             model.export_peft("a", tmp_path / name.replace(".", "-"))
     for overwrite in (False, True):

@@ -64,7 +64,7 @@ def test_given(tmp_path, state, recwarn):
     assert not list(recwarn)
 
 
-def test_a_trained_head_is_said(tmp_path, state):
+def test_a_trained_head_is_warned_of(tmp_path, state):
     with pytest.warns(UserWarning, match="unfreeze_lm_head is true: .* its weights are read, and are frozen here"):
         load_published_checkpoint(write(tmp_path, state, SAID | {"unfreeze_lm_head": True}))
 

@@ -79,7 +79,7 @@ class TestRefused:
         message = r"unexpected: encoder.block.2.*layer_id_embeddings.weight must have shape \(2, 6\), got \(3, 6\)"
         self.refuse(message, other)
 
-    def test_a_backbone_whose_config_lies(self):
+    def test_a_backbone_with_a_wrong_config(self):
         self.backbone.config.d_ff = 8
         self.refuse("backbone must have the tensors that its config describes, got others: decoder.block.0")
 
@@ -177,7 +177,7 @@ class TestRefused:
             load(write(self.folder, self.state), str(self.folder / "backbone"))
 
     @pytest.mark.parametrize("number", [torch.nan, torch.inf])
-    def test_numbers_that_are_none(self, number):
+    def test_nan_and_infinity(self, number):
         self.state["lm_head.weight"] = self.state["lm_head.weight"].clone()
         self.state["lm_head.weight"][0, 0] = number
         self.refuse("lm_head.weight must be finite")

@@ -139,7 +139,7 @@ def test_a_graph_is_not_kept():
     assert controller._served.generation is None
 
 
-def test_threads_do_not_meet():
+def test_threads_do_not_share():
     controller, theirs = both()
     embeddings = [task().detach() * factor for factor in range(1, 5)]
     wrong, barrier = [], threading.Barrier(len(embeddings))

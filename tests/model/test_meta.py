@@ -44,7 +44,7 @@ def test_memory_that_was_there_is_emptied():
     assert torch.equal(logits(model, "bert"), logits(source, "bert"))
 
 
-def test_a_buffer_that_nobody_knows_is_refused():
+def test_an_unknown_buffer_is_refused():
     model = on_meta("bert")
     model.backbone.register_buffer("inv_freq", torch.empty(3, device="meta"), persistent=False)
     with pytest.raises(RuntimeError, match="buffer inv_freq is in no state_dict and its values are lost"):

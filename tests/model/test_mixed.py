@@ -30,8 +30,8 @@ def generated(model):
 
 
 @pytest.fixture
-def blind(monkeypatch):
-    """No look at values, as on a GPU."""
+def unknown_values(monkeypatch):
+    """Values are not read, as on a GPU."""
     for module in (task_selection, weight_provider, heads, loss):
         monkeypatch.setattr(module, "values_on_host", lambda tensor: False)
 
@@ -60,7 +60,7 @@ def test_a_set_for_each_sentence_where_they_are_not(model, generated, monkeypatc
     assert generated == [4, 5]
 
 
-def test_all_tasks_where_they_are_fewer_than_the_sentences(model, generated, blind):
+def test_all_tasks_where_they_are_fewer_than_the_sentences(model, generated, unknown_values):
     batch = {name: tensor.repeat(3, 1) for name, tensor in sentences().items()}
     model(**batch, task_ids=TASK_IDS.repeat(3))
     assert generated == [12]
@@ -74,7 +74,7 @@ def test_in_a_trace(model, generated):
 
 
 @torch.no_grad()
-def test_served_where_the_bank_has_all(model, generated, blind):
+def test_served_where_the_bank_has_all(model, generated, unknown_values):
     expected = model(**sentences(), task_ids=TASK_IDS).logits
     assert generated == [5]
     for task in TASKS:

@@ -74,7 +74,7 @@ def choice(mixed):
 @pytest.mark.parametrize(
     "look", [lambda x: x.sum().item(), lambda x: x.tolist(), lambda x: bool(x[0]), lambda x: x[x > 0], torch.unique]
 )
-def test_a_look_is_noticed(look):
+def test_reading_a_value_is_noticed(look):
     with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)meta"):
         look(torch.ones(3, device=DEVICE))
 

@@ -111,7 +111,7 @@ def test_another_models_folder_is_left_alone(tmp_path):
     TaskModel.from_pretrained(tmp_path / "merged")
 
 
-def test_a_config_that_is_none(tmp_path):
+def test_an_invalid_config(tmp_path):
     """Whoever changed config.json and its hash together: the file is named."""
     make_model("bert").merge("a").save_pretrained(tmp_path)
     description = json.loads((tmp_path / "task.json").read_text())
@@ -174,9 +174,9 @@ def test_classes_that_do_not_tie_by_themselves(tmp_path, monkeypatch):
     merged = make_model("t5", torch.float32).merge("a")
     expected = logits(merged, "t5")
 
-    def without_tying(self, honest=PreTrainedModel.post_init):
+    def without_tying(self, original=PreTrainedModel.post_init):
         self.tie_weights = lambda *_, **__: None
-        honest(self)
+        original(self)
         del self.tie_weights
 
     monkeypatch.setattr(PreTrainedModel, "post_init", without_tying)

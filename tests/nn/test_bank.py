@@ -65,7 +65,7 @@ def test_compaction_while_a_batch_needs_an_old_task(monkeypatch):
 
 
 def test_misses_at_the_limit_copy_little(monkeypatch):
-    """As many tasks again as are held side by side: not a copy of everything for each."""
+    """As many tasks again as one stack holds: not a copy of everything for each."""
     bank = Bank(monkeypatch, 64)
     bank.get(*range(64))
     for task in range(64, 128):
@@ -74,7 +74,7 @@ def test_misses_at_the_limit_copy_little(monkeypatch):
     assert bank.copied <= 64
 
 
-def test_mixed_batches_end_side_by_side(monkeypatch):
+def test_mixed_batches_end_in_one_stack(monkeypatch):
     bank = Bank(monkeypatch, 100)
     for task in range(32):
         bank.get(task)

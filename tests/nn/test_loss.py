@@ -73,12 +73,12 @@ def test_bad_arguments_are_refused(batch, reduction, smoothing):
         sequence_loss(*batch, reduction, smoothing)
 
 
-@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_what_is_not_labelled_counts_nothing(monkeypatch, looks, smoothing, reduction):
-    """Whatever stands there, and whether labels are looked at, as on the CPU, or not, as on a GPU."""
-    monkeypatch.setattr("hyperloader.nn.loss.values_on_host", lambda _: looks)
+def test_what_is_not_labelled_counts_nothing(monkeypatch, on_host, smoothing, reduction):
+    """Whatever the logits there are, and whether labels are read, as on the CPU, or not, as on a GPU."""
+    monkeypatch.setattr("hyperloader.nn.loss.values_on_host", lambda _: on_host)
     torch.manual_seed(0)
     labels = torch.tensor([[1, -100, 2], [-100, 0, -100]])
     logits = torch.randn(2, 3, 4, dtype=torch.float64)

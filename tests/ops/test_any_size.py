@@ -1,4 +1,4 @@
-"""The CPU kernels at sizes that nobody thought of."""
+"""The CPU kernels at random sizes."""
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ from torch._subclasses import FakeTensorMode
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_fake_results_lie_as_real_ones(operators, name):
+def test_fake_results_have_the_strides_of_real_ones(operators, name):
     operator, arguments = getattr(operators, name).default, CASES[name]()
     with torch.no_grad():
         real = operator(*arguments)

@@ -51,7 +51,7 @@ def test_gradcheck(backend):
     assert torch.autograd.gradcheck(run(ops.generate), tensors)
 
 
-def test_a_head_that_nobody_uses(backend):
+def test_an_unused_head(backend):
     condition, weights, biases = make_inputs(3)
     weights = [weight.requires_grad_() for weight in weights]
     ops.generate(condition, weights, [biases[0], None, biases[1]])[1].sum().backward()

@@ -76,7 +76,7 @@ def test_only_what_is_needed_gets_a_gradient(backend, trained, groups):
 
 @pytest.mark.computes(torch.bfloat16)
 @each_groups
-def test_float32_weights_beside_half_tokens_that_lie_apart(backend, groups):
+def test_float32_weights_beside_strided_half_tokens(backend, groups):
     """Two runs are equal to the bit."""
     x, group, layers = make_inputs(4, 40, 24, groups, torch.float32)
     layers["weight"] = [weight.T.contiguous().T for weight in layers["weight"]]

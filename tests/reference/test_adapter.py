@@ -53,7 +53,7 @@ def test_low_rank_form(activation, groups):
 
 
 def test_low_rank_norm_does_not_cancel_where_the_mean_is_large():
-    """A large common offset of the norm's input must not eat its variance: float32 stays as near as the plain form."""
+    """A large common offset of the norm's input does not cancel its variance: float32 is as near as the plain form."""
     inputs = adapter_inputs(1, 64, 256, 8, None, "post", torch.float64)
     inputs["up_weight"] += 30
     inputs["up_bias"] += 1000

@@ -34,10 +34,10 @@ def published(settings, t5):
 @pytest.fixture
 def seen(monkeypatch):
     """What every batch of a training held and in which mode the backbone was: ``(update, tasks, sentences, mode)``."""
-    found, honest = [], MultiTaskTrainer.training_step
+    found, original = [], MultiTaskTrainer.training_step
 
     def step(self, model, inputs, num_items_in_batch=None):
-        loss = honest(self, model, inputs, num_items_in_batch)
+        loss = original(self, model, inputs, num_items_in_batch)
         rows = {tuple(row) for row in inputs["input_ids"].tolist()}
         training = self.multi_task_model.backbone.training
         found.append((self.state.global_step, set(inputs["task_ids"].tolist()), rows, training))
@@ -62,11 +62,11 @@ def test_the_frozen_backbone_trains_with_its_dropout(published, seen):
 
 def test_nothing_is_scored_during_training_and_the_last_weights_are_kept(published, monkeypatch):
     """Though the first evaluation would have been the best."""
-    steps, honest = [], MultiTaskTrainer._validated
+    steps, original = [], MultiTaskTrainer._validated
 
     def validated(self):
         steps.append(self.state.global_step)
-        return honest(self) | {"mean_f1": 1 / self.state.global_step}
+        return original(self) | {"mean_f1": 1 / self.state.global_step}
 
     monkeypatch.setattr(MultiTaskTrainer, "_validated", validated)
     config = published({"eval_steps": 2})
@@ -87,12 +87,12 @@ def test_the_last_step_is_scored_whatever_eval_steps_is(settings, eval_steps):
 def test_an_interrupted_run_ends_with_the_same_bits(published, monkeypatch, tmp_path):
     whole = published(output=str(tmp_path / "whole"))
     train(whole, progress=False)
-    honest = MultiTaskTrainer.training_step
+    original = MultiTaskTrainer.training_step
 
     def interrupted(self, *arguments, **options):
         if self.state.global_step == 5:
             raise KeyboardInterrupt
-        return honest(self, *arguments, **options)
+        return original(self, *arguments, **options)
 
     monkeypatch.setattr(MultiTaskTrainer, "training_step", interrupted)
     config = published(output=str(tmp_path / "parts"))
@@ -106,7 +106,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(published, monkeypatch, tmp_
     assert scores[0] == scores[1]
 
 
-def test_a_run_of_another_optimizer_is_not_gone_on_with(published, monkeypatch):
+def test_a_run_of_another_optimizer_is_not_resumed(published, monkeypatch):
     """As an earlier version began it, under the same preset."""
     monkeypatch.setattr(
         "hyperloader.training.optimizer.TransformersAdamW", lambda groups, lr: torch.optim.AdamW(groups, lr=lr)

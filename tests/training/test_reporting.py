@@ -22,7 +22,7 @@ def test_a_library_call_writes_no_lines(settings, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_of_several_processes_one_speaks(settings, capsys, monkeypatch):
+def test_of_several_processes_one_reports(settings, capsys, monkeypatch):
     monkeypatch.setattr("hyperloader.training.trainer.MultiTaskTrainer.is_world_process_zero", lambda self: False)
     train(settings(method="full", training={"steps": 1, "eval_steps": 1}), progress=False, lines=True)
     captured = capsys.readouterr()

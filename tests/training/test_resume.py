@@ -37,22 +37,22 @@ KILLER = textwrap.dedent(
     def at_step(self, *arguments, **options):
         if self.state.global_step == 6:
             die()
-        return honest_step(self, *arguments, **options)
+        return original_step(self, *arguments, **options)
 
 
     def while_saving(self, folder):
         if self.state.global_step == 8:
             die()
-        return honest_save(self, folder)
+        return original_save(self, folder)
 
 
     def at_rename(name):
-        honest = Path.rename
+        original = Path.rename
 
         def rename(self, target):
             if self.name == name:
                 die()
-            return honest(self, target)
+            return original(self, target)
 
         Path.rename = rename
 
@@ -61,11 +61,11 @@ KILLER = textwrap.dedent(
         if folder.name == "checkpoint-4.tmp" and folder.exists():
             (folder / "optimizer.pt").unlink()
             die()
-        return honest_removal(folder, **options)
+        return original_removal(folder, **options)
 
 
-    honest_removal = shutil.rmtree
-    honest_step, honest_save = MultiTaskTrainer.training_step, MultiTaskTrainer._save_rng_state
+    original_removal = shutil.rmtree
+    original_step, original_save = MultiTaskTrainer.training_step, MultiTaskTrainer._save_rng_state
     for scenario, config in json.loads(sys.stdin.read()).items():
         child = os.fork()
         if child:
@@ -181,10 +181,10 @@ def test_a_full_disk_stops_with_the_old_checkpoint_intact(settings, monkeypatch,
     from hyperloader.training.trainer import MultiTaskTrainer
 
     config = settings(training=TRAINING)
-    honest = MultiTaskTrainer._save_optimizer_and_scheduler
+    original = MultiTaskTrainer._save_optimizer_and_scheduler
 
     def full(self, folder):
-        honest(self, folder)
+        original(self, folder)
         if self.state.global_step == 8:
             raise OSError(28, "No space left on device")
 

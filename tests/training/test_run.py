@@ -154,11 +154,11 @@ def test_weights_of_another_method_are_refused(settings, tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(settings, monkeypatch):
     from hyperloader.training import trainer
 
-    honest, calls = trainer.SummedLoss.forward, []
+    original, calls = trainer.SummedLoss.forward, []
 
     def poisoned(self, **inputs):
         calls.append(1)
-        return honest(self, **inputs) * (float("nan") if len(calls) == 5 else 1)
+        return original(self, **inputs) * (float("nan") if len(calls) == 5 else 1)
 
     monkeypatch.setattr(trainer.SummedLoss, "forward", poisoned)
     config = settings(method="full", training={"save_steps": 2, "eval_steps": 2})
@@ -170,10 +170,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(sett
 
 
 def test_weights_that_are_not_finite_are_never_saved(settings, monkeypatch):
-    honest = MultiTaskTrainer.training_step
+    original = MultiTaskTrainer.training_step
 
     def overflowing(self, model, *arguments):
-        loss = honest(self, model, *arguments)
+        loss = original(self, model, *arguments)
         if self.state.global_step == 2:
             next(model.parameters()).data.fill_(float("inf"))
         return loss

@@ -139,7 +139,7 @@ def test_a_data_set_beside_the_file_is_read_from_any_working_directory(tmp_path,
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_a_data_set_in_the_working_directory_is_said(tmp_path, monkeypatch, caplog, inline):
+def test_a_data_set_in_the_working_directory_is_warned_of(tmp_path, monkeypatch, caplog, inline):
     seen = []
     monkeypatch.setattr("hyperloader.data.tasks.hub_records", lambda dataset, *_, **__: seen.append(dataset) or 1 / 0)
     (tmp_path / "beside").mkdir()

@@ -86,7 +86,7 @@ def test_an_output_that_is_deleted_during_training_is_an_error(settings, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
     def none(*_):
         raise OSError(95, "Operation not supported")
 

@@ -57,11 +57,11 @@ def build(tmp_path):
 
 def first_gradients(trainer) -> tuple[dict, list]:
     """The gradients at the first update, and its batches."""
-    found, batches, honest = {}, [], trainer.training_step
+    found, batches, original = {}, [], trainer.training_step
 
     def step(model, inputs, num_items_in_batch=None):
         batches.append(inputs)
-        return honest(model, inputs, num_items_in_batch)
+        return original(model, inputs, num_items_in_batch)
 
     def keep(*_, **__):
         found.update({name: one.grad.clone() for name, one in trainer.multi_task_model.named_parameters()})
