@@ -7,23 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperloader.json_file import read_json
-from hyperloader.validation import (
-    check_choice,
-    check_names,
-    check_positive,
-    check_switch,
-    check_whole,
-    nearest,
-    shown,
-)
+from hyperloader.validation import check_choice, check_names, check_positive, check_switch, check_whole, nearest, shown
 
 ADAPTER_SITES = ("feed_forward", "self_attention")  # in the order of their positions
-LORA_SITES = (
-    "self_attention.query",
-    "self_attention.value",
-    "cross_attention.query",
-    "cross_attention.value",
-)
+LORA_SITES = ("self_attention.query", "self_attention.value", "cross_attention.query", "cross_attention.value")
 POSITIONS = {site: position for position, site in enumerate(ADAPTER_SITES + LORA_SITES)}
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")
 NORMS = ("post", "pre", "both", "none")

@@ -22,13 +22,7 @@ from hyperloader.checkpoints.descriptions import (
 from hyperloader.checkpoints.tensors import as_bytes, check_numbers, check_tensors, read_tensors
 
 DESCRIPTION, BACKBONE, GENERATION = "task.json", "config.json", "generation_config.json"
-_FIELDS = {
-    "sha256": dict,
-    "class": str,
-    "without_pooler": bool,
-    "config": dict,
-    "adapted": dict,
-}
+_FIELDS = {"sha256": dict, "class": str, "without_pooler": bool, "config": dict, "adapted": dict}
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,7 @@ class TaskSelection:
 
     @classmethod
     def of(
-        cls,
-        config: HyperLoaderConfig,
-        task: str | NamedTask | None,
-        task_ids: Tensor | None,
-        sentences: int | None,
+        cls, config: HyperLoaderConfig, task: str | NamedTask | None, task_ids: Tensor | None, sentences: int | None
     ) -> "TaskSelection":
         """What ``task`` or ``task_ids``, one of them, select for a batch of so many ``sentences``, None if unknown.
 

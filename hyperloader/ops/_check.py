@@ -16,11 +16,7 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _HALVES = (torch.bfloat16, torch.float16)
 
 
-def condition(
-    weights: ConditionWeights,
-    scales: Sequence[float],
-    eps: float,
-) -> None:
+def condition(weights: ConditionWeights, scales: Sequence[float], eps: float) -> None:
     """Check the arguments of ``condition``."""
     task = weights.task_embedding
     if task.ndim != 2:
@@ -67,14 +63,7 @@ def generate(
             _check_tensor(f"biases[{i}]", next(present), (weight.shape[0],), condition)
 
 
-def adapter(
-    x: Tensor,
-    weights: AdapterWeights,
-    group: Tensor | None,
-    norm: str,
-    activation: str,
-    eps: float,
-) -> None:
+def adapter(x: Tensor, weights: AdapterWeights, group: Tensor | None, norm: str, activation: str, eps: float) -> None:
     """Check the arguments of ``adapter``."""
     _check_choice("norm", norm, NORMS)
     _check_choice("activation", activation, ACTIVATIONS)

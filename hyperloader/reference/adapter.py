@@ -22,12 +22,7 @@ _Norm = tuple[Tensor, Tensor]  # weight and bias, which a norm that is computed 
 
 
 def forward(
-    x: Tensor,
-    weights: AdapterWeights,
-    group: Tensor | None,
-    norm: str,
-    activation: str,
-    eps: float,
+    x: Tensor, weights: AdapterWeights, group: Tensor | None, norm: str, activation: str, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Return ``y`` and the pre-activation (..., bottleneck), for the backward."""
     batches = as_batches(x, group)  # (batches, tokens, hidden)

@@ -48,11 +48,7 @@ def _rstd(a: Tensor, centred: Centred, eps: float) -> Tensor:
 
 
 def forward(
-    x: Tensor,
-    weights: AdapterWeights,
-    group: Tensor | None,
-    activation: str,
-    eps: float,
+    x: Tensor, weights: AdapterWeights, group: Tensor | None, activation: str, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Same results as ``reference.adapter.forward`` with ``norm="post"``."""
     batches = as_batches(x, group)  # (batches, tokens, hidden)
@@ -69,13 +65,7 @@ def forward(
 
 
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    pre: Tensor,
-    weights: AdapterWeights,
-    group: Tensor | None,
-    activation: str,
-    eps: float,
+    grad: Tensor, x: Tensor, pre: Tensor, weights: AdapterWeights, group: Tensor | None, activation: str, eps: float
 ) -> list[Tensor]:
     """Same results as ``reference.adapter.backward`` with ``norm="post"``: six thin products, one read of each tensor.
 

@@ -32,11 +32,7 @@ def before_norm(hidden: Tensor, second_weight: Tensor, second_bias: Tensor, scal
     return hidden @ second_weight.mT * scale + second_bias
 
 
-def forward(
-    weights: ConditionWeights,
-    scales: Sequence[float],
-    eps: float,
-) -> Tensor:
+def forward(weights: ConditionWeights, scales: Sequence[float], eps: float) -> Tensor:
     """Return (positions, layers, tasks, condition_dim) in the dtype of ``task_embedding``."""
     dtype = accumulate_dtype(weights.task_embedding.dtype)
     first, first_bias, second, second_bias, gamma, beta = (tensor.to(dtype) for tensor in weights.parameters())
@@ -45,12 +41,7 @@ def forward(
     return ((standard * gamma + beta) * scales[2]).to(weights.task_embedding.dtype)
 
 
-def backward(
-    grad: Tensor,
-    weights: ConditionWeights,
-    scales: Sequence[float],
-    eps: float,
-) -> list[Tensor]:
+def backward(grad: Tensor, weights: ConditionWeights, scales: Sequence[float], eps: float) -> list[Tensor]:
     """Return the gradients of the three embeddings and of the six parameters, in the order of the arguments."""
     dtype = accumulate_dtype(weights.task_embedding.dtype)
     task, layer, position = _used(weights, dtype)

@@ -19,10 +19,7 @@ def write_task(folder, **splits):
 
 def test_types_that_training_never_shows_are_kept_and_warned_of(tmp_path):
     task_file = write_task(
-        tmp_path / "t",
-        train=[["B-seen", "O"]],
-        validation=[["B-seen"]],
-        test=[["B-new", "I-new", "B-new"], ["B-rare"]],
+        tmp_path / "t", train=[["B-seen", "O"]], validation=[["B-seen"]], test=[["B-new", "I-new", "B-new"], ["B-rare"]]
     )
     (task,) = load_tasks(str(task_file))
     assert task.labels == ["O", "B-new", "I-new", "B-rare", "I-rare", "B-seen", "I-seen"]

@@ -149,10 +149,7 @@ def test_missing_and_extra_tensors_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda tensors, name: tensors.update({name: tensors[name].long()}),
-            "one of float64, .*, got torch.int64",
-        ),
+        (lambda tensors, name: tensors.update({name: tensors[name].long()}), "one of float64, .*, got torch.int64"),
         (lambda tensors, name: tensors[name].fill_(torch.nan), "must be finite, got NaN or infinity"),
         (
             lambda tensors, name: tensors.update({name.removeprefix("base_model.model."): tensors[name]}),

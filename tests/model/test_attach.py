@@ -14,8 +14,7 @@ each_backbone = pytest.mark.parametrize("name", tiny.BACKBONES)
 
 
 @pytest.mark.parametrize(
-    ("num_tasks", "options", "expected"),
-    [(7, {}, 6_784_368), (8, {}, 6_784_432), (7, {"lora_sites": ()}, 5_210_992)],
+    ("num_tasks", "options", "expected"), [(7, {}, 6_784_368), (8, {}, 6_784_432), (7, {"lora_sites": ()}, 5_210_992)]
 )
 def test_trainable_parameters_of_t5_base(num_tasks, options, expected):
     sizes = {"d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 3072, "num_layers": 12, "vocab_size": 8}

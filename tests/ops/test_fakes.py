@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from helpers.calls import (
-    CASES,
-)
+from helpers.calls import CASES
 from torch._subclasses import FakeTensorMode
 
 

@@ -68,10 +68,7 @@ def operator_calls(dtype):
             dict(enumerate(heads)),
             lambda condition, one, other, bias: torch.cat(ops.generate(condition, [one, other], [None, bias]), 1),
         ),
-        "condition": (
-            dict(zip(NAMES, network, strict=True)),
-            lambda *t: call(*t, layers=layers, positions=positions),
-        ),
+        "condition": (dict(zip(NAMES, network, strict=True)), lambda *t: call(*t, layers=layers, positions=positions)),
     }
 
 

@@ -31,10 +31,7 @@ def test_of_several_processes_one_reports(settings, capsys, monkeypatch):
 
 
 def scores(**predicted):
-    return {
-        "tasks": {task: {"spans": 9, "predicted": count} for task, count in predicted.items()},
-        "mean_f1": 0.0,
-    }
+    return {"tasks": {task: {"spans": 9, "predicted": count} for task, count in predicted.items()}, "mean_f1": 0.0}
 
 
 @pytest.fixture

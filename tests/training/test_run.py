@@ -202,11 +202,7 @@ def test_best_is_the_best_and_not_the_last(settings, monkeypatch):
     from hyperloader.training import trainer
 
     scores = iter([0.1, 0.9, 0.2])
-    monkeypatch.setattr(
-        trainer.MultiTaskTrainer,
-        "_validated",
-        lambda self: {"tasks": {}, "mean_f1": next(scores)},
-    )
+    monkeypatch.setattr(trainer.MultiTaskTrainer, "_validated", lambda self: {"tasks": {}, "mean_f1": next(scores)})
     config = settings(method="full", training={"eval_steps": 2, "save_steps": 2, "keep_checkpoints": 3})
     metrics = train(config, progress=False)
     assert metrics["best_step"] == 4

@@ -13,10 +13,7 @@ ADAPTER = {
     "up_sampler_hyper_net.weight_generator.0": "heads.up_weight",
     "up_sampler_hyper_net.bias_generator.0": "heads.up_bias",
 }
-LORA = {
-    "lora_a_hyper_net.weight_generator.0": "heads.lora_A",
-    "lora_b_hyper_net.weight_generator.0": "heads.lora_B",
-}
+LORA = {"lora_a_hyper_net.weight_generator.0": "heads.lora_A", "lora_b_hyper_net.weight_generator.0": "heads.lora_B"}
 _NORMS = ("post_layernorm_hypernet", "pre_layernorm_hypernet")
 
 # Whether an adapter normalises (before, after) its two products, and what ``ops.adapter`` calls that.
