@@ -97,6 +97,7 @@ def lora_linears(
     lora_A: Sequence[Tensor],
     lora_B: Sequence[Tensor],
     group: Tensor | None,
+    scaling: float,
 ) -> None:
     """Check the arguments of ``lora_linears``; one layer's are named without an index, as ``lora_linear`` does."""
     _check_x(x, group)

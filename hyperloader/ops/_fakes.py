@@ -31,20 +31,12 @@ def _condition_backward(grad: Tensor, *arguments: Any) -> Any:
     return [_contiguous(tensor) for tensor in (*weights.embeddings(), *weights.parameters())]
 
 
-def _generate(
-    condition: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    has_bias: Sequence[bool],
-    dtype: torch.dtype | None,
-) -> Any:
+def _generate(condition: Tensor, weights: Sequence[Tensor], biases: Any, has_bias: Any, dtype: Any) -> Any:
     dtype = condition.dtype if dtype is None else dtype
     return [condition.new_empty(condition.shape[0], weight.shape[0], dtype=dtype) for weight in weights]
 
 
-def _generate_backward(
-    grads: Sequence[Tensor], condition: Tensor, weights: Sequence[Tensor], has_bias: Sequence[bool]
-) -> Any:
+def _generate_backward(grads: Any, condition: Tensor, weights: Sequence[Tensor], has_bias: Sequence[bool]) -> Any:
     sums = accumulate_dtype(condition.dtype)
     biases = [w.new_empty(w.shape[0], dtype=sums) for w, has in zip(weights, has_bias, strict=True) if has]
     return [_contiguous(condition), *(_contiguous(weight) for weight in weights), *biases]
@@ -66,14 +58,7 @@ def _lora_linears(x: Tensor, weights: Sequence[Tensor], *_: Any) -> Any:
 
 
 def _lora_linears_backward(
-    grads: Sequence[Tensor],
-    x: Tensor,
-    weights: Sequence[Tensor],
-    lora_A: Sequence[Tensor],
-    lora_B: Sequence[Tensor],
-    group: Tensor | None,
-    scaling: float,
-    needed: Sequence[bool],
+    grads: Any, x: Tensor, weights: Sequence[Tensor], lora_A: Any, lora_B: Any, group: Any, scaling: float, needed: Any
 ) -> Any:
     sums = accumulate_dtype(x.dtype)
     biases = [weight.new_empty(weight.shape[0], dtype=sums) for weight in weights]

@@ -1,7 +1,7 @@
 """The operators in plain PyTorch, after the checks of their arguments: the backend ``reference``."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,25 +17,18 @@ from hyperloader.reference import lora_linear as lora_linear_reference
 from hyperloader.reference.groups import AdapterWeights, ConditionWeights, LoraNeeded, split
 
 
-def _adapter(x: Tensor, weights: AdapterWeights, group: Tensor | None, norm: str, activation: str, eps: float) -> Any:
+def _adapter(x: Tensor, weights: AdapterWeights, group: Any, norm: str, *options: Any) -> Any:
     if norm == "post":
-        return adapter_low_rank.forward(x, weights, group, activation, eps)
-    return adapter_reference.forward(x, weights, group, norm, activation, eps)
+        return adapter_low_rank.forward(x, weights, group, *options)
+    return adapter_reference.forward(x, weights, group, norm, *options)
 
 
 def _adapter_backward(
-    grad: Tensor,
-    x: Tensor,
-    pre: Tensor,
-    weights: AdapterWeights,
-    group: Tensor | None,
-    norm: str,
-    activation: str,
-    eps: float,
+    grad: Tensor, x: Tensor, pre: Tensor, weights: AdapterWeights, group: Any, norm: str, *options: Any
 ) -> Any:
     if norm == "post":
-        return adapter_low_rank.backward(grad, x, pre, weights, group, activation, eps)
-    return adapter_reference.backward(grad, x, pre, weights, group, norm, activation, eps)
+        return adapter_low_rank.backward(grad, x, pre, weights, group, *options)
+    return adapter_reference.backward(grad, x, pre, weights, group, norm, *options)
 
 
 def checked(condition: Any, generate: Any, adapter: Any, lora_linear: Any) -> dict[str, Callable]:
@@ -53,14 +46,9 @@ def checked(condition: Any, generate: Any, adapter: Any, lora_linear: Any) -> di
         weights, options = split(ConditionWeights, arguments)
         return condition.backward(grad, weights, *options)
 
-    def run_generate(
-        rows: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        has_bias: Sequence[bool],
-        dtype: torch.dtype | None,
-    ) -> Any:
-        _check.generate(rows, weights, biases, has_bias, dtype)
+    def run_generate(*arguments: Any) -> Any:
+        _check.generate(*arguments)
+        rows, weights, biases, has_bias, dtype = arguments
         present = iter(biases)
         return generate.forward(rows, weights, [next(present) if has else None for has in has_bias], dtype)
 
@@ -73,17 +61,9 @@ def checked(condition: Any, generate: Any, adapter: Any, lora_linear: Any) -> di
         weights, options = split(AdapterWeights, arguments)
         return adapter.backward(grad, x, pre, weights, *options)
 
-    def run_lora_linears(
-        x: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        lora_A: Sequence[Tensor],
-        lora_B: Sequence[Tensor],
-        group: Tensor | None,
-        scaling: float,
-    ) -> Any:
-        _check.lora_linears(x, weights, biases, lora_A, lora_B, group)
-        return lora_linear.forward(x, weights, biases, lora_A, lora_B, group, scaling)
+    def run_lora_linears(*arguments: Any) -> Any:
+        _check.lora_linears(*arguments)
+        return lora_linear.forward(*arguments)
 
     def run_lora_linears_backward(*arguments: Any) -> Any:
         *others, needed = arguments
@@ -119,16 +99,8 @@ def plain(name: str) -> Callable:
 def lora_linear_from(lora_linears: Callable) -> Callable:
     """``lora_linear``, one layer alone, from ``lora_linears``."""
 
-    def lora_linear(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        lora_A: Tensor,
-        lora_B: Tensor,
-        group: Tensor | None,
-        scaling: float,
-    ) -> Any:
-        return lora_linears(x, [weight], [] if bias is None else [bias], [lora_A], [lora_B], group, scaling)[0]
+    def lora_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, *others: Any) -> Any:
+        return lora_linears(x, [weight], [] if bias is None else [bias], [A], [B], *others)[0]
 
     return lora_linear
 
