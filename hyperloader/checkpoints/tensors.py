@@ -141,6 +141,6 @@ def check_numbers(where: object, name: object, tensor: Any) -> None:
     for axis, stride in enumerate(own.stride()):
         own = own.narrow(axis, 0, 1) if stride == 0 and own.shape[axis] else own  # repeated: once is enough
     if own.numel() * own.element_size() > own.untyped_storage().nbytes():  # fewer bytes than its shape claims
-        raise ValueError(f"{where}: {name} must hold {own.numel():,} numbers, got a tensor with less memory")
+        raise ValueError(f"{where}: {name} must hold {own.numel():,} numbers, got fewer in its memory")
     if not torch.isfinite(own).all():
         raise ValueError(f"{where}: {name} must be finite, got NaN or infinity")

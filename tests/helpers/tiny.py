@@ -74,11 +74,14 @@ def randomise(model, deviation: float = 0.3) -> None:
             torch.nn.init.normal_(parameter, 0, deviation)
 
 
+def config_for(name="t5", **options):
+    """Of a model with ``TASKS``, and with ``LABELS`` on an encoder."""
+    labels = None if name in SEQUENCE_TO_SEQUENCE else LABELS
+    return HyperLoaderConfig(tasks=TASKS, **{"labels": labels, "reduction_factor": 4, "rank": 2} | options)
+
+
 def make_model(name="t5", dtype=torch.float64, randomised=True, **options):
-    if name not in SEQUENCE_TO_SEQUENCE:
-        options.setdefault("labels", LABELS)
-    config = HyperLoaderConfig(tasks=TASKS, **{"reduction_factor": 4, "rank": 2} | options)
-    model = HyperLoaderModel(make(name, dtype), config).to(dtype).eval()
+    model = HyperLoaderModel(make(name, dtype), config_for(name, **options)).to(dtype).eval()
     if randomised:
         randomise(model)
     return model
@@ -94,3 +97,10 @@ def make_batch(name="t5"):
         sizes = torch.tensor([len(LABELS[task]) for task in TASKS])[TASK_IDS]
         batch["labels"] = torch.randint(10**6, (5, 7), generator=generator) % sizes[:, None]
     return batch
+
+
+@torch.no_grad()
+def logits(model, name, **selected):
+    """What a model, or one task's, computes for ``make_batch``."""
+    batch = make_batch(name)
+    return model(**batch | ({} if name in SEQUENCE_TO_SEQUENCE else {"labels": None}), **selected).logits

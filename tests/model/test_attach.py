@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from helpers import tiny
-from helpers.tiny import LABELS, TASKS, make_batch, make_model
+from helpers.tiny import LABELS, TASKS, config_for, make_batch, make_model
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
@@ -41,8 +41,7 @@ def test_attaching_copies_nothing_and_detach_gives_the_backbone_back(name):
         parameter.requires_grad_(False)
     before = copy.deepcopy(backbone)
     storages = {key: tensor.data_ptr() for key, tensor in backbone.state_dict().items()}
-    labels = None if name in tiny.SEQUENCE_TO_SEQUENCE else LABELS
-    model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=TASKS, labels=labels, reduction_factor=4))
+    model = HyperLoaderModel(backbone, config_for(name))
     assert model.backbone is backbone
     assert {tensor.data_ptr() for tensor in backbone.state_dict().values()} == set(storages.values())
 
@@ -73,9 +72,7 @@ def test_a_scaled_new_model_computes_what_its_backbone_does(name, norm):
         inputs["decoder_input_ids"] = ids
     key = "decoder_hidden_states" if name in tiny.SEQUENCE_TO_SEQUENCE else "hidden_states"
     expected = backbone(**inputs)[key]
-    labels = None if name in tiny.SEQUENCE_TO_SEQUENCE else LABELS
-    config = HyperLoaderConfig(tasks=TASKS, labels=labels, reduction_factor=4, init="scaled", norm=norm)
-    model = HyperLoaderModel(backbone, config).double().eval()
+    model = HyperLoaderModel(backbone, config_for(name, init="scaled", norm=norm)).double().eval()
     for one, other in zip(model(**inputs, task="a")[key], expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 

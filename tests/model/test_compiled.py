@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from helpers import tiny
-from helpers.tiny import LABELS, TASKS, make_batch, make_model
+from helpers.tiny import config_for, logits, make_model
 
-from hyperloader import HyperLoaderConfig, HyperLoaderModel, TaskModel
+from hyperloader import HyperLoaderModel, TaskModel
 
 
 def compiled(module):
@@ -15,8 +15,7 @@ def compiled(module):
 
 
 def before(name):
-    config = HyperLoaderConfig(tasks=TASKS, labels=None if name == "t5" else LABELS, reduction_factor=4, rank=2)
-    model = HyperLoaderModel(compiled(tiny.make(name)), config).eval()
+    model = HyperLoaderModel(compiled(tiny.make(name)), config_for(name)).eval()
     tiny.randomise(model)
     return model
 
@@ -30,8 +29,7 @@ def after(name):
 def inside(name):
     backbone = tiny.make(name)
     backbone.encoder = compiled(backbone.encoder)
-    config = HyperLoaderConfig(tasks=TASKS, labels=None if name == "t5" else LABELS, reduction_factor=4, rank=2)
-    model = HyperLoaderModel(backbone, config).eval()
+    model = HyperLoaderModel(backbone, config_for(name)).eval()
     tiny.randomise(model)
     return model
 
@@ -39,12 +37,6 @@ def inside(name):
 def same(states, others):
     assert states.keys() == others.keys()
     return all(torch.equal(state, others[key]) for key, state in states.items())
-
-
-@torch.no_grad()
-def logits(model, name, **selected):
-    batch = make_batch(name)
-    return model(**batch | ({} if name == "t5" else {"labels": None}), **selected).logits
 
 
 @pytest.mark.parametrize("make", [before, after, inside])

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from helpers import tiny
-from helpers.tiny import LABELS, TASK_IDS, TASKS, make_batch, make_model
+from helpers.tiny import TASK_IDS, TASKS, config_for, make_batch, make_model
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel, TaskModel
 
@@ -17,9 +17,7 @@ each_kind = pytest.mark.parametrize("name", ["bert", "t5"])
 
 def attach(name, dtype, **options):
     torch.manual_seed(3)
-    options |= {"labels": None if name in tiny.SEQUENCE_TO_SEQUENCE else LABELS}
-    config = HyperLoaderConfig(tasks=TASKS, reduction_factor=4, rank=2, init="scaled", **options)
-    return HyperLoaderModel(tiny.make(name, dtype), config)
+    return HyperLoaderModel(tiny.make(name, dtype), config_for(name, init="scaled", **options))
 
 
 @torch.no_grad()
@@ -121,8 +119,7 @@ def test_detach_gives_half_a_backbone_back(name, dtype):
     backbone = tiny.make(name, dtype)
     before = {key: (tensor.data_ptr(), tensor.clone()) for key, tensor in backbone.state_dict().items()}
     kinds = {path: type(module) for path, module in backbone.named_modules()}
-    config = HyperLoaderConfig(tasks=TASKS, labels=None if name == "t5" else LABELS, reduction_factor=4)
-    model = HyperLoaderModel(backbone, config)
+    model = HyperLoaderModel(backbone, config_for(name))
     tiny.randomise(model)
     model.detach()
     assert {path: type(module) for path, module in backbone.named_modules()} == kinds

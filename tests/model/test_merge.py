@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from helpers.merged import logits
-from helpers.tiny import BACKBONES, TASK_IDS, TASKS, make, make_batch, make_model
+from helpers.tiny import BACKBONES, TASK_IDS, TASKS, logits, make, make_batch, make_model
 from torch import nn
 
 from hyperloader import HyperLoaderModel

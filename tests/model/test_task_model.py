@@ -6,8 +6,7 @@ import json
 import pytest
 import torch
 from helpers.disk import interrupt_second_replace
-from helpers.merged import logits
-from helpers.tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, make, make_batch, make_model
+from helpers.tiny import BACKBONES, SEQUENCE_TO_SEQUENCE, logits, make, make_batch, make_model
 from torch import nn
 from transformers import BertModel, PreTrainedModel
 

@@ -12,7 +12,7 @@ from hyperloader import use_backend
 
 BATCH = make_batch("bert")
 del BATCH["labels"]
-WHICH = ({"task": "a"}, {"task_ids": TASK_IDS})
+SELECTED = ({"task": "a"}, {"task_ids": TASK_IDS})
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def loss_of(model, values, selected):
     return logits.masked_fill(logits == -torch.inf, 0).square().mean()
 
 
-@pytest.mark.parametrize("selected", WHICH, ids=["task", "mixed"])
+@pytest.mark.parametrize("selected", SELECTED, ids=["task", "mixed"])
 @pytest.mark.parametrize("recording", [True, False])
 @pytest.mark.parametrize("served", [True, False])
 def test_forward_mode(model, selected, recording, served):
@@ -54,7 +54,7 @@ def test_forward_mode(model, selected, recording, served):
             torch.testing.assert_close(forward_ad.unpack_dual(loss_of(model, dual, selected)).tangent, expected)
 
 
-@pytest.mark.parametrize("selected", WHICH, ids=["task", "mixed"])
+@pytest.mark.parametrize("selected", SELECTED, ids=["task", "mixed"])
 def test_torch_func_is_as_autograd(model, selected):
     found = torch.func.grad(lambda values: loss_of(model, values, selected))(values_of(model))
     copy.deepcopy(model)  # holds no tensor of the transformation
@@ -67,8 +67,8 @@ def test_several_models_at_once(model):
     values = values_of(model)
     both = {name: torch.stack([value, value / 2]) for name, value in values.items()}
     with torch.no_grad():
-        found = torch.func.vmap(lambda values: loss_of(model, values, WHICH[0]))(both)
-        one, two = (loss_of(model, {name: value[i] for name, value in both.items()}, WHICH[0]) for i in range(2))
+        found = torch.func.vmap(lambda values: loss_of(model, values, SELECTED[0]))(both)
+        one, two = (loss_of(model, {name: value[i] for name, value in both.items()}, SELECTED[0]) for i in range(2))
     torch.testing.assert_close(found, torch.stack([one, two]))
 
 

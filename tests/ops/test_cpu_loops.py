@@ -16,6 +16,8 @@ pytestmark = pytest.mark.skipif(not native.available, reason=f"no native extensi
 
 # batch, tokens, hidden, bottleneck: few tokens for the bottleneck and many, a hidden beyond one pass of the products
 SIZES = [(2, 3, 40, 24), (3, 50, 70, 25), (2, 40, 1100, 6), (1, 130, 33, 49), (4, 9, 64, 40)]
+SIZES += [(1, 1, 7, 1), (2, 0, 16, 4)]  # one of everything, no tokens
+LORA_SIZES = [(2, 3, 40, 70, 8), (3, 50, 1100, 33, 5), (1, 130, 17, 2050, 16), (1, 1, 7, 5, 1), (2, 0, 16, 12, 4)]
 each_size = pytest.mark.parametrize("size", SIZES, ids=str)
 each_groups = pytest.mark.parametrize("groups", [None, 3], ids=["single", "mixed"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -68,11 +70,14 @@ def test_activations_from_one_end_to_the_other(activation, dtype):
     assert ops.adapter(nan, one, zero, one, zero, norm="none", activation=activation).isnan().all()
 
 
-@pytest.mark.parametrize("size", [(2, 3, 40, 70, 8), (3, 50, 1100, 33, 5), (1, 130, 17, 2050, 16)], ids=str)
+@pytest.mark.parametrize("size", LORA_SIZES, ids=str)
 @each_groups
 @each_dtype
 def test_lora_linear(size, groups, dtype):
-    compare(*lora_pair(lora_inputs(*size, groups, dtype), 0.5))
+    inputs = lora_inputs(*size, groups, dtype)
+    compare(*lora_pair(inputs, 0.5))
+    del inputs["bias"]
+    compare(*lora_pair(inputs, 0.5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

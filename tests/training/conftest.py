@@ -1,5 +1,6 @@
 """Tiny random backbones with tokenizers of their own, and two tasks that they can learn."""
 
+import functools
 import json
 import random
 
@@ -111,22 +112,29 @@ def t5(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def settings(data, bert, tmp_path):
-    """Builds a RunConfig: short training of the tiny BERT, with changes."""
+def run_config(data, bert, folder, **changes):
+    """The RunConfig of a short training of the tiny BERT in ``folder/run``, with changes."""
     from hyperloader.training.run_config import RunConfig
 
-    def build(**changes) -> RunConfig:
-        training = {"steps": 6, "batch_size": 8, "eval_steps": 3, "save_steps": 3, "log_steps": 1, "report_to": "none"}
-        values = {
-            "backbone": str(bert),
-            "tasks": str(data / "tasks.yaml"),
-            "output": str(tmp_path / "run"),
-            **changes,
-            "training": training | changes.get("training", {}),
-        }
-        if values.get("method", "hyperloader") in ("hyperloader", "hyperformer++", "adapter"):
-            values.setdefault("model", {"reduction_factor": 4})
-        return RunConfig.from_dict(values)
+    training = {"steps": 6, "batch_size": 8, "eval_steps": 3, "save_steps": 3, "log_steps": 1, "report_to": "none"}
+    values = {"backbone": str(bert), "tasks": str(data / "tasks.yaml"), "output": str(folder / "run"), **changes}
+    values["training"] = training | changes.get("training", {})
+    if values.get("method", "hyperloader") in ("hyperloader", "hyperformer++", "adapter"):
+        values.setdefault("model", {"reduction_factor": 4})
+    return RunConfig.from_dict(values)
 
-    return build
+
+@pytest.fixture
+def settings(data, bert, tmp_path):
+    """Builds a RunConfig as ``run_config`` does."""
+    return functools.partial(run_config, data, bert, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(data, bert, tmp_path_factory):
+    """The RunConfig of a finished training by the method ``full``, whose folder is only read."""
+    from hyperloader.training.run import train
+
+    config = run_config(data, bert, tmp_path_factory.mktemp("finished"), method="full")
+    train(config, progress=False)
+    return config

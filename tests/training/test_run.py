@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,7 @@ def test_learns_two_tasks_that_label_the_same_words_differently(settings):
     assert list(predict(run, [words], "places")) == [["O", "O", "O", "O", "B-place", "I-place"]]
 
 
-def test_predictions_stream(settings):
-    config = settings(method="full")
-    train(config, progress=False)
+def test_predictions_stream(finished):
     taken = 0
 
     def endless():
@@ -64,19 +63,17 @@ def test_predictions_stream(settings):
             taken += 1
             yield ["red"] * length
 
-    found = predict(load_run(config.output), endless(), "colours", batch_size=4)
+    found = predict(load_run(finished.output), endless(), "colours", batch_size=4)
     assert taken == 0
     assert [len(tags) for tags in itertools.islice(found, 5)] == [3, 1, 2, 3, 1]
     assert taken == 8
 
 
-def test_an_unknown_task_or_split_names_the_nearest(settings):
-    config = settings(method="full")
-    train(config, progress=False)
+def test_an_unknown_task_or_split_names_the_nearest(finished):
     with pytest.raises(ValueError, match="unknown task 'colors'; did you mean 'colours'"):
-        predict(load_run(config.output), [["red"]], "colors")
+        predict(load_run(finished.output), [["red"]], "colors")
     with pytest.raises(ValueError, match="unknown split 'tests'; did you mean 'test'"):
-        evaluate(config.output, "tests")
+        evaluate(finished.output, "tests")
 
 
 def test_the_fraction_takes_train_and_validation_and_leaves_test(settings):
@@ -97,25 +94,25 @@ def test_a_label_that_training_never_shows_counts_as_an_error(settings, data, tm
     assert metrics["test"]["tasks"]["places"]["spans"] == 21
 
 
-def test_a_finished_run_is_given_back_and_not_trained_again(settings, monkeypatch):
-    config = settings(method="full")
-    metrics = train(config, progress=False)
+def test_a_finished_run_is_given_back_and_not_trained_again(finished, monkeypatch, tmp_path):
     monkeypatch.setattr("hyperloader.training.run.MultiTaskTrainer", None)
-    assert train(config, resume=True, progress=False) == metrics
+    metrics = json.loads((Path(finished.output) / "metrics.json").read_text())
+    assert train(finished, resume=True, progress=False) == metrics
+    config = dataclasses.replace(finished, output=shutil.copytree(finished.output, str(tmp_path / "copy")))
     (Path(config.output) / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"metrics\.json: not the metrics of a run"):
         train(config, resume=True, progress=False)
 
 
-def test_output_with_a_run_is_neither_overwritten_nor_resumed_as_another(settings):
-    train(settings(method="full"), progress=False)
+def test_output_with_a_run_is_neither_overwritten_nor_resumed_as_another(finished):
     with pytest.raises(ValueError, match="holds a run already; resume it"):
-        train(settings(method="full"), progress=False)
+        train(finished, progress=False)
     with pytest.raises(ValueError, match=r"holds another run, which differs in seed \(0 there, 1 here\)"):
-        train(settings(method="full", seed=1), resume=True, progress=False)
+        train(dataclasses.replace(finished, seed=1), resume=True, progress=False)
     message = r"training\.steps \(6 there, 77 here\), training\.patience \(nothing there, 3 here\); choose another"
+    training = {**finished.training, "steps": 77, "patience": 3}
     with pytest.raises(ValueError, match=message):
-        train(settings(method="full", training={"steps": 77, "patience": 3}), resume=True, progress=False)
+        train(dataclasses.replace(finished, training=training), resume=True, progress=False)
 
 
 def test_output_must_be_a_folder_of_its_own(settings, tmp_path):
@@ -127,25 +124,23 @@ def test_output_must_be_a_folder_of_its_own(settings, tmp_path):
         train(settings(output=str(tmp_path / "foreign")), resume=True, progress=False)
 
 
-def test_load_run_says_what_is_missing_or_damaged(settings, tmp_path):
+def test_load_run_says_what_is_missing_or_damaged(finished, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.yaml: no such file or folder.*must be the output of a run"):
         load_run(tmp_path)
-    config = settings(method="full")
-    train(config, progress=False)
-    weights = Path(config.output) / "best" / "trained.safetensors"
+    folder = Path(shutil.copytree(finished.output, tmp_path / "copy"))
+    weights = folder / "best" / "trained.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"trained\.safetensors: truncated or no safetensors file"):
-        load_run(config.output)
+        load_run(folder)
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"trained\.safetensors: no such file"):
-        load_run(config.output)
+        load_run(folder)
 
 
-def test_weights_of_another_method_are_refused(settings, tmp_path):
-    full, lora = settings(method="full"), settings(method="lora", output=str(tmp_path / "lora"))
-    train(full, progress=False)
+def test_weights_of_another_method_are_refused(finished, settings):
+    lora = settings(method="lora")
     train(lora, progress=False)
-    foreign = Path(full.output) / "best" / "trained.safetensors"
+    foreign = Path(finished.output) / "best" / "trained.safetensors"
     (Path(lora.output) / "best" / "trained.safetensors").write_bytes(foreign.read_bytes())
     with pytest.raises(ValueError, match=r"tensors missing: backbone\.base_model.*; extra: backbone\.embeddings"):
         load_run(lora.output)
@@ -237,10 +232,8 @@ def test_a_run_is_the_same_twice(settings, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_output_holds_a_config_that_can_be_read(settings):
-    config = settings(method="full")
-    train(config, progress=False)
-    assert RunConfig.from_yaml(Path(config.output) / "config.yaml") == config
+def test_output_holds_a_config_that_can_be_read(finished):
+    assert RunConfig.from_yaml(Path(finished.output) / "config.yaml") == finished
 
 
 def test_a_run_holds_wherever_it_is_moved(settings, data, bert, monkeypatch, tmp_path):
