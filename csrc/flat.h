@@ -1,5 +1,5 @@
-// The dispatcher's border. PyTorch passes the arguments of an operator one by one, in the order of its schema. Here
-// they are one struct per operator (<operator>.h), whose `flat()` is the only list of them.
+// Between PyTorch's dispatcher and our structs. PyTorch passes the arguments of an operator one by one, in the order of
+// its schema. Here they are one struct per operator (<operator>.h), whose `flat()` is the only list of them.
 #pragma once
 
 #include <ATen/core/List.h>

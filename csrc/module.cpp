@@ -1,4 +1,4 @@
-// hyperloader._C: loading it registers the operators. To Python it tells how it was built.
+// hyperloader._C: loading it registers the operators. Python can ask it how it was built.
 #include <pybind11/pybind11.h>
 #include <torch/version.h>
 

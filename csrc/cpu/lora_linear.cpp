@@ -16,7 +16,7 @@ namespace hyperloader::cpu {
 
 // Folding writes a copy of the weight (in · out numbers), in the forward and again in the backward, and saves a pass
 // over the output of each (tokens · out and tokens · in). Measured with 384 to 1024 features and 512 to 8192 tokens: it
-// is the faster one from 1.5 tokens a feature on. In half precision the update would drown in the weight's rounding.
+// is the faster one from 1.5 tokens a feature on. In half precision the update would be lost in the weight's rounding.
 bool lora_folds(int64_t tokens, int64_t in, int64_t out, bool grouped, bool half) {
   return !grouped && !half && tokens * (in + out) >= 3 * in * out;
 }

@@ -76,7 +76,7 @@ struct Loops {
 template <typename T>
 const Loops<T>& loops();
 
-// The names of those that were compiled, the plainest first; a null ends them.
+// The names of those that were compiled, the most general first; a null ends them.
 extern const char* const kInstructionSets[];
 
 }  // namespace hyperloader::cpu

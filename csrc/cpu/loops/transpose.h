@@ -1,4 +1,4 @@
-// A matrix turned over, in squares of vectors.
+// Transposing a matrix, in squares of vectors.
 // A part of implementation.h, which includes it once for every instruction set.
 
 // Transposes a square of vectors: blocks off the diagonal change places, of one lane, of two, and so on.
@@ -26,7 +26,7 @@ HYPERLOADER_INLINE void transpose_square(const T* from, int64_t columns, T* cons
   for (int b = 0; b < kSide; ++b) store<T, kSide>(to[b] + i, block[b]);
 }
 
-// In squares; the last one lies over its neighbour rather than over the edge.
+// In squares; the last one overlaps its neighbour rather than the edge.
 template <typename T, int kSide>
 void transpose_in_squares(const T* from, int64_t rows, int64_t columns, T* const* to) {
   for (int64_t i = 0; i < rows; i += kSide) {

@@ -1,4 +1,4 @@
-// Vectors of the instruction set: loads and stores, lanes that change places, sums over lanes.
+// Vectors of the instruction set: loads and stores, swaps of lanes, sums over lanes.
 // A part of implementation.h, which includes it once for every instruction set.
 
 #define HYPERLOADER_INLINE inline __attribute__((always_inline))
