@@ -8,7 +8,7 @@ from typing import Any
 
 LARGEST = 2**31 - 1  # of whole numbers that are sizes or counts
 FEW = 40  # names that a message lists; of more it tells their number and the nearest
-_LONGEST = 60  # characters of a name in a list
+_LONGEST, _LONGEST_VALUE = 60, 80  # characters of a name in a list, and of a value
 
 
 def did_you_mean(name: object, known: Iterable) -> str | None:
@@ -36,13 +36,13 @@ def listed(names: Iterable, kind: str = "names", longest: int = _LONGEST) -> str
     return first if len(names) <= FEW else f"{len(names):,} {kind} such as {first}"
 
 
-def shown(value: object, most: int = 80) -> str:
+def shown(value: object) -> str:
     """``repr`` for a message: short, whatever the value is."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested without end; a number of more digits than Python prints
         text = f"a {type(value).__name__} too large to show"
-    return text if len(text) <= most else f"{text[:most]}..."
+    return _shortened(text, _LONGEST_VALUE)
 
 
 def check_choice(argument: str, value: Any, known: Collection, kind: str = "names") -> None:

@@ -68,14 +68,14 @@ def read_task_file(path: Path) -> list[TaskEntry]:
     return _each_once(_entry(node, where, path.parent) for node in tasks.value)
 
 
-def entries_from(values: Sequence, source: str = "tasks") -> list[TaskEntry]:
+def entries_from(values: Sequence) -> list[TaskEntry]:
     """The entries that ``values`` describe, as the items of ``tasks`` in a file would; relative paths start at the
     working directory.
 
     Raises:
         DataError: as ``read_task_file``; messages start with the item, as ``tasks[1]``.
     """
-    return _each_once(entry_from(one, f"{source}[{number}]") for number, one in enumerate(values))
+    return _each_once(entry_from(one, f"tasks[{number}]") for number, one in enumerate(values))
 
 
 def entry_from(values: Any, where: str) -> TaskEntry:

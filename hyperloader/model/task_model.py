@@ -104,7 +104,7 @@ class TaskModel(BackboneWrapper):
         tensors = self.saved_state(state_dict)
         structure: dict[str, Any] = {
             "class": type(self.backbone).__name__,
-            "without_pooler": _is_without_pooler(self.backbone),
+            "without_pooler": getattr(self.backbone, "pooler", self) is None,  # which its class makes by default
             "config": self.hyperloader_config.to_dict(),
             "adapted": {
                 path: [len(module.down_bias), len(module.up_bias)]
@@ -156,11 +156,6 @@ def _by_name(model: TaskModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     """What a checkpoint holds: every parameter and buffer of the ``state``, what is tied once."""
     found = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: tensor for name, tensor in found.items() if name in state}
-
-
-def _is_without_pooler(backbone: nn.Module) -> bool:
-    """Whether the backbone was made without the pooler that its class has by itself."""
-    return hasattr(backbone, "pooler") and backbone.pooler is None
 
 
 def _build_stored(stored: StoredTask, backbone_config: Any) -> TaskModel:

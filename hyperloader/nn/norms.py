@@ -55,9 +55,10 @@ def keep_in_float32(norm: Any, output_dtype: torch.dtype | None = None) -> None:
 
 
 def weights_to_float32(norm: nn.Module) -> None:
-    """Give ``norm`` weights in float32 at least, again where a cast has narrowed them."""
+    """Give ``norm`` weights in float32 if they are in half precision."""
     for parameter in norm.parameters(recurse=False):
-        parameter.data = at_least_float32(parameter.data)
+        if parameter.dtype in HALF:
+            parameter.data = parameter.data.float()
 
 
 def undo_keep_in_float32(norm: Any) -> None:
@@ -71,8 +72,3 @@ def output_dtype(module: nn.Module) -> torch.dtype | None:
     if isinstance(module, _CastingNorm) and module.output_dtype != module.weight.dtype:
         return module.output_dtype
     return None
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """``tensor``, in float32 if it is in half precision."""
-    return tensor.float() if tensor.dtype in HALF else tensor

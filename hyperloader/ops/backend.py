@@ -116,11 +116,7 @@ def _triton_callable(name: str) -> Callable:
     return _callable(_triton.define(), name)
 
 
-def _set_from_environment() -> None:
-    try:
-        _set(os.environ.get(ENVIRONMENT_VARIABLE, "auto"))
-    except (ValueError, RuntimeError) as error:
-        raise type(error)(f"the environment variable {ENVIRONMENT_VARIABLE}: {error}") from error
-
-
-_set_from_environment()
+try:
+    _set(os.environ.get(ENVIRONMENT_VARIABLE, "auto"))
+except (ValueError, RuntimeError) as _error:
+    raise type(_error)(f"the environment variable {ENVIRONMENT_VARIABLE}: {_error}") from _error
