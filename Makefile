@@ -35,11 +35,13 @@ $(minilm): $(dependencies)
 demo: $(installed) $(minilm)
 	$(bin)/hyperloader demo
 
+# A process a core; at most four, since each holds a PyTorch of its own.
+pytest := $(bin)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: $(installed) $(minilm)
-	$(bin)/python -m pytest -m 'not slow and not gpu'
+	$(pytest) -m 'not slow and not gpu'
 
 test-all: $(installed) $(minilm)
-	$(bin)/python -m pytest
+	$(pytest)
 
 # The CPU kernels' tests on emulated processors without AVX-512 and without AVX2. Their child processes are emulated as
 # well: tests start sys.executable, which is the script that starts the emulator. The features that are taken away are
