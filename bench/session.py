@@ -96,10 +96,11 @@ def run_case(case: Case, options: Options) -> dict:
 
 def _chosen(case: Case, options: Options, threads: int) -> list[Point]:
     """The points for one number of threads: sweeps take the most of the time, and run with the most threads alone."""
-    if options.small and case.gate is not None:
-        return [case.gate]
+    here = [point for point in case.points if point.device in ("", options.device.type)]
+    if options.small:
+        return [case.gate] if case.gate is not None else here[:1]
     sweeps = not options.quick and threads == max(options.threads)
-    return [point for point in case.points if point.device in ("", options.device.type) and (point.headline or sweeps)]
+    return [point for point in here if point.headline or sweeps]
 
 
 def _measure(case: Case, point: Point, setting: Setting, floor: dict[str, float]) -> dict:

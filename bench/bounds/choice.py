@@ -39,38 +39,53 @@ def write(measured: Path | None = None, table: Path = gpu_choice.TABLE) -> None:
 
 
 def pieces(rows: Iterable[dict[str, Any]], operator: str) -> list[list[Any]]:
-    """[[most numbers, backend], ...] of ``operator``, the last without a limit: whoever takes less for both directions.
+    """[[most features, most tokens, backend], ...] of ``operator``: whoever takes less for both directions.
 
-    A size that only one backend has is left out.
+    The last of some features has no limit of tokens, and the very last none at all. A size that only one backend has is
+    left out.
 
     Raises:
         UsageError: no size has both.
     """
-    times: dict[int, dict[str, float]] = {}
+    times: dict[int, dict[int, dict[str, float]]] = {}
     for row in rows:
         if row["operator"].rpartition(" ")[0] == operator:
             device = row.get("seconds", row.get("bound_s"))
             needed = max(device, row.get("host_seconds", HOST[row["backend"]]))
-            at = times.setdefault(_numbers(row), {})
+            features, tokens = _size(row)
+            at = times.setdefault(features, {}).setdefault(tokens, {})
             at[row["backend"]] = at.get(row["backend"], 0.0) + needed
+    found: list[tuple[int | None, list[list[Any]]]] = []
+    for features, by_tokens in sorted(times.items()):
+        own = _by_tokens(by_tokens)
+        if found and own and found[-1][1] == own:
+            found.pop()
+        if own:
+            found.append((features, own))
+    if not found:
+        raise UsageError(f"FILE must hold times of {operator} with both backends, got none")
+    found[-1] = (None, found[-1][1])
+    return [[features, *piece] for features, own in found for piece in own]
+
+
+def _by_tokens(times: dict[int, dict[str, float]]) -> list[list[Any]]:
     found: list[list[Any]] = []
-    for numbers, of in sorted(times.items()):
+    for tokens, of in sorted(times.items()):
         if len(of) < len(BACKENDS):
             continue
         backend = "triton" if of["triton"] < _AHEAD * of["cuda"] else "native"
         if found and found[-1][1] == backend:
-            found[-1][0] = numbers
+            found[-1][0] = tokens
         else:
-            found.append([numbers, backend])
-    if not found:
-        raise UsageError(f"FILE must hold times of {operator} with both backends, got none")
-    found[-1][0] = None
+            found.append([tokens, backend])
+    if found:
+        found[-1][0] = None
     return found
 
 
-def _numbers(row: dict[str, Any]) -> int:
-    """How many numbers the first tensor of a call has; that of ``condition`` are one task's in every model."""
+def _size(row: dict[str, Any]) -> tuple[int, int]:
+    """Features and rows of a call's first tensor; of ``condition`` it is the embedding of one task in every model."""
     model = next(one for one in MODELS if one.name == row["model"])
-    if row["operator"].startswith("condition"):
-        return 0
-    return row["tokens"] * model.hidden if row["tokens"] else model.rows * CONDITION
+    if row["tokens"]:
+        return model.hidden, row["tokens"]
+    return CONDITION, 1 if row["operator"].startswith("condition") else model.rows

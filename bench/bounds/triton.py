@@ -170,21 +170,23 @@ def _factors(model: Model) -> float:
 
 def _lora_tokens(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
     row, grads, width = HALF * tokens * model.hidden, HALF * tokens * sum(model.outs), at.constants["BLOCK_R"]
-    units, features = HALF * 2 * at.constants["SECTION"] * tokens, 2 * model.hidden + sum(model.outs)
-    A = HALF * model.rank * len(model.outs) * model.hidden
+    tiles, sums = math.ceil(tokens / at.constants["BLOCK_T"]), SINGLE * at.constants["TOTAL"]
+    A, features = HALF * model.rank * len(model.outs) * model.hidden, model.hidden + sum(model.outs)
     return Launch(
         at.kernel, at.programs, at.threads,
-        memory=row + units + _factors(model),  # x, which the frozen products of the backward do not read
+        memory=row + at.programs * sums + _factors(model),  # x, which the frozen products do not read; the parts
         again=grads + 2 * row,  # the gradients; ∂x read and written
-        cache=3 * row + grads + units + at.programs * (A + _factors(model)),  # A for the shrink and for ∂x
-        tensor=2.0 * at.programs * at.constants["BLOCK_T"] * width * features,
-        lanes=3.0 * tokens * model.hidden + at.programs * width * features,
+        # x for the shrink and for the sums; A for the shrink and for ∂x; a program's sums read and written by each tile
+        cache=4 * row + grads + tiles * (A + _factors(model) + 2 * sums) + at.programs * sums,
+        tensor=2 * 2.0 * tiles * at.constants["BLOCK_T"] * width * features,
+        lanes=3.0 * tokens * model.hidden + tiles * width * (2 * model.hidden + features),
+        tiles=tiles,
     )  # fmt: skip
 
 
 def _lora_weights(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
-    sums = [one for one in recorded(model, tokens)["lora_linears backward"] if one.kernel.startswith("sums")]
-    parts = SINGLE * at.constants["TOTAL"] * sums[0].grid[1]
+    first = recorded(model, tokens)["lora_linears backward"][0]
+    parts = SINGLE * at.constants["TOTAL"] * first.programs
     return Launch(at.kernel, at.programs, at.threads, memory=_factors(model), again=parts,
                   cache=parts + _factors(model), lanes=2 * parts / SINGLE)  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Which backend computes an operator on a GPU under ``auto``, where the extension and Triton both have kernels for it.
 
-The choice stands in gpu_choice.json, by operator and by how many numbers its first tensor has. It is computed until a
-GPU was measured (``python -m bench choose``), and says so.
+The choice stands in gpu_choice.json, by operator and by the size of its first tensor. It is computed until a GPU was
+measured (``python -m bench choose``), and says so.
 """
 
 import functools
@@ -10,20 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from hyperloader.ops import _transforms, _triton, native
 
 TABLE = Path(__file__).with_name("gpu_choice.json")
 
 
 class Piece(NamedTuple):
-    """``backend`` computes tensors of up to ``numbers`` numbers, None for any size."""
+    """``backend`` computes tensors of up to ``tokens`` rows of up to ``features`` numbers, None for any."""
 
-    numbers: int | None
+    features: int | None
+    tokens: int | None
     backend: str
 
 
 class Choice(NamedTuple):
-    """The table: what it comes from, and the pieces of each operator, the smallest first."""
+    """The table: what it comes from, and the pieces of each operator, of which the first that fits a tensor counts."""
 
     source: str
     operators: dict[str, tuple[Piece, ...]]
@@ -53,7 +56,7 @@ def choosing(name: str, compiled: Callable, triton: Callable[[], Callable]) -> C
         return compiled
 
     def call(first: Any, *rest: Any) -> Any:
-        if first.is_cuda and _backend(pieces, first.numel()) == "triton" and not _transforms.active():
+        if first.is_cuda and _backend(pieces, first.shape) == "triton" and not _transforms.active():
             arguments = (first, *rest)
             if _triton.fits(name, arguments):
                 return triton()(*arguments)
@@ -69,11 +72,20 @@ def described() -> str:
         return f"{there[0]}, which alone has kernels for GPUs" if there else "reference: nothing has kernels for GPUs"
     by_words: dict[str, list[str]] = {}
     for name, pieces in read().operators.items():
-        words = ", ".join(f"{p.backend} up to {p.numbers:,} numbers" if p.numbers else p.backend for p in pieces)
-        by_words.setdefault(words, []).append(name)
+        by_words.setdefault(", ".join(map(_words, pieces)), []).append(name)
     parts = [f"{words} ({', '.join(names)})" for words, names in by_words.items()]
     return f"{'; '.join(parts) if len(parts) > 1 else next(iter(by_words))}: {read().source}"
 
 
-def _backend(pieces: tuple[Piece, ...], numbers: int) -> str:
-    return next(piece.backend for piece in pieces if piece.numbers is None or numbers <= piece.numbers)
+def _words(piece: Piece) -> str:
+    sizes = ((piece.tokens, "rows"), (piece.features, "features"))
+    limits = " of ".join(f"{most} {what}" for most, what in sizes if most is not None)
+    return f"{piece.backend} up to {limits}" if limits else piece.backend
+
+
+def _backend(pieces: tuple[Piece, ...], shape: torch.Size) -> str:
+    features, tokens = shape[-1], shape[:-1].numel()
+    for piece in pieces:
+        if (piece.features is None or features <= piece.features) and (piece.tokens is None or tokens <= piece.tokens):
+            return piece.backend
+    return "native"

@@ -30,7 +30,19 @@ def test_pieces():
         row("cuda", 16384, 4.0), row("triton", 16384, 3.9),
         row("cuda", 99999, 1.0),
     ]  # fmt: skip
-    expected = [[64 * T5.hidden, "native"], [4096 * T5.hidden, "triton"], [None, "native"]]
+    expected = [[None, 64, "native"], [None, 4096, "triton"], [None, None, "native"]]
+    assert choice.pieces(rows, "adapter") == expected
+
+
+def test_features():
+    """A model after another: those that choose alike are one piece."""
+    by_hidden = sorted(MODELS, key=lambda model: model.hidden)
+    rows = [
+        row(backend, 8, seconds) | {"model": model.name}
+        for model, times in zip(by_hidden, [(2, 1), (2, 1), (1, 2), (2, 1)], strict=True)
+        for backend, seconds in zip(("cuda", "triton"), times, strict=True)
+    ]  # fmt: skip
+    expected = [[768, None, "triton"], [2048, None, "native"], [None, None, "triton"]]
     assert choice.pieces(rows, "adapter") == expected
 
 
@@ -57,7 +69,7 @@ def test_measured_times(tmp_path):
     choice.write(given, tmp_path / "table.json")
     found = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
     assert found["source"] == "measured on a GPU"
-    assert set(map(str, found["operators"].values())) == {"[[None, 'triton']]"}
+    assert set(map(str, found["operators"].values())) == {"[[None, None, 'triton']]"}
 
 
 @pytest.mark.parametrize("content", ["{", "{}"])

@@ -9,11 +9,13 @@ import torch
 from hyperloader.ops import BACKENDS, _triton, backend, gpu_choice
 from hyperloader.ops.gpu_choice import Choice, Piece
 
-SIZES = (Piece(100, "triton"), Piece(1000, "native"), Piece(None, "triton"))
+SIZES = (
+    Piece(16, 100, "triton"), Piece(16, None, "native"), Piece(None, 1000, "native"), Piece(None, None, "triton")
+)  # fmt: skip
 
 
-def on_gpu(numbers, is_cuda=True):
-    return SimpleNamespace(is_cuda=is_cuda, numel=lambda: numbers)
+def on_gpu(tokens, features=16, is_cuda=True):
+    return SimpleNamespace(is_cuda=is_cuda, shape=torch.Size((1, tokens, features)))
 
 
 @pytest.fixture
@@ -36,9 +38,9 @@ def test_the_table_of_the_package():
     content = json.loads(gpu_choice.TABLE.read_text(encoding="utf-8"))
     assert set(content["operators"]) == set(backend.OPERATORS)
     for pieces in gpu_choice.read().operators.values():
-        assert pieces[-1].numbers is None and {piece.backend for piece in pieces} <= set(BACKENDS)
-        limits = [piece.numbers for piece in pieces[:-1]]
-        assert None not in limits and limits == sorted(limits)
+        assert pieces[-1][:2] == (None, None) and {piece.backend for piece in pieces} <= set(BACKENDS)
+        limits = [[one or 10**9 for one in piece[:2]] for piece in pieces]
+        assert limits == sorted(limits)
     assert content["source"] == "computed, not measured" or content["source"].startswith("measured on ")
 
 
@@ -46,19 +48,20 @@ def test_one_backend_for_all_sizes_costs_nothing(table):
     def compiled(*_):
         raise NotImplementedError
 
-    table(Piece(None, "native"))
+    table(Piece(None, None, "native"))
     assert gpu_choice.choosing("adapter", compiled, None) is compiled
 
 
 def test_by_size(table):
     table(*SIZES)
     call = choosing()
-    assert [call(on_gpu(n)) for n in (1, 100, 101, 1000, 1001)] == ["triton", "triton", "native", "native", "triton"]
+    assert [call(on_gpu(n)) for n in (1, 100, 101, 9999)] == ["triton", "triton", "native", "native"]
+    assert [call(on_gpu(n, 17)) for n in (1, 1000, 1001)] == ["native", "native", "triton"]
 
 
 def test_the_extension_takes_what_is_not_for_triton(table):
     """The CPU's tensors, what its kernels refuse, and transformations of torch.func."""
-    table(Piece(None, "triton"))
+    table(Piece(None, None, "triton"))
     call = choosing()
     assert call(on_gpu(1)) == "triton"
     assert call(on_gpu(1, is_cuda=False)) == "native"
@@ -79,7 +82,7 @@ def test_triton_refuses_wide_updates(name, rank, fits):
 
 
 def test_auto_asks_the_table_only_where_both_have_kernels(table, monkeypatch):
-    table(Piece(None, "triton"))
+    table(Piece(None, None, "triton"))
     compiled = backend._callable("hyperloader", "adapter")
     try:
         for both in (False, True):
@@ -96,8 +99,12 @@ def test_auto_asks_the_table_only_where_both_have_kernels(table, monkeypatch):
     [
         ((), SIZES, "reference: nothing has kernels for GPUs"),
         (("triton",), SIZES, "triton, which alone has kernels for GPUs"),
-        (("native", "triton"), (Piece(None, "native"),), "native: made up"),
-        (("native", "triton"), SIZES[1:], "native up to 1,000 numbers, triton: made up"),
+        (("native", "triton"), (Piece(None, None, "native"),), "native: made up"),
+        (
+            ("native", "triton"),
+            SIZES,
+            "triton up to 100 rows of 16 features, native up to 16 features, native up to 1000 rows, triton: made up",
+        ),
     ],
 )
 def test_described(kernels, pieces, expected, table, monkeypatch):

@@ -1,0 +1,89 @@
+"""The launches of ``lora_linears`` in CUDA C++: our low-rank part first, each frozen product added to it."""
+
+import math
+
+from bench.bounds.cuda_tiles import STEP, THREADS, TILE, reduce
+from bench.bounds.launches import HALF, SINGLE, Launch, Model, added_product, up
+
+CACHED = 24 << 20  # lora_linear.cuh: bytes that surely stay in the second cache
+HEIGHTS, ENOUGH = (64, 32), 128  # of a tile where there are enough of them to fill the GPU; else 16
+COLUMNS, UNITS, IN_FLIGHT = 64, 24, 512  # lora_linear_sums.cu: of a block; blocks
+
+
+def _units(model: Model) -> int:
+    return len(model.outs) * up(model.rank, 8)
+
+
+def _height(tokens: int) -> int:
+    return next((height for height in HEIGHTS if tokens // height >= ENOUGH), TILE)
+
+
+def _low_rank(model: Model, tokens: int, width: int, through: int, **moved: float) -> Launch:
+    """Of ``width`` numbers a token to units and on to ``through``; ``moved`` without the factors.
+
+    Where tiles are few, several blocks share a tile's results, and each makes the units itself.
+    """
+    height, units = _height(tokens), _units(model)
+    tiles = math.ceil(tokens / height)
+    slices = min(max(ENOUGH // tiles, 1), max(math.ceil(up(through, STEP) / STEP / 8), 1))
+    factors = HALF * units * (slices * width + through)
+    kept = moved.pop("read") * (slices - 1)
+    partial = SINGLE * 8 * (min(units, 32) + 8) + HALF * (units + 8)
+    z = int(moved.pop("deep", 1))
+    return Launch(
+        f"low_rank_kernel<BFloat16, BFloat16, {height // TILE}>", tiles * slices * z, THREADS,
+        memory=moved["memory"] + HALF * units * (width + through), again=moved.get("again", 0.0),
+        cache=moved["cache"] + kept + tiles * factors,
+        tensor=2.0 * tiles * height * units * (slices * width + through), lanes=2.0 * tokens * through,
+        dynamic_shared=height * partial,
+    )  # fmt: skip
+
+
+def lora(model: Model, tokens: int) -> tuple[Launch, ...]:
+    """All results in one launch where they stay in the second cache, else each right before its product."""
+    x, units = HALF * tokens * model.hidden, HALF * tokens * _units(model)
+    results = [HALF * tokens * out for out in model.outs]
+    products = [added_product(tokens, out, model.hidden) for out in model.outs]
+    if sum(results) <= CACHED:
+        written = sum(results)
+        first = _low_rank(model, tokens, model.hidden, sum(model.outs), read=x, memory=x + written, cache=x + written)
+        return first, *products
+    found: list[Launch] = []
+    for i, (out, written) in enumerate(zip(model.outs, results, strict=True)):
+        own = {"read": x, "memory": x + units + written, "cache": x + units + written}
+        if i > 0:
+            own = {"read": units, "memory": written, "again": units, "cache": units + written}
+        found += [_low_rank(model, tokens, model.hidden if i == 0 else 0, out, **own), products[i]]
+    return tuple(found)
+
+
+def lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
+    """For each part of the tokens that stays in the second cache, what goes through the units and the sums over it."""
+    features, units = model.hidden + sum(model.outs), _units(model)
+    part = max(CACHED // (HALF * features) // HEIGHTS[0] * HEIGHTS[0], HEIGHTS[0])
+    found, parts, own_rank = [], 0.0, up(model.rank, 8)
+    for begin in range(0, tokens, part):
+        own = min(part, tokens - begin)
+        x, grads, kept = HALF * own * model.hidden, HALF * own * sum(model.outs), 2 * HALF * own * units
+        moved = 2 * x + grads + kept  # x, ∂x, the gradients
+        found.append(
+            _low_rank(model, own, sum(model.outs), model.hidden, read=grads, memory=moved, cache=moved, deep=2)
+        )
+        tiles = math.ceil(own / TILE)
+        splits = max(min(IN_FLIGHT // max(features // COLUMNS, 1), tiles // 16), 1)
+        slices = math.ceil(model.hidden / COLUMNS) * math.ceil(units / UNITS)
+        slices += sum(math.ceil(out / COLUMNS) for out in model.outs)
+        written = SINGLE * splits * (units * model.hidden + own_rank * sum(model.outs))
+        parts += written
+        read = HALF * own * (units * math.ceil(model.hidden / COLUMNS)
+                             + own_rank * sum(math.ceil(out / COLUMNS) for out in model.outs))  # fmt: skip
+        found.append(Launch(
+            "sum_units_kernel<BFloat16, BFloat16>", slices * splits, THREADS,
+            memory=written, recent=x + grads + kept,
+            cache=math.ceil(units / UNITS) * x + grads + read + written,
+            tensor=2.0 * up(own, TILE) * (units * model.hidden + own_rank * sum(model.outs)),
+            lanes=2.0 * own * features,
+        ))  # fmt: skip
+    numbers = model.rank * (len(model.outs) * model.hidden + sum(model.outs))
+    found.append(reduce(numbers, parts, HALF, 2 * len(model.outs), model.rank * max(model.hidden, *model.outs)))
+    return (*found, *(added_product(tokens, model.hidden, out, again=HALF * tokens * out) for out in model.outs))
