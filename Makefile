@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all test-cpus lint docs bench sanitize cuda-check study newtask clean
+.PHONY: help install demo test test-all test-cpus lint docs bench sanitize cuda-host cuda-check study newtask clean
 help:
-	@echo "make demo | test | test-all | test-cpus | lint | docs | bench | sanitize | cuda-check | study | newtask | clean"
+	@echo "make demo | test | test-all | test-cpus | lint | docs | bench | sanitize | cuda-host | cuda-check | study | newtask | clean"
 
 install: $(installed)
 
@@ -71,6 +71,13 @@ sanitize: $(installed)
 	LD_PRELOAD=$(preloaded) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    PYTHONPATH=$(abspath $(sanitized)/lib) $(bin)/pytest -o pythonpath=tests -p no:cacheprovider tests/ops --ignore tests/ops/test_native_loading.py
 
+# The CUDA kernels executed on the host by the operators' tests: with a look-out for races, then under the sanitizers.
+cuda-host: $(installed)
+	$(bin)/python -m pytest tests/cuda_host tests/ops -k cuda
+	HYPERLOADER_CUDA_HOST=sanitized HYPERLOADER_CUDA_HOST_ORDER=shuffled LD_PRELOAD=$(preloaded) \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(bin)/python -m pytest -p no:cacheprovider tests/cuda_host/test_operators.py tests/ops -k cuda
+
 # The CUDA kernels without a GPU: compiled, imported, asked for by the dispatcher, their registers and spills counted.
 CUDA_TORCH ?= 2.14.1
 CUDA_VENV ?= build/cuda-venv
@@ -83,7 +90,7 @@ lint: $(dependencies)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
-	find csrc -name '*.[hc]*' -exec $(bin)/clang-format --dry-run -Werror {} +
+	find csrc tests/cuda_host -name '*.[hc]*' -exec $(bin)/clang-format --dry-run -Werror {} +
 
 # The site in build/docs; needs no network once its packages are there.
 docs: $(installed)

@@ -55,7 +55,8 @@ def compiled(variant: str) -> Path:
         text = _ninja(variant, _sources(folder / "source"))
         (folder / "build.ninja").write_text(text, encoding="utf-8")
         ninja = [shutil.which("ninja", path=_path()), "-C", str(folder)]
-        done = subprocess.run(ninja, capture_output=True, text=True, check=False)
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        done = subprocess.run(ninja, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.fail(f"the CUDA kernels do not compile for the host:\n{done.stdout[-8000:]}{done.stderr}", pytrace=False)
     return folder / "kernels.so"
@@ -88,13 +89,15 @@ def sanitized() -> dict[str, str]:
 
 @contextmanager
 def backend() -> Iterator[None]:
-    """Within the block the CUDA kernels compute every operator of ``ops``, for tensors on the CPU."""
-    library().cuda_host_compute(1)
+    """Within the block the CUDA kernels compute every operator: on the GPU where there is one, else on the host."""
+    if DEVICE == "cpu":
+        library().cuda_host_compute(1)
     try:
         with use_backend("native"):
             yield
     finally:
-        library().cuda_host_compute(0)
+        if DEVICE == "cpu":
+            library().cuda_host_compute(0)
 
 
 @contextmanager

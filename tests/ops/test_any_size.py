@@ -1,7 +1,9 @@
-"""The CPU kernels at random sizes."""
+"""The compiled kernels at random sizes: those for CPUs, and those for CUDA on the host."""
 
 import pytest
 import torch
+from conftest import DEVICE
+from helpers import cuda_host
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
 from helpers.pairs import adapter_pair, compare, lora_pair
 from hypothesis import given, settings
@@ -13,9 +15,11 @@ from hyperloader.ops import native
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native extension: {native.reason}")
 
 
-@pytest.fixture(autouse=True)
-def native_backend():
-    with ops.use_backend("native"):
+@pytest.fixture(autouse=True, params=["cpu", pytest.param("cuda-host", marks=pytest.mark.slow)])
+def kernels(request):
+    if request.param == "cuda-host" and DEVICE == "cuda":
+        pytest.skip("the tensors are on the CPU")
+    with ops.use_backend("native") if request.param == "cpu" else cuda_host.backend():
         yield
 
 

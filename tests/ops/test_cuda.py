@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from conftest import DEVICE
+from helpers import cuda_host
 from helpers.cases import NORMS, adapter_inputs, lora_inputs
 from helpers.conditions import LAYERS, POSITIONS, call, make_tensors
 from helpers.pairs import adapter_pair, compare, lora_pair
@@ -10,7 +12,7 @@ from hyperloader import ops
 from hyperloader.ops import _schema, native
 
 has_cuda = native.available and native.build_info()["cuda"] is not None
-pytestmark = pytest.mark.skipif(not has_cuda, reason="the extension was built without CUDA kernels")
+without_cuda = pytest.mark.skipif(not has_cuda, reason="the extension was built without CUDA kernels")
 
 # batch, tokens, hidden, bottleneck: off every tile; beyond one pass of the warps; a bottleneck beyond one step
 SIZES = [(2, 3, 40, 24), (3, 17, 70, 25), (2, 40, 1100, 6), (1, 130, 33, 49), (5, 16, 64, 33), (3, 0, 8, 1)]
@@ -21,18 +23,21 @@ each_groups = pytest.mark.parametrize("groups", [None, 3], ids=["single", "mixed
 
 
 @pytest.fixture(autouse=True)
-def native_backend():
-    with ops.use_backend("native"):
+def kernels():
+    if DEVICE == "cuda" and not has_cuda:
+        pytest.skip("the extension was built without CUDA kernels")
+    with cuda_host.backend():
         yield
 
 
+@without_cuda
 @pytest.mark.parametrize("name", _schema.SCHEMAS)
 def test_every_operator_has_a_kernel(name):
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     assert any(has(f"hyperloader::{name}", key) for key in ("CUDA", "CompositeImplicitAutograd"))
 
 
-@pytest.mark.gpu
+@pytest.mark.slow
 @each_size
 @each_groups
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES], ids=str)
@@ -41,7 +46,7 @@ def test_adapter(size, groups, dtype, norm):
     compare(*adapter_pair(adapter_inputs(*size, groups, norm, dtype), norm=norm))
 
 
-@pytest.mark.gpu
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(2, 17, 70, 45, 3), (3, 40, 1100, 130, 33), (5, 1, 8, 8, 8)], ids=str)
 @each_groups
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES], ids=str)
@@ -49,7 +54,7 @@ def test_lora_linear(size, groups, dtype):
     compare(*lora_pair(lora_inputs(*size, groups, dtype), 0.5))
 
 
-@pytest.mark.gpu
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_columns_that_cancel(dtype):
     """The variance is that of up · a + up_bias, not of its columns: they cancel to a thousandth."""
@@ -64,7 +69,7 @@ def test_columns_that_cancel(dtype):
     torch.testing.assert_close(found.double(), expected, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.gpu
+@pytest.mark.slow
 def test_more_heads_than_one_launch_has():
     condition = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
     heads = [torch.randn(1 + i % 3, 12, dtype=torch.float64, requires_grad=True) for i in range(120)]
