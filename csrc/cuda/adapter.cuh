@@ -62,13 +62,13 @@ struct GivenAdapter {
 };
 
 // The weights, laid out: padded with zeros to steps of 32, in the products' dtype. The forward shrinks with `down` and
-// expands with `up`. The backward shrinks with the columns of `up` and up_bias, with an outer norm centred and times
-// its weight, and expands with `down`.
+// expands with `up`. The backward shrinks with the columns of [up, up_bias] and with an outer norm of ones, and expands
+// with `down`.
 template <typename S, typename C>
 struct LaidOut {
   int64_t hidden, bottleneck, units;                       // of `shrink`, padded
   const C *shrink, *expand;                                // of each group (units, wide), (wide, thin)
-  const S *down_bias, *up_bias, *norm_weight, *norm_bias;  // forward: (thin), (wide) and so the rest
+  const S *down_bias, *up_bias, *norm_weight, *norm_bias;  // (thin), (wide) and so the rest; backward: norm_weight
   const S *centred, *moments, *means;  // with an outer norm (columns, wide), (columns, columns), (columns)
 
   __host__ __device__ int64_t wide() const { return padded(hidden); }

@@ -68,20 +68,20 @@ void run(const Call& call) {
   std::optional<BackwardRoom> room;
   if constexpr (kIsHalf<C>) room = resident_room<X>(call, backward.aligned);
   const Tokens& tokens = backward.tokens;
-  const int64_t count = tokens.sentences * tokens.tokens, units = padded(bottleneck + 1);
+  const int64_t count = tokens.sentences * tokens.tokens, units = padded(places.basis_count);
   const int64_t splits = splits_for(tokens, 2 * padded(hidden) * padded(bottleneck));
 
   Workspace memory;
   const AdapterLayout<S, C> layout(call.options, room ? Direction::kBackwardBlocked : Direction::kBackward, memory);
   const auto few = memory.reserve<S>(count * places.width);
-  const auto a = memory.reserve<X>(count * units);
+  const auto basis = memory.reserve<X>(count * units);
   const auto down_parts = memory.reserve<S>(groups * splits * bottleneck * hidden);
   const auto up_parts = memory.reserve<S>(groups * splits * places.basis_count * hidden);
   const auto few_parts = memory.reserve<S>(groups * splits * places.basis * units);
   memory.allocate(call.x);
   backward.weights = layout.lay_out(call.weights, grouped, memory);
   backward.few = memory[few];
-  backward.a = memory[a];
+  backward.basis = memory[basis];
   tokens_backward(call, backward, room);
 
   TokenProducts<X> products;
@@ -92,7 +92,7 @@ void run(const Call& call) {
   };
   add(0, bottleneck, call.z.const_data_ptr<X>(), hidden, memory[down_parts]);
   add(places.basis, places.basis_count, backward.grad, hidden, memory[up_parts]);
-  add(0, places.basis, memory[a], units, memory[few_parts]);
+  add(0, places.basis, memory[basis], units, memory[few_parts]);
   sum_products<X, C>(products);
 
   AdapterWeights grads = call.grads;

@@ -1,10 +1,11 @@
 // The adapter's backward for the tokens of a tile, on CUDA devices: from the output's gradient g to that of x, and to
 // the few numbers of each token that the weights' gradients are sums of.
 //
-//     [p, t] = g · shrinkᵀ,  c2 = rstd / hidden · (a · p + t)
+//     [p, t] = (γ ∘ g) · [up, up_bias] - Σ (γ ∘ g) · means,  c2 = rstd / hidden · (a · p + t)
 //     ∂a = rstd · (p - c2 · rstd · hidden · (moments · a)),  ∂pre = ∂a ∘ act'(pre),  ∂x = g + ∂pre · down
 //
-// with an outer norm; without one p is ∂a. g is read and ∂x written once.
+// with an outer norm; without one ∂a = g · up. The means are taken off afterwards, so that up is multiplied as it is.
+// g is read and ∂x written once.
 #pragma once
 
 #include "adapter.cuh"
@@ -12,7 +13,7 @@
 
 namespace hyperloader::cuda {
 
-// A token's row of few numbers: ∂pre, with an outer norm rstd² · c2 · [a, 1], and the basis of the output, which is
+// A token's row of few numbers: ∂pre, with an outer norm c2 · [rstd · a, rstd], and the basis of the output, which is
 // [rstd · a, rstd, 1] with an outer norm and [a, 1] without.
 struct FewNumbers {
   int64_t weighted, basis, basis_count, width;  // ∂pre comes first
@@ -36,7 +37,7 @@ struct Backward {
   const Sum<X>* pre;
   X* grad_x;
   Sum<X>* few;  // (tokens, places.width)
-  X* a;         // (tokens, padded(columns)): [a, 1, 0 ...]
+  X* basis;     // (tokens, units): the basis once more, as an operand
   FewNumbers places;
 };
 
@@ -46,19 +47,26 @@ struct TileNumbers {
   Few<S> a, p, moments_a;
 
   __device__ TileNumbers(S* memory, int64_t columns)
-      : a(memory, columns), p(a.of(kTokens), columns), moments_a(p.of(kTokens), columns) {}
-  static int64_t bytes(int64_t columns) { return 3 * Few<S>::bytes(columns); }
+      : a(memory, columns + 1), p(a.of(kTokens), columns + 1), moments_a(p.of(kTokens), columns + 1) {}
+  static int64_t bytes(int64_t columns) { return 3 * Few<S>::bytes(columns + 1); }
 };
 
-// `pre` begins with the tile's first token. `units` gets ∂pre; `weights` are the group's, `moments` its moments.
+// What a tile reads of its group's weights, wherever that lies.
+template <typename S, typename Matrix>
+struct TileWeights {
+  Matrix shrink, expand;
+  const S *norm_weight, *moments, *means;  // with an outer norm
+};
+
+// `pre` begins with the tile's first token. `units` gets ∂pre.
 template <bool kNorm, typename X, typename C, typename Rows, typename Matrix, typename Held>
 __device__ __forceinline__ void backward_tile(
-    const Backward<X, C>& call, const LaidOut<Sum<X>, C>& weights, const Sum<X>* moments, int64_t first, int count,
-    const Rows& grad, const Sum<X>* pre, const Matrix& shrink_matrix, const Matrix& expand_matrix, const Held& units,
+    const Backward<X, C>& call, const LaidOut<Sum<X>, C>& laid_out, const TileWeights<Sum<X>, Matrix>& weights,
+    int64_t first, int count, const Rows& grad, const Sum<X>* pre, const Held& units,
     const TileNumbers<Sum<X>>& numbers, Partial<Sum<X>>& partial) {
   using S = Sum<X>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t hidden = weights.hidden, bottleneck = weights.bottleneck, columns = weights.columns();
+  const int64_t hidden = laid_out.hidden, bottleneck = laid_out.bottleneck, columns = laid_out.columns();
   for (int token = warp_of_block(); token < kTokens; token += kWarps) {
     for (int64_t i = lane; i < columns; i += 32) {
       S value = 0;
@@ -67,50 +75,56 @@ __device__ __forceinline__ void backward_tile(
     }
   }
   shrink<S>(
-      weights.units, partial, [&](Tile<S>& sum, int64_t unit) { add_products(sum, grad, shrink_matrix, unit); },
+      laid_out.units, partial,
+      [&](Tile<S>& sum, int64_t unit) {
+        if constexpr (kNorm) {
+          add_products(sum, Scaled<C, Rows>(grad, weights.norm_weight), weights.shrink, unit);
+        } else {
+          add_products(sum, grad, weights.shrink, unit);
+        }
+      },
       [&](int token, int64_t unit, S sum) {
-        if (unit < columns) numbers.p.of(token)[unit] = sum;
+        if (unit <= columns) numbers.p.of(token)[unit] = sum;
       });
   if constexpr (kNorm) {
-    multiply_moments(numbers.a, numbers.moments_a, moments, columns);
+    multiply_moments(numbers.a, numbers.moments_a, weights.moments, columns);
     __syncthreads();
   }
   for (int token = warp_of_block(); token < kTokens; token += kWarps) {
-    const S *const a = numbers.a.of(token), *const p = numbers.p.of(token);
-    S* const moments_a = numbers.moments_a.of(token);
-    S rstd = 1, back = 0, weight = 0;  // back: c2 · rstd · hidden
+    const S* const a = numbers.a.of(token);
+    S *const p = numbers.p.of(token), *const moments_a = numbers.moments_a.of(token);
+    S rstd = 1, mean = 0;  // mean: c2
     if constexpr (kNorm) {
-      rstd = 1 / ::sqrt(variance_of(a, moments_a, moments, weights.centred, columns, hidden) + call.eps);
-      S along = 0;
-      for (int64_t i = lane; i < columns; i += 32) along += a[i] * p[i];
-      const S mean = rstd * sum_lanes(along) / hidden;  // c2
-      back = mean * rstd * hidden;
-      weight = rstd * rstd * mean;
+      rstd = 1 / ::sqrt(variance_of(a, moments_a, weights.moments, laid_out.centred, columns, hidden) + call.eps);
+      const S sum = p[columns];  // Σ γ ∘ g
+      for (int64_t i = lane; i < columns; i += 32) {
+        p[i] -= sum * weights.means[i];
+        mean += a[i] * p[i];
+      }
+      mean = rstd * sum_lanes(mean) / hidden;
     }
     S* const few = call.few + (first + token) * call.places.width;
-    X* const a_of_token = call.a + (first + token) * weights.units;
-    for (int64_t i = lane; i < weights.units; i += 32) {
+    X* const basis = call.basis + (first + token) * padded(call.places.basis_count);
+    for (int64_t i = lane; i < padded(call.places.basis_count); i += 32) {
       S grad_pre = 0;
-      if (token < count) {
-        if (i < bottleneck) {
-          S grad_a = p[i];
-          if constexpr (kNorm) grad_a = rstd * (grad_a - back * moments_a[i]);
-          grad_pre = grad_a * activate(call.activation, pre[token * bottleneck + i]).slope;
-          few[i] = grad_pre;
-        }
-        if (i < columns) {
-          if constexpr (kNorm) few[call.places.weighted + i] = weight * a[i];
-          few[call.places.basis + i] = rstd * a[i];
-        }
-        a_of_token[i] = static_cast<X>(i < columns ? a[i] : S(0));
-        if (kNorm && i == 0) few[call.places.basis + columns] = 1;
+      if (token < count && i < bottleneck) {
+        S grad_a = p[i];
+        if constexpr (kNorm) grad_a = rstd * (grad_a - mean * rstd * hidden * moments_a[i]);
+        grad_pre = grad_a * activate(call.activation, pre[token * bottleneck + i]).slope;
+        few[i] = grad_pre;
       }
-      if (i < weights.thin()) units.at(token, i) = static_cast<C>(grad_pre);
+      if (token < count) {
+        const S value = i < columns ? rstd * a[i] : i < call.places.basis_count ? S(1) : S(0);
+        if (i < call.places.basis_count) few[call.places.basis + i] = value;
+        if (kNorm && i < columns) few[call.places.weighted + i] = mean * value;
+        basis[i] = static_cast<X>(value);
+      }
+      if (i < laid_out.thin()) units.at(token, i) = static_cast<C>(grad_pre);
     }
   }
   __syncthreads();
   const cuda::Rows<X> grad_x(call.grad_x + first * hidden, hidden, call.aligned, count);
-  expand(units.rows(), weights.thin(), expand_matrix, hidden, [&](int64_t column, Tile<S>& tile) {
+  expand(units.rows(), laid_out.thin(), weights.expand, hidden, [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -139,13 +153,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
   const Units<C> units{reinterpret_cast<C*>(numbers.moments_a.of(kTokens)), weights.thin()};
   const Rows<const X> grad(call.grad + first * weights.hidden, weights.hidden, call.aligned, count);
   backward_tile<kNorm>(
-      call, weights, weights.moments, first, count, grad, call.pre + first * weights.bottleneck, weights.shrink,
-      weights.expand, units, numbers, partial);
+      call, weights,
+      TileWeights<S, const C*>{weights.shrink, weights.expand, weights.norm_weight, weights.moments, weights.means},
+      first, count, grad, call.pre + first * weights.bottleneck, units, numbers, partial);
 }
 
 // Where what a block with its group's weights begins in its shared memory, in bytes.
 struct BackwardRoom {
-  int64_t shrink, expand, moments, numbers, units, stages_begin, pre, stage;
+  int64_t shrink, expand, norm_weight, moments, numbers, units, stages_begin, pre, stage;
   int stages;  // none where it does not fit
 
   template <typename C>
@@ -154,9 +169,10 @@ struct BackwardRoom {
     const int64_t wide = padded(hidden), thin = padded(bottleneck), columns = bottleneck + 1;
     SharedPlaces places;
     BackwardRoom room{};
-    room.shrink = places.take(padded(columns) * wide * static_cast<int64_t>(sizeof(C)));
+    room.shrink = places.take(padded(columns + 1) * wide * static_cast<int64_t>(sizeof(C)));
     room.expand = places.take(wide * thin * static_cast<int64_t>(sizeof(C)));
-    room.moments = places.take(columns * columns * kNumber);
+    room.norm_weight = places.take(wide * kNumber);
+    room.moments = places.take(columns * (columns + 1) * kNumber);  // and the means
     room.numbers = places.take(TileNumbers<float>::bytes(columns));
     room.units = places.take(HeldRows<C>::bytes(thin));
     room.stages_begin = places.bytes;
@@ -176,10 +192,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   unsigned char* const shared = dynamic_shared<unsigned char>();
   X *const shrink = reinterpret_cast<X*>(shared + room.shrink), *const expand =
                                                                     reinterpret_cast<X*>(shared + room.expand);
+  float* const norm_weight = reinterpret_cast<float*>(shared + room.norm_weight);
   float* const moments = reinterpret_cast<float*>(shared + room.moments);
+  const int64_t columns = call.weights.columns();
   const int64_t hidden = call.weights.hidden, bottleneck = call.weights.bottleneck;
   const int wide = static_cast<int>(call.weights.wide()), thin = static_cast<int>(call.weights.thin());
-  const TileNumbers<float> numbers(reinterpret_cast<float*>(shared + room.numbers), call.weights.columns());
+  const TileNumbers<float> numbers(reinterpret_cast<float*>(shared + room.numbers), columns);
   const HeldRows<X> units(reinterpret_cast<X*>(shared + room.units), thin);
   const auto stage = [&](int slot) { return shared + room.stages_begin + slot * room.stage; };
 
@@ -204,16 +222,19 @@ __global__ void __launch_bounds__(kThreads, 2)
     copy(shrink, weights.shrink, weights.units * wide);
     copy(expand, weights.expand, int64_t{thin} * wide);
     if constexpr (kNorm) {
-      const int64_t columns = weights.columns();
+      for (int i = threadIdx.x; i < wide; i += kThreads) norm_weight[i] = weights.norm_weight[i];
       for (int64_t i = threadIdx.x; i < columns * columns; i += kThreads) moments[i] = weights.moments[i];
+      for (int64_t i = threadIdx.x; i < columns; i += kThreads) moments[columns * columns + i] = weights.means[i];
     }
     return true;
   };
   each_tile(call.tokens.tiles(), room.stages, begin, change, [&](int64_t tile, int slot) {
     backward_tile<kNorm>(
-        call, weights, moments, call.tokens.first(tile), call.tokens.count(tile),
-        HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide), reinterpret_cast<const float*>(stage(slot) + room.pre),
-        Blocked<X>{shrink, wide}, Blocked<X>{expand, thin}, units, numbers, partial);
+        call, weights,
+        TileWeights<float, Blocked<X>>{
+            {shrink, wide}, {expand, thin}, norm_weight, moments, moments + columns * columns},
+        call.tokens.first(tile), call.tokens.count(tile), HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide),
+        reinterpret_cast<const float*>(stage(slot) + room.pre), units, numbers, partial);
   });
 }
 

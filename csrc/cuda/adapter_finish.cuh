@@ -1,6 +1,6 @@
 // Sums over the tokens become the gradients of the adapter's weights, on CUDA devices, in one launch.
 //
-// With the parts of Σ ∂preᵀ z, H = Σ basisᵀ g and, over the few numbers, Σ ∂pre and M = Σ rstd² · c2 · [a, 1]ᵀ [a, 1],
+// With the parts of Σ ∂preᵀ z, H = Σ basisᵀ g and, over the few numbers, Σ ∂pre and M = Σ c2 · rstd² · [a, 1]ᵀ [a, 1],
 // added up in their order:
 //
 //     ∂[up, up_bias] = γ ∘ H - its means over the hidden units - centred · M,   ∂γ = Σ centred ∘ H,  ∂β = H's last row
@@ -83,7 +83,7 @@ __device__ __forceinline__ void finish_up(const Finish<S>& call, int64_t column,
 template <typename S>
 __device__ __forceinline__ void finish_down(const Finish<S>& call, int64_t unit, int64_t group) {
   const int64_t hidden = call.hidden, bottleneck = call.bottleneck;
-  const S bias = call.of_few(group, unit, bottleneck);  // Σ ∂pre · 1
+  const S bias = call.of_few(group, unit, call.places.basis_count - 1);  // Σ ∂pre · 1
   if (threadIdx.x == 0) call.down_bias.store(group * bottleneck + unit, bias);
   for (int64_t h = threadIdx.x; h < hidden; h += kThreads) {
     S found = call.product(group, unit, h);
@@ -108,7 +108,7 @@ __device__ __forceinline__ void finish_norms(const Finish<S>& call, int64_t firs
       if (call.inner && i < call.bottleneck) {
         const S down = call.given.down.template load<S>(group, i, h);
         sums[2] += down * call.product(group, i, h);
-        sums[3] += down * call.of_few(group, i, call.bottleneck);
+        sums[3] += down * call.of_few(group, i, call.places.basis_count - 1);
       }
     }
     if (call.outer && warp == 0) sums[1] = call.of_basis(group, columns, h);

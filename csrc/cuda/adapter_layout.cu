@@ -10,7 +10,7 @@ template <typename S, typename C>
 struct LayOut {
   GivenAdapter given;
   LaidOut<S, C> sizes;
-  bool outer, inner, fragments;
+  bool outer, inner, blocked;
   C *shrink, *expand;
   S *down_bias, *up_bias, *norm_weight, *norm_bias, *centred, *moments, *means;
 };
@@ -75,29 +75,30 @@ __global__ void __launch_bounds__(kThreads) lay_out_adapter_kernel(const __grid_
         call.expand[(group * wide + h) * thin + unit] =
             static_cast<C>(exists ? given.up.template load<S>(group, h, unit) : S(0));
       } else {
-        const int64_t at = call.fragments ? fragment(h, unit, thin) + unit % 8 : h * thin + unit;
+        const int64_t at = call.blocked ? fragment(h, unit, thin) + unit % 8 : h * thin + unit;
         call.expand[group * wide * thin + at] = static_cast<C>(down);
       }
     }
     if constexpr (!kForward) {
       S value = 0;
-      if (h < hidden && unit < columns) {
-        if (call.outer) {
-          value = own[h] * given.norm_weight.template load<S>(group, 0, h);
-        } else if (exists) {
-          value = given.up.template load<S>(group, h, unit);
-        }
+      if (exists) {
+        value = given.up.template load<S>(group, h, unit);
+      } else if (h < hidden && unit == bottleneck) {
+        value = given.up_bias.template load<S>(group, 0, h);
+      } else if (call.outer && h < hidden && unit == columns) {
+        value = 1;
       }
-      const int64_t at = call.fragments ? fragment(unit, h, wide) + h % 8 : unit * wide + h;
-      call.shrink[group * padded(columns) * wide + at] = static_cast<C>(value);
-    } else if (unit == 0) {
+      const int64_t at = call.blocked ? fragment(unit, h, wide) + h % 8 : unit * wide + h;
+      call.shrink[group * call.sizes.units * wide + at] = static_cast<C>(value);
+    }
+    if (unit == 0) {
       const auto vector = [&](const Given& from, S* to) {
         to[group * wide + h] = h < hidden ? from.load<S>(group, 0, h) : S(0);
       };
-      vector(given.up_bias, call.up_bias);
-      if (call.outer) {
-        vector(given.norm_weight, call.norm_weight);
-        vector(given.norm_bias, call.norm_bias);
+      if (call.outer) vector(given.norm_weight, call.norm_weight);
+      if constexpr (kForward) {
+        vector(given.up_bias, call.up_bias);
+        if (call.outer) vector(given.norm_bias, call.norm_bias);
       }
     }
   }
@@ -119,10 +120,10 @@ AdapterLayout<S, C>::AdapterLayout(const AdapterOptions& options, Direction dire
   sizes_.bottleneck = options.bottleneck;
   const int64_t wide = sizes_.wide(), thin = sizes_.thin(), columns = sizes_.columns(), groups = options.groups;
   const bool forward = direction == Direction::kForward, outer = has_outer(options.norm);
-  sizes_.units = forward ? thin : padded(columns);
+  sizes_.units = forward ? thin : padded(columns + (outer ? 1 : 0));
   shrink_ = memory.reserve<C>(groups * sizes_.units * wide);
   expand_ = memory.reserve<C>(groups * wide * thin);
-  vectors_ = memory.reserve<S>(forward ? groups * (thin + 3 * wide) : 0);
+  vectors_ = memory.reserve<S>(groups * (thin + 3 * wide));
   centred_ = memory.reserve<S>(outer ? groups * columns * wide : 0);
   moments_ = memory.reserve<S>(outer ? groups * columns * columns : 0);
   means_ = memory.reserve<S>(outer ? groups * columns : 0);
@@ -143,7 +144,7 @@ LaidOut<S, C> AdapterLayout<S, C>::lay_out(const AdapterWeights& weights, bool g
   call.moments = memory[moments_];
   call.means = memory[means_];
   const auto kernel = forward ? lay_out_adapter_kernel<S, C, true> : lay_out_adapter_kernel<S, C, false>;
-  launch(kernel, dim3(padded(sizes_.columns()), groups), dim3(kThreads), 0, call);
+  launch(kernel, dim3(std::max(sizes_.units, sizes_.columns()), groups), dim3(kThreads), 0, call);
 
   LaidOut<S, C> found = sizes_;
   found.shrink = call.shrink;

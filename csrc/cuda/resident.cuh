@@ -27,9 +27,9 @@ __host__ __device__ constexpr int64_t apart(int64_t width) { return width % (2 *
 template <typename C>
 struct HeldRows {
   C* numbers;
-  int64_t stride;
+  int64_t width, stride;
 
-  __device__ HeldRows(C* numbers, int width) : numbers(numbers), stride(apart(width)) {}
+  __device__ HeldRows(C* numbers, int width) : numbers(numbers), width(width), stride(apart(width)) {}
   static int64_t bytes(int64_t width) { return kTokens * apart(width) * static_cast<int64_t>(sizeof(C)); }
 
   __device__ __forceinline__ C& at(int token, int64_t column) const { return numbers[token * stride + column]; }
@@ -60,9 +60,9 @@ struct Blocked {
 };
 
 // tile += rows · matrixᵀ over the terms [term, term + 32), for the matrix's rows [row, row + 32).
-template <typename C>
+template <typename C, typename AnyRows>
 __device__ __forceinline__ void multiply(
-    Tile<float>& tile, const HeldRows<C>& rows, int term, const Blocked<C>& matrix, int row) {
+    Tile<float>& tile, const AnyRows& rows, int term, const Blocked<C>& matrix, int row) {
   const int own = term + lane_column();
   const uint4 a = bytes_as<uint4>(rows.template load<8>(0, own)), b = bytes_as<uint4>(rows.template load<8>(1, own));
   const C* const block = matrix.numbers + fragment(row, term, matrix.terms) + threadIdx.x % 32 * 8;
@@ -75,9 +75,9 @@ __device__ __forceinline__ void multiply(
 }
 
 // As those of tiles.cuh.
-template <typename C>
+template <typename C, typename AnyRows>
 __device__ __forceinline__ void add_products(
-    Tile<float>& tile, const HeldRows<C>& rows, const Blocked<C>& matrix, int64_t unit) {
+    Tile<float>& tile, const AnyRows& rows, const Blocked<C>& matrix, int64_t unit) {
   for (int term = warp_of_block() * kStep; term < matrix.terms; term += kWarps * kStep) {
     multiply(tile, rows, term, matrix, static_cast<int>(unit));
   }

@@ -73,6 +73,26 @@ struct Rows {
   }
 };
 
+// Rows times a factor of each column, in the products' dtype.
+template <typename C, typename Rows>
+struct Scaled {
+  const Rows& rows;
+  const Sum<C>* factors;  // as many as padded columns
+  int64_t width;
+
+  __device__ Scaled(const Rows& rows, const Sum<C>* factors) : rows(rows), factors(factors), width(rows.width) {}
+
+  template <int kCount>
+  __device__ __forceinline__ Numbers<C, kCount> load(int h, int64_t column) const {
+    const auto numbers = rows.template load<kCount>(h, column);
+    const auto factor = cuda::load<kCount>(factors + column, kCount, true);
+    Numbers<C, kCount> found;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) found.at[i] = static_cast<C>(static_cast<Sum<C>>(numbers.at[i]) * factor.at[i]);
+    return found;
+  }
+};
+
 // A lane's share of (16, 32) results.
 template <typename S>
 struct Tile {
@@ -82,11 +102,10 @@ struct Tile {
 };
 
 // tile += rows · weightsᵀ over the terms [term, term + 32): of the rows' columns and of `weights` (32, stride).
-template <typename C, typename T>
+template <typename C, typename AnyRows>
 __device__ __forceinline__ void multiply(
-    Tile<Sum<C>>& tile, const Rows<T>& rows, int64_t term, const C* weights, int64_t stride) {
+    Tile<Sum<C>>& tile, const AnyRows& rows, int64_t term, const C* weights, int64_t stride) {
   if constexpr (kIsHalf<C>) {
-    static_assert(std::is_same_v<std::remove_const_t<T>, C>);
     const int64_t own = term + lane_column();
     const uint4 a = bytes_as<uint4>(rows.template load<8>(0, own)), b = bytes_as<uint4>(rows.template load<8>(1, own));
 #pragma unroll
@@ -171,8 +190,8 @@ __device__ __forceinline__ void shrink(int64_t units, Partial<S>& partial, const
 }
 
 // A warp's share of tile += rows · weightsᵀ over all columns of the rows; `weights` (units, padded(width)).
-template <typename C, typename T>
-__device__ __forceinline__ void add_products(Tile<Sum<C>>& tile, const Rows<T>& rows, const C* weights, int64_t unit) {
+template <typename C, typename AnyRows>
+__device__ __forceinline__ void add_products(Tile<Sum<C>>& tile, const AnyRows& rows, const C* weights, int64_t unit) {
   const int64_t terms = padded(rows.width);
   for (int64_t term = warp_of_block() * kStep; term < terms; term += kWarps * kStep) {
     multiply(tile, rows, term, weights + unit * terms, terms);
