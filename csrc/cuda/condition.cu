@@ -4,9 +4,10 @@
 namespace hyperloader::cuda {
 namespace {
 
-template <typename S>
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 2)
-    condition_kernel(const __grid_constant__ Condition<S> c, const __grid_constant__ Places at, AnyResults results) {
+    condition_kernel(const __grid_constant__ Condition<T> c, const __grid_constant__ Places at, AnyResults results) {
+  using S = Sum<T>;
   S* const rows = dynamic_shared<S>();
   before_norm(c, at, rows, at.forward_width);
   const int64_t row = int64_t(blockIdx.x) * kRowsOfBlock + warp_of_block();
@@ -15,19 +16,19 @@ __global__ void __launch_bounds__(kThreads, 2)
   S mean, rstd;
   standardise(c, before, mean, rstd);
   for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
-    const S value = (before[i] - mean) * rstd * c.norm_weight[i] + c.norm_bias[i];
+    const S value = (before[i] - mean) * rstd * static_cast<S>(c.norm_weight[i]) + static_cast<S>(c.norm_bias[i]);
     results.store<S>(row * c.size + i, c.scales[2] * value);
   }
 }
 
-template <typename S>
+template <typename T>
 void forward(const ConditionArguments& arguments, const Tensor& results) {
-  const ConditionNumbers<S> numbers(arguments);
-  const Condition<S>& c = numbers.condition;
+  const ConditionNumbers<T> numbers(arguments);
+  const Condition<T>& c = numbers.condition;
   const Places at(c);
-  const int64_t shared = kRowsOfBlock * at.forward_width * static_cast<int64_t>(sizeof(S));
+  const int64_t shared = kRowsOfBlock * at.forward_width * static_cast<int64_t>(sizeof(Sum<T>));
   launch(
-      condition_kernel<S>, blocks_of(c), dim3(kThreads), shared, c, at,
+      condition_kernel<T>, blocks_of(c), dim3(kThreads), shared, c, at,
       AnyResults{results.mutable_data_ptr(), results.scalar_type()});
 }
 
@@ -38,7 +39,8 @@ Tensor condition(const ConditionArguments& arguments) {
   const Guard device(task.device());
   const Tensor results = at::empty(
       {weights.positions.size(0), weights.layers.size(0), task.size(0), weights.norm_weight.size(0)}, task.options());
-  task.scalar_type() == at::kDouble ? forward<double>(arguments, results) : forward<float>(arguments, results);
+  with_types(
+      task.scalar_type(), /*same=*/true, [&](auto types) { forward<typename decltype(types)::X>(arguments, results); });
   return results;
 }
 

@@ -1,7 +1,17 @@
 // What the condition's forward and backward share on CUDA devices: a block computes four rows, in shared memory.
+//
+// With R rows, E numbers of an embedding, H hidden units, D numbers of a condition, W = H (3 E + D) weights and b bytes
+// a parameter (of whichever dtype: nothing is converted before):
+//
+//     memory               b · (W + R · D) forward, and about twice that backward
+//     second cache         b · W · R / 4 forward: every block reads all weights; backward twice that, and for the sums
+//                          over the rows 8 · R · W
+//     multiply-adds        R · W forward, 3 R · W backward
+//     launches             1 forward, 2 backward
 #pragma once
 
 #include "../condition.h"
+#include "dispatch.h"
 #include "tiles.cuh"
 #include "workspace.h"
 
@@ -9,11 +19,14 @@ namespace hyperloader::cuda {
 
 constexpr int kRowsOfBlock = 4;  // that share a read of the weights
 
-template <typename S>
+// T is the dtype of the parameters.
+template <typename T>
 struct Condition {
-  const S *task, *layer, *position;  // (any, embedding)
+  using S = Sum<T>;
+
+  const T *task, *layer, *position;  // (any, embedding)
   const int64_t *layers, *positions;
-  const S *first_weight, *first_bias, *second_weight, *second_bias, *norm_weight, *norm_bias;
+  const T *first_weight, *first_bias, *second_weight, *second_bias, *norm_weight, *norm_bias;
   int64_t tasks, layer_count, position_count, layer_rows, position_rows, embedding, hidden, size;
   S scales[3], eps;
 
@@ -34,8 +47,8 @@ struct Places {
   int64_t input, hidden, before, forward_width;                               // both directions
   int64_t grad_input, grad_hidden, grad_before, along_standard, grad, width;  // the backward
 
-  template <typename S>
-  explicit Places(const Condition<S>& c)
+  template <typename T>
+  explicit Places(const Condition<T>& c)
       : input(0),
         hidden(3 * c.embedding),
         before(hidden + c.hidden),
@@ -48,22 +61,34 @@ struct Places {
         width(grad + c.size) {}
 };
 
-// visit(row of the block, unit, Σ weights[unit] · from[row]) for (units, terms): a warp for each unit.
-template <typename S, typename Visit>
+// visit(row of the block, unit, Σ weights[unit] · from[row]) for (units, terms): eight lanes for each unit, 16 bytes of
+// its weights a lane.
+template <typename S, typename T, typename Visit>
 __device__ __forceinline__ void linear(
-    const S* from, int64_t stride, const S* weights, int64_t units, int64_t terms, const Visit& visit) {
-  for (int64_t unit = warp_of_block(); unit < units; unit += kWarps) {
+    const S* from, int64_t stride, const T* weights, int64_t units, int64_t terms, const Visit& visit) {
+  constexpr int kLanes = 8, kUnits = 32 / kLanes, kTogether = 16 / sizeof(T);
+  const bool aligned = reinterpret_cast<uintptr_t>(weights) % 16 == 0 && terms % kTogether == 0;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  for (int64_t first = warp_of_block() * kUnits; first < units; first += kWarps * kUnits) {
+    const int64_t unit = first + static_cast<int>(threadIdx.x) % 32 / kLanes;
     S sums[kRowsOfBlock] = {};
-    for (int64_t i = threadIdx.x % 32; i < terms; i += 32) {
-      const S weight = weights[unit * terms + i];
+#pragma unroll 4
+    for (int64_t i = lane * kTogether; i < terms; i += kLanes * kTogether) {
+      const auto weight = load<kTogether>(weights + unit * terms + i, unit < units ? terms - i : 0, aligned);
 #pragma unroll
-      for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * from[row * stride + i];
+      for (int j = 0; j < kTogether; ++j) {
+        if (i + j >= terms) continue;
+#pragma unroll
+        for (int row = 0; row < kRowsOfBlock; ++row) {
+          sums[row] += static_cast<S>(weight.at[j]) * from[row * stride + i + j];
+        }
+      }
     }
 #pragma unroll
     for (int row = 0; row < kRowsOfBlock; ++row) {
 #pragma unroll
-      for (int mask = 1; mask < 32; mask *= 2) sums[row] += __shfl_xor_sync(kAllLanes, sums[row], mask);
-      if (threadIdx.x % 32 == row) visit(row, unit, sums[row]);
+      for (int mask = 1; mask < kLanes; mask *= 2) sums[row] += __shfl_xor_sync(kAllLanes, sums[row], mask);
+      if (lane == row && unit < units) visit(row, unit, sums[row]);
     }
   }
 }
@@ -76,33 +101,33 @@ __device__ __forceinline__ S sum_warp(S number) {
 }
 
 // The block's rows up to what the norm takes, in `rows` (shared memory), `stride` numbers each.
-template <typename S>
-__device__ __forceinline__ void before_norm(const Condition<S>& c, const Places& at, S* rows, int64_t stride) {
+template <typename T, typename S>
+__device__ __forceinline__ void before_norm(const Condition<T>& c, const Places& at, S* rows, int64_t stride) {
   const int64_t begin = int64_t(blockIdx.x) * kRowsOfBlock, width = 3 * c.embedding;
   for (int64_t i = threadIdx.x; i < kRowsOfBlock * width; i += kThreads) {
     const int64_t row = begin + i / width, part = i % width / c.embedding, element = i % c.embedding;
     S value = 0;
     if (row < c.rows()) {
       const int64_t index = part == 0 ? c.task_of(row) : part == 1 ? c.layer_of(row) : c.position_of(row);
-      value = (part == 0 ? c.task : part == 1 ? c.layer : c.position)[index * c.embedding + element];
+      value = static_cast<S>((part == 0 ? c.task : part == 1 ? c.layer : c.position)[index * c.embedding + element]);
     }
     rows[i / width * stride + at.input + i % width] = value;
   }
   __syncthreads();
   linear(rows + at.input, stride, c.first_weight, c.hidden, width, [&](int row, int64_t unit, S sum) {
-    const S value = c.scales[0] * sum + c.first_bias[unit];
+    const S value = c.scales[0] * sum + static_cast<S>(c.first_bias[unit]);
     rows[row * stride + at.hidden + unit] = value > 0 ? value : S(0);
   });
   __syncthreads();
   linear(rows + at.hidden, stride, c.second_weight, c.size, c.hidden, [&](int row, int64_t unit, S sum) {
-    rows[row * stride + at.before + unit] = c.scales[1] * sum + c.second_bias[unit];
+    rows[row * stride + at.before + unit] = c.scales[1] * sum + static_cast<S>(c.second_bias[unit]);
   });
   __syncthreads();
 }
 
 // Mean and reciprocal deviation of a row, by the warp that has its number.
-template <typename S>
-__device__ __forceinline__ void standardise(const Condition<S>& c, const S* before, S& mean, S& rstd) {
+template <typename T, typename S>
+__device__ __forceinline__ void standardise(const Condition<T>& c, const S* before, S& mean, S& rstd) {
   S sum = 0, squares = 0;
   for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) sum += before[i];
   mean = sum_warp(sum) / S(c.size);
@@ -110,15 +135,17 @@ __device__ __forceinline__ void standardise(const Condition<S>& c, const S* befo
   rstd = 1 / ::sqrt(sum_warp(squares) / S(c.size) + c.eps);
 }
 
-// The tensors in the dtype of sums, contiguous, kept while they are used.
-template <typename S>
+// The tensors, contiguous, kept while they are used.
+template <typename T>
 struct ConditionNumbers {
+  using S = Sum<T>;
+
   std::vector<Tensor> kept;
-  Condition<S> condition{};
+  Condition<T> condition{};
 
   explicit ConditionNumbers(const ConditionArguments& arguments) {
     const ConditionWeights& weights = arguments.weights;
-    Condition<S>& c = condition;
+    Condition<T>& c = condition;
     c.task = numbers(weights.task_embedding);
     c.layer = numbers(weights.layer_embedding);
     c.position = numbers(weights.position_embedding);
@@ -145,9 +172,9 @@ struct ConditionNumbers {
         c.position_rows > 0 || c.rows() == 0, "positions must name rows of position_embedding, which has none");
   }
 
-  const S* numbers(const Tensor& tensor) {
-    kept.push_back(tensor.to(c10::CppTypeToScalarType<S>::value).contiguous());
-    return kept.back().const_data_ptr<S>();
+  const T* numbers(const Tensor& tensor) {
+    kept.push_back(tensor.contiguous());
+    return kept.back().const_data_ptr<T>();
   }
   const int64_t* indices(const Tensor& tensor) {
     kept.push_back(tensor.contiguous());
@@ -155,8 +182,8 @@ struct ConditionNumbers {
   }
 };
 
-template <typename S>
-dim3 blocks_of(const Condition<S>& c) {
+template <typename T>
+dim3 blocks_of(const Condition<T>& c) {
   return dim3((c.rows() + kRowsOfBlock - 1) / kRowsOfBlock);
 }
 

@@ -5,9 +5,10 @@ namespace hyperloader::cuda {
 namespace {
 
 // kept (rows, at.width): what the sums over the rows are taken of.
-template <typename S>
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
-    const __grid_constant__ Condition<S> c, const __grid_constant__ Places at, AnyNumbers grad, S* kept) {
+    const __grid_constant__ Condition<T> c, const __grid_constant__ Places at, AnyNumbers grad, Sum<T>* kept) {
+  using S = Sum<T>;
   S* const rows = dynamic_shared<S>();
   const int64_t stride = at.width, begin = int64_t(blockIdx.x) * kRowsOfBlock;
   before_norm(c, at, rows, stride);
@@ -18,7 +19,7 @@ __global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
     standardise(c, own + at.before, mean, rstd);
     for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
       const S given = row < c.rows() ? c.scales[2] * grad.load<S>(row * c.size + i) : S(0);
-      const S standard = (own[at.before + i] - mean) * rstd, weighted = given * c.norm_weight[i];
+      const S standard = (own[at.before + i] - mean) * rstd, weighted = given * static_cast<S>(c.norm_weight[i]);
       own[at.grad + i] = given;
       own[at.along_standard + i] = given * standard;
       sum += weighted;
@@ -28,14 +29,14 @@ __global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
     along = sum_warp(along) / S(c.size);
     for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
       const S standard = (own[at.before + i] - mean) * rstd;
-      own[at.grad_before + i] = rstd * (own[at.grad + i] * c.norm_weight[i] - sum - standard * along);
+      own[at.grad_before + i] = rstd * (own[at.grad + i] * static_cast<S>(c.norm_weight[i]) - sum - standard * along);
     }
   }
   __syncthreads();
   for (int64_t unit = threadIdx.x; unit < c.hidden; unit += kThreads) {
     S sums[kRowsOfBlock] = {};
     for (int64_t i = 0; i < c.size; ++i) {
-      const S weight = c.second_weight[i * c.hidden + unit];
+      const S weight = static_cast<S>(c.second_weight[i * c.hidden + unit]);
 #pragma unroll
       for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * rows[row * stride + at.grad_before + i];
     }
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
   for (int64_t element = threadIdx.x; element < 3 * c.embedding; element += kThreads) {
     S sums[kRowsOfBlock] = {};
     for (int64_t i = 0; i < c.hidden; ++i) {
-      const S weight = c.first_weight[i * 3 * c.embedding + element];
+      const S weight = static_cast<S>(c.first_weight[i * 3 * c.embedding + element]);
 #pragma unroll
       for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * rows[row * stride + at.grad_hidden + i];
     }
@@ -81,9 +82,11 @@ struct RowSums {
   RowSum<S> of[kRowSums];
 };
 
-template <typename S>
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
-    const __grid_constant__ Condition<S> c, const __grid_constant__ RowSums<S> all, const S* kept, int64_t width) {
+    const __grid_constant__ Condition<T> c, const __grid_constant__ RowSums<Sum<T>> all, const Sum<T>* kept,
+    int64_t width) {
+  using S = Sum<T>;
   __shared__ S shares[kWarps][kSumColumns];
   const RowSum<S>& sum = all.of[blockIdx.y];
   const int64_t begin = int64_t(blockIdx.x) * kSumColumns, at = begin + threadIdx.x % 32;
@@ -107,17 +110,18 @@ __global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
 
 AnyResults to(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type()}; }
 
-template <typename S>
+template <typename T>
 void backward(const Tensor& grad, const ConditionArguments& arguments, const std::vector<Tensor>& results) {
-  const ConditionNumbers<S> numbers(arguments);
-  const Condition<S>& c = numbers.condition;
+  using S = Sum<T>;
+  const ConditionNumbers<T> numbers(arguments);
+  const Condition<T>& c = numbers.condition;
   const Places at(c);
   Workspace memory;
   const auto kept = memory.reserve<S>(c.rows() * at.width);
   memory.allocate(grad);
   const int64_t shared = kRowsOfBlock * at.width * static_cast<int64_t>(sizeof(S));
   const AnyNumbers given{grad.const_data_ptr(), grad.scalar_type()};
-  launch(condition_rows_kernel<S>, blocks_of(c), dim3(kThreads), shared, c, at, given, memory[kept]);
+  launch(condition_rows_kernel<T>, blocks_of(c), dim3(kThreads), shared, c, at, given, memory[kept]);
 
   const int64_t embedding = c.embedding, input = 3 * embedding, hidden = c.hidden, size = c.size;
   const RowSums<S> sums{{
@@ -134,7 +138,7 @@ void backward(const Tensor& grad, const ConditionArguments& arguments, const std
   int64_t most = 0;
   for (const RowSum<S>& sum : sums.of) most = std::max(most, sum.lefts * sum.rights);
   const dim3 grid((most + kSumColumns - 1) / kSumColumns, kRowSums);
-  launch(condition_sums_kernel<S>, grid, dim3(kThreads), 0, c, sums, memory[kept], at.width);
+  launch(condition_sums_kernel<T>, grid, dim3(kThreads), 0, c, sums, memory[kept], at.width);
 }
 
 std::vector<Tensor> condition_backward(const ConditionBackwardArguments& arguments) {
@@ -148,8 +152,9 @@ std::vector<Tensor> condition_backward(const ConditionBackwardArguments& argumen
         &weights.first_bias, &weights.second_weight, &weights.second_bias, &weights.norm_weight, &weights.norm_bias}) {
     results.push_back(at::empty(like->sizes(), like->options()));
   }
-  weights.task_embedding.scalar_type() == at::kDouble ? backward<double>(grad, arguments.forward, results)
-                                                      : backward<float>(grad, arguments.forward, results);
+  with_types(weights.task_embedding.scalar_type(), /*same=*/true, [&](auto types) {
+    backward<typename decltype(types)::X>(grad, arguments.forward, results);
+  });
   return results;
 }
 

@@ -78,6 +78,27 @@ struct AnyNumbers {
       default: return static_cast<T>(static_cast<const float*>(data)[index]);
     }
   }
+
+  // Several from `index` on, as `cuda::load` takes them.
+  template <typename T, int kCount>
+  __device__ Numbers<T, kCount> load(int64_t index, int64_t valid, bool aligned) const {
+    switch (dtype) {
+      case at::kDouble: return load_as<double, T, kCount>(index, valid, aligned);
+      case at::kHalf: return load_as<Half, T, kCount>(index, valid, aligned);
+      case at::kBFloat16: return load_as<BFloat16, T, kCount>(index, valid, aligned);
+      default: return load_as<float, T, kCount>(index, valid, aligned);
+    }
+  }
+
+ private:
+  template <typename Own, typename T, int kCount>
+  __device__ __forceinline__ Numbers<T, kCount> load_as(int64_t index, int64_t valid, bool aligned) const {
+    const auto own = cuda::load<kCount>(static_cast<const Own*>(data) + index, valid, aligned);
+    Numbers<T, kCount> found;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) found.at[i] = static_cast<T>(own.at[i]);
+    return found;
+  }
 };
 
 struct AnyResults {
@@ -92,6 +113,28 @@ struct AnyResults {
       case at::kBFloat16: static_cast<BFloat16*>(data)[index] = static_cast<BFloat16>(static_cast<float>(value)); break;
       default: static_cast<float*>(data)[index] = static_cast<float>(value);
     }
+  }
+
+  // Several from `index` on, as `cuda::store` takes them.
+  template <typename T, int kCount>
+  __device__ void store(int64_t index, const Numbers<T, kCount>& numbers, int64_t valid, bool aligned) const {
+    switch (dtype) {
+      case at::kDouble: store_as<double>(index, numbers, valid, aligned); break;
+      case at::kHalf: store_as<Half>(index, numbers, valid, aligned); break;
+      case at::kBFloat16: store_as<BFloat16>(index, numbers, valid, aligned); break;
+      default: store_as<float>(index, numbers, valid, aligned);
+    }
+  }
+
+ private:
+  template <typename Own, typename T, int kCount>
+  __device__ __forceinline__ void store_as(
+      int64_t index, const Numbers<T, kCount>& numbers, int64_t valid, bool aligned) const {
+    using Rounded = std::conditional_t<std::is_same_v<Own, double>, double, float>;
+    Numbers<Own, kCount> own;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) own.at[i] = static_cast<Own>(static_cast<Rounded>(numbers.at[i]));
+    cuda::store<kCount>(static_cast<Own*>(data) + index, own, valid, aligned);
   }
 };
 
