@@ -35,7 +35,7 @@ CASES = [
     (size, dtype)
     for size in SIZES
     for dtype in (torch.bfloat16, torch.float32)
-    if dtype == torch.bfloat16 or "64" not in size and "32" not in size
+    if dtype == torch.bfloat16 or ("64" not in size and "32" not in size)
 ]
 
 
