@@ -73,7 +73,7 @@ sanitize: $(installed)
 
 # The CUDA kernels executed on the host by the operators' tests: with a look-out for races, then under the sanitizers.
 cuda-host: $(installed)
-	$(bin)/python -m pytest tests/cuda_host tests/ops -k cuda
+	$(bin)/python -m pytest tests/cuda_host tests/ops tests/bench/test_launches.py -k cuda
 	HYPERLOADER_CUDA_HOST=sanitized HYPERLOADER_CUDA_HOST_ORDER=shuffled LD_PRELOAD=$(preloaded) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(bin)/python -m pytest -p no:cacheprovider tests/cuda_host/test_operators.py tests/ops -k cuda

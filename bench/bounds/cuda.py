@@ -24,6 +24,7 @@ from bench.bounds.launches import (
 
 WARPS, STATIC, MOST_STAGES = 8, 18 << 10, 3  # resident.cuh: bytes that every kernel has; tiles in shared memory
 FEW_COLUMNS, MOST_COLUMNS = 512, 1024  # adapter_resident.cuh: hidden units whose v a block keeps in registers
+TALLEST, TALL_FROM = 1, 256  # adapter.cuh: tiles of 16 tokens a block elsewhere, and from how many of them on
 
 
 def calls(model: Model, tokens: int) -> list[Call]:
@@ -76,8 +77,8 @@ def _forward_room(model: Model) -> tuple[int, int]:
 def _backward_room(model: Model) -> tuple[int, int]:
     """The same of the backward; see ``BackwardRoom``."""
     wide, thin, columns = up(model.hidden, STEP), up(model.bottleneck, STEP), model.bottleneck + 1
-    fixed = HALF * wide * (up(columns, STEP) + thin) + SINGLE * columns**2
-    fixed += 3 * SINGLE * TILE * (columns | 1) + HALF * TILE * _apart(thin)
+    fixed = HALF * wide * (up(columns + 1, STEP) + thin) + SINGLE * (wide + columns * (columns + 1))
+    fixed += 3 * SINGLE * TILE * ((columns + 1) | 1) + HALF * TILE * _apart(thin)
     stage = HALF * TILE * _apart(wide) + SINGLE * TILE * model.bottleneck
     stages = _stages(fixed, stage) if model.bottleneck % 4 == 0 and model.hidden % 8 == 0 else 0
     return fixed + stages * stage, stages
@@ -89,9 +90,9 @@ def _resident_blocks(tiles: int, shared: int, most: int) -> int:
 
 def _lay_out(model: Model, forward: bool) -> Launch:
     """A block for each unit and the bias behind them centres its column and multiplies it with all of them."""
-    wide, columns = up(model.hidden, STEP), model.bottleneck + 1
-    blocks, matrix = up(columns, STEP), HALF * model.hidden * model.bottleneck
-    units = up(model.bottleneck, STEP) if forward else up(columns, STEP)
+    wide, columns, matrix = up(model.hidden, STEP), model.bottleneck + 1, HALF * model.hidden * model.bottleneck
+    units = up(model.bottleneck, STEP) if forward else up(columns + 1, STEP)
+    blocks = max(units, columns)
     written = HALF * wide * (units + up(model.bottleneck, STEP)) + SINGLE * columns * (wide + columns)
     return Launch(
         f"lay_out_adapter_kernel<float, BFloat16, {'true' if forward else 'false'}>", blocks, THREADS,
@@ -99,6 +100,15 @@ def _lay_out(model: Model, forward: bool) -> Launch:
         cache=2 * matrix + written + columns * HALF * model.hidden * columns,  # every column reads all others
         lanes=8.0 * columns**2 * model.hidden,  # a product, its place, its dtype
     )  # fmt: skip
+
+
+def _tall(tiles: int, few: int, thin: int) -> tuple[int, int]:
+    """Tiles of a block that reads its weights from the second cache, and its shared memory; ``few`` bytes a token."""
+    for tall in (TALLEST, 1):
+        shared = tall * (SINGLE * WARPS * TILE * (STEP + 1) + TILE * few + HALF * TILE * (thin + 8))
+        if tall == 1 or (tiles >= TALL_FROM and shared <= H100.shared_of_block):
+            return tall, shared
+    raise AssertionError
 
 
 def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
@@ -123,14 +133,15 @@ def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
         )  # fmt: skip
     columns = model.bottleneck + 1
     moments, vectors = SINGLE * columns**2, SINGLE * 3 * wide
+    tall, shared = _tall(tiles, 2 * SINGLE * (columns | 1), thin)
+    blocks = math.ceil(tiles / tall)
     return (
         _lay_out(model, forward=True),
         Launch(
-            "adapter_kernel<BFloat16, BFloat16, true>", tiles, THREADS,
+            "adapter_kernel<BFloat16, BFloat16, true>", blocks, THREADS,
             memory=2 * row + pre, again=2 * weight,
-            cache=3 * row + pre + tiles * (2 * weight + moments + vectors),  # x again for the residual
-            tensor=tensor, lanes=9.0 * tokens * wide + 3.0 * tiles * TILE * columns**2,
-            dynamic_shared=HALF * TILE * (thin + 8) + 2 * SINGLE * TILE * (columns | 1),
+            cache=3 * row + pre + blocks * (2 * weight + moments + vectors),  # x again for the residual
+            tensor=tensor, lanes=9.0 * tokens * wide + 3.0 * tiles * TILE * columns**2, dynamic_shared=shared,
         ),
     )  # fmt: skip
 
@@ -138,7 +149,7 @@ def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
 def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     """The weights laid out, the tokens, the sums over them, and the gradients of those sums."""
     wide, thin, tiles = up(model.hidden, STEP), up(model.bottleneck, STEP), math.ceil(tokens / TILE)
-    columns, units = model.bottleneck + 1, up(model.bottleneck + 1, STEP)
+    columns, units = model.bottleneck + 1, up(model.bottleneck + 2, STEP)
     basis, basis_count = 2 * model.bottleneck + 1, model.bottleneck + 2
     row, pre = HALF * tokens * model.hidden, SINGLE * tokens * model.bottleneck
     few, a = SINGLE * tokens * (basis + basis_count), HALF * tokens * units
@@ -152,16 +163,18 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
         held = weights + HALF * TILE * (3 * wide + thin * wide // STEP) + 2 * SINGLE * WARPS * TILE * units
         kernel = Launch(
             "resident_backward_kernel<BFloat16, true>", blocks, THREADS, memory=2 * row + pre + few + a,
-            again=weights + moments, cache=2 * row + pre + few + a + blocks * (weights + moments), tensor=tensor,
+            again=weights + moments, tensor=tensor,
+            cache=2 * row + pre + few + a + blocks * (weights + moments + SINGLE * (wide + columns)),
             lanes=lanes, shared=tiles * (held + TILE * moments), dynamic_shared=shared, tiles=tiles,
         )  # fmt: skip
     else:
+        tall, shared = _tall(tiles, 3 * SINGLE * ((columns + 1) | 1), thin)
+        blocks = math.ceil(tiles / tall)
         kernel = Launch(
-            "adapter_backward_kernel<BFloat16, BFloat16, true>", tiles, THREADS, memory=2 * row + pre + few + a,
-            again=weights + moments,
-            cache=3 * row + 2 * pre + few + a + tiles * (weights + moments),  # g again for the residual
-            tensor=tensor, lanes=lanes,
-            dynamic_shared=3 * SINGLE * TILE * (columns | 1) + HALF * TILE * (thin + 8),
+            "adapter_backward_kernel<BFloat16, BFloat16, true>", blocks, THREADS,
+            memory=2 * row + pre + few + a, again=weights + moments, tensor=tensor, lanes=lanes,
+            cache=3 * row + 2 * pre + few + a + blocks * (weights + moments + SINGLE * wide),  # g for the residual
+            dynamic_shared=shared,
         )  # fmt: skip
     splits = splits_for(tokens, 2 * wide * thin)
     products = [(model.bottleneck, model.hidden), (basis_count, model.hidden), (basis, units)]

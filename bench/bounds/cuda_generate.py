@@ -2,69 +2,53 @@
 
 import math
 
-from bench.bounds.cuda_tiles import IN_FLIGHT, STEP, THREADS
-from bench.bounds.cuda_tiles import reduce as _reduce
+from bench.bounds.cuda_tiles import THREADS, reduce
 from bench.bounds.launches import CONDITION, EMBEDDING, HALF, NETWORK, SINGLE, Launch, Model, up
 
-# Small products through shared memory (products.cuh): 64 columns a block, all numbers through a switch over dtypes.
-_FETCH = 12.0  # instructions to read one number: its place, whether it exists, its dtype
-
-
-def _height(rows: int) -> int:
-    return 32 if rows <= 32 else 64
-
-
-def _product_lanes(results: float, terms: int, fetched: float) -> float:
-    return results * terms + _FETCH * fetched
-
-
-def _product_shared(results: float, terms: int, height: int) -> float:
-    """A warp reads height / 16 + 8 times 128 bytes for the 4 terms of its height × 2 × 4 results."""
-    return results * terms * 128 * (height / 16 + 8) / (4 * 8 * height)
+OUTPUTS, SHARES = 64, 264  # of a block; blocks that share all outputs, two for each multiprocessor
+_FETCHED = 1.5  # instructions to read a number, eight at a time
 
 
 def generate(model: Model) -> tuple[Launch, ...]:
-    outputs, height = sum(model.heads), _height(model.rows)
-    blocks, tall = sum(math.ceil(head / 64) for head in model.heads), math.ceil(model.rows / height)
+    """All heads in one launch, 64 outputs and up to 64 rows a block, which reads its weights once."""
+    outputs, rows = sum(model.heads), 1 if model.rows <= 32 else 2
+    height = 32 * rows
+    blocks, tall = sum(math.ceil(head / OUTPUTS) for head in model.heads), math.ceil(model.rows / height)
     weights, results = SINGLE * outputs * (CONDITION + 1), HALF * outputs * model.rows
-    fetched = blocks * tall * (64 + height) * CONDITION
-    multiplied = blocks * 64 * tall * height
+    fetched, multiplied = blocks * tall * (OUTPUTS + height) * CONDITION, blocks * tall * OUTPUTS * height * CONDITION
     return (
         Launch(
-            f"generate_kernel<float, {height // 16}>", blocks * tall, THREADS,
-            memory=weights + results,
+            f"generate_kernel<float, {rows}>", blocks * tall, THREADS, memory=weights + results,
             cache=tall * weights + results + blocks * tall * SINGLE * height * CONDITION,  # conditions in each
-            lanes=_product_lanes(multiplied, CONDITION, fetched) + 8.0 * outputs * model.rows,
-            shared=_product_shared(multiplied, CONDITION, height) + SINGLE * fetched,
+            lanes=multiplied + _FETCHED * fetched + 3.0 * outputs * model.rows,
+            # a warp reads rows + 8 times 128 bytes for 4 terms of its 32 × 8 × rows results
+            shared=multiplied * 128 * (rows + 8) / (1024 * rows) + SINGLE * fetched,
         ),
     )  # fmt: skip
 
 
 def generate_backward(model: Model) -> tuple[Launch, ...]:
-    outputs, rows, height = sum(model.heads), model.rows, _height(model.rows)
-    blocks, tall, deep = sum(math.ceil(head / 64) for head in model.heads), math.ceil(rows / height), up(rows, STEP)
-    weights, grads = SINGLE * outputs * CONDITION, HALF * outputs * rows
-    biases = SINGLE * outputs
-    splits = min(blocks, max(IN_FLIGHT // tall, 1))
-    parts = SINGLE * splits * rows * CONDITION
-    of_weights, of_rows = blocks * 2 * 64 * deep, blocks * tall * (height + CONDITION) * 64
+    """Both gradients from one read of the results' gradients and of the weights; then the conditions' parts."""
+    outputs, rows = sum(model.heads), model.rows
+    height = 32 if rows <= 32 else 64
+    blocks, turns = sum(math.ceil(head / OUTPUTS) for head in model.heads), math.ceil(rows / height)
+    weights, grads, biases = SINGLE * outputs * CONDITION, HALF * outputs * rows, SINGLE * outputs
+    shares = min(blocks, SHARES)
+    parts, conditions = SINGLE * shares * rows * CONDITION, SINGLE * rows * CONDITION
+    waiting = 2 * SINGLE * rows * CONDITION * blocks + conditions * blocks if turns > 1 else conditions * shares
+    fetched = blocks * (OUTPUTS * CONDITION + up(rows, height) * OUTPUTS)
+    of_weights, of_rows = (float(blocks * OUTPUTS * CONDITION * count) for count in (rows, up(rows, height)))
+    per = 10 / 1024 if height == 32 else 12 / 2048  # reads of 128 bytes by a warp, a multiply-add
     return (
         Launch(
-            "generate_weights_kernel<float>", blocks, THREADS,
-            memory=grads + weights + biases,
-            cache=2 * grads + weights + biases + blocks * SINGLE * rows * CONDITION,  # gradients again for the bias
-            lanes=_product_lanes(blocks * 64 * CONDITION, deep, of_weights + blocks * 64 * rows),
-            shared=_product_shared(blocks * 64 * CONDITION, deep, 64) + SINGLE * of_weights,
+            f"generate_backward_kernel<float, {height // 16}>", shares, THREADS,
+            memory=2 * weights + grads + biases + parts,
+            cache=2 * weights + grads + biases + parts + waiting,
+            lanes=of_weights + of_rows + _FETCHED * fetched + blocks * OUTPUTS * rows,
+            shared=128 * (of_weights * 3 / 512 + of_rows * per) + SINGLE * fetched,
+            dynamic_shared=SINGLE * 68 * (2 * height + OUTPUTS), tiles=blocks,
         ),
-        Launch(
-            f"generate_condition_kernel<float, {height // 16}>", splits * tall, THREADS,
-            memory=weights + parts, again=grads,
-            cache=grads + tall * weights + parts,
-            lanes=_product_lanes(blocks * tall * height * CONDITION, 64, of_rows),
-            shared=_product_shared(blocks * tall * height * CONDITION, 64, height) + SINGLE * of_rows,
-            tiles=blocks * tall,
-        ),
-        _reduce(rows * CONDITION, parts, SINGLE, 1, rows * CONDITION),
+        reduce(rows * CONDITION, parts, SINGLE, 1, rows * CONDITION),
     )  # fmt: skip
 
 
@@ -74,34 +58,39 @@ def network(model: Model) -> float:
     return SINGLE * (numbers + 2 * model.rows * CONDITION)
 
 
+_LINEARS = NETWORK * 3 * EMBEDDING + CONDITION * NETWORK  # weights of the network
+
+
 def condition(model: Model) -> tuple[Launch, ...]:
-    rows, linears = 2 * model.rows, NETWORK * 3 * EMBEDDING + CONDITION * NETWORK
-    blocks = math.ceil(rows / 4)  # four rows share a read of the weights
+    """Four rows a block, which reads all weights."""
+    blocks = math.ceil(2 * model.rows / 4)
     return (
         Launch(
             "condition_kernel<float>", blocks, THREADS, memory=network(model),
-            cache=network(model) + (blocks - 1) * SINGLE * linears,
-            lanes=blocks * linears * (4 + 4 * 10 / 32 + 4),  # products, their sums over a warp, addresses
-            shared=blocks * 4 * SINGLE * linears, dynamic_shared=4 * SINGLE * (3 * EMBEDDING + NETWORK + CONDITION),
+            cache=network(model) + (blocks - 1) * SINGLE * _LINEARS,
+            lanes=blocks * _LINEARS * (4 + 1 + 12 / 24),  # four rows' products, their weight, sums over eight lanes
+            shared=blocks * 4 * SINGLE * _LINEARS / 4,  # four units read the same numbers
+            dynamic_shared=4 * SINGLE * (3 * EMBEDDING + NETWORK + CONDITION),
         ),
     )  # fmt: skip
 
 
 def condition_backward(model: Model) -> tuple[Launch, ...]:
-    rows, linears = 2 * model.rows, NETWORK * 3 * EMBEDDING + CONDITION * NETWORK
-    blocks, width = math.ceil(rows / 4), 6 * EMBEDDING + 2 * NETWORK + 4 * CONDITION
+    """The rows once more, forward and backward; then nine sums over them."""
+    rows, blocks = 2 * model.rows, math.ceil(2 * model.rows / 4)
+    width = 6 * EMBEDDING + 2 * NETWORK + 4 * CONDITION
     kept = SINGLE * rows * width
-    most, sums = NETWORK * 3 * EMBEDDING, NETWORK * 3 * EMBEDDING + CONDITION * NETWORK
     return (
         Launch(
             "condition_rows_kernel<float>", blocks, THREADS, memory=network(model) + kept,
-            cache=network(model) + kept + (2 * blocks - 1) * SINGLE * linears,  # forward again, then backward
-            lanes=2.0 * blocks * linears * 9, shared=2.0 * blocks * 4 * SINGLE * linears,
+            cache=network(model) + kept + (2 * blocks - 1) * SINGLE * _LINEARS,
+            lanes=blocks * _LINEARS * (5.5 + 7), shared=blocks * 4 * SINGLE * _LINEARS * (1 / 4 + 1 / 32),
             dynamic_shared=4 * SINGLE * width,
         ),
         Launch(
-            "condition_sums_kernel<float>", math.ceil(most / 32) * 9, THREADS, memory=SINGLE * sums, again=kept,
-            cache=2.0 * SINGLE * rows * sums,  # two numbers for every row and result
-            lanes=12.0 * rows * sums,
+            "condition_sums_kernel<float>", math.ceil(NETWORK * 3 * EMBEDDING / 32) * 9, THREADS,
+            memory=SINGLE * _LINEARS, again=kept,
+            cache=2.0 * SINGLE * rows * _LINEARS,  # two numbers for every row and result
+            lanes=12.0 * rows * _LINEARS,
         ),
     )  # fmt: skip
