@@ -34,7 +34,7 @@ def forward_kernel(
     if HELD:
         for start in tl.static_range(0, HIDDEN, BLOCK_H):
             columns = start + tl.arange(0, BLOCK_H)
-            xs += (load_block(x_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN),)
+            xs += (load_block(x_ptr, rows, in_rows, HIDDEN, columns, columns < HIDDEN),)  # type: ignore[assignment]
     if inner_ptr is not None:
         inner_ptr += group * HIDDEN
         inner_bias_ptr += group * HIDDEN

@@ -59,6 +59,11 @@ def architecture(device: torch.device) -> Architecture:
     return Architecture(vendor, torch.cuda.get_device_properties(device).multi_processor_count)
 
 
+def _float32_blocks(num_warps: int, architecture: Architecture) -> Blocks:
+    """Blocks of products without tensor cores, which hold operands in registers; the interpreter likes larger ones."""
+    return Blocks(tokens=32, columns=64 if architecture.vendor == "cpu" else 32, num_warps=num_warps, num_stages=1)
+
+
 def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
     """Launch ``kernel`` over ``grid`` on the current device."""
     kernel[grid](*arguments, **constants)
@@ -125,8 +130,8 @@ def adapter_blocks(dot: tl.dtype, hidden: int, held: bool, architecture: Archite
     A tile in registers is read once, and small enough for several programs a processor: while one waits for memory
     another multiplies. Elsewhere many tokens share what is read of the weights.
     """
-    if dot == tl.float32:  # products without tensor cores hold their operands in registers
-        return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
+    if dot == tl.float32:
+        return _float32_blocks(4, architecture)
     if held and hidden <= 1536:
         return Blocks(tokens=32, columns=128, num_warps=4 if hidden <= 768 else 8, num_stages=1, held=True)
     return Blocks(tokens=64, columns=32, num_warps=4, num_stages=3)
@@ -144,7 +149,7 @@ def sums_blocks(dtype: torch.dtype, width: int, architecture: Architecture) -> B
 def lora_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
     """Blocks of the low-rank kernels over tokens."""
     if dot == tl.float32:
-        return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
+        return _float32_blocks(4, architecture)
     return Blocks(tokens=32, columns=128, num_warps=4, num_stages=3)
 
 
@@ -152,7 +157,7 @@ def lora_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
 def lora_gradient_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
     """Blocks of the low-rank kernel that sums as it goes: the more tokens a tile, the fewer times sums are added to."""
     if dot == tl.float32:
-        return Blocks(tokens=32, columns=32, num_warps=4, num_stages=1)
+        return _float32_blocks(4, architecture)
     return Blocks(tokens=128, columns=32, num_warps=8, num_stages=3)
 
 
@@ -160,5 +165,5 @@ def lora_gradient_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
 def generate_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
     """Blocks of rows and outputs of generation, whose products are 64 deep."""
     if dot == tl.float32:
-        return Blocks(tokens=32, columns=64, num_warps=8, num_stages=1)
+        return _float32_blocks(8, architecture)
     return Blocks(tokens=32, columns=128, num_warps=4, num_stages=2)

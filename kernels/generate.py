@@ -1,7 +1,8 @@
-"""Weight generation in Triton: all heads in one launch, in two passes for the gradient of the condition.
+"""Weight generation in Triton: all heads in one launch, their gradients in one more that adds the condition's parts.
 
-Same contract as ``hyperloader.reference.generate``. A program computes a block of one head's outputs; the parameters
-are read where they lie.
+Same contract as ``hyperloader.reference.generate``. A program computes a block of one head's outputs, which are written
+once; the parameters are read where they lie, once. The backward reads parameters and gradients once, and a program's
+blocks of both kinds of gradients come from one read while the rows fit into a tile.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from hyperloader.kernels import _launch
 from hyperloader.kernels._math import load_block, store_block
 
 __all__ = ["backward", "forward"]
+
+_PROGRAMS = 2  # a processor, of the backward
 
 
 @triton.jit
@@ -57,7 +60,7 @@ def _head_gradient(
     DOT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     outputs = block * BLOCK_N + tl.arange(0, BLOCK_N)
-    dims = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    dims = tl.program_id(2) * BLOCK_K + tl.arange(0, BLOCK_K)
     grad_weight = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
     grad_bias = tl.zeros((BLOCK_N,), tl.float32)
     for start in range(0, count, BLOCK_T):
@@ -68,34 +71,21 @@ def _head_gradient(
         grad_bias += tl.sum(grad.to(tl.float32), 0)
     store_block(grad_weight_ptr, outputs.to(tl.int64), outputs < SIZE, DIM, dims, dims < DIM, grad_weight)
     if grad_bias_ptr is not None:  # noqa: SIM102, this is decided when the kernel is compiled
-        if tl.program_id(1) == 0:
+        if tl.program_id(2) == 0:
             tl.store(grad_bias_ptr + outputs, grad_bias, mask=outputs < SIZE)
 
 
-@triton.jit(do_not_specialize=["count"])
-def heads_kernel(
-    grads, condition_ptr, grad_weights, grad_biases, count, FIRST_BLOCKS: tl.constexpr, SIZES: tl.constexpr,
-    DIM: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+@triton.jit(do_not_specialize=["count", "shares"])
+def backward_kernel(
+    grads, condition_ptr, weights, grad_weights, grad_biases, partial_ptr, count, shares,
+    FIRST_BLOCKS: tl.constexpr, SIZES: tl.constexpr, DIM: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """``grad_weights[i] = grads[i]ᵀ · condition``, and the sums of the columns of ``grads[i]``."""
-    block = tl.program_id(0)
-    for i in tl.static_range(len(grads)):
-        if block >= FIRST_BLOCKS[i] and block < FIRST_BLOCKS[i + 1]:
-            _head_gradient(
-                grads[i], condition_ptr, grad_weights[i], grad_biases[i], count, block - FIRST_BLOCKS[i], SIZES[i],
-                DIM, DOT, PRECISION, BLOCK_T, BLOCK_N, BLOCK_K,
-            )  # fmt: skip
-
-
-@triton.jit(do_not_specialize=["count", "shares"])
-def condition_kernel(
-    grads, weights, partial_ptr, count, shares, FIRST_BLOCKS: tl.constexpr, SIZES: tl.constexpr, DIM: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """``Σ grads[i] · weights[i]`` over every ``shares``-th block of outputs: (shares, rows, DIM), float32."""
+    """Over every ``shares``-th block of outputs: ``Σ grads[i] · weights[i]``, (shares, rows, DIM) float32, and
+    ``grads[i]ᵀ · condition`` with the sums of the columns of ``grads[i]``, by one of the tiles of rows each."""
+    tile = tl.program_id(0)
     share = tl.program_id(1)
-    rows = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    rows = tile.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     dims = tl.program_id(2) * BLOCK_K + tl.arange(0, BLOCK_K)
     total = tl.zeros((BLOCK_T, BLOCK_K), tl.float32)
     for i in tl.static_range(len(grads)):
@@ -106,6 +96,11 @@ def condition_kernel(
             grad = load_block(grads[i], rows, rows < count, SIZES[i], outputs, outputs < SIZES[i]).to(DOT)
             weight = load_block(weights[i], outputs.to(tl.int64), outputs < SIZES[i], DIM, dims, dims < DIM).to(DOT)
             total = tl.dot(grad, weight, total, input_precision=PRECISION)
+            if block % tl.num_programs(0) == tile:  # what was just read is read again from a cache
+                _head_gradient(
+                    grads[i], condition_ptr, grad_weights[i], grad_biases[i], count, block, SIZES[i], DIM, DOT,
+                    PRECISION, BLOCK_T, BLOCK_N, BLOCK_K,
+                )  # fmt: skip
     partial_ptr += share.to(tl.int64) * count * DIM
     store_block(partial_ptr, rows, rows < count, DIM, dims, dims < DIM, total)
 
@@ -169,14 +164,14 @@ def backward(
                 torch.sum(grad, 0, dtype=torch.float32, out=bias)
         return results
 
-    columns = triton.cdiv(dim, heads.constants["BLOCK_K"])
-    _launch.launch(
-        heads_kernel, (heads.blocks, columns), grads, condition, grad_weights, grad_biases, rows, **heads.constants
-    )
-    tiles = triton.cdiv(rows, heads.rows)
-    shares = min(heads.blocks, triton.cdiv(_launch.architecture(device).processors, tiles * columns))
+    tiles, columns = triton.cdiv(rows, heads.rows), triton.cdiv(dim, heads.constants["BLOCK_K"])
+    programs = _PROGRAMS * _launch.architecture(device).processors
+    shares = min(heads.blocks, triton.cdiv(programs, tiles * columns))
     partial = torch.empty(shares, rows, dim, dtype=torch.float32, device=device)
-    _launch.launch(condition_kernel, (tiles, shares, columns), grads, weights, partial, rows, shares, **heads.constants)
+    _launch.launch(
+        backward_kernel, (tiles, shares, columns), grads, condition, weights, grad_weights, grad_biases, partial, rows,
+        shares, **heads.constants,
+    )  # fmt: skip
     _launch.launch(
         shares_kernel, (triton.cdiv(rows * dim, 256),), partial, grad_condition, shares, rows * dim, BLOCK=256,
         num_warps=4,

@@ -29,9 +29,9 @@ def inspect(
     from hyperloader.data.tasks import SPLITS
     from hyperloader.training import inspection
     from hyperloader.training.saved_run import load_run, scorer
-    from hyperloader.validation import check_key
+    from hyperloader.validation import check_choice
 
-    check_key("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     output = run_folder / "inspect" if output is None else output
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output must be a folder, got the file {output}")

@@ -56,17 +56,17 @@ def predict(
     from hyperloader.data.word_rule import WordRule, split_at_spaces
     from hyperloader.training.saved_run import for_task, load_run, tag
     from hyperloader.training.word_rules import load_word_rule
-    from hyperloader.validation import check_key
+    from hyperloader.validation import check_choice
 
-    check_key("format", format, FORMATS)
-    check_key("tokenize", tokenize, TOKENIZE)
+    check_choice("format", format, FORMATS)
+    check_choice("tokenize", tokenize, TOKENIZE)
     places = parse_columns(columns) if columns else {}
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     name = "<stdin>" if input == "-" else input
     with opened(input) as source:
         run = load_run(run_folder, decoding)
-        check_key("task", task, run.tasks)
+        check_choice("task", task, run.tasks, "tasks")
 
         @cache
         def rule() -> WordRule:

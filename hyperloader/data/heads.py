@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hyperloader.data.formulation import Formulation
 from hyperloader.data.text_to_text import TextToText
 from hyperloader.data.token_classification import TokenClassification
-from hyperloader.validation import check_key
+from hyperloader.validation import check_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +22,7 @@ def make_formulation(
     decoding: str = "sentinel",
 ) -> Formulation:
     """The formulation for one of ``HEADS``; ``labels`` are the BIO labels of every task, the rest as there."""
-    check_key("head", head, HEADS)
+    check_choice("head", head, HEADS)
     if head == "text-to-text":
         return TextToText(tokenizer, list(labels), max_length, decoding)
     return TokenClassification(tokenizer, labels, max_length)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.validation import check_key
+from hyperloader.validation import check_choice, check_key
 
 _CONFIG_KEYS = tuple(
     field.name for field in dataclasses.fields(HyperLoaderConfig) if field.name not in ("tasks", "labels")
@@ -33,7 +33,7 @@ FIXED_OPTIONS: dict[str, dict[str, Any]] = {  # of the methods that are a HyperL
 
 def check_model_options(method: str, options: Mapping) -> None:
     """Raise ``ValueError`` unless ``method`` exists and takes these options."""
-    check_key("method", method, METHODS)
+    check_choice("method", method, METHODS)
     for key in options:
         if key in _CONFIG_KEYS and key not in METHODS[method]:
             raise ValueError(f"model.{key} must not be given for the method {method}, got {options[key]!r}")

@@ -198,7 +198,7 @@ LEARNING_RATES = {"adapter": 3e-3, "full": 1e-3, "lora": 1e-2}
 
 def training_options(preset: str, method: str, overrides: Mapping | None = None) -> TrainingOptions:
     """The options of ``preset`` for ``method``, with ``overrides``; an unknown name is a ``ValueError``."""
-    check_key("preset", preset, PRESETS)
+    check_choice("preset", preset, PRESETS)
     values = dict(overrides or {})
     for key in values:
         check_key("training option", key, [field.name for field in dataclasses.fields(TrainingOptions)])

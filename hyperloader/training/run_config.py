@@ -15,7 +15,7 @@ from hyperloader.data.tasks import Task, load_task
 from hyperloader.data.yaml_text import load, read_yaml
 from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
-from hyperloader.validation import check_key, shown
+from hyperloader.validation import check_choice, check_key, shown
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RunConfig:
             raise ValueError(f"fraction must be above 0 and at most 1, got {shown(self.fraction)}")
         if not isinstance(self.tasks, str | list) or not self.tasks:
             raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r:.80}")
-        check_key("head", self.head, HEADS)
+        check_choice("head", self.head, HEADS)
         if "decoding" in self.training and self.head != "text-to-text":
             raise ValueError(f"decoding must only be given for the head text-to-text, got it for {self.head}")
         check_model_options(self.method, self.model)

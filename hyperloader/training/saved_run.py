@@ -21,7 +21,7 @@ from hyperloader.training.run_config import RunConfig
 from hyperloader.training.run_folder import BEST, CONFIG, LABELS
 from hyperloader.training.tagging import Tagged, tag_sentences
 from hyperloader.training.weights import load_weights
-from hyperloader.validation import check_key
+from hyperloader.validation import check_choice
 
 
 @dataclasses.dataclass
@@ -105,10 +105,10 @@ def evaluate(
         tasks: names of those to score; all of the run's if None.
         decoding: as in ``load_run``.
     """
-    check_key("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     run = load_run(folder, decoding)
     for task in tasks or ():
-        check_key("task", task, run.tasks)
+        check_choice("task", task, run.tasks, "tasks")
     return scorer(run, run.config.load_tasks(tasks or None), split)(run.model)
 
 
@@ -138,7 +138,7 @@ def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size:
 
 def tag(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[Tagged]:
     """``predict`` with the probability of every word's label; a sentence without words gets an answer without tags."""
-    check_key("task", task, run.tasks)
+    check_choice("task", task, run.tasks, "tasks")
     if run.merged_for not in (None, task):
         raise ValueError(f"task must be {run.merged_for!r}, for which the run's model is merged, got {task!r}")
     task_id = run.tasks.index(task)
@@ -148,7 +148,7 @@ def tag(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int
 
 def for_task(run: Run, task: str) -> Run:
     """The run with its model merged for ``task``, which is all that it can predict then, and faster."""
-    check_key("task", task, run.tasks)
+    check_choice("task", task, run.tasks, "tasks")
     if run.hyperloader is None:
         return run
     return dataclasses.replace(run, model=run.hyperloader.eval().merge(task, inplace=True), merged_for=task)

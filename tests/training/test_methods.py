@@ -110,7 +110,7 @@ def test_text_to_text_baselines_ignore_the_task():
 def test_options_of_another_method_are_refused():
     with pytest.raises(ValueError, match=r"model\.rank must not be given for the method full, got 4"):
         build("full", rank=4)
-    with pytest.raises(ValueError, match="unknown method 'lorra'; did you mean 'lora'"):
+    with pytest.raises(ValueError, match="method must be one of .* full, got 'lorra'; did you mean 'lora'"):
         build_model("lorra", backbone(), TASKS, LABELS)
 
 

@@ -44,7 +44,9 @@ def test_numbers_may_be_strings_as_yaml_reads_them():
 
 
 def test_unknown_names_come_with_the_nearest():
-    with pytest.raises(ValueError, match="unknown preset 'publish'; did you mean 'published'"):
+    with pytest.raises(
+        ValueError, match="preset must be one of default, published, got 'publish'; did you mean 'published'"
+    ):
         training_options("publish", "full")
     with pytest.raises(ValueError, match="unknown training option 'step'; did you mean 'steps'"):
         training_options("default", "full", {"step": 3})

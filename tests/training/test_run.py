@@ -70,9 +70,9 @@ def test_predictions_stream(finished):
 
 
 def test_an_unknown_task_or_split_names_the_nearest(finished):
-    with pytest.raises(ValueError, match="unknown task 'colors'; did you mean 'colours'"):
+    with pytest.raises(ValueError, match="task must be one of colours, places, got 'colors'; did you mean 'colours'"):
         predict(load_run(finished.output), [["red"]], "colors")
-    with pytest.raises(ValueError, match="unknown split 'tests'; did you mean 'test'"):
+    with pytest.raises(ValueError, match="split must be one of .*, test, got 'tests'; did you mean 'test'"):
         evaluate(finished.output, "tests")
 
 

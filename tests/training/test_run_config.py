@@ -27,9 +27,9 @@ def test_yaml_and_back(tmp_path):
     ("change", "message"),
     [
         ({"metod": "full"}, "unknown key 'metod'; did you mean 'method'"),
-        ({"method": "hyperload"}, "unknown method 'hyperload'; did you mean 'hyperloader'"),
-        ({"head": "text-2-text"}, "unknown head 'text-2-text'; did you mean 'text-to-text'"),
-        ({"preset": "publish"}, "unknown preset 'publish'; did you mean 'published'"),
+        ({"method": "hyperload"}, "lora, full, got 'hyperload'; did you mean 'hyperloader'"),
+        ({"head": "text-2-text"}, "text-to-text, got 'text-2-text'; did you mean 'text-to-text'"),
+        ({"preset": "publish"}, "got 'publish'; did you mean 'published'"),
         ({"training": {"step": 3}}, "unknown training option 'step'; did you mean 'steps'"),
         ({"training": {"steps": 0}}, "steps must be at least 1, got 0"),
         ({"training": {"bucket": 3}}, "bucket must be a divisor of 256, got 3"),
