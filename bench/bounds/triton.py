@@ -208,33 +208,23 @@ def _generate(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
     )  # fmt: skip
 
 
-def _generate_heads(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
-    outputs, deep = sum(model.heads), math.ceil(model.rows / at.constants["BLOCK_T"]) * at.constants["BLOCK_T"]
-    grads, halves = HALF * outputs * model.rows, at.grid[1]
-    return Launch(
-        at.kernel, at.programs, at.threads,
-        memory=grads + _parameters(model),
-        cache=halves * grads + _parameters(model) + at.grid[0] * SINGLE * model.rows * CONDITION,
-        lanes=_lane_products(at.grid[0] * at.constants["BLOCK_N"] * CONDITION, deep) + 2.0 * halves * grads,
-    )  # fmt: skip
-
-
-def _generate_condition(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
+def _generate_backward(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
     outputs, (tall, shares, halves) = sum(model.heads), at.grid
     grads, parts = HALF * outputs * model.rows, SINGLE * shares * model.rows * CONDITION
-    blocks = at.constants["FIRST_BLOCKS"][-1]
+    blocks, deep = at.constants["FIRST_BLOCKS"][-1], tall * at.constants["BLOCK_T"]
     return Launch(
         at.kernel, at.programs, at.threads,
-        memory=_parameters(model) + parts, again=grads,
-        cache=halves * grads + tall * _parameters(model) + parts,
-        lanes=_lane_products(tall * at.constants["BLOCK_T"] * CONDITION, blocks * at.constants["BLOCK_N"]),
+        memory=grads + 2 * _parameters(model) + parts,
+        # gradients for either product, parameters for each tile of rows, conditions in each block
+        cache=2 * halves * grads + (tall + 1) * _parameters(model) + parts + blocks * SINGLE * model.rows * CONDITION,
+        lanes=2 * _lane_products(blocks * at.constants["BLOCK_N"] * CONDITION, deep) + 2.0 * outputs * model.rows,
         tiles=blocks * tall * halves,
     )  # fmt: skip
 
 
 def _generate_shares(model: Model, _: int, at: Recorded, backward: bool) -> Launch:
-    condition = next(one for one in recorded(model, 1)["generate backward"] if "condition" in one.kernel)
-    parts, rows = SINGLE * condition.grid[1] * model.rows * CONDITION, SINGLE * model.rows * CONDITION
+    shares = recorded(model, 1)["generate backward"][0].grid[1]
+    parts, rows = SINGLE * shares * model.rows * CONDITION, SINGLE * model.rows * CONDITION
     return Launch(at.kernel, at.programs, at.threads, memory=rows, again=parts, cache=parts + rows,
                   lanes=2 * parts / SINGLE)  # fmt: skip
 
@@ -272,8 +262,7 @@ FORMULAS: dict[str, Formula] = {
     "lora_linear.tokens_kernel": _lora_tokens,
     "lora_linear.weights_kernel": _lora_weights,
     "generate.forward_kernel": _generate,
-    "generate.heads_kernel": _generate_heads,
-    "generate.condition_kernel": _generate_condition,
+    "generate.backward_kernel": _generate_backward,
     "generate.shares_kernel": _generate_shares,
     "condition.rows_kernel": _condition_rows,
     "condition.parameters_kernel": _condition_parameters,
