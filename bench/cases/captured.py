@@ -32,7 +32,9 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     batch = make_batch(backbone, setting, at.sizes["sentences"], at.sizes["tokens"])
 
     def model() -> HyperLoaderModel:
-        return make_model(backbone, setting)
+        made = make_model(backbone, setting)
+        made.backbone.config.use_cache = what == DECODING
+        return made
 
     def own(built: HyperLoaderModel) -> Calls:
         task = built.hyperloader_config.tasks[0]

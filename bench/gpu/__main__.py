@@ -9,6 +9,7 @@ out.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from bench import budget, machine, results
 from bench.bounds import measured, report
+from bench.bounds.device import H100
 from bench.cases import CASES
 from bench.gpu.session import FAILED, Session
 from bench.gpu.steps import steps
@@ -59,7 +61,13 @@ def shown(here: Session) -> str:
     parts = []
     times = here.folder / "kernels.json"
     if times.is_file():
-        parts.append(measured.table(report.read(report.NOW), report.read(times)))
+        content = json.loads(times.read_text(encoding="utf-8"))
+        parts.append(measured.table(report.read(report.NOW), content["calls"]))
+        device, rate = content["hardware"]["device"], content["floor"]["bytes_per_s"] / 1e12
+        parts.append(
+            f"{device}, copies at {rate:.2f} TB/s; the bounds are an H100's, with {H100.memory / 1e12} TB/s.\n"
+            f"`python -m bench choose {times}` fills in what auto takes on a GPU."
+        )
     found = results.read(here.folder, CASES)
     if found:
         parts.append(budget.table(list(results.runs(found))))
