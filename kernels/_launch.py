@@ -101,6 +101,12 @@ def exact_precision(dot: tl.dtype, architecture: Architecture) -> str:
     return "tf32x3" if architecture.vendor == "cuda" and dot != tl.float32 else "ieee"
 
 
+def all_registers(architecture: Architecture) -> dict[str, int]:
+    """An option of a launch: a thread may use every register there is. NVIDIA's assembler keeps to fewer otherwise, for
+    more programs at once, even where it has to spill some."""
+    return {"maxnreg": 255} if architecture.vendor == "cuda" else {}
+
+
 def scratch_dtype(x: Tensor) -> torch.dtype:
     """Dtype of the few numbers a token that one kernel writes for another; float16 would lose those that are small."""
     return torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
@@ -158,7 +164,7 @@ def lora_gradient_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
     """Blocks of the low-rank kernel that sums as it goes: the more tokens a tile, the fewer times sums are added to."""
     if dot == tl.float32:
         return _float32_blocks(4, architecture)
-    return Blocks(tokens=128, columns=32, num_warps=8, num_stages=3)
+    return Blocks(tokens=128, columns=32, num_warps=8, num_stages=2)
 
 
 @functools.cache

@@ -49,7 +49,7 @@ def forward(
     # the float32 copy of x that an inner norm makes would be held beside it
     blocks = _launch.adapter_blocks(dot, hidden, weights.inner_norm(norm)[0] is None, architecture)
     tiles = tokens.tiles(blocks.tokens)
-    moments = _moments(weights, norm, exact) if tiles > architecture.processors else None
+    moments = _moments(weights, norm, exact, architecture) if tiles > architecture.processors else None
     _launch.launch(
         forward_kernel, (tiles,),
         x, weights.down_weight, weights.down_bias, weights.up_weight, weights.up_bias, *weights.outer_norm(norm),
@@ -93,7 +93,7 @@ def backward(
     device, architecture = x.device, _launch.architecture(x.device)
     blocks = _launch.adapter_blocks(dot, hidden, False, architecture)
     exact = _launch.exact_precision(dot, architecture)
-    moments = _moments(weights, norm, exact)
+    moments = _moments(weights, norm, exact, architecture)
     units = torch.empty(tokens.count, 3 * section, dtype=_launch.scratch_dtype(x), device=device)
     x_moments = None if inner[0] is None else torch.empty(tokens.count, 2, dtype=torch.float32, device=device)
     order = None if group is None else torch.empty(tokens.sentences, dtype=torch.int32, device=device)
@@ -129,7 +129,7 @@ def backward(
     return results
 
 
-def _moments(weights: AdapterWeights, norm: str, exact: str) -> Tensor | None:
+def _moments(weights: AdapterWeights, norm: str, exact: str, architecture: _launch.Architecture) -> Tensor | None:
     """Moments of every group's ``up_weight`` and ``up_bias``, or None without an outer norm."""
     if weights.outer_norm(norm)[0] is None:
         return None
@@ -140,5 +140,6 @@ def _moments(weights: AdapterWeights, norm: str, exact: str) -> Tensor | None:
     _launch.launch(
         moments_kernel, (block // OWN.value, groups), up, weights.up_bias, moments, HIDDEN=hidden,
         BOTTLENECK=bottleneck, EXACT=exact, BLOCK_H=min(64, 2048 // block), BLOCK_B=block, num_warps=4,
+        **_launch.all_registers(architecture),
     )  # fmt: skip
     return moments

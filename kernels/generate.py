@@ -170,7 +170,7 @@ def backward(
     partial = torch.empty(shares, rows, dim, dtype=torch.float32, device=device)
     _launch.launch(
         backward_kernel, (tiles, shares, columns), grads, condition, weights, grad_weights, grad_biases, partial, rows,
-        shares, **heads.constants,
+        shares, **heads.constants, **_launch.all_registers(_launch.architecture(device)),
     )  # fmt: skip
     _launch.launch(
         shares_kernel, (triton.cdiv(rows * dim, 256),), partial, grad_condition, shares, rows * dim, BLOCK=256,

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "bench" / "results" / "kernels" / "triton.json"
 # kernel → bytes of stack a thread that it may use on some NVIDIA target: ptxas keeps to a number of registers of its
 # own choice and spills a register or two
-MAY_SPILL = {"sums._sums_kernel": 8, "adapter_backward.tokens_kernel": 8, "generate.condition_kernel": 8}
+MAY_SPILL = {"sums._sums_kernel": 8}
 
 
 def compile_kernels(path, *options):
