@@ -73,10 +73,10 @@ sanitize: $(installed)
 
 # The CUDA kernels executed on the host by the operators' tests: with a look-out for races, then under the sanitizers.
 cuda-host: $(installed)
-	$(bin)/python -m pytest tests/cuda_host tests/ops tests/bench/test_launches.py -k cuda
+	$(pytest) tests/cuda_host tests/ops tests/bench/test_launches.py -k cuda
 	HYPERLOADER_CUDA_HOST=sanitized HYPERLOADER_CUDA_HOST_ORDER=shuffled LD_PRELOAD=$(preloaded) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(bin)/python -m pytest -p no:cacheprovider tests/cuda_host/test_operators.py tests/ops -k cuda
+	    $(pytest) -p no:cacheprovider tests/cuda_host/test_operators.py tests/ops -k cuda
 
 # The CUDA kernels without a GPU: compiled, imported, asked for by the dispatcher, their registers and spills counted.
 CUDA_TORCH ?= 2.14.1
@@ -90,7 +90,7 @@ lint: $(dependencies)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
-	find csrc tests/cuda_host -name '*.[hc]*' -exec $(bin)/clang-format --dry-run -Werror {} +
+	find csrc tests/cuda_host -name '*.[hc]*' ! -name '*.pyc' -exec $(bin)/clang-format --dry-run -Werror {} +
 
 # The site in build/docs; needs no network once its packages are there.
 docs: $(installed)

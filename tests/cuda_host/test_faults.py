@@ -8,6 +8,8 @@ import sys
 import pytest
 from helpers import cuda_host
 
+pytestmark = pytest.mark.skipif(cuda_host.why_missing() is not None, reason=str(cuda_host.why_missing()))
+
 ACCESS = r"a (read|write) by thread \(\d+, 0, 0\) at faults.cu:\d+"
 RACES = {  # what the race check, which knows of every access, and the runtime say
     "no_barrier": rf"no_barrier\(.*race in a __shared__ variable: nothing orders {ACCESS} and {ACCESS}",
@@ -66,3 +68,11 @@ def fault_in_a_process(name, sound):
     code = f"from helpers import cuda_host; print(cuda_host.fault({name!r}, {sound}))"
     environment = cuda_host.sanitized() | {"PYTHONPATH": f"{cuda_host.ROOT}{os.pathsep}{cuda_host.ROOT / 'tests'}"}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_more_shared_memory_than_there_is(monkeypatch):
+    monkeypatch.setenv("HYPERLOADER_CUDA_HOST_SHARED", "255")
+    message = cuda_host.fault("beyond_dynamic_shared_memory", sound=True)
+    assert "sizes must be smaller for this GPU: bottleneck, rank or embeddings take 256 bytes of shared" in message
+    monkeypatch.setenv("HYPERLOADER_CUDA_HOST_SHARED", "256")
+    assert cuda_host.fault("beyond_dynamic_shared_memory", sound=True)[0].isdigit()
