@@ -24,7 +24,7 @@ from bench.bounds.launches import (
 
 WARPS, STATIC, MOST_STAGES = 8, 18 << 10, 3  # resident.cuh: bytes that every kernel has; tiles in shared memory
 FEW_COLUMNS, MOST_COLUMNS = 512, 1024  # adapter_resident.cuh: hidden units whose v a block keeps in registers
-TALLEST, TALL_FROM = 1, 256  # adapter.cuh: tiles of 16 tokens a block elsewhere, and from how many of them on
+TALLEST, TALL_FROM = 4, 256  # adapter.cuh: tiles of 16 tokens a block elsewhere, and from how many of them on
 
 
 def calls(model: Model, tokens: int) -> list[Call]:
@@ -69,7 +69,7 @@ def _forward_room(model: Model) -> tuple[int, int]:
     fixed = 2 * HALF * wide * thin + HALF * TILE * _apart(thin) + SINGLE * (thin + 3 * wide)
     tile = HALF * TILE * _apart(wide)
     stages = _stages(fixed, tile)
-    if model.hidden > MOST_COLUMNS or model.bottleneck % 8 or model.hidden % 8:  # copies are of whole 16 bytes
+    if model.hidden > MOST_COLUMNS or model.hidden % 8:  # rows of tokens are copied in whole 16 bytes
         stages = 0
     return fixed + stages * tile, stages
 
@@ -138,7 +138,7 @@ def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
     return (
         _lay_out(model, forward=True),
         Launch(
-            "adapter_kernel<BFloat16, BFloat16, true>", blocks, THREADS,
+            f"adapter_kernel<BFloat16, BFloat16, true, {tall}>", blocks, THREADS,
             memory=2 * row + pre, again=2 * weight,
             cache=3 * row + pre + blocks * (2 * weight + moments + vectors),  # x again for the residual
             tensor=tensor, lanes=9.0 * tokens * wide + 3.0 * tiles * TILE * columns**2, dynamic_shared=shared,
@@ -171,7 +171,7 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
         tall, shared = _tall(tiles, 3 * SINGLE * ((columns + 1) | 1), thin)
         blocks = math.ceil(tiles / tall)
         kernel = Launch(
-            "adapter_backward_kernel<BFloat16, BFloat16, true>", blocks, THREADS,
+            f"adapter_backward_kernel<BFloat16, BFloat16, true, {tall}>", blocks, THREADS,
             memory=2 * row + pre + few + a, again=weights + moments, tensor=tensor, lanes=lanes,
             cache=3 * row + 2 * pre + few + a + blocks * (weights + moments + SINGLE * wide),  # g for the residual
             dynamic_shared=shared,

@@ -20,30 +20,34 @@ struct Forward {
   Sum<X>* pre;
 };
 
-template <typename S, typename C>
+template <typename S, typename C, int kTall>
 int64_t shared_bytes(int64_t bottleneck, bool norm) {
-  return Units<C>::bytes(padded(bottleneck)) + (norm ? 2 * Few<S>::bytes(bottleneck + 1) : 0);
+  return static_cast<int64_t>(sizeof(Partial<S, kTall>)) + Units<C, kTall>::bytes(padded(bottleneck)) +
+         (norm ? 2 * Few<S>::bytes(bottleneck + 1, kTokens * kTall) : 0);
 }
 
-// A block takes 16 tokens; its warps share the hidden units, and read each weight once.
-template <typename X, typename C, bool kNorm>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
+// A block takes 16 kTall tokens; its warps share the hidden units, and read each weight once, from the second cache.
+// The outer norm's statistics are made of the few numbers of each token.
+template <typename X, typename C, bool kNorm, int kTall>
+__global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
     adapter_kernel(const __grid_constant__ Forward<X, C> call) {
   using S = Sum<X>;
-  __shared__ Partial<S> partial;
-  __shared__ S mean[kTokens], rstd[kTokens];
+  constexpr int kHeight = kTokens * kTall;
+  __shared__ S mean[kHeight], rstd[kHeight];
+  auto& partial = *dynamic_shared<Partial<S, kTall>>();
   const int64_t first = call.tokens.first(blockIdx.x);
   const int count = call.tokens.count(blockIdx.x);
   const LaidOut<S, C> weights = call.weights.of_group(call.tokens.group_of_tile(blockIdx.x));
   const int64_t hidden = weights.hidden, bottleneck = weights.bottleneck, thin = weights.thin();
   const int64_t columns = weights.columns();
-  const Few<S> few(dynamic_shared<S>(), columns), moments_a(kNorm ? few.of(kTokens) : few.numbers, columns);
-  const Units<C> a{reinterpret_cast<C*>(kNorm ? moments_a.of(kTokens) : few.numbers), thin};
+  const Few<S> few(reinterpret_cast<S*>(&partial + 1), columns);
+  const Few<S> moments_a(kNorm ? few.of(kHeight) : few.numbers, columns);
+  const Units<C, kTall> a{reinterpret_cast<C*>(kNorm ? moments_a.of(kHeight) : few.numbers), thin};
 
   const Rows<const X> z(call.z + first * hidden, hidden, call.aligned, count);
   S* const pre = call.pre + first * bottleneck;
-  shrink<S>(
-      thin, partial, [&](Tile<S>& tile, int64_t unit) { add_products(tile, z, weights.shrink, unit); },
+  shrink(
+      thin, partial, [&](Tile<S>(&tile)[kTall], int64_t unit) { add_products(tile, z, weights.shrink, unit); },
       [&](int token, int64_t unit, S sum) {
         sum += weights.down_bias[unit];
         if (token < count && unit < bottleneck) pre[token * bottleneck + unit] = sum;
@@ -56,12 +60,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
 
   if constexpr (kNorm) {
     if (bottleneck == thin) {  // the one behind them has no place among the units
-      if (threadIdx.x < kTokens) few.of(threadIdx.x)[bottleneck] = 1;
+      if (threadIdx.x < kHeight) few.of(threadIdx.x)[bottleneck] = 1;
       __syncthreads();
     }
-    multiply_moments(few, moments_a, weights.moments, columns);
+    multiply_moments<kHeight>(few, moments_a, weights.moments, columns);
     __syncthreads();
-    for (int token = warp_of_block(); token < kTokens; token += kWarps) {
+    for (int token = warp_of_block(); token < kHeight; token += kWarps) {
       const S* const own = few.of(token);
       const S variance = variance_of(own, moments_a.of(token), weights.moments, weights.centred, columns, hidden);
       S sum = 0;
@@ -76,14 +80,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
   }
   const Rows<const X> x(call.x + first * hidden, hidden, call.aligned, count);
   const Rows<X> y(call.y + first * hidden, hidden, call.aligned, count);
-  expand(a.rows(), thin, weights.expand, hidden, [&](int64_t column, Tile<S>& tile) {
+  expand<kTall>(a.rows(), thin, weights.expand, hidden, [&](int64_t column, Tile<S>(&tile)[kTall]) {
     const int64_t own = column + lane_column();
     const auto up_bias = load<8>(weights.up_bias + own, 8, true);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
+    for (int h = 0; h < 2 * kTall; ++h) {
       S v[8];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) v[i] = tile.at(h, i) + up_bias.at[i];
+      for (int i = 0; i < 8; ++i) v[i] = at(tile, h, i) + up_bias.at[i];
       if constexpr (kNorm) {
         const int token = lane_token() + 8 * h;
         const auto weight = load<8>(weights.norm_weight + own, 8, true),
@@ -106,7 +110,7 @@ void run(
     const AdapterOptions& options, double eps, const Tensor& y, const Tensor& pre) {
   using S = Sum<X>;
   if constexpr (kIsHalf<C>) {
-    const auto room = resident_room<X>(x, y, weights, options, group.has_value());
+    const auto room = resident_room<X>(x, y, options);
     if (room) return run_resident<X>(*room, x, weights, group, options, eps, y, pre);
   }
   Forward<X, C> call{};
@@ -125,9 +129,19 @@ void run(
   call.eps = static_cast<S>(eps);
   call.aligned = rows_aligned(call.x, options.hidden) && rows_aligned(call.z, options.hidden) &&
                  rows_aligned(call.y, options.hidden);
-  const bool norm = has_outer(options.norm);
-  const auto kernel = norm ? adapter_kernel<X, C, true> : adapter_kernel<X, C, false>;
-  launch(kernel, dim3(call.tokens.tiles()), dim3(kThreads), shared_bytes<S, C>(options.bottleneck, norm), call);
+  const auto start = [&]<int kTall>() {
+    const bool norm = has_outer(options.norm);
+    const int64_t shared = shared_bytes<S, C, kTall>(options.bottleneck, norm);
+    if (kTall > 1 && (call.tokens.tiles() < kTallFrom || shared > most_shared_memory())) return false;
+    call.tokens = tokens_of(x, group, options.groups, kTokens * kTall);
+    const auto kernel = norm ? adapter_kernel<X, C, true, kTall> : adapter_kernel<X, C, false, kTall>;
+    launch(kernel, dim3(call.tokens.tiles()), dim3(kThreads), shared, call);
+    return true;
+  };
+  if constexpr (kIsHalf<C>) {
+    if (start.template operator()<kTallest>()) return;
+  }
+  start.template operator()<1>();
 }
 
 std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {

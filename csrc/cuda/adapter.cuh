@@ -118,8 +118,8 @@ struct Few {
   int64_t stride;
 
   __host__ __device__ static int64_t stride_of(int64_t columns) { return columns | 1; }
-  __host__ __device__ static int64_t bytes(int64_t columns) {
-    return kTokens * stride_of(columns) * static_cast<int64_t>(sizeof(S));
+  __host__ __device__ static int64_t bytes(int64_t columns, int height) {
+    return height * stride_of(columns) * static_cast<int64_t>(sizeof(S));
   }
   __device__ Few(S* numbers, int64_t columns) : numbers(numbers), stride(stride_of(columns)) {}
   __device__ S* of(int64_t token) const { return numbers + token * stride; }
@@ -144,11 +144,11 @@ __device__ __forceinline__ S sum_threads(S value, S (&kept)[kWarps]) {
 }
 
 // moments_a = moments · a for the tokens of a tile, where a has `columns` numbers. The threads meet before and after.
-template <typename S>
+template <int kHeight, typename S>
 __device__ __forceinline__ void multiply_moments(
     const Few<S>& a, const Few<S>& moments_a, const S* moments, int64_t columns) {
-  for (int64_t i = threadIdx.x; i < columns * kTokens; i += kThreads) {
-    const int64_t column = i / kTokens, token = i % kTokens;
+  for (int64_t i = threadIdx.x; i < columns * kHeight; i += kThreads) {
+    const int64_t column = i / kHeight, token = i % kHeight;
     const S *const row = moments + column * columns, *const own = a.of(token);
     S sum = 0;
 #pragma unroll 4
@@ -185,6 +185,10 @@ variance_of(const S* a, S* moments_a, const S* moments, const S* centred, int64_
   __syncwarp();
   return sum_lanes(variance) / hidden;
 }
+
+// Tiles of 16 kTall tokens: of more than 16 where they fill a GPU, and in half precision, where registers hold them.
+constexpr int kTallest = 4;
+constexpr int64_t kTallFrom = 256;  // tiles of 16
 
 // Whether all matrices have the dtype of x.
 bool same_dtypes(const Tensor& x, const AdapterWeights& weights);

@@ -28,20 +28,27 @@ std::optional<BackwardRoom> resident_room(const Call& call, bool aligned) {
 }
 
 template <typename X, typename C>
-void tokens_backward(const Call& call, const Backward<X, C>& backward, const std::optional<BackwardRoom>& room) {
-  using S = Sum<X>;
+void tokens_backward(const Call& call, Backward<X, C> backward, const std::optional<BackwardRoom>& room) {
   const bool outer = has_outer(call.options.norm);
-  const int64_t tiles = backward.tokens.tiles(), bottleneck = call.options.bottleneck;
+  const auto start = [&]<int kTall>() {
+    const int64_t shared = shared_bytes<Sum<X>, C, kTall>(call.options.bottleneck);
+    if (kTall > 1 && (backward.tokens.tiles() < kTallFrom || shared > most_shared_memory())) return false;
+    backward.tokens = tokens_of(call.x, call.group, call.options.groups, kTokens * kTall);
+    const auto kernel =
+        outer ? adapter_backward_kernel<X, C, true, kTall> : adapter_backward_kernel<X, C, false, kTall>;
+    launch(kernel, dim3(backward.tokens.tiles()), dim3(kThreads), shared, backward);
+    return true;
+  };
   if constexpr (kIsHalf<C>) {
     if (room) {
       const auto kernel = outer ? resident_backward_kernel<X, true> : resident_backward_kernel<X, false>;
+      const int64_t tiles = backward.tokens.tiles();
       const int64_t blocks = tiles == 0 ? 0 : std::min(tiles, blocks_at_once(kernel, kThreads, room->bytes()));
       return launch(kernel, dim3(blocks), dim3(kThreads), room->bytes(), backward, *room);
     }
+    if (start.template operator()<kTallest>()) return;
   }
-  const auto kernel = outer ? adapter_backward_kernel<X, C, true> : adapter_backward_kernel<X, C, false>;
-  const int64_t shared = TileNumbers<S>::bytes(bottleneck + 1) + Units<C>::bytes(padded(bottleneck));
-  launch(kernel, dim3(tiles), dim3(kThreads), shared, backward);
+  start.template operator()<1>();
 }
 
 template <typename X, typename C>

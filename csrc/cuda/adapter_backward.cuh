@@ -46,9 +46,9 @@ template <typename S>
 struct TileNumbers {
   Few<S> a, p, moments_a;
 
-  __device__ TileNumbers(S* memory, int64_t columns)
-      : a(memory, columns + 1), p(a.of(kTokens), columns + 1), moments_a(p.of(kTokens), columns + 1) {}
-  static int64_t bytes(int64_t columns) { return 3 * Few<S>::bytes(columns + 1); }
+  __device__ TileNumbers(S* memory, int64_t columns, int height)
+      : a(memory, columns + 1), p(a.of(height), columns + 1), moments_a(p.of(height), columns + 1) {}
+  static int64_t bytes(int64_t columns, int height) { return 3 * Few<S>::bytes(columns + 1, height); }
 };
 
 // What a tile reads of its group's weights, wherever that lies.
@@ -59,24 +59,24 @@ struct TileWeights {
 };
 
 // `pre` begins with the tile's first token. `units` gets ∂pre.
-template <bool kNorm, typename X, typename C, typename Rows, typename Matrix, typename Held>
+template <bool kNorm, int kTall, typename X, typename C, typename Rows, typename Matrix, typename Held>
 __device__ __forceinline__ void backward_tile(
     const Backward<X, C>& call, const LaidOut<Sum<X>, C>& laid_out, const TileWeights<Sum<X>, Matrix>& weights,
     int64_t first, int count, const Rows& grad, const Sum<X>* pre, const Held& units,
-    const TileNumbers<Sum<X>>& numbers, Partial<Sum<X>>& partial) {
+    const TileNumbers<Sum<X>>& numbers, Partial<Sum<X>, kTall>& partial) {
   using S = Sum<X>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t hidden = laid_out.hidden, bottleneck = laid_out.bottleneck, columns = laid_out.columns();
-  for (int token = warp_of_block(); token < kTokens; token += kWarps) {
+  for (int token = warp_of_block(); token < kTokens * kTall; token += kWarps) {
     for (int64_t i = lane; i < columns; i += 32) {
       S value = 0;
       if (token < count) value = i < bottleneck ? activate(call.activation, pre[token * bottleneck + i]).value : S(1);
       numbers.a.of(token)[i] = value;
     }
   }
-  shrink<S>(
+  shrink(
       laid_out.units, partial,
-      [&](Tile<S>& sum, int64_t unit) {
+      [&](Tile<S>(&sum)[kTall], int64_t unit) {
         if constexpr (kNorm) {
           add_products(sum, Scaled<C, Rows>(grad, weights.norm_weight), weights.shrink, unit);
         } else {
@@ -87,10 +87,10 @@ __device__ __forceinline__ void backward_tile(
         if (unit <= columns) numbers.p.of(token)[unit] = sum;
       });
   if constexpr (kNorm) {
-    multiply_moments(numbers.a, numbers.moments_a, weights.moments, columns);
+    multiply_moments<kTokens * kTall>(numbers.a, numbers.moments_a, weights.moments, columns);
     __syncthreads();
   }
-  for (int token = warp_of_block(); token < kTokens; token += kWarps) {
+  for (int token = warp_of_block(); token < kTokens * kTall; token += kWarps) {
     const S* const a = numbers.a.of(token);
     S *const p = numbers.p.of(token), *const moments_a = numbers.moments_a.of(token);
     S rstd = 1, mean = 0;  // mean: c2
@@ -124,33 +124,39 @@ __device__ __forceinline__ void backward_tile(
   }
   __syncthreads();
   const cuda::Rows<X> grad_x(call.grad_x + first * hidden, hidden, call.aligned, count);
-  expand(units.rows(), laid_out.thin(), weights.expand, hidden, [&](int64_t column, Tile<S>& tile) {
+  expand<kTall>(units.rows(), laid_out.thin(), weights.expand, hidden, [&](int64_t column, Tile<S>(&tile)[kTall]) {
     const int64_t own = column + lane_column();
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
+    for (int h = 0; h < 2 * kTall; ++h) {
       Numbers<X, 8> result;
       if (call.residual) result = grad.template load<8>(h, own);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const S through = call.residual ? static_cast<S>(result.at[i]) : S(0);
-        result.at[i] = static_cast<X>(through + tile.at(h, i));
+        result.at[i] = static_cast<X>(through + at(tile, h, i));
       }
       grad_x.store(h, own, result);
     }
   });
 }
 
-// A block takes 16 tokens and reads each weight once, from the second cache.
-template <typename X, typename C, bool kNorm>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
+template <typename S, typename C, int kTall>
+int64_t shared_bytes(int64_t bottleneck) {
+  return static_cast<int64_t>(sizeof(Partial<S, kTall>)) + TileNumbers<S>::bytes(bottleneck + 1, kTokens * kTall) +
+         Units<C, kTall>::bytes(padded(bottleneck));
+}
+
+// A block takes 16 kTall tokens and reads each weight once, from the second cache.
+template <typename X, typename C, bool kNorm, int kTall>
+__global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
     adapter_backward_kernel(const __grid_constant__ Backward<X, C> call) {
   using S = Sum<X>;
-  __shared__ Partial<S> partial;
+  auto& partial = *dynamic_shared<Partial<S, kTall>>();
   const int64_t first = call.tokens.first(blockIdx.x);
   const int count = call.tokens.count(blockIdx.x);
   const LaidOut<S, C> weights = call.weights.of_group(call.tokens.group_of_tile(blockIdx.x));
-  const TileNumbers<S> numbers(dynamic_shared<S>(), weights.columns());
-  const Units<C> units{reinterpret_cast<C*>(numbers.moments_a.of(kTokens)), weights.thin()};
+  const TileNumbers<S> numbers(reinterpret_cast<S*>(&partial + 1), weights.columns(), kTokens * kTall);
+  const Units<C, kTall> units{reinterpret_cast<C*>(numbers.moments_a.of(kTokens * kTall)), weights.thin()};
   const Rows<const X> grad(call.grad + first * weights.hidden, weights.hidden, call.aligned, count);
   backward_tile<kNorm>(
       call, weights,
@@ -173,7 +179,7 @@ struct BackwardRoom {
     room.expand = places.take(wide * thin * static_cast<int64_t>(sizeof(C)));
     room.norm_weight = places.take(wide * kNumber);
     room.moments = places.take(columns * (columns + 1) * kNumber);  // and the means
-    room.numbers = places.take(TileNumbers<float>::bytes(columns));
+    room.numbers = places.take(TileNumbers<float>::bytes(columns, kTokens));
     room.units = places.take(HeldRows<C>::bytes(thin));
     room.stages_begin = places.bytes;
     room.pre = HeldRows<C>::bytes(wide);
@@ -197,7 +203,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t columns = call.weights.columns();
   const int64_t hidden = call.weights.hidden, bottleneck = call.weights.bottleneck;
   const int wide = static_cast<int>(call.weights.wide()), thin = static_cast<int>(call.weights.thin());
-  const TileNumbers<float> numbers(reinterpret_cast<float*>(shared + room.numbers), columns);
+  const TileNumbers<float> numbers(reinterpret_cast<float*>(shared + room.numbers), columns, kTokens);
   const HeldRows<X> units(reinterpret_cast<X*>(shared + room.units), thin);
   const auto stage = [&](int slot) { return shared + room.stages_begin + slot * room.stage; };
 

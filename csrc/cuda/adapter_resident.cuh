@@ -14,11 +14,26 @@
 
 namespace hyperloader::cuda {
 
-// A matrix of each group, as it is, with rows of whole 16 bytes.
-template <typename X>
-struct GroupMatrix {
-  const X* from;
-  int64_t group_stride, row_stride;
+// A matrix of each group as it is given; `whole`: its rows are whole 16 bytes of X.
+struct GivenMatrix {
+  Given given;
+  bool whole;
+
+  // Eight numbers of a row to shared memory, zeros from `rows` and `columns` on.
+  template <typename X>
+  __device__ __forceinline__ void copy(X* to, int64_t group, int row, int column, int rows, int columns) const {
+    if (whole) {
+      const X* const from = static_cast<const X*>(given.from.data);
+      const bool valid = row < rows && column < columns;
+      const int64_t at = group * given.group_stride + row * given.row_stride + column;
+      copy_async_16(to, from + (valid ? at : 0), valid);
+      return;
+    }
+    for (int i = 0; i < 8; ++i) {
+      const bool valid = row < rows && column + i < columns;
+      to[i] = static_cast<X>(valid ? given.template load<float>(group, row, column + i) : 0.0f);
+    }
+  }
 };
 
 // With v of a tile in kKept parts of 32 columns a warp, two blocks of few hidden units share a multiprocessor.
@@ -57,7 +72,7 @@ struct Resident {
   const X* x;
   X* y;
   float* pre;
-  GroupMatrix<X> down, up;
+  GivenMatrix down, up;
   Given down_bias, up_bias, norm_weight, norm_bias;
   Activation activation;
   float eps;
@@ -109,17 +124,13 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
     if (own == group) return false;
     group = own;
     for (int unit = warp_of_block(); unit < thin; unit += kWarps) {
-      const X* const row = call.down.from + group * call.down.group_stride + unit * call.down.row_stride;
       for (int column = threadIdx.x % 32 * 8; column < wide; column += 32 * 8) {
-        const bool valid = unit < bottleneck && column < hidden;
-        copy_async_16(down + fragment(unit, column, wide), valid ? row + column : call.down.from, valid);
+        call.down.copy(down + fragment(unit, column, wide), group, unit, column, bottleneck, hidden);
       }
     }
-    const X* const from = call.up.from + group * call.up.group_stride;
     for (int i = threadIdx.x; i < wide * thin / 8; i += kThreads) {
       const int column = i / (thin / 8), unit = i % (thin / 8) * 8;
-      const bool valid = unit < bottleneck && column < hidden;
-      copy_async_16(up + fragment(column, unit, thin), valid ? from + column * call.up.row_stride + unit : from, valid);
+      call.up.copy(up + fragment(column, unit, thin), group, column, unit, hidden, bottleneck);
     }
     for (int i = threadIdx.x; i < thin; i += kThreads)
       down_bias[i] = i < bottleneck ? call.down_bias.template load<float>(group, 0, i) : 0;
@@ -137,8 +148,8 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
     const HeldRows<X> x = rows(slot);
     const int64_t first = call.tokens.first(tile);
     const int count = call.tokens.count(tile);
-    shrink<float>(
-        thin, partial, [&](Tile<float>& sum, int64_t unit) { add_products(sum, x, Blocked<X>{down, wide}, unit); },
+    shrink(
+        thin, partial, [&](Tile<float>(&sum)[1], int64_t unit) { add_products(sum, x, Blocked<X>{down, wide}, unit); },
         [&](int token, int64_t unit, float sum) {
           sum += down_bias[unit];
           if (token < count && unit < bottleneck) call.pre[(first + token) * bottleneck + unit] = sum;
@@ -206,27 +217,19 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
   });
 }
 
-template <typename T>
-GroupMatrix<T> group_matrix(const Tensor& matrix, bool grouped) {
-  return {matrix.const_data_ptr<T>(), grouped ? matrix.stride(0) : 0, matrix.stride(-2)};
-}
-
 // Whether the rows of a matrix are whole 16 bytes, for asynchronous copies.
 template <typename X>
 bool rows_whole(const Tensor& matrix, bool grouped) {
   constexpr int64_t kTogether = 16 / sizeof(X);
-  return matrix.scalar_type() == c10::CppTypeToScalarType<X>::value && matrix.stride(-1) == 1 &&
-         matrix.size(-1) % kTogether == 0 && matrix.stride(-2) % kTogether == 0 &&
+  return matrix.stride(-1) == 1 && matrix.size(-1) % kTogether == 0 && matrix.stride(-2) % kTogether == 0 &&
          (!grouped || matrix.stride(0) % kTogether == 0) &&
          reinterpret_cast<uintptr_t>(matrix.const_data_ptr()) % 16 == 0;
 }
 
 // The room that the block needs, with as many tiles as fit; none where the weights must be read from the second cache.
 template <typename X>
-std::optional<Room> resident_room(
-    const Tensor& x, const Tensor& y, const AdapterWeights& weights, const AdapterOptions& options, bool grouped) {
+std::optional<Room> resident_room(const Tensor& x, const Tensor& y, const AdapterOptions& options) {
   if (has_inner(options.norm) || options.hidden > kept_columns(kMostKept)) return std::nullopt;
-  if (!rows_whole<X>(weights.down_weight, grouped) || !rows_whole<X>(weights.up_weight, grouped)) return std::nullopt;
   if (!rows_aligned(x.const_data_ptr<X>(), options.hidden) || !rows_aligned(y.const_data_ptr<X>(), options.hidden)) {
     return std::nullopt;
   }
@@ -246,13 +249,13 @@ void run_resident(
   call.x = x.const_data_ptr<X>();
   call.y = y.mutable_data_ptr<X>();
   call.pre = pre.mutable_data_ptr<float>();
-  call.down = group_matrix<X>(weights.down_weight, grouped);
-  call.up = group_matrix<X>(weights.up_weight, grouped);
-  const GivenAdapter vectors(weights, options, grouped);
-  call.down_bias = vectors.down_bias;
-  call.up_bias = vectors.up_bias;
-  call.norm_weight = vectors.norm_weight;
-  call.norm_bias = vectors.norm_bias;
+  const GivenAdapter given(weights, options, grouped);
+  call.down = {given.down, rows_whole<X>(weights.down_weight, grouped)};
+  call.up = {given.up, rows_whole<X>(weights.up_weight, grouped)};
+  call.down_bias = given.down_bias;
+  call.up_bias = given.up_bias;
+  call.norm_weight = given.norm_weight;
+  call.norm_bias = given.norm_bias;
   call.activation = options.activation;
   call.eps = static_cast<float>(eps);
   call.room = room;

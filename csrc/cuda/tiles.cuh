@@ -1,7 +1,8 @@
-// Products of a tile of 16 tokens, by one warp: 32 results of each token at a time.
+// Products of a tile of 16 tokens, or of several of them, by one warp: 32 results of each token at a time.
 //
-// Lane l holds the results 8q .. 8q + 7 of the tokens g and g + 8, where g = l / 4 and q = l % 4: what it reads and
-// writes in a row is contiguous. In half precision the tensor cores multiply; else the lane does, in the dtype of sums.
+// Lane l holds the results 8q .. 8q + 7 of the tokens g and g + 8 of each, where g = l / 4 and q = l % 4: what it reads
+// and writes in a row is contiguous. In half precision the tensor cores multiply; else the lane does, in the dtype of
+// sums.
 #pragma once
 
 #include "numbers.cuh"
@@ -30,6 +31,7 @@ struct Tokens {
   const int64_t* group;       // of each sentence; null where there is one set of weights
   int64_t groups;
   int64_t tiles_of_sentence;
+  int height = kTokens;  // tokens of a tile
 
   __host__ __device__ int64_t tiles() const { return sentences * tiles_of_sentence; }
 
@@ -40,36 +42,36 @@ struct Tokens {
     return found < 0 ? 0 : found < groups ? found : groups - 1;
   }
   __device__ int64_t first(int64_t tile) const {
-    return tile / tiles_of_sentence * tokens + tile % tiles_of_sentence * kTokens;
+    return tile / tiles_of_sentence * tokens + tile % tiles_of_sentence * height;
   }
   __device__ int count(int64_t tile) const {
-    const int64_t left = tokens - tile % tiles_of_sentence * kTokens;
-    return left < kTokens ? static_cast<int>(left) : kTokens;
+    const int64_t left = tokens - tile % tiles_of_sentence * height;
+    return left < height ? static_cast<int>(left) : height;
   }
 };
 
-// A lane's two rows of a matrix (tokens, width).
+// A lane's rows of a matrix (tokens, width): row h is that of the token g + 8 h.
 template <typename T>
 struct Rows {
-  T* row[2];  // null where the tile has no such token
-  int64_t width;
+  T* own;  // the first one
+  int64_t width, stride;
   bool aligned;
+  int left;  // tokens that exist from the first row's on
 
-  __device__ Rows(T* tokens, int64_t width, bool aligned, int count, int64_t stride) : width(width), aligned(aligned) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int token = lane_token() + 8 * h;
-      row[h] = token < count ? tokens + token * stride : nullptr;
-    }
-  }
+  __device__ Rows(T* tokens, int64_t width, bool aligned, int count, int64_t stride)
+      : own(tokens + lane_token() * stride),
+        width(width),
+        stride(stride),
+        aligned(aligned),
+        left(count - lane_token()) {}
   __device__ Rows(T* tokens, int64_t width, bool aligned, int count) : Rows(tokens, width, aligned, count, width) {}
 
   template <int kCount>
   __device__ __forceinline__ Numbers<std::remove_const_t<T>, kCount> load(int h, int64_t column) const {
-    return cuda::load<kCount>(row[h] + column, row[h] == nullptr ? 0 : width - column, aligned);
+    return cuda::load<kCount>(own + 8 * h * stride + column, 8 * h < left ? width - column : 0, aligned);
   }
   __device__ __forceinline__ void store(int h, int64_t column, const Numbers<T, 8>& numbers) const {
-    if (row[h] != nullptr) cuda::store<8>(row[h] + column, numbers, width - column, aligned);
+    if (8 * h < left) cuda::store<8>(own + 8 * h * stride + column, numbers, width - column, aligned);
   }
 };
 
@@ -101,20 +103,34 @@ struct Tile {
   __device__ __forceinline__ S& at(int h, int column) { return parts[column % 4][2 * h + column / 4]; }
 };
 
-// tile += rows · weightsᵀ over the terms [term, term + 32): of the rows' columns and of `weights` (32, stride).
-template <typename C, typename AnyRows>
+// A lane's number of a tile of 16 kTall tokens: of its row h, of 32 columns the 8q + column.
+template <typename S, int kTall>
+__device__ __forceinline__ S& at(Tile<S> (&tile)[kTall], int h, int column) {
+  return tile[h / 2].at(h % 2, column);
+}
+
+// tile += rows · weightsᵀ over the terms [term, term + 32): of the rows' columns and of `weights` (32, stride). A
+// weight is read once for all rows.
+template <typename C, int kTall, typename AnyRows>
 __device__ __forceinline__ void multiply(
-    Tile<Sum<C>>& tile, const AnyRows& rows, int64_t term, const C* weights, int64_t stride) {
+    Tile<Sum<C>> (&tile)[kTall], const AnyRows& rows, int64_t term, const C* weights, int64_t stride) {
   if constexpr (kIsHalf<C>) {
     const int64_t own = term + lane_column();
-    const uint4 a = bytes_as<uint4>(rows.template load<8>(0, own)), b = bytes_as<uint4>(rows.template load<8>(1, own));
+    uint4 a[2 * kTall];
+#pragma unroll
+    for (int h = 0; h < 2 * kTall; ++h) a[h] = bytes_as<uint4>(rows.template load<8>(h, own));
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const uint4 w = bytes_as<uint4>(load<8>(weights + (4 * lane_token() + i) * stride + own, 8, true));
-      tensor_core_product<C>(tile.parts[i], {a.x, b.x, a.y, b.y}, {w.x, w.y});
-      tensor_core_product<C>(tile.parts[i], {a.z, b.z, a.w, b.w}, {w.z, w.w});
+#pragma unroll
+      for (int m = 0; m < kTall; ++m) {
+        const uint4 &first = a[2 * m], &second = a[2 * m + 1];
+        tensor_core_product<C>(tile[m].parts[i], {first.x, second.x, first.y, second.y}, {w.x, w.y});
+        tensor_core_product<C>(tile[m].parts[i], {first.z, second.z, first.w, second.w}, {w.z, w.w});
+      }
     }
   } else {
+    static_assert(kTall == 1);
     constexpr int kTerms = 16 / sizeof(C);
     weights += lane_column() * stride;
 #pragma unroll 1
@@ -125,61 +141,64 @@ __device__ __forceinline__ void multiply(
         const auto w = load<kTerms>(weights + column * stride + at, kTerms, true);
 #pragma unroll
         for (int i = 0; i < kTerms; ++i) {
-          tile.at(0, column) += static_cast<C>(first.at[i]) * w.at[i];
-          tile.at(1, column) += static_cast<C>(second.at[i]) * w.at[i];
+          tile[0].at(0, column) += static_cast<C>(first.at[i]) * w.at[i];
+          tile[0].at(1, column) += static_cast<C>(second.at[i]) * w.at[i];
         }
       }
     }
   }
 }
 
-// visit(column, tile) for every 32 columns of (16, width) = rows · weightsᵀ, shared out among the warps; `terms` and
-// the rows of `weights` (padded(width), terms) are padded.
-template <typename C, typename T, typename Visit>
+// visit(column, tile) for every 32 columns of (16 kTall, width) = rows · weightsᵀ, shared out among the warps; `terms`
+// and the rows of `weights` (padded(width), terms) are padded.
+template <int kTall, typename C, typename T, typename Visit>
 __device__ __forceinline__ void expand(
     const Rows<T>& rows, int64_t terms, const C* weights, int64_t width, const Visit& visit) {
   for (int64_t column = warp_of_block() * kStep; column < width; column += kWarps * kStep) {
-    Tile<Sum<C>> tile;
+    Tile<Sum<C>> tile[kTall];
     for (int64_t term = 0; term < terms; term += kStep) multiply(tile, rows, term, weights + column * terms, terms);
     visit(column, tile);
   }
 }
 
 // Memory of `shrink`, in shared memory: a partial sum of each warp.
-template <typename S>
+template <typename S, int kTall = 1>
 struct Partial {
-  S of[kWarps][kTokens][kStep + 1];
+  S of[kWarps][kTokens * kTall][kStep + 1];
 };
 
-// What a tile's tokens have become, (16, units) in shared memory: an operand of the next product.
-template <typename C>
+// What a tile's tokens have become, (16 kTall, units) in shared memory: an operand of the next product.
+template <typename C, int kTall = 1>
 struct Units {
   C* numbers;
   int64_t units;
 
   static constexpr int kApart = 8;  // numbers between rows, so that the rows begin in different banks
   __host__ __device__ static int64_t bytes(int64_t units) {
-    return kTokens * (units + kApart) * static_cast<int64_t>(sizeof(C));
+    return kTokens * kTall * (units + kApart) * static_cast<int64_t>(sizeof(C));
   }
 
   __device__ C& at(int token, int64_t unit) const { return numbers[token * (units + kApart) + unit]; }
-  __device__ Rows<const C> rows() const { return {numbers, units, true, kTokens, units + kApart}; }
+  __device__ Rows<const C> rows() const { return {numbers, units, true, kTokens * kTall, units + kApart}; }
 };
 
 // The products add(tile, unit) of units [unit, unit + 32), summed over the warps: finish(token, unit, sum) by one
-// thread each, which may keep a number in partial.of[0][token][unit - first unit].
-template <typename S, typename Add, typename Finish>
-__device__ __forceinline__ void shrink(int64_t units, Partial<S>& partial, const Add& add, const Finish& finish) {
+// thread each.
+template <typename S, int kTall, typename Add, typename Finish>
+__device__ __forceinline__ void shrink(
+    int64_t units, Partial<S, kTall>& partial, const Add& add, const Finish& finish) {
   for (int64_t unit = 0; unit < units; unit += kStep) {
-    Tile<S> tile;
+    Tile<S> tile[kTall];
     add(tile, unit);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
+    for (int h = 0; h < 2 * kTall; ++h) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) partial.of[warp_of_block()][lane_token() + 8 * h][lane_column() + i] = tile.at(h, i);
+      for (int i = 0; i < 8; ++i) {
+        partial.of[warp_of_block()][lane_token() + 8 * h][lane_column() + i] = at(tile, h, i);
+      }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < kTokens * kStep; i += kThreads) {
+    for (int i = threadIdx.x; i < kTokens * kTall * kStep; i += kThreads) {
       S sum = 0;
 #pragma unroll
       for (int warp = 0; warp < kWarps; ++warp) sum += partial.of[warp][i / kStep][i % kStep];
@@ -190,8 +209,9 @@ __device__ __forceinline__ void shrink(int64_t units, Partial<S>& partial, const
 }
 
 // A warp's share of tile += rows · weightsᵀ over all columns of the rows; `weights` (units, padded(width)).
-template <typename C, typename AnyRows>
-__device__ __forceinline__ void add_products(Tile<Sum<C>>& tile, const AnyRows& rows, const C* weights, int64_t unit) {
+template <typename C, int kTall, typename AnyRows>
+__device__ __forceinline__ void add_products(
+    Tile<Sum<C>> (&tile)[kTall], const AnyRows& rows, const C* weights, int64_t unit) {
   const int64_t terms = padded(rows.width);
   for (int64_t term = warp_of_block() * kStep; term < terms; term += kWarps * kStep) {
     multiply(tile, rows, term, weights + unit * terms, terms);

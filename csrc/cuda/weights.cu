@@ -54,14 +54,15 @@ Layout Matrix::layout(void* to, bool sums, int64_t row_count, int64_t column_cou
   return found;
 }
 
-Tokens tokens_of(const Tensor& x, const Optional& group, int64_t groups) {
+Tokens tokens_of(const Tensor& x, const Optional& group, int64_t groups, int height) {
   const at::IntArrayRef sizes = x.sizes().slice(0, x.dim() - 1);
   Tokens found{};
   found.sentences = group ? sizes[0] : 1;
   found.tokens = c10::multiply_integers(group ? sizes.slice(1) : sizes);
   found.group = group ? group->const_data_ptr<int64_t>() : nullptr;
   found.groups = groups;
-  found.tiles_of_sentence = (found.tokens + kTokens - 1) / kTokens;
+  found.height = height;
+  found.tiles_of_sentence = (found.tokens + height - 1) / height;
   TORCH_CHECK_VALUE(groups > 0 || found.tiles() == 0, "group must name one of the stacked weights, got none of them");
   return found;
 }

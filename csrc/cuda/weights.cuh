@@ -46,7 +46,7 @@ struct Matrix {
 inline Optional contiguous(const Optional& group) { return group ? Optional(group->contiguous()) : std::nullopt; }
 
 // The tokens of x, one sentence a row of its first dimension where there are groups.
-Tokens tokens_of(const Tensor& x, const Optional& group, int64_t groups);
+Tokens tokens_of(const Tensor& x, const Optional& group, int64_t groups, int height = kTokens);
 
 // C is the dtype of products.
 template <typename C>
