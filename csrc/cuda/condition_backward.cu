@@ -63,6 +63,8 @@ __global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
   }
 }
 
+constexpr int kRowSums = 9, kSumColumns = 32;
+
 enum class RowsOf { kAll, kTask, kLayer, kPosition };
 
 // result (lefts, rights) = scale · Σ over the rows of left[i] · right[j]; over a task's (a layer's, a position's) rows
@@ -73,9 +75,9 @@ struct RowSum {
   int64_t left, lefts, right, rights;  // places in a row; left is negative where there is none
   S scale;
   AnyResults result;
-};
 
-constexpr int kRowSums = 9, kSumColumns = 32;
+  __host__ __device__ int64_t blocks() const { return (lefts * rights + kSumColumns - 1) / kSumColumns; }
+};
 
 template <typename S>
 struct RowSums {
@@ -88,9 +90,11 @@ __global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
     int64_t width) {
   using S = Sum<T>;
   __shared__ S shares[kWarps][kSumColumns];
-  const RowSum<S>& sum = all.of[blockIdx.y];
-  const int64_t begin = int64_t(blockIdx.x) * kSumColumns, at = begin + threadIdx.x % 32;
-  if (begin >= sum.lefts * sum.rights) return;
+  int64_t block = blockIdx.x;
+  int index = 0;
+  for (; block >= all.of[index].blocks(); ++index) block -= all.of[index].blocks();  // the sum of this block
+  const RowSum<S>& sum = all.of[index];
+  const int64_t at = block * kSumColumns + threadIdx.x % 32;
   const int64_t left = at / sum.rights, right = at % sum.rights;
   S total = 0;
   for (int64_t row = warp_of_block(); at < sum.lefts * sum.rights && row < c.rows(); row += kWarps) {
@@ -135,10 +139,9 @@ void backward(const Tensor& grad, const ConditionArguments& arguments, const std
       {RowsOf::kAll, -1, 1, at.along_standard, size, S(1), to(results[7])},
       {RowsOf::kAll, -1, 1, at.grad, size, S(1), to(results[8])},
   }};
-  int64_t most = 0;
-  for (const RowSum<S>& sum : sums.of) most = std::max(most, sum.lefts * sum.rights);
-  const dim3 grid((most + kSumColumns - 1) / kSumColumns, kRowSums);
-  launch(condition_sums_kernel<T>, grid, dim3(kThreads), 0, c, sums, memory[kept], at.width);
+  int64_t blocks = 0;
+  for (const RowSum<S>& sum : sums.of) blocks += sum.blocks();
+  launch(condition_sums_kernel<T>, dim3(blocks), dim3(kThreads), 0, c, sums, memory[kept], at.width);
 }
 
 std::vector<Tensor> condition_backward(const ConditionBackwardArguments& arguments) {

@@ -15,9 +15,9 @@
 //
 // and of a backward (x and the gradients of the outputs twice, the second time from the second cache):
 //
-//     memory               b · T · (in + Σ out)
+//     memory               b · T · (in + Σ out), and once more what of it the second cache has lost
 //     second cache         b · T · (4 in + 2 Σ out) + 2 b · T / height · R · (in + out) + b · T · R · (in + out) / 64
-//     launches             3; with tokens beyond `kCached` 2 for each part of them, and 1
+//     launches             3
 //
 // Factors that are no whole steps, contiguous and of the products' dtype are laid out first, in one launch more.
 #pragma once
@@ -31,7 +31,6 @@ namespace hyperloader::cuda {
 
 constexpr int kProjections = 8;                 // of one launch
 constexpr int64_t kCached = int64_t{24} << 20;  // bytes that surely stay in the second cache of a large GPU
-constexpr int64_t kHighest = 64;                // tokens of the highest tile
 
 // A layer's units are padded to whole columns of the tensor cores' products.
 __host__ __device__ constexpr int64_t padded_units(int64_t rank) { return (rank + 7) / 8 * 8; }
@@ -81,7 +80,7 @@ struct UnitSums {
   Of of[kProjections + 1];
   int count = 0;
   int64_t stride;
-  int64_t splits, group_parts;  // of these tokens; of all
+  int64_t splits = 1;
   bool aligned;
 };
 

@@ -2,7 +2,7 @@
 // for lora_A and lora_B: only the kernels' sums over the tokens are.
 //
 // What goes through the units, of x and of all gradients, is one launch. The sums read the same tokens once more, right
-// after it, and find them in the second cache: a batch beyond `kCached` is taken in parts. A sum from the very same
+// after it and beginning with those that it read last, which the second cache still holds. A sum from the very same
 // read would keep R · (in + Σ out) numbers in each block, and write and read them again, more than the tokens of a
 // block have; and a mixed batch would need them for each group.
 #include <ATen/ops/empty.h>
@@ -22,24 +22,6 @@ struct BackwardCall {
   double scaling;
 };
 
-// `tokens` in parts of whole sentences, or of one sentence's tokens, of `bytes` at most, if one sentence has no more:
-// visit(a part, its first token).
-template <typename Visit>
-void in_parts(const Tokens& tokens, int64_t bytes_of_token, const Visit& visit) {
-  const bool by_sentence = tokens.group != nullptr;
-  const int64_t all = by_sentence ? tokens.sentences : tokens.tokens;
-  const int64_t bytes = std::max<int64_t>(bytes_of_token * (by_sentence ? tokens.tokens : 1), 1);
-  int64_t size = std::max<int64_t>(kCached / bytes, 1);
-  if (!by_sentence) size = std::max<int64_t>(size / kHighest * kHighest, kHighest);
-  for (int64_t begin = 0; begin < all; begin += size) {
-    Tokens part = tokens;
-    (by_sentence ? part.sentences : part.tokens) = std::min(size, all - begin);
-    if (by_sentence) part.group += begin;
-    part.tiles_of_sentence = (part.tokens + kTokens - 1) / kTokens;
-    visit(part, begin * (by_sentence ? tokens.tokens : 1));
-  }
-}
-
 template <typename X, typename C>
 void backward(const BackwardCall& call, const Updates& updates, const Optional& group) {
   using S = Sum<X>;
@@ -47,78 +29,59 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   const int64_t in_features = call.x.size(-1), layers = call.grads.size(), units = updates.units();
   const int64_t count = tokens.sentences * tokens.tokens;
   const bool wants_A = !call.grad_A.empty(), wants_B = !call.grad_B.empty(), wants_x = call.grad_x.defined();
-  int64_t all_columns = in_features, sum_columns = wants_A ? in_features : 0;
-  for (const Tensor& grad : call.grads) {
-    all_columns += grad.size(-1);
-    sum_columns += wants_B ? grad.size(-1) : 0;
-  }
-  int64_t group_parts = 0;
-  std::vector<std::tuple<Tokens, int64_t, int64_t>> parts;  // of the batch, first token, splits
-  in_parts(tokens, all_columns * static_cast<int64_t>(sizeof(X)), [&](const Tokens& part, int64_t first) {
-    parts.emplace_back(part, first, splits_of_units(part, sum_columns));
-    group_parts += std::get<2>(parts.back());
-  });
+  int64_t columns = wants_A ? in_features : 0;
+  for (const Tensor& grad : call.grads) columns += wants_B ? grad.size(-1) : 0;
+  const int64_t splits = splits_of_units(tokens, columns);
 
   Workspace memory;
   const auto shrunk = memory.reserve<C>(wants_B ? count * units : 0);
   const auto shrunk_grad = memory.reserve<C>(wants_A ? count * units : 0);
-  const auto A_parts = memory.reserve<S>(wants_A ? updates.groups() * group_parts * units * in_features : 0);
+  const auto A_parts = memory.reserve<S>(wants_A ? updates.groups() * splits * units * in_features : 0);
   std::vector<Workspace::Place<S>> B_parts;
   for (int64_t i = 0; i < layers; ++i) {
     const int64_t numbers = padded_units(updates.rank(i)) * call.grads[i].size(-1);
-    B_parts.push_back(memory.reserve<S>(wants_B ? updates.groups() * group_parts * numbers : 0));
+    B_parts.push_back(memory.reserve<S>(wants_B ? updates.groups() * splits * numbers : 0));
   }
   LowRank<X, C> through = updates.call<X, C>(call.x, call.scaling, memory);
+  through.tokens = tokens;
   through.reads_x = wants_B;
   through.reads_grads = wants_x || wants_A;
   through.aligned = rows_aligned(call.x);
-  for (const Tensor& grad : call.grads) through.aligned &= rows_aligned(grad);
-  if (wants_x) through.aligned &= rows_aligned(call.grad_x);
-  through.wide = wants_x && call.grad_x.scalar_type() != call.x.scalar_type();
-
-  int64_t done = 0;  // splits of the parts before
-  for (const auto& [part, first, splits] : parts) {
-    through.tokens = part;
-    through.x = call.x.const_data_ptr<X>() + first * in_features;
-    for (int64_t i = 0; i < layers; ++i) {
-      through.of[i].grad = call.grads[i].const_data_ptr<X>() + first * through.of[i].out;
-    }
-    through.shrunk = wants_B ? memory[shrunk] + first * units : nullptr;
-    through.shrunk_grad = wants_A ? memory[shrunk_grad] + first * units : nullptr;
-    if (wants_x) {
-      through.grad_x =
-          static_cast<char*>(call.grad_x.mutable_data_ptr()) + first * in_features * call.grad_x.element_size();
-    }
-    run_low_rank(through);
-
-    UnitSums<X, C> sums{};
-    sums.tokens = part;
-    sums.stride = units;
-    sums.splits = splits;
-    sums.group_parts = group_parts;
-    sums.aligned = through.aligned;
-    if (wants_A) {
-      sums.of[sums.count++] = {
-          through.shrunk_grad, units, through.x, in_features, memory[A_parts] + done * units * in_features};
-    }
-    for (int64_t i = 0; wants_B && i < layers; ++i) {
-      const Projection<X, C>& layer = through.of[i];
-      sums.of[sums.count++] = {
-          through.shrunk + layer.first, layer.units, layer.grad, layer.out,
-          memory[B_parts[i]] + done * layer.units * layer.out};
-    }
-    if (sums.count > 0) sum_units(sums);
-    done += splits;
+  through.x = call.x.const_data_ptr<X>();
+  through.shrunk = wants_B ? memory[shrunk] : nullptr;
+  through.shrunk_grad = wants_A ? memory[shrunk_grad] : nullptr;
+  for (int64_t i = 0; i < layers; ++i) {
+    through.of[i].grad = call.grads[i].const_data_ptr<X>();
+    through.aligned &= rows_aligned(call.grads[i]);
   }
+  if (wants_x) {
+    through.grad_x = call.grad_x.mutable_data_ptr();
+    through.aligned &= rows_aligned(call.grad_x);
+    through.wide = call.grad_x.scalar_type() != call.x.scalar_type();
+  }
+  run_low_rank(through);
+  if (!wants_A && !wants_B) return;
+
+  UnitSums<X, C> sums{};
+  sums.tokens = tokens;
+  sums.stride = units;
+  sums.splits = splits;
+  sums.aligned = through.aligned;
+  if (wants_A) sums.of[sums.count++] = {through.shrunk_grad, units, through.x, in_features, memory[A_parts]};
+  for (int64_t i = 0; wants_B && i < layers; ++i) {
+    const Projection<X, C>& layer = through.of[i];
+    sums.of[sums.count++] = {through.shrunk + layer.first, layer.units, layer.grad, layer.out, memory[B_parts[i]]};
+  }
+  sum_units(sums);
 
   Reductions reductions;
   reductions.tokens = tokens;
   const auto add = [&](const S* from, int64_t all, int64_t rows, int64_t columns, const Tensor& to, bool transposed) {
     reductions.add(
         {from,
-         group_parts,
+         splits,
          all * columns,
-         group_parts * all * columns,
+         splits * all * columns,
          false,
          rows,
          columns,
@@ -132,7 +95,7 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
     }
     if (wants_B) add(memory[B_parts[i]], layer.units, updates.rank(i), layer.out, call.grad_B[i], true);
   }
-  if (reductions.count > 0) reduce<S>(reductions);
+  reduce<S>(reductions);
 }
 
 std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& arguments) {

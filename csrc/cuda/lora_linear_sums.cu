@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
     }
     __syncthreads();
   }
-  S* const to = own.parts + (group * all.group_parts + split) * own.count * own.width;
+  S* const to = own.parts + (group * all.splits + split) * own.count * own.width;
   for (int i = threadIdx.x; i < 8 * unit_tiles * kColumns; i += kThreads) {
     const int row = i / kColumns;
     const int64_t at = column + i % kColumns;

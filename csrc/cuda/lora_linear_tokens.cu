@@ -351,12 +351,15 @@ void run(LowRank<X, C>& call, int64_t columns) {
 
 template <typename X, typename C>
 void run_low_rank(LowRank<X, C> call) {
-  constexpr int64_t kEnough = 128;  // tiles: about one for each multiprocessor
+  constexpr int64_t kEnough = 128;  // blocks: about one for each multiprocessor
   int64_t columns = call.grad_x == nullptr ? 0 : padded(call.in_features);
   for (int i = 0; i < call.count; ++i) columns += call.of[i].result == nullptr ? 0 : padded(call.of[i].out);
   if constexpr (kIsHalf<C>) {
-    const auto fills = [&](int64_t height) { return call.tokens.sentences * (call.tokens.tokens / height) >= kEnough; };
-    if (fills(kHighest)) return run<4>(call, columns);
+    const auto fills = [&](int64_t height) {
+      const int64_t tiles = call.tokens.sentences * (call.tokens.tokens / height);
+      return tiles * (call.reads_grads && call.reads_x ? 2 : 1) >= kEnough;
+    };
+    if (fills(64)) return run<4>(call, columns);
     if (fills(32)) return run<2>(call, columns);
   }
   run<1>(call, columns);

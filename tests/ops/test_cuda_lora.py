@@ -28,7 +28,6 @@ SIZES = {
     "more layers than a launch takes": (2, 5, 32, [(32, 8)] * 9),
     "factors with odd rows among others": (2, 9, 64, [(64, 8), (33, 8), (64, 5)]),
     "outputs beyond the second cache": (1, 32, 8, [(210_000, 8), (210_000, 8)]),
-    "tokens beyond the second cache": (3, 90, 48_000, [(8, 8)]),
 }
 # Only half precision has tiles of more than 16 tokens.
 CASES = [
