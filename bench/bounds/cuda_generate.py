@@ -80,6 +80,9 @@ def condition_backward(model: Model) -> tuple[Launch, ...]:
     rows, blocks = 2 * model.rows, math.ceil(2 * model.rows / 4)
     width = 6 * EMBEDDING + 2 * NETWORK + 4 * CONDITION
     kept = SINGLE * rows * width
+    kinds = rows // model.layers  # of sites
+    sums = [*(count * EMBEDDING for count in (1, model.layers, kinds)), NETWORK * 3 * EMBEDDING, NETWORK,
+            CONDITION * NETWORK, CONDITION, CONDITION, CONDITION]  # fmt: skip
     return (
         Launch(
             "condition_rows_kernel<float>", blocks, THREADS, memory=network(model) + kept,
@@ -88,7 +91,7 @@ def condition_backward(model: Model) -> tuple[Launch, ...]:
             dynamic_shared=4 * SINGLE * width,
         ),
         Launch(
-            "condition_sums_kernel<float>", math.ceil(NETWORK * 3 * EMBEDDING / 32) * 9, THREADS,
+            "condition_sums_kernel<float>", sum(math.ceil(count / 32) for count in sums), THREADS,
             memory=SINGLE * _LINEARS, again=kept,
             cache=2.0 * SINGLE * rows * _LINEARS,  # two numbers for every row and result
             lanes=12.0 * rows * _LINEARS,

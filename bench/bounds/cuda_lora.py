@@ -14,8 +14,8 @@ def _units(model: Model) -> int:
     return len(model.outs) * up(model.rank, 8)
 
 
-def _height(tokens: int) -> int:
-    return next((height for height in HEIGHTS if tokens // height >= ENOUGH), TILE)
+def _height(tokens: int, roles: int) -> int:
+    return next((height for height in HEIGHTS if tokens // height * roles >= ENOUGH), TILE)
 
 
 def _low_rank(model: Model, tokens: int, width: int, through: int, **moved: float) -> Launch:
@@ -23,13 +23,13 @@ def _low_rank(model: Model, tokens: int, width: int, through: int, **moved: floa
 
     Where tiles are few, several blocks share a tile's results, and each makes the units itself.
     """
-    height, units = _height(tokens), _units(model)
+    z = int(moved.pop("deep", 1))
+    height, units = _height(tokens, z), _units(model)
     tiles = math.ceil(tokens / height)
-    slices = min(max(ENOUGH // tiles, 1), max(math.ceil(up(through, STEP) / STEP / 8), 1))
+    slices = min(max(ENOUGH // (tiles * z), 1), max(math.ceil(up(through, STEP) / STEP / 8), 1))
     factors = HALF * units * (slices * width + through)
     kept = moved.pop("read") * (slices - 1)
     partial = SINGLE * 8 * (min(units, 32) + 8) + HALF * (units + 8)
-    z = int(moved.pop("deep", 1))
     return Launch(
         f"low_rank_kernel<BFloat16, BFloat16, {height // TILE}>", tiles * slices * z, THREADS,
         memory=moved["memory"] + HALF * units * (width + through), again=moved.get("again", 0.0),
@@ -58,32 +58,26 @@ def lora(model: Model, tokens: int) -> tuple[Launch, ...]:
 
 
 def lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
-    """For each part of the tokens that stays in the second cache, what goes through the units and the sums over it."""
-    features, units = model.hidden + sum(model.outs), _units(model)
-    part = max(CACHED // (HALF * features) // HEIGHTS[0] * HEIGHTS[0], HEIGHTS[0])
-    found, parts, own_rank = [], 0.0, up(model.rank, 8)
-    for begin in range(0, tokens, part):
-        own = min(part, tokens - begin)
-        x, grads, kept = HALF * own * model.hidden, HALF * own * sum(model.outs), 2 * HALF * own * units
-        moved = 2 * x + grads + kept  # x, ∂x, the gradients
-        found.append(
-            _low_rank(model, own, sum(model.outs), model.hidden, read=grads, memory=moved, cache=moved, deep=2)
-        )
-        tiles = math.ceil(own / TILE)
-        splits = max(min(IN_FLIGHT // max(features // COLUMNS, 1), tiles // 16), 1)
-        slices = math.ceil(model.hidden / COLUMNS) * math.ceil(units / UNITS)
-        slices += sum(math.ceil(out / COLUMNS) for out in model.outs)
-        written = SINGLE * splits * (units * model.hidden + own_rank * sum(model.outs))
-        parts += written
-        read = HALF * own * (units * math.ceil(model.hidden / COLUMNS)
-                             + own_rank * sum(math.ceil(out / COLUMNS) for out in model.outs))  # fmt: skip
-        found.append(Launch(
-            "sum_units_kernel<BFloat16, BFloat16>", slices * splits, THREADS,
-            memory=written, recent=x + grads + kept,
-            cache=math.ceil(units / UNITS) * x + grads + read + written,
-            tensor=2.0 * up(own, TILE) * (units * model.hidden + own_rank * sum(model.outs)),
-            lanes=2.0 * own * features,
-        ))  # fmt: skip
+    """What goes through the units, of x and of the gradients, the sums over the same tokens, and their parts."""
+    features, units, own_rank = model.hidden + sum(model.outs), _units(model), up(model.rank, 8)
+    x, grads, kept = HALF * tokens * model.hidden, HALF * tokens * sum(model.outs), 2 * HALF * tokens * units
+    moved = 2 * x + grads + kept  # x, ∂x, the gradients
+    splits = max(min(IN_FLIGHT // max(features // COLUMNS, 1), math.ceil(tokens / TILE) // 16), 1)
+    slices = math.ceil(model.hidden / COLUMNS) * math.ceil(units / UNITS)
+    slices += sum(math.ceil(out / COLUMNS) for out in model.outs)
+    parts = SINGLE * splits * (units * model.hidden + own_rank * sum(model.outs))
+    read = HALF * tokens * (units * math.ceil(model.hidden / COLUMNS)
+                            + own_rank * sum(math.ceil(out / COLUMNS) for out in model.outs))  # fmt: skip
     numbers = model.rank * (len(model.outs) * model.hidden + sum(model.outs))
-    found.append(reduce(numbers, parts, HALF, 2 * len(model.outs), model.rank * max(model.hidden, *model.outs)))
-    return (*found, *(added_product(tokens, model.hidden, out, again=HALF * tokens * out) for out in model.outs))
+    return (
+        _low_rank(model, tokens, sum(model.outs), model.hidden, read=grads, memory=moved, cache=moved, deep=2),
+        Launch(
+            "sum_units_kernel<BFloat16, BFloat16>", slices * splits, THREADS,
+            memory=parts, recent=x + grads + kept,
+            cache=math.ceil(units / UNITS) * x + grads + read + parts,
+            tensor=2.0 * up(tokens, TILE) * (units * model.hidden + own_rank * sum(model.outs)),
+            lanes=2.0 * tokens * features,
+        ),
+        reduce(numbers, parts, HALF, 2 * len(model.outs), model.rank * max(model.hidden, *model.outs)),
+        *(added_product(tokens, model.hidden, out, again=HALF * tokens * out) for out in model.outs),
+    )  # fmt: skip

@@ -342,8 +342,9 @@ void run(LowRank<X, C>& call, int64_t columns) {
   call.tokens.tiles_of_sentence = Block<X, C, kRows>::tiles_of(call.tokens);
   const int64_t tiles = call.tokens.tiles();
   if (tiles == 0) return;
+  const int64_t roles = call.reads_grads && call.reads_x ? 2 : 1;
   const int64_t most = std::max<int64_t>((columns / kStep + kWarps - 1) / kWarps, 1);
-  const dim3 grid(tiles, std::clamp<int64_t>(kBlocks / tiles, 1, most), call.reads_grads && call.reads_x ? 2 : 1);
+  const dim3 grid(tiles, std::clamp<int64_t>(kBlocks / (tiles * roles), 1, most), roles);
   launch(low_rank_kernel<X, C, kRows>, grid, dim3(kThreads), Block<X, C, kRows>::bytes(call.units), call);
 }
 
