@@ -32,11 +32,16 @@ _OF_OTHERS = (16384, 8, 0)  # tokens that are shown of the other models
 def write(output: Path = NOW, page: Path = document.CUDA) -> None:
     """Compute every bound, write the JSON and put the tables between the marks of ``page``."""
     document.check(page, MARK)
-    rows = [_row(call) for call in every_call()]
+    rows = computed()
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)  # one call a line, so that changes can be read
     text = f'{{"note": "{NOTE}", "gpu": {json.dumps(asdict(H100))}, "calls": [\n{lines}\n]}}\n'
     write_text(output, text)
     put(page)
+
+
+def computed() -> list[dict[str, Any]]:
+    """Every call's bound and what it is made of."""
+    return [_row(call) for call in every_call()]
 
 
 def put(page: Path = document.CUDA) -> None:

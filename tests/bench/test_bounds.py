@@ -92,6 +92,18 @@ def test_table_names_both_columns_and_what_is_not_reached():
 
 
 @needs_triton
+def test_the_committed_bounds_are_those_of_today():
+    """Of the formulas and of what Triton launches; registers and occupancy are of the last compilation."""
+
+    def plain(row):
+        kernels = [{key: one[key] for key in ("kernel", "blocks", "limited_by", "bound_s")} for one in row["kernels"]]
+        return row | {"kernels": kernels}
+
+    for now, committed in zip(report.computed(), report.read(report.NOW), strict=True):
+        assert plain(now) == plain(committed), "to compute anew: python -m bench bounds"
+
+
+@needs_triton
 def test_command(tmp_path, monkeypatch):
     page = tmp_path / "cuda.md"
     page.write_text("<!-- bounds: begin --><!-- bounds: end -->", encoding="utf-8")
