@@ -85,7 +85,13 @@ def test_sdist_and_the_wheel_built_from_it(source, python, tmp_path):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     sources = {"csrc/build_backend.py", "csrc/ops.h", "csrc/cpu/adapter.cpp", "csrc/cpu/loops/avx2.cpp"}
-    wanted = sources | {"hyperloader/ops/schemas.inc", "LICENSE", "README.md", "constraints.txt"}
+    wanted = sources | {
+        "hyperloader/ops/schemas.inc",
+        "hyperloader/ops/gpu_choice.json",
+        "LICENSE",
+        "README.md",
+        "constraints.txt",
+    }
     assert wanted <= names
     assert not [name for name in names if name.startswith("tests") or name.endswith(".so")]
 
@@ -96,7 +102,12 @@ def test_sdist_and_the_wheel_built_from_it(source, python, tmp_path):
     (wheel,) = (tmp_path / "dist").glob("hyperloader-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"hyperloader/py.typed", "hyperloader/kernels/README.md", "hyperloader/ops/schemas.inc"} <= set(names)
+    assert {
+        "hyperloader/py.typed",
+        "hyperloader/kernels/README.md",
+        "hyperloader/ops/schemas.inc",
+        "hyperloader/ops/gpu_choice.json",
+    } <= set(names)
     assert any(name.startswith("hyperloader/_C.") for name in names)
     tops = {name.partition("/")[0].partition("-")[0] for name in names}
     assert tops == {"hyperloader"}
