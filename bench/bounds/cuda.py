@@ -7,7 +7,7 @@ import math
 
 from bench.bounds.cuda_generate import condition, condition_backward, generate, generate_backward, network
 from bench.bounds.cuda_lora import lora, lora_backward
-from bench.bounds.cuda_tiles import STEP, THREADS, TILE, splits_for, sum_products
+from bench.bounds.cuda_tiles import STEP, THREADS, TILE, splits_of_units, sum_units
 from bench.bounds.device import H100
 from bench.bounds.launches import (
     CONDITION,
@@ -150,9 +150,10 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     """The weights laid out, the tokens, the sums over them, and the gradients of those sums."""
     wide, thin, tiles = up(model.hidden, STEP), up(model.bottleneck, STEP), math.ceil(tokens / TILE)
     columns, units = model.bottleneck + 1, up(model.bottleneck + 2, STEP)
-    basis, basis_count = 2 * model.bottleneck + 1, model.bottleneck + 2
+    of_pre, of_basis = up(model.bottleneck, 8), up(model.bottleneck + 2, 8)
+    basis = of_pre + up(columns, 8)
     row, pre = HALF * tokens * model.hidden, SINGLE * tokens * model.bottleneck
-    few, a = SINGLE * tokens * (basis + basis_count), HALF * tokens * units
+    few, a = HALF * tokens * (basis + of_basis), HALF * tokens * of_basis
     weights, moments = HALF * wide * (units + thin), SINGLE * columns**2
     tensor = 2.0 * tiles * TILE * wide * (units + thin)
     # of a token: its products with the moments, activation and slope of each unit
@@ -176,11 +177,11 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
             cache=3 * row + 2 * pre + few + a + blocks * (weights + moments + SINGLE * wide),  # g for the residual
             dynamic_shared=shared,
         )  # fmt: skip
-    splits = splits_for(tokens, 2 * wide * thin)
-    products = [(model.bottleneck, model.hidden), (basis_count, model.hidden), (basis, units)]
-    sums = sum_products(tokens, products, splits, first=row, before=row + few + a)
-    of_up, of_down = (SINGLE * splits * count * model.hidden for count in (basis_count, model.bottleneck))
-    of_few, centred = SINGLE * splits * basis * units, SINGLE * columns * wide
+    splits = splits_of_units(tokens, 2 * model.hidden)
+    products = [(of_pre, model.hidden), (of_basis, model.hidden), (basis, of_basis)]
+    sums = sum_units(tokens, products, splits, first=row, before=row + few + a)
+    of_up, of_down = (SINGLE * splits * count * model.hidden for count in (of_basis, of_pre))
+    of_few, centred = SINGLE * splits * basis * of_basis, SINGLE * columns * wide
     results = HALF * (2 * model.hidden * model.bottleneck + model.bottleneck + 3 * model.hidden)
     finish = Launch(
         "finish_adapter_kernel<float>", 2 * model.bottleneck + 1 + math.ceil(model.hidden / 32), THREADS,

@@ -2,12 +2,11 @@
 
 import math
 
-from bench.bounds.cuda_tiles import STEP, THREADS, TILE, reduce
+from bench.bounds.cuda_tiles import COLUMNS, STEP, THREADS, TILE, UNITS, reduce, splits_of_units
 from bench.bounds.launches import HALF, SINGLE, Launch, Model, added_product, up
 
 CACHED = 24 << 20  # lora_linear.cuh: bytes that surely stay in the second cache
 HEIGHTS, ENOUGH = (64, 32), 128  # of a tile where there are enough of them to fill the GPU; else 16
-COLUMNS, UNITS, IN_FLIGHT = 64, 24, 512  # lora_linear_sums.cu: of a block; blocks
 
 
 def _units(model: Model) -> int:
@@ -62,7 +61,7 @@ def lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     features, units, own_rank = model.hidden + sum(model.outs), _units(model), up(model.rank, 8)
     x, grads, kept = HALF * tokens * model.hidden, HALF * tokens * sum(model.outs), 2 * HALF * tokens * units
     moved = 2 * x + grads + kept  # x, ∂x, the gradients
-    splits = max(min(IN_FLIGHT // max(features // COLUMNS, 1), math.ceil(tokens / TILE) // 16), 1)
+    splits = splits_of_units(tokens, features)
     slices = math.ceil(model.hidden / COLUMNS) * math.ceil(units / UNITS)
     slices += sum(math.ceil(out / COLUMNS) for out in model.outs)
     parts = SINGLE * splits * (units * model.hidden + own_rank * sum(model.outs))

@@ -6,31 +6,30 @@ from bench.bounds.launches import HALF, SINGLE, Launch, up
 
 STEP, TILE, THREADS = 32, 16, 256  # tiles.cuh: widths are padded to it; tokens of a tile; threads of a block
 IN_FLIGHT = 512  # blocks that sums over tokens are cut into at most
+COLUMNS, UNITS = 64, 32  # sums.cu: of a block
 
 
-def splits_for(tokens: int, results: int) -> int:
-    """Parts that a sum over tokens is cut into; see ``splits_for`` in sums.cu."""
-    tiles = math.ceil(tokens / TILE)
-    return max(min(IN_FLIGHT // max(results // (STEP * STEP), 1), tiles // 16), 1)
+def splits_of_units(tokens: int, columns: int) -> int:
+    """Parts that a sum over tokens is cut into; see ``splits_of_units`` in sums.cu."""
+    return max(min(IN_FLIGHT // max(columns // COLUMNS, 1), math.ceil(tokens / TILE) // 16), 1)
 
 
-def sum_products(tokens: int, products: list[tuple[int, int]], splits: int, first: float, before: float) -> Launch:
+def sum_units(tokens: int, products: list[tuple[int, int]], splits: int, first: float, before: float) -> Launch:
     """``products``: units and columns. Of what is read, ``first`` bytes are for the first time, ``before`` once more.
 
-    Columns are read once for every 32 units, float32 units once for every 32 columns.
+    Columns are read once for every 32 units, units once for every 64 columns.
     """
     parts = SINGLE * splits * sum(units * columns for units, columns in products)
-    padded = [(up(units, STEP), up(columns, STEP)) for units, columns in products]
+    blocks = [(math.ceil(units / UNITS), math.ceil(columns / COLUMNS)) for units, columns in products]
     read = sum(
-        HALF * columns * (rows // STEP) + SINGLE * units * (wide // STEP)
-        for (units, columns), (rows, wide) in zip(products, padded, strict=True)
+        HALF * (columns * rows + units * slices)
+        for (units, columns), (rows, slices) in zip(products, blocks, strict=True)
     )
-    results = sum(rows * wide for rows, wide in padded)
     return Launch(
-        "sum_products_kernel<BFloat16, BFloat16>", results // STEP**2 * splits, THREADS,
+        "sum_units_kernel<BFloat16, BFloat16>", sum(rows * slices for rows, slices in blocks) * splits, THREADS,
         memory=first + parts, again=before, cache=tokens * read + parts,
-        tensor=2.0 * up(tokens, TILE) * results,
-        lanes=3.0 * tokens * results / STEP,  # a unit is rounded again for every 32 columns
+        tensor=2.0 * up(tokens, TILE) * sum(units * columns for units, columns in products),
+        lanes=2.0 * tokens * sum(columns * rows for (_, columns), (rows, _) in zip(products, blocks, strict=True)),
     )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 // Gradients of the bottleneck adapter on CUDA devices, in four launches: the weights are laid out; the tokens; sums
 // over them; what the weights' gradients are of those sums.
 #include "adapter_finish.cuh"
-#include "sums.cuh"
 
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
@@ -75,39 +74,40 @@ void run(const Call& call) {
   std::optional<BackwardRoom> room;
   if constexpr (kIsHalf<C>) room = resident_room<X>(call, backward.aligned);
   const Tokens& tokens = backward.tokens;
-  const int64_t count = tokens.sentences * tokens.tokens, units = padded(places.basis_count);
-  const int64_t splits = splits_for(tokens, 2 * padded(hidden) * padded(bottleneck));
-
+  const int64_t count = tokens.sentences * tokens.tokens;
+  const int64_t splits = splits_of_units(tokens, 2 * hidden), parts = groups * splits;
   Workspace memory;
   const AdapterLayout<S, C> layout(call.options, room ? Direction::kBackwardBlocked : Direction::kBackward, memory);
-  const auto few = memory.reserve<S>(count * places.width);
-  const auto basis = memory.reserve<X>(count * units);
-  const auto down_parts = memory.reserve<S>(groups * splits * bottleneck * hidden);
-  const auto up_parts = memory.reserve<S>(groups * splits * places.basis_count * hidden);
-  const auto few_parts = memory.reserve<S>(groups * splits * places.basis * units);
+  const auto few = memory.reserve<C>(count * places.width);
+  const auto basis = memory.reserve<X>(count * places.units());
+  const auto down_parts = memory.reserve<S>(parts * places.weighted * hidden);
+  const auto up_parts = memory.reserve<S>(parts * places.units() * hidden);
+  const auto few_parts = memory.reserve<S>(parts * places.basis * places.units());
   memory.allocate(call.x);
   backward.weights = layout.lay_out(call.weights, grouped, memory);
   backward.few = memory[few];
   backward.basis = memory[basis];
   tokens_backward(call, backward, room);
 
-  TokenProducts<X> products;
-  products.tokens = tokens;
-  products.splits = splits;
-  const auto add = [&](int64_t begin, int64_t number, const X* x, int64_t width, S* parts) {
-    products.add({memory[few] + begin, places.width, number, x, width, rows_aligned(x, width), parts});
+  UnitSums<X, C> sums{};
+  sums.tokens = tokens;
+  sums.stride = places.width;
+  sums.splits = splits;
+  sums.aligned = true;
+  const auto add = [&](int64_t begin, int64_t number, const X* numbers, int64_t width, S* parts) {
+    sums.of[sums.count++] = {memory[few] + begin, number, numbers, width, parts};
+    sums.aligned &= rows_aligned(numbers, width);
   };
-  add(0, bottleneck, call.z.const_data_ptr<X>(), hidden, memory[down_parts]);
-  add(places.basis, places.basis_count, backward.grad, hidden, memory[up_parts]);
-  add(0, places.basis, memory[basis], units, memory[few_parts]);
-  sum_products<X, C>(products);
+  add(0, places.weighted, call.z.const_data_ptr<X>(), hidden, memory[down_parts]);
+  add(places.basis, places.units(), backward.grad, hidden, memory[up_parts]);
+  add(0, places.basis, memory[basis], places.units(), memory[few_parts]);
+  sum_units(sums);
 
   AdapterWeights grads = call.grads;
   Finish<S> finish{
       GivenAdapter(call.weights, call.options, grouped),
       hidden,
       bottleneck,
-      units,
       splits,
       outer,
       inner,

@@ -10,19 +10,22 @@
 
 #include "adapter.cuh"
 #include "resident.cuh"
+#include "sums.cuh"
 
 namespace hyperloader::cuda {
 
 // A token's row of few numbers: ∂pre, with an outer norm c2 · [rstd · a, rstd], and the basis of the output, which is
-// [rstd · a, rstd, 1] with an outer norm and [a, 1] without.
+// [rstd · a, rstd, 1] with an outer norm and [a, 1] without. Each is padded with zeros.
 struct FewNumbers {
   int64_t weighted, basis, basis_count, width;  // ∂pre comes first
 
   FewNumbers(int64_t bottleneck, bool outer)
-      : weighted(bottleneck),
-        basis(outer ? 2 * bottleneck + 1 : bottleneck),
+      : weighted(padded_units(bottleneck)),
+        basis(weighted + (outer ? padded_units(bottleneck + 1) : 0)),
         basis_count(bottleneck + (outer ? 2 : 1)),
-        width(basis + basis_count) {}
+        width(basis + units()) {}
+
+  __host__ __device__ int64_t units() const { return padded_units(basis_count); }
 };
 
 template <typename X, typename C>
@@ -36,8 +39,8 @@ struct Backward {
   const X* grad;
   const Sum<X>* pre;
   X* grad_x;
-  Sum<X>* few;  // (tokens, places.width)
-  X* basis;     // (tokens, units): the basis once more, as an operand
+  C* few;    // (tokens, places.width)
+  X* basis;  // (tokens, places.units()): the basis once more, as what units are multiplied with
   FewNumbers places;
 };
 
@@ -103,21 +106,26 @@ __device__ __forceinline__ void backward_tile(
       }
       mean = rstd * sum_lanes(mean) / hidden;
     }
-    S* const few = call.few + (first + token) * call.places.width;
-    X* const basis = call.basis + (first + token) * padded(call.places.basis_count);
-    for (int64_t i = lane; i < padded(call.places.basis_count); i += 32) {
+    const FewNumbers& places = call.places;
+    const int64_t row = first + token, units_of_basis = places.units();
+    C* const few = call.few + row * places.width;
+    for (int64_t i = lane; i < laid_out.thin() || i < units_of_basis; i += 32) {
       S grad_pre = 0;
       if (token < count && i < bottleneck) {
         S grad_a = p[i];
         if constexpr (kNorm) grad_a = rstd * (grad_a - mean * rstd * hidden * moments_a[i]);
         grad_pre = grad_a * activate(call.activation, pre[token * bottleneck + i]).slope;
-        few[i] = grad_pre;
       }
       if (token < count) {
-        const S value = i < columns ? rstd * a[i] : i < call.places.basis_count ? S(1) : S(0);
-        if (i < call.places.basis_count) few[call.places.basis + i] = value;
-        if (kNorm && i < columns) few[call.places.weighted + i] = mean * value;
-        basis[i] = static_cast<X>(value);
+        const S value = i < columns ? rstd * a[i] : i < places.basis_count ? S(1) : S(0);
+        if (i < places.weighted) few[i] = static_cast<C>(grad_pre);
+        if (i < places.basis - places.weighted) {
+          few[places.weighted + i] = static_cast<C>(i < columns ? mean * value : S(0));
+        }
+        if (i < units_of_basis) {
+          few[places.basis + i] = static_cast<C>(value);
+          call.basis[row * units_of_basis + i] = static_cast<X>(value);
+        }
       }
       if (i < laid_out.thin()) units.at(token, i) = static_cast<C>(grad_pre);
     }

@@ -17,12 +17,12 @@ namespace hyperloader::cuda {
 template <typename S>
 struct Finish {
   GivenAdapter given;
-  int64_t hidden, bottleneck, units, splits;  // units: the width of few_parts' rows
+  int64_t hidden, bottleneck, splits;
   bool outer, inner;
   FewNumbers places;
-  const S *down_parts, *up_parts,
-      *few_parts;    // of each group and split (bottleneck, hidden), (basis, hidden), (basis' start, units)
-  const S* centred;  // of each group (columns, padded(hidden))
+  const S *down_parts, *up_parts;  // of each group and split (units, hidden), units as FewNumbers pads them
+  const S* few_parts;              // (places.basis, places.units())
+  const S* centred;                // of each group (columns, padded(hidden))
   AnyResults down, down_bias, up, up_bias;
   AnyResults norms[4];  // weight and bias of the outer norm, and of the inner one
 
@@ -37,13 +37,13 @@ struct Finish {
     return sum;
   }
   __device__ S product(int64_t group, int64_t unit, int64_t h) const {
-    return add(down_parts, bottleneck * hidden, group, unit * hidden + h);
+    return add(down_parts, places.weighted * hidden, group, unit * hidden + h);
   }
   __device__ S of_basis(int64_t group, int64_t unit, int64_t h) const {
-    return add(up_parts, places.basis_count * hidden, group, unit * hidden + h);
+    return add(up_parts, places.units() * hidden, group, unit * hidden + h);
   }
   __device__ S of_few(int64_t group, int64_t row, int64_t column) const {
-    return add(few_parts, places.basis * units, group, row * units + column);
+    return add(few_parts, places.basis * places.units(), group, row * places.units() + column);
   }
 };
 

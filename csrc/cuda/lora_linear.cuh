@@ -24,6 +24,7 @@
 
 #include "../lora_linear.h"
 #include "dispatch.h"
+#include "sums.cuh"
 #include "weights.cuh"
 #include "workspace.h"
 
@@ -31,9 +32,6 @@ namespace hyperloader::cuda {
 
 constexpr int kProjections = 8;                 // of one launch
 constexpr int64_t kCached = int64_t{24} << 20;  // bytes that surely stay in the second cache of a large GPU
-
-// A layer's units are padded to whole columns of the tensor cores' products.
-__host__ __device__ constexpr int64_t padded_units(int64_t rank) { return (rank + 7) / 8 * 8; }
 
 // One layer. All layers' units stand side by side; what is padded is zero.
 template <typename X, typename C>
@@ -65,30 +63,6 @@ struct LowRank {
 
 template <typename X, typename C>
 void run_low_rank(LowRank<X, C> call);
-
-// parts[group][split] (count, width) = Σ over the tokens of a group and split: units(token)ᵀ · numbers(token).
-template <typename X, typename C>
-struct UnitSums {
-  struct Of {
-    const C* units;  // (tokens, stride), from the first unit on
-    int64_t count;
-    const X* numbers;  // (tokens, width)
-    int64_t width;
-    Sum<X>* parts;
-  };
-  Tokens tokens;
-  Of of[kProjections + 1];
-  int count = 0;
-  int64_t stride;
-  int64_t splits = 1;
-  bool aligned;
-};
-
-// Into how many parts the tokens are cut, so that sums of `columns` numbers for each unit fill a GPU.
-int64_t splits_of_units(const Tokens& tokens, int64_t columns);
-
-template <typename X, typename C>
-void sum_units(const UnitSums<X, C>& sums);
 
 // The factors of up to kProjections layers.
 class Updates {

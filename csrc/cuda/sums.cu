@@ -1,82 +1,75 @@
+// Sums over the tokens, for gradients of weights: 64 columns of a matrix of tokens and up to 32 units a block. Its
+// warps take the 16-token tiles of their group in turn, each reads them once, 16 bytes at a time, and the block adds up
+// their sums in their order. Units are few beside what they are multiplied with: R numbers for 64.
 #include "launch.h"
 #include "sums.cuh"
 
 namespace hyperloader::cuda {
 namespace {
 
-constexpr int kUnits = 32;  // units and columns of a block's sums
+constexpr int kColumns = 64, kUnits = 32;  // of a block
 
-// A warp's share of the sums (32 units, 32 columns): lane l holds the units g + 8 h + 16 m and the columns 8q .. 8q
-// + 7.
+// A warp's share of the sums: its lane holds the columns 8g + 2m + h and the units 8j + 2q + c.
 template <typename S>
 struct Sums {
-  S parts[2][4][4] = {};
-
-  __device__ __forceinline__ S& at(int m, int h, int column) { return parts[m][column % 4][2 * h + column / 4]; }
+  S parts[4][kUnits / 8][4] = {};  // m, j, 2h + c: as the tensor cores leave them
 };
 
-// What a lane reads of one product: rows that exist, units and columns that exist, and zeros beside them.
-template <typename X>
-struct Operands {
-  const Sum<X>* units;  // from the block's first unit on
-  int64_t stride, units_left;
-  const X* x;  // from the block's first column on
-  int64_t width, columns_left;
-  bool aligned;
-
-  __device__ __forceinline__ Sum<X> unit(int64_t token, bool exists, int index) const {
-    return exists && index < units_left ? units[token * stride + index] : Sum<X>(0);
-  }
-  template <int kCount>
-  __device__ __forceinline__ Numbers<X, kCount> columns(int64_t token, bool exists, int first) const {
-    return load<kCount>(x + token * width + first, exists ? columns_left - first : 0, aligned);
-  }
-};
-
-template <typename C, typename X>
-__device__ __forceinline__ void add_tile(Sums<Sum<X>>& sums, const Operands<X>& from, int64_t first, int count) {
-  const int g = lane_token();
+template <typename X, typename C>
+__device__ __forceinline__ void add_tile(
+    Sums<Sum<X>>& sums, const C* units, int stride, int unit_tiles, const X* numbers, int width, int left, bool aligned,
+    int count) {
+  const int g = lane_token(), pair = lane_column() / 4;
+  const int own = left - 8 * g;
   if constexpr (kIsHalf<C>) {
-    uint2 x[2][2];
-    uint32_t units[2][4];
-    const int pair = lane_column() / 4;
-#pragma unroll
-    for (int far = 0; far < 2; ++far) {
-#pragma unroll
-      for (int odd = 0; odd < 2; ++odd) {
-        const int token = pair + 8 * far + odd;
-        x[far][odd] = bytes_as<uint2>(from.template columns<4>(first + token, token < count, 4 * g));
-      }
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const int token = pair + 8 * far, unit = g + 8 * h + 16 * m;
-          units[m][h + 2 * far] = pack<C>(
-              from.unit(first + token, token < count, unit), from.unit(first + token + 1, token + 1 < count, unit));
-        }
-      }
-    }
+    static_assert(std::is_same_v<X, C>);
+    uint4 x[4];  // of the tokens 2q, 2q + 1, 2q + 8, 2q + 9
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      uint32_t columns[2];
+      const int token = pair + i % 2 + 8 * (i / 2);
+      x[i] = bytes_as<uint4>(load<8>(numbers + token * width + 8 * g, token < count ? own : 0, aligned));
+    }
+    uint32_t a[4][4];  // two columns a register become two tokens a register
+    const auto turn = [&](int m, uint32_t even, uint32_t odd, uint32_t far_even, uint32_t far_odd) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        a[m][h] = take_halves(even, odd, h);
+        a[m][2 + h] = take_halves(far_even, far_odd, h);
+      }
+    };
+    turn(0, x[0].x, x[1].x, x[2].x, x[3].x);
+    turn(1, x[0].y, x[1].y, x[2].y, x[3].y);
+    turn(2, x[0].z, x[1].z, x[2].z, x[3].z);
+    turn(3, x[0].w, x[1].w, x[2].w, x[3].w);
+#pragma unroll
+    for (int j = 0; j < kUnits / 8; ++j) {
+      if (j >= unit_tiles) continue;
+      uint32_t w[2];
 #pragma unroll
       for (int far = 0; far < 2; ++far) {
-        columns[far] = i < 2 ? take_halves(x[far][0].x, x[far][1].x, i) : take_halves(x[far][0].y, x[far][1].y, i - 2);
+        Numbers<C, 2> both;
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+          const int token = pair + odd + 8 * far;
+          both.at[odd] = token < count ? units[token * stride + 8 * j + g] : C(0);
+        }
+        w[far] = bytes_as<uint32_t>(both);
       }
 #pragma unroll
-      for (int m = 0; m < 2; ++m) tensor_core_product<C>(sums.parts[m][i], units[m], columns);
+      for (int m = 0; m < 4; ++m) tensor_core_product<C>(sums.parts[m][j], a[m], w);
     }
   } else {
+#pragma unroll 1
     for (int token = 0; token < count; ++token) {
-      const auto x = from.template columns<8>(first + token, true, lane_column());
+      const auto x = load<8>(numbers + token * width + 8 * g, own, aligned);
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int j = 0; j < kUnits / 8; ++j) {
+        if (j >= unit_tiles) continue;
+        const auto unit = load<2>(units + token * stride + 8 * j + pair, 2, true);
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const C unit = from.unit(first + token, true, g + 8 * h + 16 * m);
+        for (int i = 0; i < 8; ++i) {
 #pragma unroll
-          for (int i = 0; i < 8; ++i) sums.at(m, h, i) += unit * static_cast<C>(x.at[i]);
+          for (int c = 0; c < 2; ++c) sums.parts[i / 2][j][i % 2 * 2 + c] += unit.at[c] * static_cast<C>(x.at[i]);
         }
       }
     }
@@ -84,62 +77,69 @@ __device__ __forceinline__ void add_tile(Sums<Sum<X>>& sums, const Operands<X>& 
 }
 
 template <typename X, typename C>
-__global__ void __launch_bounds__(kThreads) sum_products_kernel(const __grid_constant__ TokenProducts<X> products) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
+    sum_units_kernel(const __grid_constant__ UnitSums<X, C> all) {
   using S = Sum<X>;
-  __shared__ S total[kUnits][kStep + 1];
+  __shared__ S total[kUnits][kColumns + 8];
   int64_t block = blockIdx.x;
   int index = 0;
   int64_t slices = 0;
-  for (;; ++index) {  // the product of this block
-    slices = padded(products.of[index].width) / kStep;
-    const int64_t blocks = slices * (padded(products.of[index].count) / kUnits);
+  for (;; ++index) {  // what this block sums
+    slices = (all.of[index].width + kColumns - 1) / kColumns;
+    const int64_t blocks = slices * ((all.of[index].count + kUnits - 1) / kUnits);
     if (block < blocks) break;
     block -= blocks;
   }
-  const TokenProduct<X>& product = products.of[index];
-  const int64_t unit = block / slices * kUnits, column = block % slices * kStep;
-  const int64_t split = blockIdx.y, group = blockIdx.z;
-  const Operands<X> from{product.units + unit, product.stride,         product.count - unit, product.x + column,
-                         product.width,        product.width - column, product.aligned};
+  const auto& own = all.of[index];
+  const int64_t unit = block / slices * kUnits, column = block % slices * kColumns;
+  const int64_t split = blockIdx.y, group = blockIdx.z, units_left = own.count - unit;
+  const int unit_tiles = static_cast<int>((units_left < kUnits ? units_left : kUnits) / 8);
   Sums<S> sums;
-  const Tokens& tokens = products.tokens;
-  const int64_t tiles = tokens.tiles(), last = tiles * (split + 1) / products.splits;
-  for (int64_t tile = tiles * split / products.splits + warp_of_block(); tile < last; tile += kWarps) {
+  const Tokens& tokens = all.tokens;
+  const C* const units = own.units + unit;
+  const X* const numbers = own.numbers + column;
+  const int64_t tiles = tokens.tiles(), last = tiles * (split + 1) / all.splits;
+#pragma unroll 1
+  for (int64_t tile = tiles * split / all.splits + warp_of_block(); tile < last; tile += kWarps) {
     if (tokens.group_of_tile(tile) != group) continue;
-    add_tile<C>(sums, from, tokens.first(tile), tokens.count(tile));
+    const int64_t first = tokens.first(tile);
+    add_tile<X, C>(
+        sums, units + first * all.stride, static_cast<int>(all.stride), unit_tiles, numbers + first * own.width,
+        static_cast<int>(own.width), static_cast<int>(own.width - column), all.aligned, tokens.count(tile));
   }
   for (int warp = 0; warp < kWarps; ++warp) {
     if (warp == warp_of_block()) {
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int m = 0; m < 4; ++m) {
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
+        for (int j = 0; j < kUnits / 8; ++j) {
 #pragma unroll
-          for (int i = 0; i < 8; ++i) {
-            S& to = total[lane_token() + 8 * h + 16 * m][lane_column() + i];
-            to = warp == 0 ? sums.at(m, h, i) : to + sums.at(m, h, i);
+          for (int i = 0; i < 4; ++i) {
+            S& to = total[8 * j + lane_column() / 4 + i % 2][8 * lane_token() + 2 * m + i / 2];
+            to = warp == 0 ? sums.parts[m][j][i] : to + sums.parts[m][j][i];
           }
         }
       }
     }
     __syncthreads();
   }
-  S* const to = product.parts + (group * products.splits + split) * product.count * product.width;
-  for (int i = threadIdx.x; i < kUnits * kStep; i += kThreads) {
-    const int64_t row = unit + i / kStep, at = column + i % kStep;
-    if (row < product.count && at < product.width) to[row * product.width + at] = total[i / kStep][i % kStep];
+  S* const to = own.parts + (group * all.splits + split) * own.count * own.width;
+  for (int i = threadIdx.x; i < 8 * unit_tiles * kColumns; i += kThreads) {
+    const int row = i / kColumns;
+    const int64_t at = column + i % kColumns;
+    if (at < own.width) to[(unit + row) * own.width + at] = total[row][i % kColumns];
   }
 }
 
-constexpr int kColumns = 32, kShares = 8;  // of a block of `reduce_kernel`
+constexpr int kReduced = 32, kShares = 8;  // of a block of `reduce_kernel`
 
 template <typename S>
-__global__ void __launch_bounds__(kColumns* kShares) reduce_kernel(const __grid_constant__ Reductions reductions) {
-  __shared__ S shares[kShares][kColumns];
+__global__ void __launch_bounds__(kReduced* kShares) reduce_kernel(const __grid_constant__ Reductions reductions) {
+  __shared__ S shares[kShares][kReduced];
   const Reduction& reduction = reductions.of[blockIdx.y];
   const int64_t size = reduction.rows * reduction.columns, group = blockIdx.z;
-  const int64_t i = int64_t(blockIdx.x) * kColumns + threadIdx.x;
-  if (int64_t(blockIdx.x) * kColumns >= size) return;
+  const int64_t i = int64_t(blockIdx.x) * kReduced + threadIdx.x;
+  if (int64_t(blockIdx.x) * kReduced >= size) return;
   const S* const from = static_cast<const S*>(reduction.from) + group * reduction.group_stride;
   S sum = 0;
   if (i < size) {
@@ -158,37 +158,39 @@ __global__ void __launch_bounds__(kColumns* kShares) reduce_kernel(const __grid_
   reduction.to.store<S>(group * size + to, sum);
 }
 
+int64_t blocks_of(int64_t count, int64_t width) {
+  return (width + kColumns - 1) / kColumns * ((count + kUnits - 1) / kUnits);
+}
+
 }  // namespace
 
-int64_t splits_for(const Tokens& tokens, int64_t results) {
+int64_t splits_of_units(const Tokens& tokens, int64_t columns) {
   constexpr int64_t kBlocks = 512, kLeastTiles = 2 * kWarps;  // in flight on a GPU; worth a block
-  const int64_t blocks = std::max<int64_t>(results / (kUnits * kStep), 1) * std::max<int64_t>(tokens.groups, 1);
+  const int64_t blocks = std::max<int64_t>(columns / kColumns, 1) * std::max<int64_t>(tokens.groups, 1);
   return std::max<int64_t>(std::min(kBlocks / blocks, tokens.tiles() / kLeastTiles), 1);
 }
 
 template <typename X, typename C>
-void sum_products(const TokenProducts<X>& products) {
+void sum_units(const UnitSums<X, C>& sums) {
   int64_t blocks = 0;
-  for (int i = 0; i < products.count; ++i) {
-    blocks += padded(products.of[i].width) / kStep * (padded(products.of[i].count) / kUnits);
-  }
-  launch(sum_products_kernel<X, C>, dim3(blocks, products.splits, products.tokens.groups), dim3(kThreads), 0, products);
+  for (int i = 0; i < sums.count; ++i) blocks += blocks_of(sums.of[i].count, sums.of[i].width);
+  launch(sum_units_kernel<X, C>, dim3(blocks, sums.splits, sums.tokens.groups), dim3(kThreads), 0, sums);
 }
 
 template <typename S>
 void reduce(const Reductions& reductions) {
   int64_t most = 0;
   for (int i = 0; i < reductions.count; ++i) most = std::max(most, reductions.of[i].rows * reductions.of[i].columns);
-  const dim3 grid((most + kColumns - 1) / kColumns, reductions.count, reductions.tokens.groups);
-  launch(reduce_kernel<S>, grid, dim3(kColumns, kShares), 0, reductions);
+  const dim3 grid((most + kReduced - 1) / kReduced, reductions.count, reductions.tokens.groups);
+  launch(reduce_kernel<S>, grid, dim3(kReduced, kShares), 0, reductions);
 }
 
-template void sum_products<BFloat16, BFloat16>(const TokenProducts<BFloat16>&);
-template void sum_products<BFloat16, float>(const TokenProducts<BFloat16>&);
-template void sum_products<Half, Half>(const TokenProducts<Half>&);
-template void sum_products<Half, float>(const TokenProducts<Half>&);
-template void sum_products<float, float>(const TokenProducts<float>&);
-template void sum_products<double, double>(const TokenProducts<double>&);
+template void sum_units(const UnitSums<BFloat16, BFloat16>&);
+template void sum_units(const UnitSums<BFloat16, float>&);
+template void sum_units(const UnitSums<Half, Half>&);
+template void sum_units(const UnitSums<Half, float>&);
+template void sum_units(const UnitSums<float, float>&);
+template void sum_units(const UnitSums<double, double>&);
 template void reduce<float>(const Reductions&);
 template void reduce<double>(const Reductions&);
 

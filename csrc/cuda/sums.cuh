@@ -5,37 +5,34 @@
 
 namespace hyperloader::cuda {
 
-constexpr int kProducts = 16, kReductions = 24;  // of one launch
+constexpr int kUnitSums = 9, kReductions = 24;  // of one launch
 
-// parts[group][split] (units, width) = Σ over the tokens of a group and split: units(token)ᵀ · x(token).
-template <typename X>
-struct TokenProduct {
-  const Sum<X>* units;  // (tokens, stride), from the first unit on
-  int64_t stride, count;
-  const X* x;  // (tokens, width)
-  int64_t width;
-  bool aligned;
-  Sum<X>* parts;
-};
+// Units are padded with zeros to whole columns of the tensor cores' products.
+__host__ __device__ constexpr int64_t padded_units(int64_t rank) { return (rank + 7) / 8 * 8; }
 
-template <typename X>
-struct TokenProducts {
-  TokenProduct<X> of[kProducts];
-  int count = 0;
-  int64_t splits = 1;
+// parts[group][split] (count, width) = Σ over the tokens of a group and split: units(token)ᵀ · numbers(token).
+template <typename X, typename C>
+struct UnitSums {
+  struct Of {
+    const C* units;  // (tokens, stride), from the first unit on
+    int64_t count;
+    const X* numbers;  // (tokens, width)
+    int64_t width;
+    Sum<X>* parts;
+  };
   Tokens tokens;
-
-  void add(const TokenProduct<X>& product) {
-    TORCH_INTERNAL_ASSERT(count < kProducts);
-    of[count++] = product;
-  }
+  Of of[kUnitSums];
+  int count = 0;
+  int64_t stride;
+  int64_t splits = 1;
+  bool aligned;
 };
 
-// How many parts a sum over tokens is cut into, so that `results` numbers of each group fill a GPU.
-int64_t splits_for(const Tokens& tokens, int64_t results);
+// Into how many parts the tokens are cut, so that sums of `columns` numbers for each unit fill a GPU.
+int64_t splits_of_units(const Tokens& tokens, int64_t columns);
 
 template <typename X, typename C>
-void sum_products(const TokenProducts<X>& products);
+void sum_units(const UnitSums<X, C>& sums);
 
 // to[group] (rows, columns) = Σ over the parts of `from` (rows, columns) that belong to the group.
 struct Reduction {
