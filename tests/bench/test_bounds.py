@@ -1,6 +1,7 @@
 """The computed bounds: what a launch takes at least, what is held against what, and that nobody calls it measured."""
 
 import json
+import re
 
 import pytest
 
@@ -123,3 +124,16 @@ def test_a_page_without_marks_is_left_alone(tmp_path, monkeypatch, capsys):
     assert main(["bounds", "--output", str(tmp_path / "x.json")]) == 2
     assert "must hold the marks <!-- bounds: begin -->" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
+
+
+def test_what_the_page_names_is_in_the_sources():
+    """Constants, kernels and headers of docs/cuda.md."""
+    page = document.CUDA.read_text(encoding="utf-8").partition("<!-- bounds: begin -->")
+    text = page[0] + page[2].partition("<!-- bounds: end -->")[2]
+    folder = document.ROOT / "csrc" / "cuda"
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in folder.iterdir())
+    names = set(re.findall(r"`(k[A-Z]\w+|\w+_kernel)`", text))
+    assert len(names) > 6
+    assert [name for name in sorted(names) if name not in sources] == []
+    files = set(re.findall(r"`(\w+\.(?:cuh|cu|h))`", text))
+    assert files and [name for name in sorted(files) if not (folder / name).exists()] == []
