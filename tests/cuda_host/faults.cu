@@ -76,7 +76,7 @@ __global__ void shared_memory_that_nothing_was_written_to(float* to, bool sound)
   to[threadIdx.x] = numbers[threadIdx.x] + also[threadIdx.x];
 }
 
-// Each thread copies 16 bytes that are its own to read. The batch before is another's fault.
+// Every fourth thread copies 16 bytes for itself and its neighbours; the second batch is of zeros.
 __global__ void no_wait_for_a_copy(float* to, bool sound) {
   float* const numbers = dynamic_shared<float>();
   const int own = int(threadIdx.x) / 4 * 4;

@@ -90,10 +90,11 @@ std::string place_of(const unsigned char* address) {
   fail("race in " + place_of(address) + ": nothing orders " + text(before, wrote) + " and " + text(now, writes));
 }
 
+uintptr_t last = 0;  // the page that was asked for last, and its number
+Page* page = nullptr;
+
 Grain& grain_of(uintptr_t address) {
   constexpr uintptr_t kBytes = std::tuple_size_v<Page> * kGrain;
-  static uintptr_t last = 0;
-  static Page* page = nullptr;
   if (page == nullptr || last != address / kBytes) {
     last = address / kBytes;
     auto& found = pages[last];
@@ -119,7 +120,14 @@ void keep(std::array<Access, 2>& reads, const Access& now) {
 
 }  // namespace
 
-void begin_launch() { launch_number = ++numbers; }
+// What was seen before means nothing any more, and takes fifty times the memory that it is about.
+void begin_launch() {
+  constexpr size_t kMostPages = 4096;
+  launch_number = ++numbers;
+  if (pages.size() <= kMostPages) return;
+  pages.clear();
+  page = nullptr;
+}
 
 void begin_block() {
   block_number = ++numbers;
