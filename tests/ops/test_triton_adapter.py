@@ -1,0 +1,136 @@
+"""The Triton adapter: tiles, groups and columns at which its kernels take another path."""
+
+import pytest
+import torch
+from conftest import DEVICE
+from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.oracle import value_and_gradients
+from helpers.pairs import adapter_pair, compare, lora_pair
+
+from hyperloader import ops
+from hyperloader.ops import why_missing
+from hyperloader.reference.groups import AdapterWeights
+
+_launch = pytest.importorskip("hyperloader.kernels._launch")
+_sums = pytest.importorskip("hyperloader.kernels._sums")
+adapter = pytest.importorskip("hyperloader.kernels.adapter")
+lora_linear = pytest.importorskip("hyperloader.kernels.lora_linear")
+
+pytestmark = pytest.mark.skipif(why_missing("triton") is not None, reason=str(why_missing("triton")))
+
+each_groups = pytest.mark.parametrize("groups", [None, 4], ids=["single", "mixed"])
+
+
+@pytest.fixture(autouse=True)
+def triton_backend():
+    with ops.use_backend("triton"):
+        yield
+
+
+def to_device(inputs):
+    return {name: tensor.to(DEVICE) for name, tensor in inputs.items()}
+
+
+# batch, tokens, hidden, bottleneck: more tiles of tokens than processors, so that weights are summed up first; hidden
+# units beyond a block and off its size; a bottleneck beyond a product's least size
+@pytest.mark.parametrize("size", [(3, 50, 70, 25), (2, 5, 150, 6), (2, 5, 33, 70)], ids=str)
+@each_groups
+@pytest.mark.parametrize("norm", NORMS)
+def test_adapter(size, groups, norm):
+    compare(*adapter_pair(to_device(adapter_inputs(*size, groups, norm, torch.float32)), norm=norm))
+
+
+# half-precision tokens are held in registers, but for an inner norm and beyond 1536 hidden units
+@pytest.mark.parametrize(
+    ("size", "groups", "norm"),
+    [((3, 70, 150, 25), 4, "post"), ((1, 3, 150, 6), None, "none"), ((2, 5, 40, 6), 2, "both"),
+     ((1, 3, 1540, 6), None, "post")],
+    ids=str,
+)  # fmt: skip
+def test_adapter_in_half_precision(size, groups, norm):
+    compare(*adapter_pair(to_device(adapter_inputs(*size, groups, norm, torch.float16)), norm=norm))
+
+
+def test_launches_of_an_adapter(monkeypatch):
+    """Few tokens are one launch; of more, and for the gradients, the weights are first summed up for an outer norm."""
+    launched, launch = [], _launch.launch
+    monkeypatch.setattr(
+        _launch, "launch", lambda *arguments, **named: launched.append(0) or launch(*arguments, **named)
+    )
+
+    def count(function, *arguments):
+        launched.clear()
+        function(*arguments)
+        return len(launched)
+
+    for tokens, norm, launches in ((8, "post", 1), (8, "none", 1), (160, "post", 2), (160, "none", 1)):
+        inputs = to_device(adapter_inputs(1, tokens, 16, 4, None, norm, torch.float32))
+        weights = AdapterWeights(*(inputs.get(name) for name in AdapterWeights._fields))
+        options = (None, norm, "gelu", 1e-5)
+        if DEVICE == "cpu" or tokens == 8:  # a GPU has more processors than these tokens have tiles
+            assert count(adapter.forward, inputs["x"], weights, *options) == launches
+        pre = inputs["x"].new_zeros(1, tokens, 4)
+        backward = (inputs["x"], inputs["x"], pre, weights, *options)
+        assert count(adapter.backward, *backward) == (4 if norm == "post" else 3)
+
+
+def test_more_sentences_than_are_looked_at_in_one_step(monkeypatch):
+    for module in (_sums, adapter, lora_linear):
+        monkeypatch.setattr(module, "SENTENCES", 8)
+    compare(*adapter_pair(to_device(adapter_inputs(20, 1, 16, 4, 3, "post", torch.float32))))
+    compare(*lora_pair(to_device(lora_inputs(20, 1, 16, 8, 2, 3, torch.float32)), 0.5))
+
+
+@pytest.mark.parametrize("norm", ["post", "both"])
+def test_adapter_of_groups_without_sentences(norm):
+    """Of five groups two have sentences, in no order: the others' gradients are zero, not what the memory held."""
+    inputs = to_device(adapter_inputs(5, 3, 40, 6, 5, norm, torch.float32))
+    inputs["group"] = torch.tensor([3, 0, 3, 0, 3], device=DEVICE)
+    tested, plain, tensors, names = adapter_pair(inputs, norm=norm)
+    compare(tested, plain, tensors, names)
+    grads = value_and_gradients(tested, tensors, torch.randn_like(inputs["x"]))
+    for name, grad in zip(names[1:], grads[2:], strict=True):
+        assert not grad[[1, 2, 4]].any(), name
+        assert grad[0].any(), name
+        assert grad[3].any(), name
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_from_one_end_to_the_other(activation):
+    """Through an adapter that passes them on; values and slopes as PyTorch's in float64 to a few roundings, NaN too."""
+    ends = torch.tensor([-3e38, -1e30, -1e4, -88.0, -0.0, 0.0, 1e-30, 88.0, 1e4, 1e30, 1e38])
+    pre = torch.cat([torch.linspace(-30, 30, 201), ends]).reshape(-1, 1).to(DEVICE).requires_grad_()
+    one, zero = torch.ones(1, 1, device=DEVICE), torch.zeros(1, device=DEVICE)
+    value = ops.adapter(pre, one, zero, one, zero, norm="none", activation=activation) - pre
+    (slope,) = torch.autograd.grad(value.sum(), pre)
+    exact_pre = pre.detach().double().requires_grad_()
+    expected = ACTIVATIONS[activation](exact_pre)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), exact_pre)
+    rounding = torch.finfo(torch.float32).eps
+    scale = 1 + 2 * exact_pre.detach().abs()  # x itself was added and taken away again
+    assert ((value.detach().double() - expected.detach()).abs() / scale).max() < 2 * rounding
+    assert (slope.double() - expected_slope).abs().max() < 16 * rounding
+    nan = torch.full((1, 1), float("nan"), device=DEVICE)
+    assert ops.adapter(nan, one, zero, one, zero, norm="none", activation=activation).isnan().all()
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.01])
+@pytest.mark.parametrize("tokens", [40, 70])
+def test_adapter_whose_columns_cancel(spread, tokens):
+    """The norm's input is small beside the products that it is a sum of: the result is as good as PyTorch's, and so are
+    the gradients of what lies before the norm's input; those of its sums lose a digit, not four."""
+    inputs = to_device(adapter_inputs(2, tokens, 96, 12, None, "post", torch.float32))
+    inputs["down_weight"] *= spread
+    inputs["down_bias"].fill_(3)
+    inputs["up_weight"] *= 10
+    middle = torch.nn.functional.gelu(inputs["down_bias"], approximate="tanh")
+    inputs["up_bias"] = -(inputs["up_weight"] @ middle)
+    tested, plain, tensors, names = adapter_pair(inputs)
+    grad = torch.randn_like(inputs["x"])
+    exact = value_and_gradients(plain, [tensor.double() for tensor in tensors], grad)
+    errors = [
+        [(found.double() - expected).abs().max().item() for found, expected in zip(results, exact, strict=True)]
+        for results in (value_and_gradients(function, tensors, grad) for function in (tested, plain))
+    ]
+    for name, ours, theirs, bound in zip(("y", *names), *errors, (2, *[16] * len(names)), strict=True):
+        assert ours <= bound * theirs + 1e-6, f"{name}: error {ours:.1e}, PyTorch's is {theirs:.1e}"
