@@ -69,7 +69,7 @@ sanitize: $(installed)
 	HYPERLOADER_NATIVE=cpu CFLAGS='$(sanitizers)' LDFLAGS='$(sanitizers)' PATH="$(abspath $(bin)):$$PATH" \
 	    $(bin)/python setup.py -q build --build-base $(sanitized) --build-lib $(sanitized)/lib
 	LD_PRELOAD=$(preloaded) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    PYTHONPATH=$(abspath $(sanitized)/lib) $(bin)/pytest -o pythonpath=tests -p no:cacheprovider tests/ops --ignore tests/ops/test_native_loading.py
+	    PYTHONPATH=$(abspath $(sanitized)/lib) $(bin)/pytest -o pythonpath=tests -p no:cacheprovider tests/ops --ignore tests/ops/test_native_loading.py -k 'not cuda'
 
 # The CUDA kernels executed on the host by the operators' tests: with a look-out for races, then under the sanitizers.
 cuda-host: $(installed)
