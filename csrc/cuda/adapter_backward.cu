@@ -75,7 +75,9 @@ void run(const Call& call) {
   if constexpr (kIsHalf<C>) room = resident_room<X>(call, backward.aligned);
   const Tokens& tokens = backward.tokens;
   const int64_t count = tokens.sentences * tokens.tokens;
-  const int64_t splits = splits_of_units(tokens, 2 * hidden), parts = groups * splits;
+  const int64_t blocks = sum_blocks(places.weighted, hidden) + sum_blocks(places.units(), hidden) +
+                         sum_blocks(places.basis, places.units());
+  const int64_t splits = sum_splits(tokens, blocks), parts = groups * splits;
   Workspace memory;
   const AdapterLayout<S, C> layout(call.options, room ? Direction::kBackwardBlocked : Direction::kBackward, memory);
   const auto few = memory.reserve<C>(count * places.width);

@@ -47,6 +47,10 @@ struct Finish {
   }
 };
 
+// The blocks of a column or a row share the hidden units.
+__device__ __forceinline__ int64_t own_unit() { return int64_t(blockIdx.z) * kThreads + threadIdx.x; }
+__device__ __forceinline__ int64_t units_at_once() { return int64_t(gridDim.z) * kThreads; }
+
 template <typename S>
 __device__ __forceinline__ void finish_up(const Finish<S>& call, int64_t column, int64_t group) {
   __shared__ S kept[kWarps];
@@ -65,11 +69,11 @@ __device__ __forceinline__ void finish_up(const Finish<S>& call, int64_t column,
     mean = sum_threads(mean, kept) / hidden;
   }
   const S* const centred = call.centred + group * columns * padded(hidden);
-  for (int64_t h = threadIdx.x; h < hidden; h += kThreads) {
+  for (int64_t h = own_unit(); h < hidden; h += units_at_once()) {
     S found = through_weight(h);
     if (call.outer) {
       found -= mean;
-#pragma unroll 4
+#pragma unroll 8
       for (int64_t i = 0; i < columns; ++i) found -= centred[i * padded(hidden) + h] * second[i];
     }
     if (column < call.bottleneck) {
@@ -84,8 +88,8 @@ template <typename S>
 __device__ __forceinline__ void finish_down(const Finish<S>& call, int64_t unit, int64_t group) {
   const int64_t hidden = call.hidden, bottleneck = call.bottleneck;
   const S bias = call.of_few(group, unit, call.places.basis_count - 1);  // Σ ∂pre · 1
-  if (threadIdx.x == 0) call.down_bias.store(group * bottleneck + unit, bias);
-  for (int64_t h = threadIdx.x; h < hidden; h += kThreads) {
+  if (own_unit() == 0) call.down_bias.store(group * bottleneck + unit, bias);
+  for (int64_t h = own_unit(); h < hidden; h += units_at_once()) {
     S found = call.product(group, unit, h);
     if (call.inner) {
       found = found * call.given.inner_weight.template load<S>(group, 0, h) +
@@ -123,7 +127,7 @@ __device__ __forceinline__ void finish_norms(const Finish<S>& call, int64_t firs
   if (warp < 2 ? call.outer : call.inner) call.norms[warp].store(group * hidden + h, sum);
 }
 
-// A block for every column of [up, up_bias], for every row of `down`, and with a norm for every 32 hidden units.
+// Blocks for every column of [up, up_bias] and every row of `down`, and with a norm one for every 32 hidden units.
 template <typename S>
 __global__ void __launch_bounds__(kThreads, 2) finish_adapter_kernel(const __grid_constant__ Finish<S> call) {
   const int64_t block = blockIdx.x, group = blockIdx.y, columns = call.columns();
@@ -131,7 +135,7 @@ __global__ void __launch_bounds__(kThreads, 2) finish_adapter_kernel(const __gri
     finish_up(call, block, group);
   } else if (block < columns + call.bottleneck) {
     finish_down(call, block - columns, group);
-  } else {
+  } else if (blockIdx.z == 0) {
     finish_norms(call, (block - columns - call.bottleneck) * 32, group);
   }
 }
@@ -141,7 +145,8 @@ void finish(const Finish<S>& call, int64_t groups) {
   const int64_t norms = call.outer || call.inner ? (call.hidden + 31) / 32 : 0;
   const int64_t blocks = 2 * call.bottleneck + 1 + norms;
   const int64_t shared = (call.bottleneck + 1) * static_cast<int64_t>(sizeof(S));
-  launch(finish_adapter_kernel<S>, dim3(blocks, groups), dim3(kThreads), shared, call);
+  const int64_t shares = (call.hidden + kThreads - 1) / kThreads;
+  launch(finish_adapter_kernel<S>, dim3(blocks, groups, shares), dim3(kThreads), shared, call);
 }
 
 }  // namespace hyperloader::cuda

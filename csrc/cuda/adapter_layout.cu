@@ -1,5 +1,6 @@
 // The adapter's weights laid out: padded, in the products' dtype, whatever strides and dtypes the tensors have, and
-// with an outer norm the moments of its input. A block has one unit of the bottleneck, or the bias behind them.
+// with an outer norm the moments of its input. A block has one unit of the bottleneck, or the bias behind them, and of
+// that the moments or a share of the hidden units to copy.
 #include "adapter.cuh"
 #include "resident.cuh"
 
@@ -11,58 +12,84 @@ struct LayOut {
   GivenAdapter given;
   LaidOut<S, C> sizes;
   bool outer, inner, blocked;
+  bool up_in_rows, up_aligned;  // its rows are contiguous; and whole 16 bytes
+  unsigned chunks;              // of the columns, for their products: none without an outer norm
   C *shrink, *expand;
   S *down_bias, *up_bias, *norm_weight, *norm_bias, *centred, *moments, *means;
 };
 
-// Column `unit` of [up, up_bias] less its mean, to `own`, and its products with all columns.
+constexpr int kChunk = 8;  // columns whose products a block has
+
+// Column `unit` of [up, up_bias] less its mean, to `own` by the first block of it, and its products with the columns
+// [begin, begin + kChunk). A thread takes whole rows of up, 16 bytes at a time where they lie so.
 template <typename S, typename C>
-__device__ void centre(const LayOut<S, C>& call, int64_t unit, int64_t group, S* own) {
-  __shared__ S kept[kWarps], products[kWarps][32];
-  const int64_t hidden = call.sizes.hidden, wide = call.sizes.wide(), bottleneck = call.sizes.bottleneck;
-  const int64_t columns = call.sizes.columns();
-  const auto column = [&](int64_t k, int64_t h) {
-    return k < bottleneck ? call.given.up.template load<S>(group, h, k)
-                          : call.given.up_bias.template load<S>(group, 0, h);
+__device__ void centre(const LayOut<S, C>& call, int64_t unit, int64_t group, int64_t begin, S* own) {
+  __shared__ S kept[kWarps], products[kWarps][kChunk];
+  const int64_t hidden = call.sizes.hidden, bottleneck = call.sizes.bottleneck, columns = call.sizes.columns();
+  const Given &up = call.given.up, &up_bias = call.given.up_bias;
+  const auto value = [&](int64_t h) {
+    return unit < bottleneck ? up.template load<S>(group, h, unit) : up_bias.template load<S>(group, 0, h);
+  };
+  const auto row = [&](int64_t h) {  // of the chunk's columns
+    Numbers<S, kChunk> found;
+    if (call.up_in_rows) {
+      const int64_t at = group * up.group_stride + h * up.row_stride + begin;
+      found = up.from.template load<S, kChunk>(at, bottleneck - begin, call.up_aligned);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) {
+        found.at[i] = begin + i < bottleneck ? up.template load<S>(group, h, begin + i) : S(0);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) {
+      if (begin + i == bottleneck) found.at[i] = up_bias.template load<S>(group, 0, h);
+    }
+    return found;
   };
   S sum = 0;
-  for (int64_t h = threadIdx.x; h < hidden; h += kThreads) {
-    own[h] = column(unit, h);
-    sum += own[h];
-  }
+  for (int64_t h = threadIdx.x; h < hidden; h += kThreads) sum += value(h);
   const S mean = sum_threads(sum, kept) / hidden;
-  if (threadIdx.x == 0) call.means[group * columns + unit] = mean;
-  for (int64_t h = threadIdx.x; h < wide; h += kThreads) own[h] = h < hidden ? own[h] - mean : S(0);
-  __syncthreads();
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int64_t begin = 0; begin < columns; begin += 32) {
-    const int64_t other = begin + lane < columns ? begin + lane : columns - 1;
-    const S near = column(other, 0);  // nearer to the mean than zero may be
-    S product = 0;
-#pragma unroll 8
-    for (int64_t h = warp_of_block(); h < hidden; h += kWarps) product += own[h] * (column(other, h) - near);
-    products[warp_of_block()][lane] = product;
-    __syncthreads();
-    if (warp_of_block() == 0 && begin + lane < columns) {
-      product = 0;
-      for (int warp = 0; warp < kWarps; ++warp) product += products[warp][lane];
-      call.moments[(group * columns + unit) * columns + begin + lane] = product / hidden;
-    }
-    __syncthreads();
+  if (begin == 0) {
+    if (threadIdx.x == 0) call.means[group * columns + unit] = mean;
+    for (int64_t h = threadIdx.x; h < call.sizes.wide(); h += kThreads) own[h] = h < hidden ? value(h) - mean : S(0);
   }
+  const Numbers<S, kChunk> near = row(0);  // nearer to the means than zero may be
+  S sums[kChunk] = {};
+  for (int64_t h = threadIdx.x; h < hidden; h += kThreads) {
+    const S factor = value(h) - mean;
+    const Numbers<S, kChunk> others = row(h);
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) sums[i] += factor * (others.at[i] - near.at[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) {
+    const S found = sum_lanes(sums[i]);
+    if (threadIdx.x % 32 == 0) products[warp_of_block()][i] = found;
+  }
+  __syncthreads();
+  const int64_t other = begin + threadIdx.x;
+  if (threadIdx.x >= kChunk || other >= columns) return;
+  S product = 0;
+  for (int warp = 0; warp < kWarps; ++warp) product += products[warp][threadIdx.x];
+  call.moments[(group * columns + unit) * columns + other] = product / hidden;
 }
 
 template <typename S, typename C, bool kForward>
-__global__ void __launch_bounds__(kThreads) lay_out_adapter_kernel(const __grid_constant__ LayOut<S, C> call) {
+__global__ void __launch_bounds__(kThreads, 1) lay_out_adapter_kernel(const __grid_constant__ LayOut<S, C> call) {
   __shared__ S kept[kWarps];
   const int64_t unit = blockIdx.x, group = blockIdx.y;
   const int64_t hidden = call.sizes.hidden, bottleneck = call.sizes.bottleneck, columns = call.sizes.columns();
   const int64_t wide = call.sizes.wide(), thin = call.sizes.thin();
   const GivenAdapter& given = call.given;
   S* const own = call.centred + (group * columns + unit) * wide;
-  if (call.outer && unit < columns) centre(call, unit, group, own);
+  if (blockIdx.z < call.chunks) {
+    if (unit < columns) centre(call, unit, group, int64_t(blockIdx.z) * kChunk, own);
+    return;
+  }
   S shift = 0;
-  for (int64_t h = threadIdx.x; h < wide; h += kThreads) {
+  for (int64_t h = int64_t(blockIdx.z - call.chunks) * kThreads + threadIdx.x; h < wide;
+       h += int64_t(gridDim.z - call.chunks) * kThreads) {
     const bool exists = unit < bottleneck && h < hidden;
     if (unit < thin) {
       S down = exists ? given.down.template load<S>(group, unit, h) : S(0);
@@ -111,6 +138,13 @@ __global__ void __launch_bounds__(kThreads) lay_out_adapter_kernel(const __grid_
   }
 }
 
+// Whether all rows of a matrix lie on whole 16 bytes, contiguous in themselves.
+bool whole_rows(const Tensor& matrix) {
+  bool whole = matrix.stride(-1) == 1 && reinterpret_cast<uintptr_t>(matrix.const_data_ptr()) % 16 == 0;
+  for (int64_t d = 0; d + 1 < matrix.dim(); ++d) whole &= matrix.stride(d) * matrix.element_size() % 16 == 0;
+  return whole;
+}
+
 }  // namespace
 
 template <typename S, typename C>
@@ -134,8 +168,16 @@ LaidOut<S, C> AdapterLayout<S, C>::lay_out(const AdapterWeights& weights, bool g
   const bool forward = direction_ == Direction::kForward, outer = has_outer(options_.norm);
   const int64_t groups = options_.groups;
   LayOut<S, C> call{
-      GivenAdapter(weights, options_, grouped),  sizes_,          outer,          has_inner(options_.norm),
-      direction_ == Direction::kBackwardBlocked, memory[shrink_], memory[expand_]};
+      GivenAdapter(weights, options_, grouped),
+      sizes_,
+      outer,
+      has_inner(options_.norm),
+      direction_ == Direction::kBackwardBlocked,
+      weights.up_weight.stride(-1) == 1,
+      whole_rows(weights.up_weight),
+      static_cast<unsigned>(outer ? (sizes_.columns() + kChunk - 1) / kChunk : 0),
+      memory[shrink_],
+      memory[expand_]};
   call.down_bias = memory[vectors_];
   call.up_bias = call.down_bias + groups * sizes_.thin();
   call.norm_weight = call.up_bias + groups * sizes_.wide();
@@ -144,7 +186,10 @@ LaidOut<S, C> AdapterLayout<S, C>::lay_out(const AdapterWeights& weights, bool g
   call.moments = memory[moments_];
   call.means = memory[means_];
   const auto kernel = forward ? lay_out_adapter_kernel<S, C, true> : lay_out_adapter_kernel<S, C, false>;
-  launch(kernel, dim3(std::max(sizes_.units, sizes_.columns()), groups), dim3(kThreads), 0, call);
+  // the forward's bias of `down` is a sum over all hidden units
+  const int64_t copying = forward ? 1 : (sizes_.wide() + kThreads - 1) / kThreads;
+  const dim3 grid(std::max(sizes_.units, sizes_.columns()), groups, call.chunks + copying);
+  launch(kernel, grid, dim3(kThreads), 0, call);
 
   LaidOut<S, C> found = sizes_;
   found.shrink = call.shrink;

@@ -162,6 +162,7 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
     for (int k = 0; k < kKept; ++k) {
       const int column = (k * kWarps + warp_of_block()) * kStep;
       if (column >= hidden) break;
+#pragma unroll 1
       for (int term = 0; term < thin; term += kStep) {
         multiply(v[k], a, term, Blocked<X>{up, thin}, column);
       }

@@ -1,4 +1,4 @@
-// Asynchronous copies from global to shared memory.
+// Asynchronous copies from global to shared memory, and stores of 16 bytes.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,14 @@ __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_gr
 template <int kBatches>
 __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kBatches) : "memory");
+}
+
+// To an address of global memory that is a whole 16, in one access: of a struct's copy the compiler makes four where it
+// likes, or eight.
+__device__ __forceinline__ void store_16(void* global, const uint4& words) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)), "r"(words.x),
+               "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
 }
 
 }  // namespace hyperloader::cuda

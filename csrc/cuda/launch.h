@@ -4,43 +4,64 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
+#include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+
+#include <map>
+#include <tuple>
 
 namespace hyperloader::cuda {
 
 using Guard = c10::cuda::CUDAGuard;
 
+inline const cudaDeviceProp& device_properties() { return *at::cuda::getCurrentDeviceProperties(); }
+
+inline int64_t multiprocessors() { return device_properties().multiProcessorCount; }
+
 // The most shared memory that a block may have, in bytes.
-inline int64_t most_shared_memory() {
-  int device = 0, found = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&device));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  return found;
-}
+inline int64_t most_shared_memory() { return static_cast<int64_t>(device_properties().sharedMemPerBlockOptin); }
+
+// A kernel on a device. What the driver has been told of it, or has said, is kept: asking takes as long as a launch.
+struct OnDevice {
+  const void* kernel;
+  c10::DeviceIndex device;
+  int64_t shared;
+
+  bool operator<(const OnDevice& other) const {
+    return std::tie(kernel, device, shared) < std::tie(other.kernel, other.device, other.shared);
+  }
+};
 
 template <typename... Parameters>
 void allow_shared_memory(void (*kernel)(Parameters...), int64_t shared) {
   constexpr int64_t kWithoutAsking = 8 << 10;  // of the 48 KiB that every kernel may have, 40 are for static memory
   if (shared <= kWithoutAsking) return;
+  thread_local std::map<OnDevice, int64_t> allowed;
+  int64_t& most = allowed[{reinterpret_cast<const void*>(kernel), c10::cuda::current_device(), 0}];
+  if (shared <= most) return;
   const bool fits = cudaFuncSetAttribute(
                         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)) == cudaSuccess;
   if (!fits) cudaGetLastError();  // the next call shall not find it
   TORCH_CHECK_VALUE(
       fits, "sizes must be smaller for this GPU: bottleneck, rank or embeddings take ", shared,
       " bytes of shared memory");
+  most = shared;
 }
 
 // How many blocks of the kernel run at the same time on the whole device.
 template <typename... Parameters>
 int64_t blocks_at_once(void (*kernel)(Parameters...), int threads, int64_t shared) {
   allow_shared_memory(kernel, shared);
-  int device = 0, multiprocessors = 0, blocks = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&device));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  C10_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)));
-  return int64_t{multiprocessors} * blocks;
+  thread_local std::map<OnDevice, int> known;
+  const auto [found, is_new] =
+      known.try_emplace({reinterpret_cast<const void*>(kernel), c10::cuda::current_device(), shared}, 0);
+  if (is_new) {
+    C10_CUDA_CHECK(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&found->second, kernel, threads, static_cast<size_t>(shared)));
+  }
+  return multiprocessors() * found->second;
 }
 
 // Nothing is launched for a grid without blocks. Neither this nor anything around it waits for the device.

@@ -9,7 +9,7 @@
 //
 //     memory               b · T · in, where x is not in the second cache yet
 //     second cache         b · (T · (in + 2 Σ out) + T / height · R · (in + out)): x, results written by us and read by
-//                          the products; the factors once for each tile of `height` (16, 32, 64) tokens
+//                          the products; the factors once for each tile of `height` (16, 32) tokens
 //     operations           4 · T · R · (in + out) at most
 //     launches             1; with results beyond `kCached`, 1 for each layer, right before its product
 //

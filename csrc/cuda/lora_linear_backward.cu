@@ -29,9 +29,11 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   const int64_t in_features = call.x.size(-1), layers = call.grads.size(), units = updates.units();
   const int64_t count = tokens.sentences * tokens.tokens;
   const bool wants_A = !call.grad_A.empty(), wants_B = !call.grad_B.empty(), wants_x = call.grad_x.defined();
-  int64_t columns = wants_A ? in_features : 0;
-  for (const Tensor& grad : call.grads) columns += wants_B ? grad.size(-1) : 0;
-  const int64_t splits = splits_of_units(tokens, columns);
+  int64_t blocks = wants_A ? sum_blocks(units, in_features) : 0;
+  for (int64_t i = 0; wants_B && i < layers; ++i) {
+    blocks += sum_blocks(padded_units(updates.rank(i)), call.grads[i].size(-1));
+  }
+  const int64_t splits = sum_splits(tokens, blocks);
 
   Workspace memory;
   const auto shrunk = memory.reserve<C>(wants_B ? count * units : 0);

@@ -6,7 +6,7 @@
 
 namespace hyperloader::cuda {
 
-constexpr int kUnitTiles = 4;  // of 8 units, in registers at once
+constexpr int kUnitTiles = 2;  // of 8 units, in registers at once
 
 // What the blocks of one tile see.
 template <typename X, typename C, int kRows>
@@ -43,11 +43,12 @@ struct Block {
   }
 };
 
-// sums (16 kRows tokens, 8 units a tile) += numbers · weights over 32 terms. `weights` of each tile begin at its first
-// unit and at the first term: a row for each unit, or with kAcross a row for each term.
-template <bool kAcross, int kRows, typename X, typename C>
+// sums (16 kRows tokens, 8 units a tile) += numbers · weights over 32 terms; kWhole: rows of numbers are whole 16
+// bytes. `weights` of each tile begin at its first unit and at the first term: a row for each unit, or with kAcross a
+// row for each term.
+template <bool kAcross, bool kWhole, int kRows, typename X, typename C>
 __device__ __forceinline__ void add_terms(
-    Sum<X> (&sums)[kRows][kUnitTiles][4], const X* numbers, int64_t width, int64_t left, int count, bool aligned,
+    Sum<X> (&sums)[kRows][kUnitTiles][4], const X* numbers, int64_t width, int64_t left, int count,
     const C* const (&weights)[kUnitTiles], int tiles, int64_t stride) {
   const int g = lane_token(), own = lane_column(), pair = own / 4;
   const auto row = [&](int m, int h) {
@@ -75,7 +76,11 @@ __device__ __forceinline__ void add_terms(
       uint4 a[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        a[h] = bytes_as<uint4>(load<8>(row(m, h) + own, exists(m, h) ? left - own : 0, aligned));
+        if constexpr (kWhole) {
+          a[h] = bytes_as<uint4>(load_whole<8>(row(m, h) + own, exists(m, h) && own < left));
+        } else {
+          a[h] = bytes_as<uint4>(load<8>(row(m, h) + own, exists(m, h) ? left - own : 0, false));
+        }
       }
 #pragma unroll
       for (int j = 0; j < kUnitTiles; ++j) {
@@ -91,7 +96,7 @@ __device__ __forceinline__ void add_terms(
     for (int term = 0; term < kStep; term += kTerms) {
       Numbers<X, kTerms> a[2];
 #pragma unroll
-      for (int h = 0; h < 2; ++h) a[h] = load<kTerms>(row(0, h) + term, exists(0, h) ? left - term : 0, aligned);
+      for (int h = 0; h < 2; ++h) a[h] = load<kTerms>(row(0, h) + term, exists(0, h) ? left - term : 0, kWhole);
 #pragma unroll
       for (int j = 0; j < kUnitTiles; ++j) {
         if (j >= tiles) continue;
@@ -134,12 +139,16 @@ __device__ __forceinline__ void shrink(
       if (j < tiles) from[j] = weights(begin + 8 * j) + warp_of_block() * kStep * (kAcross ? stride : 1);
     }
     S sums[kRows][kUnitTiles][4] = {};
-    for (int64_t term = warp_of_block() * kStep; term < terms; term += kWarps * kStep) {
-      add_terms<kAcross, kRows, X, C>(
-          sums, own + term, width, width - term, block.count, call.aligned, from, tiles, stride);
+    const auto add_all = [&](auto whole) {
+#pragma unroll 1
+      for (int64_t term = warp_of_block() * kStep; term < terms; term += kWarps * kStep) {
+        add_terms<kAcross, whole.value, kRows, X, C>(
+            sums, own + term, width, width - term, block.count, from, tiles, stride);
 #pragma unroll
-      for (int j = 0; j < kUnitTiles; ++j) from[j] += kWarps * kStep * (kAcross ? stride : 1);
-    }
+        for (int j = 0; j < kUnitTiles; ++j) from[j] += kWarps * kStep * (kAcross ? stride : 1);
+      }
+    };
+    call.aligned ? add_all(std::true_type()) : add_all(std::false_type());
 #pragma unroll
     for (int m = 0; m < kRows; ++m) {
 #pragma unroll

@@ -3,7 +3,7 @@
 //
 // A block's warps share the columns of the first product, and add up what each of them found in shared memory; they
 // share the columns of the second one, which needs no sum. A lane reads and writes 16 bytes of a row at a time, and a
-// weight once for all rows of its tile: 64 tokens where they fill the GPU, 16 where they are few. Then several blocks
+// weight once for all rows of its tile: 32 tokens where they fill the GPU, else 16; where they are few, several blocks
 // share a tile's results (slices), each of which computes the units for itself. The last tiles come first, so that a
 // product that begins at the first token finds its input and its result in the second cache.
 #include "lora_linear_block.cuh"
@@ -104,8 +104,7 @@ __device__ __forceinline__ void backward(const LowRank<X, C>& call, const Block<
 }
 
 template <typename X, typename C, int kRows>
-__global__ void __launch_bounds__(kThreads, kRows == 4 ? 1 : 2)
-    low_rank_kernel(const __grid_constant__ LowRank<X, C> call) {
+__global__ void __launch_bounds__(kThreads, 2) low_rank_kernel(const __grid_constant__ LowRank<X, C> call) {
   const Block<X, C, kRows> block(call);
   if (call.reads_grads && blockIdx.z == 0) {
     backward(call, block);
@@ -116,13 +115,12 @@ __global__ void __launch_bounds__(kThreads, kRows == 4 ? 1 : 2)
 
 template <int kRows, typename X, typename C>
 void run(LowRank<X, C>& call, int64_t columns) {
-  constexpr int64_t kBlocks = 128;  // about one for each multiprocessor
   call.tokens.tiles_of_sentence = Block<X, C, kRows>::tiles_of(call.tokens);
   const int64_t tiles = call.tokens.tiles();
   if (tiles == 0) return;
   const int64_t roles = call.reads_grads && call.reads_x ? 2 : 1;
   const int64_t most = std::max<int64_t>((columns / kStep + kWarps - 1) / kWarps, 1);
-  const dim3 grid(tiles, std::clamp<int64_t>(kBlocks / (tiles * roles), 1, most), roles);
+  const dim3 grid(tiles, std::clamp<int64_t>(multiprocessors() / (tiles * roles), 1, most), roles);
   launch(low_rank_kernel<X, C, kRows>, grid, dim3(kThreads), Block<X, C, kRows>::bytes(call.units), call);
 }
 
@@ -130,16 +128,12 @@ void run(LowRank<X, C>& call, int64_t columns) {
 
 template <typename X, typename C>
 void run_low_rank(LowRank<X, C> call) {
-  constexpr int64_t kEnough = 128;  // blocks: about one for each multiprocessor
   int64_t columns = call.grad_x == nullptr ? 0 : padded(call.in_features);
   for (int i = 0; i < call.count; ++i) columns += call.of[i].result == nullptr ? 0 : padded(call.of[i].out);
   if constexpr (kIsHalf<C>) {
-    const auto fills = [&](int64_t height) {
-      const int64_t tiles = call.tokens.sentences * (call.tokens.tokens / height);
-      return tiles * (call.reads_grads && call.reads_x ? 2 : 1) >= kEnough;
-    };
-    if (fills(64)) return run<4>(call, columns);
-    if (fills(32)) return run<2>(call, columns);
+    const int64_t tiles = call.tokens.sentences * (call.tokens.tokens / (2 * kTokens));
+    const int64_t roles = call.reads_grads && call.reads_x ? 2 : 1;
+    if (tiles * roles >= 2 * multiprocessors()) return run<2>(call, columns);
   }
   run<1>(call, columns);
 }

@@ -3,7 +3,10 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "copy.cuh"
 #include "mma.cuh"
+
+#include <array>
 
 namespace hyperloader::cuda {
 
@@ -21,9 +24,36 @@ struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Numbers {
   T at[kCount];
 };
 
-// `valid` of them lie in memory, and the rest are zero; with `aligned` the address is one of a whole Numbers.
+// The same bytes as another type.
+template <typename To, typename From>
+__device__ __forceinline__ To bytes_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+// What an access of so many bytes gives.
+template <size_t kBytes>
+using Word = std::conditional_t<kBytes == 16, uint4, std::conditional_t<kBytes == 8, uint2, uint32_t>>;
+
+// `valid` of them lie in memory, and the rest are zero; with `aligned` the address is one of a whole Numbers. Half
+// precision is put together in words of two numbers, whichever way it was read: else the compiler takes the numbers of
+// a wide access apart as soon as it has begun, and so waits for each before it begins the next.
 template <int kCount, typename T>
 __device__ __forceinline__ Numbers<T, kCount> load(const T* from, int64_t valid, bool aligned) {
+  if constexpr (sizeof(T) == 2 && kCount % 2 == 0) {
+    std::array<uint32_t, kCount / 2> words;
+    if (aligned && valid >= kCount) {
+      const auto word = *reinterpret_cast<const Word<sizeof(words)>*>(from);
+      words = bytes_as<decltype(words)>(word);
+    } else {
+      const auto bits = [&](int i) -> uint32_t { return i < valid ? reinterpret_cast<const uint16_t*>(from)[i] : 0; };
+#pragma unroll
+      for (int i = 0; i < kCount / 2; ++i) words[i] = bits(2 * i) | bits(2 * i + 1) << 16;
+    }
+    return bytes_as<Numbers<T, kCount>>(words);
+  }
   if (aligned && valid >= kCount) return *reinterpret_cast<const Numbers<T, kCount>*>(from);
   Numbers<T, kCount> found;
 #pragma unroll
@@ -31,10 +61,26 @@ __device__ __forceinline__ Numbers<T, kCount> load(const T* from, int64_t valid,
   return found;
 }
 
+// All of them, 16 bytes an access, or zeros: no branch, so that neighbouring loads are on their way together.
+template <int kCount, typename T>
+__device__ __forceinline__ Numbers<T, kCount> load_whole(const T* from, bool exists) {
+  using Own = Word<sizeof(T) * kCount>;
+  const Own word = exists ? *reinterpret_cast<const Own*>(from) : Own{};
+  return bytes_as<Numbers<T, kCount>>(word);
+}
+
+// To global memory.
 template <int kCount, typename T>
 __device__ __forceinline__ void store(T* to, const Numbers<T, kCount>& numbers, int64_t valid, bool aligned) {
   if (aligned && valid >= kCount) {
-    *reinterpret_cast<Numbers<T, kCount>*>(to) = numbers;
+    constexpr int kBytes = sizeof(numbers);
+    if constexpr (kBytes % 16 == 0) {
+      const auto words = bytes_as<std::array<uint4, kBytes / 16>>(numbers);
+#pragma unroll
+      for (int i = 0; i < kBytes / 16; ++i) store_16(reinterpret_cast<uint4*>(to) + i, words[i]);
+    } else {
+      *reinterpret_cast<Numbers<T, kCount>*>(to) = numbers;
+    }
     return;
   }
 #pragma unroll
@@ -48,15 +94,6 @@ template <typename T>
 bool rows_aligned(const T* data, int64_t width) {
   constexpr int64_t kBytes = 16;
   return reinterpret_cast<uintptr_t>(data) % kBytes == 0 && width * static_cast<int64_t>(sizeof(T)) % kBytes == 0;
-}
-
-// The same bytes as another type.
-template <typename To, typename From>
-__device__ __forceinline__ To bytes_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  memcpy(&to, &from, sizeof(To));
-  return to;
 }
 
 template <typename T>

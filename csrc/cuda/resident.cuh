@@ -78,6 +78,7 @@ __device__ __forceinline__ void multiply(
 template <typename C, typename AnyRows>
 __device__ __forceinline__ void add_products(
     Tile<float> (&tile)[1], const AnyRows& rows, const Blocked<C>& matrix, int64_t unit) {
+#pragma unroll 1
   for (int term = warp_of_block() * kStep; term < matrix.terms; term += kWarps * kStep) {
     multiply(tile[0], rows, term, matrix, static_cast<int>(unit));
   }
@@ -86,9 +87,11 @@ __device__ __forceinline__ void add_products(
 template <int kTall, typename C, typename Visit>
 __device__ __forceinline__ void expand(
     const HeldRows<C>& rows, int64_t terms, const Blocked<C>& matrix, int64_t width, const Visit& visit) {
+#pragma unroll 1
   for (int column = warp_of_block() * kStep; column < width; column += kWarps * kStep) {
     Tile<float> tile[kTall];
     static_assert(kTall == 1);
+#pragma unroll 1
     for (int term = 0; term < terms; term += kStep) multiply(tile[0], rows, term, matrix, column);
     visit(int64_t{column}, tile);
   }

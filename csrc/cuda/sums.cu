@@ -9,78 +9,98 @@ namespace {
 
 constexpr int kColumns = 64, kUnits = 32;  // of a block
 
-// A warp's share of the sums: its lane holds the columns 8g + 2m + h and the units 8j + 2q + c.
+// A warp's share of the sums: its lane holds the columns 8g + 2m + h and, of those that the tensor cores make, the
+// units 4 (2q + c) + j, so that a lane reads four neighbouring units of a token at once; else 8j + 2q + c.
 template <typename S>
 struct Sums {
   S parts[4][kUnits / 8][4] = {};  // m, j, 2h + c: as the tensor cores leave them
+
+  template <typename C>
+  static __device__ constexpr int unit(int j, int c) {
+    const int pair = lane_column() / 4 + c;
+    return kIsHalf<C> ? 4 * pair + j : 8 * j + pair;
+  }
 };
+
+// What a lane reads of a tile for the tensor cores: of the tokens 2q, 2q + 1, 2q + 8, 2q + 9 the columns from 8g on and
+// the units from 4g on.
+template <typename C>
+struct Operands {
+  uint4 numbers[4];
+  uint2 units[4];
+
+  // With kWhole all rows of numbers are whole 16 bytes.
+  template <bool kWhole>
+  __device__ __forceinline__ void load(
+      const C* units_of_tile, int stride, int units_left, const C* numbers_of_tile, int width, int left, int count) {
+    const int g = lane_token(), pair = lane_column() / 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int token = pair + i % 2 + 8 * (i / 2);
+      const bool exists = token < count;
+      const C* const from = numbers_of_tile + token * width + 8 * g;
+      if constexpr (kWhole) {
+        numbers[i] = bytes_as<uint4>(load_whole<8>(from, exists && 8 * g < left));
+      } else {
+        numbers[i] = bytes_as<uint4>(cuda::load<8>(from, exists ? left - 8 * g : 0, false));
+      }
+      units[i] = bytes_as<uint2>(load_whole<4>(units_of_tile + token * stride + 4 * g, exists && 4 * g < units_left));
+    }
+  }
+};
+
+template <typename C>
+__device__ __forceinline__ void add_tile(Sums<float>& sums, const Operands<C>& own) {
+  uint32_t a[4][4];  // two columns a register become two tokens a register
+  const auto turn = [&](int m, uint32_t even, uint32_t odd, uint32_t far_even, uint32_t far_odd) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      a[m][h] = take_halves(even, odd, h);
+      a[m][2 + h] = take_halves(far_even, far_odd, h);
+    }
+  };
+  const uint4(&x)[4] = own.numbers;
+  turn(0, x[0].x, x[1].x, x[2].x, x[3].x);
+  turn(1, x[0].y, x[1].y, x[2].y, x[3].y);
+  turn(2, x[0].z, x[1].z, x[2].z, x[3].z);
+  turn(3, x[0].w, x[1].w, x[2].w, x[3].w);
+  const uint2(&u)[4] = own.units;
+#pragma unroll
+  for (int j = 0; j < kUnits / 8; ++j) {
+    const auto word = [&](int i) { return j < 2 ? u[i].x : u[i].y; };
+    const uint32_t w[2] = {take_halves(word(0), word(1), j % 2), take_halves(word(2), word(3), j % 2)};
+#pragma unroll
+    for (int m = 0; m < 4; ++m) tensor_core_product<C>(sums.parts[m][j], a[m], w);
+  }
+}
 
 template <typename X, typename C>
 __device__ __forceinline__ void add_tile(
     Sums<Sum<X>>& sums, const C* units, int stride, int unit_tiles, const X* numbers, int width, int left, bool aligned,
     int count) {
   const int g = lane_token(), pair = lane_column() / 4;
-  const int own = left - 8 * g;
-  if constexpr (kIsHalf<C>) {
-    static_assert(std::is_same_v<X, C>);
-    uint4 x[4];  // of the tokens 2q, 2q + 1, 2q + 8, 2q + 9
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int token = pair + i % 2 + 8 * (i / 2);
-      x[i] = bytes_as<uint4>(load<8>(numbers + token * width + 8 * g, token < count ? own : 0, aligned));
-    }
-    uint32_t a[4][4];  // two columns a register become two tokens a register
-    const auto turn = [&](int m, uint32_t even, uint32_t odd, uint32_t far_even, uint32_t far_odd) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        a[m][h] = take_halves(even, odd, h);
-        a[m][2 + h] = take_halves(far_even, far_odd, h);
-      }
-    };
-    turn(0, x[0].x, x[1].x, x[2].x, x[3].x);
-    turn(1, x[0].y, x[1].y, x[2].y, x[3].y);
-    turn(2, x[0].z, x[1].z, x[2].z, x[3].z);
-    turn(3, x[0].w, x[1].w, x[2].w, x[3].w);
+#pragma unroll 1
+  for (int token = 0; token < count; ++token) {
+    const auto x = load<8>(numbers + token * width + 8 * g, left - 8 * g, aligned);
 #pragma unroll
     for (int j = 0; j < kUnits / 8; ++j) {
       if (j >= unit_tiles) continue;
-      uint32_t w[2];
+      const auto unit = load<2>(units + token * stride + 8 * j + pair, 2, true);
 #pragma unroll
-      for (int far = 0; far < 2; ++far) {
-        Numbers<C, 2> both;
+      for (int i = 0; i < 8; ++i) {
 #pragma unroll
-        for (int odd = 0; odd < 2; ++odd) {
-          const int token = pair + odd + 8 * far;
-          both.at[odd] = token < count ? units[token * stride + 8 * j + g] : C(0);
-        }
-        w[far] = bytes_as<uint32_t>(both);
-      }
-#pragma unroll
-      for (int m = 0; m < 4; ++m) tensor_core_product<C>(sums.parts[m][j], a[m], w);
-    }
-  } else {
-#pragma unroll 1
-    for (int token = 0; token < count; ++token) {
-      const auto x = load<8>(numbers + token * width + 8 * g, own, aligned);
-#pragma unroll
-      for (int j = 0; j < kUnits / 8; ++j) {
-        if (j >= unit_tiles) continue;
-        const auto unit = load<2>(units + token * stride + 8 * j + pair, 2, true);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-#pragma unroll
-          for (int c = 0; c < 2; ++c) sums.parts[i / 2][j][i % 2 * 2 + c] += unit.at[c] * static_cast<C>(x.at[i]);
-        }
+        for (int c = 0; c < 2; ++c) sums.parts[i / 2][j][i % 2 * 2 + c] += unit.at[c] * static_cast<C>(x.at[i]);
       }
     }
   }
 }
 
 template <typename X, typename C>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
-    sum_units_kernel(const __grid_constant__ UnitSums<X, C> all) {
+__global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_constant__ UnitSums<X, C> all) {
   using S = Sum<X>;
-  __shared__ S total[kUnits][kColumns + 8];
+  __shared__ S total[kUnits][kColumns + 1];
+  // the lanes' columns, 8 apart, are neighbours there, so that they lie in different banks
+  const auto place = [](int column) { return column % 8 * (kColumns / 8) + column / 8; };
   int64_t block = blockIdx.x;
   int index = 0;
   int64_t slices = 0;
@@ -99,13 +119,48 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
   const C* const units = own.units + unit;
   const X* const numbers = own.numbers + column;
   const int64_t tiles = tokens.tiles(), last = tiles * (split + 1) / all.splits;
+  const int64_t begin = tiles * split / all.splits + warp_of_block();
+  const int stride = static_cast<int>(all.stride), width = static_cast<int>(own.width);
+  const int left = static_cast<int>(own.width - column);
+  // The group's next tile from `tile` on, its share's end where there is none.
+  const auto next = [&](int64_t tile) {
+    while (tile < last && tokens.group_of_tile(tile) != group) tile += kWarps;
+    return tile;
+  };
+  if constexpr (kIsHalf<C>) {
+    static_assert(std::is_same_v<X, C>);
+    const auto add_all = [&](auto whole) {
+      const auto load = [&](Operands<C>& operands, int64_t tile) {  // zeros where there is no tile
+        const int64_t first = tile < last ? tokens.first(tile) : 0;
+        operands.template load<whole.value>(
+            units + first * stride, stride, static_cast<int>(units_left), numbers + first * width, width, left,
+            tile < last ? tokens.count(tile) : 0);
+      };
+      constexpr int kAhead = 2;  // tiles on their way
+      Operands<C> ahead[kAhead];
+      int64_t tile = next(begin), first = tile;  // to be asked for; to be added
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i, tile = next(tile + kWarps)) load(ahead[i], tile);
 #pragma unroll 1
-  for (int64_t tile = tiles * split / all.splits + warp_of_block(); tile < last; tile += kWarps) {
-    if (tokens.group_of_tile(tile) != group) continue;
-    const int64_t first = tokens.first(tile);
-    add_tile<X, C>(
-        sums, units + first * all.stride, static_cast<int>(all.stride), unit_tiles, numbers + first * own.width,
-        static_cast<int>(own.width), static_cast<int>(own.width - column), all.aligned, tokens.count(tile));
+      while (first < last) {
+        first = tile;
+#pragma unroll
+        for (int i = 0; i < kAhead; ++i, tile = next(tile + kWarps)) {
+          const Operands<C> operands = ahead[i];
+          load(ahead[i], tile);
+          add_tile<C>(sums, operands);
+        }
+      }
+    };
+    all.aligned ? add_all(std::true_type()) : add_all(std::false_type());
+  } else {
+#pragma unroll 1
+    for (int64_t tile = next(begin); tile < last; tile = next(tile + kWarps)) {
+      const int64_t first = tokens.first(tile);
+      add_tile<X, C>(
+          sums, units + first * stride, stride, unit_tiles, numbers + first * width, width, left, all.aligned,
+          tokens.count(tile));
+    }
   }
   for (int warp = 0; warp < kWarps; ++warp) {
     if (warp == warp_of_block()) {
@@ -115,7 +170,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
         for (int j = 0; j < kUnits / 8; ++j) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            S& to = total[8 * j + lane_column() / 4 + i % 2][8 * lane_token() + 2 * m + i / 2];
+            S& to = total[sums.template unit<C>(j, i % 2)][place(8 * lane_token() + 2 * m + i / 2)];
             to = warp == 0 ? sums.parts[m][j][i] : to + sums.parts[m][j][i];
           }
         }
@@ -127,15 +182,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
   for (int i = threadIdx.x; i < 8 * unit_tiles * kColumns; i += kThreads) {
     const int row = i / kColumns;
     const int64_t at = column + i % kColumns;
-    if (at < own.width) to[(unit + row) * own.width + at] = total[row][i % kColumns];
+    if (at < own.width) to[(unit + row) * own.width + at] = total[row][place(i % kColumns)];
   }
 }
 
-constexpr int kReduced = 32, kShares = 8;  // of a block of `reduce_kernel`
+constexpr int kReduced = 32, kShares = 8, kMostShares = 32;  // of a block of `reduce_kernel`
 
 template <typename S>
-__global__ void __launch_bounds__(kReduced* kShares) reduce_kernel(const __grid_constant__ Reductions reductions) {
-  __shared__ S shares[kShares][kReduced];
+__global__ void __launch_bounds__(kReduced* kMostShares) reduce_kernel(const __grid_constant__ Reductions reductions) {
+  __shared__ S shares[kMostShares][kReduced];
   const Reduction& reduction = reductions.of[blockIdx.y];
   const int64_t size = reduction.rows * reduction.columns, group = blockIdx.z;
   const int64_t i = int64_t(blockIdx.x) * kReduced + threadIdx.x;
@@ -144,7 +199,7 @@ __global__ void __launch_bounds__(kReduced* kShares) reduce_kernel(const __grid_
   S sum = 0;
   if (i < size) {
 #pragma unroll 4
-    for (int64_t part = threadIdx.y; part < reduction.parts; part += kShares) {
+    for (int64_t part = threadIdx.y; part < reduction.parts; part += blockDim.y) {
       if (reduction.by_tile && reductions.tokens.group_of_tile(part) != group) continue;
       sum += from[part * reduction.part_stride + i];
     }
@@ -152,37 +207,41 @@ __global__ void __launch_bounds__(kReduced* kShares) reduce_kernel(const __grid_
   shares[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y != 0 || i >= size) return;
-#pragma unroll
-  for (int share = 1; share < kShares; ++share) sum += shares[share][threadIdx.x];
+#pragma unroll 8
+  for (int share = 1; share < blockDim.y; ++share) sum += shares[share][threadIdx.x];
   const int64_t to = reduction.transposed ? i % reduction.columns * reduction.rows + i / reduction.columns : i;
   reduction.to.store<S>(group * size + to, sum);
 }
 
-int64_t blocks_of(int64_t count, int64_t width) {
+}  // namespace
+
+int64_t sum_blocks(int64_t count, int64_t width) {
   return (width + kColumns - 1) / kColumns * ((count + kUnits - 1) / kUnits);
 }
 
-}  // namespace
-
-int64_t splits_of_units(const Tokens& tokens, int64_t columns) {
-  constexpr int64_t kBlocks = 512, kLeastTiles = 2 * kWarps;  // in flight on a GPU; worth a block
-  const int64_t blocks = std::max<int64_t>(columns / kColumns, 1) * std::max<int64_t>(tokens.groups, 1);
-  return std::max<int64_t>(std::min(kBlocks / blocks, tokens.tiles() / kLeastTiles), 1);
+int64_t sum_splits(const Tokens& tokens, int64_t blocks) {
+  constexpr int64_t kLeastTiles = 2 * kWarps;  // worth a block
+  const int64_t of_all = std::max<int64_t>(blocks * tokens.groups, 1);
+  return std::max<int64_t>(std::min(multiprocessors() / of_all, tokens.tiles() / kLeastTiles), 1);
 }
 
 template <typename X, typename C>
 void sum_units(const UnitSums<X, C>& sums) {
   int64_t blocks = 0;
-  for (int i = 0; i < sums.count; ++i) blocks += blocks_of(sums.of[i].count, sums.of[i].width);
+  for (int i = 0; i < sums.count; ++i) blocks += sum_blocks(sums.of[i].count, sums.of[i].width);
   launch(sum_units_kernel<X, C>, dim3(blocks, sums.splits, sums.tokens.groups), dim3(kThreads), 0, sums);
 }
 
 template <typename S>
 void reduce(const Reductions& reductions) {
-  int64_t most = 0;
-  for (int i = 0; i < reductions.count; ++i) most = std::max(most, reductions.of[i].rows * reductions.of[i].columns);
+  int64_t most = 0, parts = 0;
+  for (int i = 0; i < reductions.count; ++i) {
+    most = std::max(most, reductions.of[i].rows * reductions.of[i].columns);
+    parts = std::max(parts, reductions.of[i].parts);
+  }
+  const int shares = parts > 4 * kShares ? kMostShares : kShares;
   const dim3 grid((most + kReduced - 1) / kReduced, reductions.count, reductions.tokens.groups);
-  launch(reduce_kernel<S>, grid, dim3(kReduced, kShares), 0, reductions);
+  launch(reduce_kernel<S>, grid, dim3(kReduced, shares), 0, reductions);
 }
 
 template void sum_units(const UnitSums<BFloat16, BFloat16>&);

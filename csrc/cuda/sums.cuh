@@ -28,8 +28,11 @@ struct UnitSums {
   bool aligned;
 };
 
-// Into how many parts the tokens are cut, so that sums of `columns` numbers for each unit fill a GPU.
-int64_t splits_of_units(const Tokens& tokens, int64_t columns);
+// The blocks for the sums of `count` units and `width` numbers.
+int64_t sum_blocks(int64_t count, int64_t width);
+
+// Into how many parts the tokens are cut, so that sums of so many `blocks` in all take every multiprocessor once.
+int64_t sum_splits(const Tokens& tokens, int64_t blocks);
 
 template <typename X, typename C>
 void sum_units(const UnitSums<X, C>& sums);

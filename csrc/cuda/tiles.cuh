@@ -38,15 +38,22 @@ struct Tokens {
   // An index out of range is clamped: the host does not look at indices that lie on the device.
   __device__ int64_t group_of_tile(int64_t tile) const {
     if (group == nullptr) return 0;
-    const int64_t found = group[tile / tiles_of_sentence];
+    const int64_t found = group[sentence_of(tile)];
     return found < 0 ? 0 : found < groups ? found : groups - 1;
   }
   __device__ int64_t first(int64_t tile) const {
-    return tile / tiles_of_sentence * tokens + tile % tiles_of_sentence * height;
+    const int64_t sentence = sentence_of(tile);
+    return sentence * tokens + (tile - sentence * tiles_of_sentence) * height;
   }
   __device__ int count(int64_t tile) const {
-    const int64_t left = tokens - tile % tiles_of_sentence * height;
+    const int64_t left = tokens - (tile - sentence_of(tile) * tiles_of_sentence) * height;
     return left < height ? static_cast<int>(left) : height;
+  }
+
+ private:
+  // In 32 bits, where a division takes a fifth of the time; a grid has no more tiles.
+  __device__ int64_t sentence_of(int64_t tile) const {
+    return static_cast<uint32_t>(tile) / static_cast<uint32_t>(tiles_of_sentence);
   }
 };
 

@@ -20,10 +20,13 @@ class Workspace {
     return {offset};
   }
 
-  void allocate(const Tensor& like) { memory_ = at::empty({bytes_}, like.options().dtype(at::kByte)); }
+  void allocate(const Tensor& like) {
+    if (bytes_ > 0) memory_ = at::empty({bytes_}, like.options().dtype(at::kByte));
+  }
 
   template <typename T>
   T* operator[](Place<T> place) const {
+    if (bytes_ == 0) return nullptr;
     return reinterpret_cast<T*>(static_cast<char*>(memory_.mutable_data_ptr()) + place.offset);
   }
 

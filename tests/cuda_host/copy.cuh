@@ -14,4 +14,6 @@ void copy_wait() {
   cuda_host::finish_copies(kBatches);
 }
 
+inline void store_16(void* global, const uint4& words) { *static_cast<uint4*>(global) = words; }
+
 }  // namespace hyperloader::cuda

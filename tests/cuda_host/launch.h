@@ -12,6 +12,8 @@ struct Guard {
 
 inline int64_t most_shared_memory() { return cuda_host::most_shared(); }
 
+inline int64_t multiprocessors() { return 40; }
+
 // Few, so that a block that walks over tiles has several of them also where tests are small.
 template <typename... Parameters>
 int64_t blocks_at_once(void (*)(Parameters...), int, int64_t) {

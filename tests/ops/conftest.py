@@ -9,7 +9,7 @@ from helpers import cuda_host
 
 from hyperloader.ops import BACKENDS, use_backend, why_missing
 
-ON_CPU = ("test_any_size", "test_cpu_loops")
+ON_CPU = ("test_any_size", "test_checks", "test_cpu_loops")
 NAMESPACES = {"reference": "hyperloader_reference", "triton": "hyperloader_triton"}
 
 

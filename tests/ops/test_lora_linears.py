@@ -88,7 +88,9 @@ def test_float32_weights_beside_strided_half_tokens(backend, groups):
     found, again = (value_and_gradients(call(ops.lora_linears, group), tensors, grad.half()) for _ in range(2))
     for i, (one, other, plain, exact) in enumerate(zip(found, again, eager, oracle, strict=True)):
         assert torch.equal(one, other)
-        assert_as_accurate(one, plain.to(one.dtype), exact, f"result {i}", rounding_factor=4)
+        # Triton multiplies with TF32 there, which has the digits of float16, on a GPU
+        dtype = torch.float16 if backend == "triton" else one.dtype
+        assert_as_accurate(one.to(dtype), plain.to(dtype), exact, f"result {i}", rounding_factor=4)
 
 
 @pytest.mark.computes(torch.float64)
