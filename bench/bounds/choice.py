@@ -1,6 +1,7 @@
 """What ``auto`` takes on a GPU, filled into the package's table: from measured times, or from the bounds until then."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def pieces(rows: Iterable[dict[str, Any]], operator: str) -> list[list[Any]]:
     for row in rows:
         if row["operator"].rpartition(" ")[0] == operator:
             device = row.get("seconds", row.get("bound_s"))
+            if "error" in row:  # it cannot compute that size
+                device = math.inf
             needed = max(device, row.get("host_seconds", HOST[row["backend"]]))
             features, tokens = _size(row)
             at = times.setdefault(features, {}).setdefault(tokens, {})

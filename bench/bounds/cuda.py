@@ -7,7 +7,7 @@ import math
 
 from bench.bounds.cuda_generate import condition, condition_backward, generate, generate_backward, network
 from bench.bounds.cuda_lora import lora, lora_backward
-from bench.bounds.cuda_tiles import STEP, THREADS, TILE, splits_of_units, sum_units
+from bench.bounds.cuda_tiles import STEP, THREADS, TILE, sum_blocks, sum_splits, sum_units
 from bench.bounds.device import H100
 from bench.bounds.launches import (
     CONDITION,
@@ -89,10 +89,11 @@ def _resident_blocks(tiles: int, shared: int, most: int) -> int:
 
 
 def _lay_out(model: Model, forward: bool) -> Launch:
-    """A block for each unit and the bias behind them centres its column and multiplies it with all of them."""
+    """Blocks for each unit and the bias behind them multiply its centred column with eight others, or copy a share."""
     wide, columns, matrix = up(model.hidden, STEP), model.bottleneck + 1, HALF * model.hidden * model.bottleneck
     units = up(model.bottleneck, STEP) if forward else up(columns + 1, STEP)
-    blocks = max(units, columns)
+    copying = 1 if forward else math.ceil(wide / THREADS)
+    blocks = max(units, columns) * (math.ceil(columns / 8) + copying)
     written = HALF * wide * (units + up(model.bottleneck, STEP)) + SINGLE * columns * (wide + columns)
     return Launch(
         f"lay_out_adapter_kernel<float, BFloat16, {'true' if forward else 'false'}>", blocks, THREADS,
@@ -177,14 +178,15 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
             cache=3 * row + 2 * pre + few + a + blocks * (weights + moments + SINGLE * wide),  # g for the residual
             dynamic_shared=shared,
         )  # fmt: skip
-    splits = splits_of_units(tokens, 2 * model.hidden)
     products = [(of_pre, model.hidden), (of_basis, model.hidden), (basis, of_basis)]
+    splits = sum_splits(tokens, sum(sum_blocks(*one) for one in products))
     sums = sum_units(tokens, products, splits, first=row, before=row + few + a)
     of_up, of_down = (SINGLE * splits * count * model.hidden for count in (of_basis, of_pre))
     of_few, centred = SINGLE * splits * basis * of_basis, SINGLE * columns * wide
     results = HALF * (2 * model.hidden * model.bottleneck + model.bottleneck + 3 * model.hidden)
     finish = Launch(
-        "finish_adapter_kernel<float>", 2 * model.bottleneck + 1 + math.ceil(model.hidden / 32), THREADS,
+        "finish_adapter_kernel<float>",
+        (2 * model.bottleneck + 1) * math.ceil(model.hidden / THREADS) + math.ceil(model.hidden / 32), THREADS,
         memory=results, again=of_up + of_down + of_few + centred,
         # the basis' sums for their mean, for `up` and for the norm; all centred columns for each column
         cache=results + 3 * of_up + of_down + of_few + (columns + 1) * centred,

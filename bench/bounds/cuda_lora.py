@@ -2,11 +2,12 @@
 
 import math
 
-from bench.bounds.cuda_tiles import COLUMNS, STEP, THREADS, TILE, UNITS, reduce, splits_of_units
+from bench.bounds.cuda_tiles import COLUMNS, STEP, THREADS, TILE, UNITS, reduce, sum_splits
+from bench.bounds.device import H100
 from bench.bounds.launches import HALF, SINGLE, Launch, Model, added_product, up
 
 CACHED = 24 << 20  # lora_linear.cuh: bytes that surely stay in the second cache
-HEIGHTS, ENOUGH = (64, 32), 128  # of a tile where there are enough of them to fill the GPU; else 16
+TALL = 32  # tokens of a tile where there are two of them and more for every multiprocessor; else 16
 
 
 def _units(model: Model) -> int:
@@ -14,7 +15,7 @@ def _units(model: Model) -> int:
 
 
 def _height(tokens: int, roles: int) -> int:
-    return next((height for height in HEIGHTS if tokens // height * roles >= ENOUGH), TILE)
+    return TALL if tokens // TALL * roles >= 2 * H100.processors else TILE
 
 
 def _low_rank(model: Model, tokens: int, width: int, through: int, **moved: float) -> Launch:
@@ -25,10 +26,10 @@ def _low_rank(model: Model, tokens: int, width: int, through: int, **moved: floa
     z = int(moved.pop("deep", 1))
     height, units = _height(tokens, z), _units(model)
     tiles = math.ceil(tokens / height)
-    slices = min(max(ENOUGH // (tiles * z), 1), max(math.ceil(up(through, STEP) / STEP / 8), 1))
+    slices = min(max(H100.processors // (tiles * z), 1), max(math.ceil(up(through, STEP) / STEP / 8), 1))
     factors = HALF * units * (slices * width + through)
     kept = moved.pop("read") * (slices - 1)
-    partial = SINGLE * 8 * (min(units, 32) + 8) + HALF * (units + 8)
+    partial = SINGLE * 8 * (min(units, 16) + 8) + HALF * (units + 8)
     return Launch(
         f"low_rank_kernel<BFloat16, BFloat16, {height // TILE}>", tiles * slices * z, THREADS,
         memory=moved["memory"] + HALF * units * (width + through), again=moved.get("again", 0.0),
@@ -61,9 +62,9 @@ def lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     features, units, own_rank = model.hidden + sum(model.outs), _units(model), up(model.rank, 8)
     x, grads, kept = HALF * tokens * model.hidden, HALF * tokens * sum(model.outs), 2 * HALF * tokens * units
     moved = 2 * x + grads + kept  # x, ∂x, the gradients
-    splits = splits_of_units(tokens, features)
     slices = math.ceil(model.hidden / COLUMNS) * math.ceil(units / UNITS)
     slices += sum(math.ceil(out / COLUMNS) for out in model.outs)
+    splits = sum_splits(tokens, slices)
     parts = SINGLE * splits * (units * model.hidden + own_rank * sum(model.outs))
     read = HALF * tokens * (units * math.ceil(model.hidden / COLUMNS)
                             + own_rank * sum(math.ceil(out / COLUMNS) for out in model.outs))  # fmt: skip

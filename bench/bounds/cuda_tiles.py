@@ -2,16 +2,21 @@
 
 import math
 
+from bench.bounds.device import H100
 from bench.bounds.launches import HALF, SINGLE, Launch, up
 
 STEP, TILE, THREADS = 32, 16, 256  # tiles.cuh: widths are padded to it; tokens of a tile; threads of a block
-IN_FLIGHT = 512  # blocks that sums over tokens are cut into at most
 COLUMNS, UNITS = 64, 32  # sums.cu: of a block
 
 
-def splits_of_units(tokens: int, columns: int) -> int:
-    """Parts that a sum over tokens is cut into; see ``splits_of_units`` in sums.cu."""
-    return max(min(IN_FLIGHT // max(columns // COLUMNS, 1), math.ceil(tokens / TILE) // 16), 1)
+def sum_blocks(units: int, columns: int) -> int:
+    """Blocks that sum so many units and columns."""
+    return math.ceil(units / UNITS) * math.ceil(columns / COLUMNS)
+
+
+def sum_splits(tokens: int, blocks: int) -> int:
+    """Parts that sums of so many blocks in all are cut into, a block for every multiprocessor."""
+    return max(min(H100.processors // max(blocks, 1), math.ceil(tokens / TILE) // 16), 1)
 
 
 def sum_units(tokens: int, products: list[tuple[int, int]], splits: int, first: float, before: float) -> Launch:

@@ -84,8 +84,30 @@ def _without_tokens(operators: Any, model: Model, device: torch.device) -> dict[
 
 
 def measure(models: tuple[Model, ...], all_tokens: tuple[int, ...], device: torch.device) -> Iterator[dict[str, Any]]:
-    """Time every call: the median from event to event with an empty second cache, and the mean of its kernels."""
+    """Time every call: the median from event to event with an empty second cache, of the host until it returns.
+
+    A call that raises has its error in place of times. The kernels' own times come in a second turn, which gives every
+    row once more: from its first use on PyTorch's profiler delays every launch.
+    """
     sample = sampler(DEVICE, device)
+    measured = []
+    for key, call in _all(models, all_tokens, device):
+        try:
+            times = sorted(sample(call, 1) for _ in range(_REPEATS + 2))
+            row = key | {"seconds": times[_REPEATS // 2], "host_seconds": _host_seconds(call, device), "kernels": {}}
+        except Exception as error:  # whatever a kernel that does not fit raises
+            row = key | {"error": f"{type(error).__name__}: {error}"}
+        measured.append(row)
+        yield row
+    for row, (_, call) in zip(measured, _all(models, all_tokens, device), strict=True):
+        if "error" not in row:
+            yield row | {"kernels": _kernels(call, device)}
+
+
+def _all(
+    models: tuple[Model, ...], all_tokens: tuple[int, ...], device: torch.device
+) -> Iterator[tuple[dict[str, Any], Callable[[], object]]]:
+    """What identifies a call, and the call; its tensors last until the next size."""
     for backend, (name, namespace) in NAMESPACES.items():
         if _missing(name, device):
             continue
@@ -93,12 +115,7 @@ def measure(models: tuple[Model, ...], all_tokens: tuple[int, ...], device: torc
             for tokens in (*all_tokens, 0):
                 with torch.no_grad(), use_backend(name):
                     for operator, call in calls(namespace, model, tokens, device).items():
-                        times = sorted(sample(call, 1) for _ in range(_REPEATS + 2))
-                        yield {
-                            "backend": backend, "operator": operator, "model": model.name, "tokens": tokens,
-                            "seconds": times[_REPEATS // 2], "host_seconds": _host_seconds(call, device),
-                            "kernels": _kernels(call, device),
-                        }  # fmt: skip
+                        yield {"backend": backend, "operator": operator, "model": model.name, "tokens": tokens}, call
 
 
 def _missing(backend: str, device: torch.device) -> bool:
@@ -146,7 +163,7 @@ def table(bounds: list[dict[str, Any]], measured: list[dict[str, Any]]) -> str:
     lines = [f"{'measured over computed bound':44} {'tokens':>7} {'µs':>10} {'bound':>10} {'over':>6}"]
     for row in measured:
         bound = next((one for one in bounds if all(one[key] == row[key] for key in _KEYS)), None)
-        if bound is None:
+        if bound is None or "error" in row:
             continue
         title = f"{row['backend']}, {row['operator']}, {row['model']}"
         lines.append(_line(title, row["seconds"], bound["bound_s"], f"{row['tokens'] or ''}"))
@@ -162,6 +179,35 @@ def table(bounds: list[dict[str, Any]], measured: list[dict[str, Any]]) -> str:
 
 
 _KEYS = ("backend", "operator", "model", "tokens")
+_NAMES = {"cuda": "CUDA C++", "triton": "Triton"}
+_FROZEN = "nvjet"  # cuBLAS's kernels of frozen products begin so
+
+
+def page(content: dict[str, Any], bounds: list[dict[str, Any]], floors: dict[tuple, float]) -> str:
+    """Markdown: every call of the first model, beside its bound and beside what cannot be avoided on this GPU.
+
+    That is a copy of the ``floors`` bytes of a call, by its keys, at the rate measured in the same run; for LoRA the
+    frozen products' own kernels.
+    """
+    rate, device = content["floor"]["bytes_per_s"], content["hardware"]["device"]
+    lines = [
+        f"**{device}, bfloat16, {MODELS[0].name}, one set of weights; copies at {rate / 1e12:.2f} TB/s**\n",
+        "| backend | operator | tokens | µs | over its bound | of a copy, or over the frozen products | host, µs |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in content["calls"]:
+        key = tuple(row[one] for one in _KEYS)
+        bound = next((one for one in bounds if all(one[name] == row[name] for name in _KEYS)), None)
+        if row["model"] != MODELS[0].name or bound is None or "error" in row:
+            continue
+        frozen = sum(seconds for name, seconds in row["kernels"].items() if name.startswith(_FROZEN))
+        beside = f"{row['seconds'] / frozen:.2f}×" if frozen else f"{100 * floors[key] / rate / row['seconds']:.0f} %"
+        over = row["seconds"] / bound["bound_s"]
+        lines.append(
+            f"| {_NAMES[row['backend']]} | {row['operator']} | {row['tokens'] or ''} | {row['seconds'] * 1e6:.1f} | "
+            f"{over:.1f}× | {beside} | {row['host_seconds'] * 1e6:.0f} |"
+        )
+    return "\n".join(lines)
 
 
 def _line(title: str, seconds: float, bound: float | None, tokens: str) -> str:
@@ -170,7 +216,7 @@ def _line(title: str, seconds: float, bound: float | None, tokens: str) -> str:
 
 
 def main() -> int:
-    """Measure and write, after every model again, so that a run that is cut short leaves what it has."""
+    """Measure and write, after every call again, so that a run that is cut short leaves what it has."""
     parser = argparse.ArgumentParser(prog="python -m bench.bounds.measured", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--output", type=Path, required=True)
@@ -183,11 +229,15 @@ def main() -> int:
         "floor": measure_floor(device, torch.bfloat16),
     }  # fmt: skip
     for row in measure(TINY if given.tiny else MODELS, (8,) if given.tiny else TOKENS, device):
-        rows.append(row)
+        same = next((i for i, one in enumerate(rows) if all(one[key] == row[key] for key in _KEYS)), len(rows))
+        known = same < len(rows)
+        rows[same : same + 1] = [row]
         write_text(given.output, json.dumps({**head, "calls": rows}, indent=1) + "\n")
-        what = f"{row['backend']:8} {row['operator']:22} {row['model']:12} {row['tokens']:6}"
-        print(f"{what} {row['seconds'] * 1e6:10.2f} µs", flush=True)
-    return 0 if rows else 1
+        if known:
+            continue
+        found = f"{row['seconds'] * 1e6:10.2f} µs" if "error" not in row else row["error"]
+        print(f"{row['backend']:8} {row['operator']:22} {row['model']:12} {row['tokens']:6} {found}", flush=True)
+    return 0 if rows and not any("error" in row for row in rows) else 1
 
 
 if __name__ == "__main__":

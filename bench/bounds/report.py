@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import document, results
-from bench.bounds import cuda, triton
+from bench.bounds import cuda, measured, triton
 from bench.bounds.device import A100, H100, blocks_at_once
 from bench.bounds.launches import MODELS, TOKENS, Call, Launch, Model, missed, total
 from bench.budget import Goal
@@ -15,7 +15,7 @@ from hyperloader.checkpoints.atomic import write_text
 
 KERNELS = results.ROOT / "kernels"
 BEFORE, NOW = KERNELS / "bounds-before.json", KERNELS / "bounds.json"
-MARK = "bounds"
+MARK, MEASURED = "bounds", "measured"
 NOTE = "computed from the sources, never measured"
 BACKENDS = {"cuda": "CUDA C++", "triton": "Triton"}
 GOALS = {  # of an operator: at which numbers of tokens, and what
@@ -32,11 +32,13 @@ _OF_OTHERS = (16384, 8, 0)  # tokens that are shown of the other models
 def write(output: Path = NOW, page: Path = document.CUDA) -> None:
     """Compute every bound, write the JSON and put the tables between the marks of ``page``."""
     document.check(page, MARK)
+    document.check(page, MEASURED)
     rows = computed()
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)  # one call a line, so that changes can be read
     text = f'{{"note": "{NOTE}", "gpu": {json.dumps(asdict(H100))}, "calls": [\n{lines}\n]}}\n'
     write_text(output, text)
     put(page)
+    put_measured(page)
 
 
 def computed() -> list[dict[str, Any]]:
@@ -47,6 +49,16 @@ def computed() -> list[dict[str, Any]]:
 def put(page: Path = document.CUDA) -> None:
     """Put the tables of both JSON files between the marks of ``page``."""
     document.put(page, MARK, tables(read(BEFORE), read(NOW)))
+
+
+def put_measured(page: Path = document.CUDA) -> None:
+    """Put what every GPU in bench/results has measured between the marks of ``page``."""
+    floors = {
+        (call.backend, call.operator, call.model, call.tokens): sum(launch.memory for launch in call.floor)
+        for call in every_call()
+    }
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.ROOT.glob("*/kernels.json"))]
+    document.put(page, MEASURED, "\n\n".join(measured.page(content, read(NOW), floors) for content in found))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

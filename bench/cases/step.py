@@ -20,7 +20,7 @@ STEP = "training step"
 Loss = Callable[[], Tensor]
 
 # A unit of T5's relu that lies within a rounding of zero may take either side, and its gradient with it.
-_OF_RELU = 20
+OF_RELU = 20
 
 
 def point(backbone: str, sentences: int, tokens: int, layers: int, sweep: str = "", headline: bool = False) -> Point:
@@ -56,7 +56,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
         as_reference(lambda: step_of(model().double(), batch)),
         units=sentences * tokens,
         unit="tokens",
-        forgiven=_OF_RELU if "T5" in backbone else 1,
+        forgiven=OF_RELU if "T5" in backbone else 1,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from bench import document
 from bench.__main__ import main
-from bench.bounds import report
+from bench.bounds import measured, report
 from bench.bounds.device import A100, H100, blocks_at_once
 from bench.bounds.launches import MODELS, Launch, copy, frozen, frozen_backward, total
 from hyperloader.ops import _triton
@@ -107,13 +107,32 @@ def test_the_committed_bounds_are_those_of_today():
 @needs_triton
 def test_command(tmp_path, monkeypatch):
     page = tmp_path / "cuda.md"
-    page.write_text("<!-- bounds: begin --><!-- bounds: end -->", encoding="utf-8")
+    marks = [f"<!-- {name}: {end} -->" for name in (report.MARK, report.MEASURED) for end in ("begin", "end")]
+    page.write_text("\n".join(marks), encoding="utf-8")
     monkeypatch.setattr(report.write, "__defaults__", (report.NOW, page))
     output = tmp_path / "bounds.json"
     assert main(["bounds", "--output", str(output)]) == 0
     rows = report.read(output)
     assert len(rows) == len(report.BACKENDS) * len(MODELS) * (4 * 4 + 4)
     assert {row["backend"] for row in rows} == set(report.BACKENDS)
+
+
+def test_measured_times_stand_beside_bounds_and_copies():
+    key = {"backend": "cuda", "model": "t5-base", "tokens": 8}
+    rows = [
+        key | {"operator": "adapter forward", "seconds": 20e-6, "host_seconds": 9e-6, "kernels": {"ours": 15e-6}},
+        key | {"operator": "lora_linears forward", "seconds": 30e-6, "host_seconds": 8e-6,
+               "kernels": {"ours": 5e-6, "nvjet_a": 8e-6, "nvjet_b": 2e-6}},
+        key | {"operator": "adapter backward", "error": "it does not fit"},
+    ]  # fmt: skip
+    bounds = [key | {"operator": row["operator"], "bound_s": 10e-6} for row in rows]
+    floors = {("cuda", "adapter forward", "t5-base", 8): 1e7, ("cuda", "lora_linears forward", "t5-base", 8): 1e7}
+    content = {"calls": rows, "floor": {"bytes_per_s": 1e12}, "hardware": {"device": "a GPU"}}
+    lines = measured.page(content, bounds, floors).splitlines()[4:]
+    assert lines == [
+        "| CUDA C++ | adapter forward | 8 | 20.0 | 2.0× | 50 % | 9 |",
+        "| CUDA C++ | lora_linears forward | 8 | 30.0 | 3.0× | 3.00× | 8 |",
+    ]
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path, monkeypatch, capsys):
