@@ -87,7 +87,9 @@ def tokens_kernel(
     basis = activated
     if outer_ptr is not None:
         a = activated.to(DOT)
-        mean, variance, along, cancelled = of_tokens(a, moments_ptr, BOTTLENECK, EXACT, BLOCK_B)
+        mean, variance, along, cancelled = of_tokens(
+            a, pre_ptr, rows, in_rows, moments_ptr, BOTTLENECK, ACTIVATION, EXACT, BLOCK_B
+        )
         grad_a -= s[:, None] * load_row(moments_ptr, units, BOTTLENECK)[None, :]
         c += tl.sum(a.to(tl.float32) * grad_a, 1) - s * tl.load(moments_ptr + BOTTLENECK)  # Σ e v
         if tl.max((cancelled & in_rows).to(tl.int32), 0) > 0:
@@ -109,6 +111,7 @@ def tokens_kernel(
         tl.store(section + BOTTLENECK + 1, (s / HIDDEN).to(number), mask=in_rows)
         tl.store(section + 2 * SECTION + BOTTLENECK, rstd.to(number), mask=in_rows)
     store_block(units_ptr + 2 * SECTION, rows, in_rows, 3 * SECTION, units, in_units, basis)
+    pre = load_block(pre_ptr, rows, in_rows, BOTTLENECK, units, in_units)  # again: registers are scarce until here
     grad_pre = grad_a * slope(pre, ACTIVATION)
     store_block(units_ptr + SECTION, rows, in_rows, 3 * SECTION, units, in_units, grad_pre)
     grad_pre = grad_pre.to(DOT)
@@ -150,72 +153,145 @@ def tokens_kernel(
         store_block(grad_x_ptr, rows, in_rows, HIDDEN, columns, in_columns, g + grad_z)
 
 
+@triton.jit
+def _of_units(
+    partial_ptr, group, splits, first, columns, down_ptr, up_ptr, up_bias_ptr, moments_ptr, outer_ptr, inner_ptr,
+    inner_bias_ptr, grad_down_ptr, grad_down_bias_ptr, grad_up_ptr,
+    HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, WIDTH: tl.constexpr, OF_X: tl.constexpr, OF_UNITS: tl.constexpr,
+    UNITS: tl.constexpr, FIRST: tl.constexpr, TOTAL: tl.constexpr, MOMENTS: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_U: tl.constexpr,
+):  # fmt: skip
+    """Gradients of ``down_weight`` and ``up_weight``, of BLOCK_U bottleneck units from ``first`` on."""
+    in_columns = columns < HIDDEN
+    units = first + tl.arange(0, BLOCK_U)
+    in_units = units < BOTTLENECK
+    along = tl.zeros((BLOCK_U, BLOCK_H), tl.float32)  # Hb, or Σ g a
+    grad_down = tl.zeros((BLOCK_U, BLOCK_H), tl.float32)
+    grad_down_bias = tl.zeros((BLOCK_U,), tl.float32)
+    for split in tl.range(splits, loop_unroll_factor=4):
+        sums = partial_ptr + split * TOTAL
+        along += load_block(sums, units, in_units, HIDDEN, columns, in_columns)
+        grad_down += load_block(sums + OF_X, units, in_units, HIDDEN, columns, in_columns)
+        grad_down_bias += load_row(sums + OF_UNITS + WIDTH * UNITS + FIRST, units, BOTTLENECK)
+    if outer_ptr is not None:
+        all_units = tl.arange(0, BLOCK_B)
+        moments = tl.zeros((BLOCK_U, BLOCK_B), tl.float32)  # Mb
+        of_bias = tl.zeros((BLOCK_U,), tl.float32)
+        means = tl.zeros((BLOCK_U,), tl.float32)
+        for split in tl.range(splits, loop_unroll_factor=4):
+            sums = partial_ptr + split * TOTAL + OF_UNITS
+            moments += load_block(sums, units, in_units, UNITS, all_units, all_units < BOTTLENECK)
+            of_bias += tl.load(sums + units * UNITS + BOTTLENECK, mask=in_units, other=0.0)
+            means += tl.load(sums + units * UNITS + WIDTH, mask=in_units, other=0.0)
+        up, bias = _centred(
+            up_ptr, up_bias_ptr + group * HIDDEN, moments_ptr + group * MOMENTS, columns, HIDDEN, BOTTLENECK, BLOCK_B
+        )
+        gamma = load_row(outer_ptr + group * HIDDEN, columns, HIDDEN)
+        along = along * gamma[None, :] - means[:, None] - of_bias[:, None] * bias[None, :]
+        along -= tl.dot(moments, tl.trans(up), input_precision="ieee")
+    store_block(grad_up_ptr, columns, in_columns, BOTTLENECK, units, in_units, tl.trans(along))
+    if inner_ptr is not None:
+        gamma = load_row(inner_ptr + group * HIDDEN, columns, HIDDEN)
+        beta = load_row(inner_bias_ptr + group * HIDDEN, columns, HIDDEN)
+        grad_down = grad_down * gamma[None, :] + grad_down_bias[:, None] * beta[None, :]
+    store_block(grad_down_ptr, units, in_units, HIDDEN, columns, in_columns, grad_down)
+    if tl.program_id(0) == 0:
+        store_row(grad_down_bias_ptr + group * BOTTLENECK, units, BOTTLENECK, grad_down_bias)
+
+
+@triton.jit
+def _centred(
+    up_ptr, up_bias_ptr, moments_ptr, columns, HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, BLOCK_B: tl.constexpr
+):
+    """Uc [columns, BLOCK_B] and bc [columns]."""
+    units = tl.arange(0, BLOCK_B)
+    up = load_up(up_ptr, columns, units, HIDDEN, BOTTLENECK).to(tl.float32)
+    bias = load_row(up_bias_ptr, columns, HIDDEN)
+    return up - load_row(moments_ptr, units, BOTTLENECK)[None, :], bias - tl.load(moments_ptr + BOTTLENECK)
+
+
+@triton.jit
+def _of_columns(
+    partial_ptr, group, splits, columns, down_ptr, up_ptr, up_bias_ptr, moments_ptr, outer_ptr, inner_ptr,
+    grad_up_bias_ptr, grad_outer_ptr, grad_outer_bias_ptr, grad_inner_ptr, grad_inner_bias_ptr,
+    HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, WIDTH: tl.constexpr, OF_X: tl.constexpr, OF_UNITS: tl.constexpr,
+    UNITS: tl.constexpr, FIRST: tl.constexpr, TOTAL: tl.constexpr, MOMENTS: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr,
+):  # fmt: skip
+    """Gradients of ``up_bias`` and of the norms: one number a hidden unit."""
+    in_columns = columns < HIDDEN
+    units = tl.arange(0, BLOCK_B)
+    in_units = units < BOTTLENECK
+    grad_up_bias = tl.zeros((BLOCK_H,), tl.float32)  # Σ g
+    for split in tl.range(splits, loop_unroll_factor=4):
+        grad_up_bias += load_row(partial_ptr + split * TOTAL + WIDTH * HIDDEN, columns, HIDDEN)
+    if outer_ptr is not None:
+        store_row(grad_outer_bias_ptr + group * HIDDEN, columns, HIDDEN, grad_up_bias)
+        along = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)  # Hb
+        of_rstd = tl.zeros((BLOCK_H,), tl.float32)  # Hr
+        moments = tl.zeros((BLOCK_B,), tl.float32)  # of Mr all but its last
+        of_bias = tl.zeros((), tl.float32)
+        mean = tl.zeros((), tl.float32)
+        for split in tl.range(splits, loop_unroll_factor=4):
+            sums = partial_ptr + split * TOTAL
+            along += load_block(sums, units, in_units, HIDDEN, columns, in_columns)
+            of_rstd += load_row(sums + BOTTLENECK * HIDDEN, columns, HIDDEN)
+            sums += OF_UNITS + BOTTLENECK * UNITS
+            moments += load_row(sums, units, BOTTLENECK)
+            of_bias += tl.load(sums + BOTTLENECK)
+            mean += tl.load(sums + WIDTH)
+        up, bias = _centred(
+            up_ptr, up_bias_ptr + group * HIDDEN, moments_ptr + group * MOMENTS, columns, HIDDEN, BOTTLENECK, BLOCK_B
+        )
+        grad_outer = tl.sum(tl.trans(up) * along, 0) + bias * of_rstd
+        store_row(grad_outer_ptr + group * HIDDEN, columns, HIDDEN, grad_outer)
+        gamma = load_row(outer_ptr + group * HIDDEN, columns, HIDDEN)
+        grad_up_bias = of_rstd * gamma - mean - of_bias * bias - tl.sum(up * moments[None, :], 1)
+    store_row(grad_up_bias_ptr + group * HIDDEN, columns, HIDDEN, grad_up_bias)
+    if inner_ptr is not None:
+        grad_down = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)
+        grad_down_bias = tl.zeros((BLOCK_B,), tl.float32)
+        for split in tl.range(splits, loop_unroll_factor=4):
+            sums = partial_ptr + split * TOTAL
+            grad_down += load_block(sums + OF_X, units, in_units, HIDDEN, columns, in_columns)
+            grad_down_bias += load_row(sums + OF_UNITS + WIDTH * UNITS + FIRST, units, BOTTLENECK)
+        down = load_down(down_ptr, columns, units, HIDDEN, BOTTLENECK).to(tl.float32)
+        store_row(grad_inner_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down, 0))
+        store_row(grad_inner_bias_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down_bias[:, None], 0))
+
+
 @triton.jit(do_not_specialize=["splits"])
 def weights_kernel(
     partial_ptr, down_ptr, up_ptr, up_bias_ptr, moments_ptr, outer_ptr, inner_ptr, inner_bias_ptr,
     grad_down_ptr, grad_down_bias_ptr, grad_up_ptr, grad_up_bias_ptr, grad_outer_ptr, grad_outer_bias_ptr,
     grad_inner_ptr, grad_inner_bias_ptr, splits,
     HIDDEN: tl.constexpr, BOTTLENECK: tl.constexpr, OF_X: tl.constexpr, OF_UNITS: tl.constexpr, UNITS: tl.constexpr,
-    FIRST: tl.constexpr, TOTAL: tl.constexpr, MOMENTS: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr,
+    FIRST: tl.constexpr, TOTAL: tl.constexpr, MOMENTS: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_U: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the weights of one group, for a block of hidden columns.
+    """Gradients of the weights of one group, for a block of hidden columns: the first program those of one number a
+    hidden unit, every other those of BLOCK_U bottleneck units.
 
     ``partial`` (groups, splits, TOTAL) holds the sums over tokens (see ``_sums.py``): of g along the basis, from 0 on;
     of x (or x̂) along ∂pre, from OF_X on; of UNITS numbers along the basis, from OF_UNITS on, of which ∂pre begins at
     FIRST.
     """
-    group = tl.program_id(1).to(tl.int64)
+    group = tl.program_id(2).to(tl.int64)
     columns = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
-    in_columns = columns < HIDDEN
-    units = tl.arange(0, BLOCK_B)
-    in_units = units < BOTTLENECK
     partial_ptr += group * splits * TOTAL
     down_ptr += group * (HIDDEN * BOTTLENECK)
     up_ptr += group * (HIDDEN * BOTTLENECK)
     width: tl.constexpr = BOTTLENECK + 1 if outer_ptr is not None else BOTTLENECK
-
-    along = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)  # Σ g [b, rstd]
-    grad_down = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)
-    total = tl.zeros((BLOCK_H,), tl.float32)  # Σ g
-    grad_down_bias = tl.zeros((BLOCK_B,), tl.float32)
-    for split in range(splits):
-        sums = partial_ptr + split * TOTAL
-        along += load_block(sums, units, units < width, HIDDEN, columns, in_columns)
-        total += tl.load(sums + width * HIDDEN + columns, mask=in_columns, other=0.0)
-        grad_down += load_block(sums + OF_X, units, in_units, HIDDEN, columns, in_columns)
-        grad_down_bias += tl.load(sums + OF_UNITS + width * UNITS + FIRST + units, mask=in_units, other=0.0)
-
-    if outer_ptr is not None:
-        up_bias_ptr += group * HIDDEN
-        up = load_up(up_ptr, columns, units, HIDDEN, BOTTLENECK).to(tl.float32)
-        bias = load_row(up_bias_ptr, columns, HIDDEN)
-        up = tl.where((units == BOTTLENECK)[None, :], bias[:, None], up)  # [BLOCK_H, BLOCK_B]
-        up -= load_row(moments_ptr + group * MOMENTS, units, BOTTLENECK + 1)[None, :]  # [Uc, bc]
-        grad_outer = tl.sum(tl.trans(up) * along, 0)
-        gamma = load_row(outer_ptr + group * HIDDEN, columns, HIDDEN)
-        moments = tl.zeros((BLOCK_B, BLOCK_B), tl.float32)
-        means = tl.zeros((BLOCK_B,), tl.float32)
-        for split in range(splits):
-            sums = partial_ptr + split * TOTAL + OF_UNITS
-            moments += load_block(sums, units, units < width, UNITS, units, units < width)
-            means += tl.load(sums + units * UNITS + width, mask=units < width, other=0.0)
-        along = along * gamma[None, :] - means[:, None]
-        along -= tl.dot(moments, tl.trans(up), input_precision="ieee")
-        store_row(grad_outer_ptr + group * HIDDEN, columns, HIDDEN, grad_outer)
-        store_row(grad_outer_bias_ptr + group * HIDDEN, columns, HIDDEN, total)
-        total = tl.sum(tl.where((units == BOTTLENECK)[:, None], along, 0.0), 0)
-    store_row(grad_up_bias_ptr + group * HIDDEN, columns, HIDDEN, total)
-    grad_up_ptr += group * (HIDDEN * BOTTLENECK)
-    store_block(grad_up_ptr, columns, in_columns, BOTTLENECK, units, in_units, tl.trans(along))
-
-    if inner_ptr is not None:
-        down = load_down(down_ptr, columns, units, HIDDEN, BOTTLENECK).to(tl.float32)
-        gamma = load_row(inner_ptr + group * HIDDEN, columns, HIDDEN)
-        beta = load_row(inner_bias_ptr + group * HIDDEN, columns, HIDDEN)
-        store_row(grad_inner_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down, 0))
-        store_row(grad_inner_bias_ptr + group * HIDDEN, columns, HIDDEN, tl.sum(down * grad_down_bias[:, None], 0))
-        grad_down = grad_down * gamma[None, :] + grad_down_bias[:, None] * beta[None, :]
-    grad_down_ptr += group * (HIDDEN * BOTTLENECK)
-    store_block(grad_down_ptr, units, in_units, HIDDEN, columns, in_columns, grad_down)
-    if tl.program_id(0) == 0:
-        store_row(grad_down_bias_ptr + group * BOTTLENECK, units, BOTTLENECK, grad_down_bias)
+    if tl.program_id(1) == 0:
+        _of_columns(
+            partial_ptr, group, splits, columns, down_ptr, up_ptr, up_bias_ptr, moments_ptr, outer_ptr, inner_ptr,
+            grad_up_bias_ptr, grad_outer_ptr, grad_outer_bias_ptr, grad_inner_ptr, grad_inner_bias_ptr,
+            HIDDEN, BOTTLENECK, width, OF_X, OF_UNITS, UNITS, FIRST, TOTAL, MOMENTS, BLOCK_H, BLOCK_B,
+        )  # fmt: skip
+    else:
+        _of_units(
+            partial_ptr, group, splits, (tl.program_id(1) - 1) * BLOCK_U, columns, down_ptr, up_ptr, up_bias_ptr,
+            moments_ptr, outer_ptr, inner_ptr, inner_bias_ptr, grad_down_ptr + group * (HIDDEN * BOTTLENECK),
+            grad_down_bias_ptr, grad_up_ptr + group * (HIDDEN * BOTTLENECK),
+            HIDDEN, BOTTLENECK, width, OF_X, OF_UNITS, UNITS, FIRST, TOTAL, MOMENTS, BLOCK_H, BLOCK_B, BLOCK_U,
+        )  # fmt: skip

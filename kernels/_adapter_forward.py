@@ -67,7 +67,10 @@ def forward_kernel(
             )
         else:
             moments_ptr += group * ((3 + BLOCK_B) * BLOCK_B)
-            mean, variance, _, cancelled = of_tokens(a, moments_ptr, BOTTLENECK, EXACT, BLOCK_B)
+            tl.debug_barrier()  # all of the tile's `pre` is written
+            mean, variance, _, cancelled = of_tokens(
+                a, pre_ptr, rows, in_rows, moments_ptr, BOTTLENECK, ACTIVATION, EXACT, BLOCK_B
+            )
             if tl.max((cancelled & in_rows).to(tl.int32), 0) > 0:
                 exact_mean, exact = written_out(
                     a, up_ptr, up_bias_ptr, HIDDEN, BOTTLENECK, PRECISION, BLOCK_T, BLOCK_H, BLOCK_B

@@ -129,18 +129,23 @@ def check_width(operator: str, what: str, width: int) -> None:
         raise ValueError(f"the Triton {operator} takes {what} up to {MAX_WIDTH}, got {width}")
 
 
+def warps(block: int) -> int:
+    """Warps of a program that holds several matrices ``block`` bottleneck units or ranks wide: enough for registers."""
+    return 4 if block <= 32 else 8
+
+
 @functools.cache
-def adapter_blocks(dot: tl.dtype, hidden: int, held: bool, architecture: Architecture) -> Blocks:
+def adapter_blocks(dot: tl.dtype, hidden: int, bottleneck: int, held: bool, architecture: Architecture) -> Blocks:
     """Blocks of the adapter's kernels over tokens of ``hidden`` numbers, which are ``held`` where they can be.
 
     A tile in registers is read once, and small enough for several programs a processor: while one waits for memory
     another multiplies. Elsewhere many tokens share what is read of the weights.
     """
     if dot == tl.float32:
-        return _float32_blocks(4, architecture)
+        return _float32_blocks(warps(bottleneck), architecture)
     if held and hidden <= 1536:
         return Blocks(tokens=32, columns=128, num_warps=4 if hidden <= 768 else 8, num_stages=1, held=True)
-    return Blocks(tokens=64, columns=32, num_warps=4, num_stages=3)
+    return Blocks(tokens=64, columns=32 if bottleneck <= 32 else 64, num_warps=warps(bottleneck), num_stages=3)
 
 
 @functools.cache
@@ -148,23 +153,28 @@ def sums_blocks(dtype: torch.dtype, width: int, architecture: Architecture) -> B
     """Blocks of the sums over tokens of ``width`` products; many tokens at once where these are on tensor cores."""
     if dtype == torch.float32:
         return Blocks(tokens=32, columns=64 if width <= 32 else 32, num_warps=4, num_stages=2)
-    return Blocks(tokens=64, columns=128, num_warps=4, num_stages=3)
+    if width <= 64:
+        return Blocks(tokens=64, columns=128, num_warps=4, num_stages=3)
+    return Blocks(tokens=64, columns=128, num_warps=8, num_stages=3 if width <= 128 else 2)
 
 
 @functools.cache
-def lora_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
-    """Blocks of the low-rank kernels over tokens."""
+def lora_blocks(dot: tl.dtype, ranks: int, architecture: Architecture) -> Blocks:
+    """Blocks of the low-rank kernels over tokens: a program's steps wait for memory, so several are on their way."""
     if dot == tl.float32:
         return _float32_blocks(4, architecture)
-    return Blocks(tokens=32, columns=128, num_warps=4, num_stages=3)
+    return Blocks(tokens=32, columns=128, num_warps=4, num_stages=4 if ranks <= 32 else 3)
 
 
 @functools.cache
-def lora_gradient_blocks(dot: tl.dtype, architecture: Architecture) -> Blocks:
-    """Blocks of the low-rank kernel that sums as it goes: the more tokens a tile, the fewer times sums are added to."""
+def lora_gradient_blocks(dot: tl.dtype, features: int, ranks: int, architecture: Architecture) -> Blocks:
+    """Blocks of the low-rank kernel that sums as it goes, over ``features`` of x: the more tokens a tile, the
+    fewer times sums are added to; the more columns, the fewer steps one after the other. Few steps would be unrolled,
+    which takes more registers than there are."""
     if dot == tl.float32:
-        return _float32_blocks(4, architecture)
-    return Blocks(tokens=128, columns=32, num_warps=8, num_stages=2)
+        return _float32_blocks(warps(ranks), architecture)
+    columns = 128 if features > 1024 else 64
+    return Blocks(tokens=64, columns=max(32, min(columns, 4096 // ranks)), num_warps=8, num_stages=3)
 
 
 @functools.cache

@@ -55,13 +55,14 @@ def forward_kernel(
     x_ptr, lora_A, lora_B, ys, group_ptr, length, groups, scaling,
     RANKS: tl.constexpr, FIRSTS: tl.constexpr, IN: tl.constexpr, OUTS: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """``ys[i] += scaling · (x · lora_A[i]ᵀ) · lora_B[i]ᵀ``."""
     rows, in_rows, group = tile_of(group_ptr, length, groups, BLOCK_T)
     shrunk = _shrink(x_ptr, lora_A, rows, in_rows, group, RANKS, FIRSTS, IN, DOT, PRECISION, BLOCK_T, BLOCK_K, BLOCK_R)
     shrunk = (scaling * shrunk).to(DOT)
     for i in tl.static_range(len(ys)):
-        for start in range(0, OUTS[i], BLOCK_K):
+        for start in tl.range(0, OUTS[i], BLOCK_K, num_stages=STAGES):
             columns = start + tl.arange(0, BLOCK_K)
             in_columns = columns < OUTS[i]
             up = _load_B(lora_B[i], group, columns, RANKS[i], FIRSTS[i], OUTS[i], BLOCK_R).to(DOT)
@@ -71,13 +72,18 @@ def forward_kernel(
 
 
 @triton.jit
-def _add_product(ptr, left, right, first, columns, RANK: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr):
-    """Add ``leftᵀ · right`` to the columns of a matrix (RANK, SIZE), which has the product's rows from ``first`` on."""
+def _add_product(
+    ptr, added, left, right, first, columns, RANK: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Add ``leftᵀ · right`` to the columns of a matrix (RANK, SIZE), which has the product's rows from ``first`` on.
+
+    Unless ``added``, nothing is there yet.
+    """
     ranks = tl.arange(0, left.shape[1]) - first
     own = (ranks >= 0) & (ranks < RANK)
     ptr += ranks[:, None] * SIZE + columns[None, :]
     there = own[:, None] & (columns < SIZE)[None, :]
-    total = tl.load(ptr, mask=there, other=0.0, eviction_policy="evict_last")
+    total = tl.load(ptr, mask=there & added, other=0.0, eviction_policy="evict_last")
     total = tl.dot(tl.trans(left), right, total, input_precision=PRECISION)
     tl.store(ptr, total, mask=there, eviction_policy="evict_last")
 
@@ -88,13 +94,13 @@ def tokens_kernel(
     scaling, RANKS: tl.constexpr, FIRSTS: tl.constexpr, IN: tl.constexpr, OUTS: tl.constexpr,
     PLACES_A: tl.constexpr, PLACES_B: tl.constexpr, TOTAL: tl.constexpr, RANK: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Add the update's part to ``grad_x`` (None where it is not wanted), and sum up the gradients of the weights.
 
-    A program goes over every ``splits``-th tile of one group. Its sums over them, TOTAL numbers that begin with zeros,
-    are its own: every ``lora_A`` gradient at PLACES_A, with RANK rows together, and every ``lora_B`` gradient,
-    transposed, at PLACES_B; () where they are not wanted.
+    A program goes over every ``splits``-th tile of one group. Its sums over them, TOTAL numbers, are its own: every
+    ``lora_A`` gradient at PLACES_A, with RANK rows together, and every ``lora_B`` gradient, transposed, at PLACES_B;
+    () where they are not wanted. What a step reads, its sums too, is on its way while the STAGES - 1 before it compute.
     """
     split = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
@@ -102,16 +108,18 @@ def tokens_kernel(
     if group_ptr is not None:
         begin, members = members_of(group_ptr, group, groups, sentences, BLOCK_S)
     partial_ptr += (group * splits + split) * TOTAL
-    for start in range(0, TOTAL, 1024):
-        numbers = start + tl.arange(0, 1024)
-        tl.store(partial_ptr + numbers, tl.zeros((1024,), tl.float32), mask=numbers < TOTAL)
     tiles = tl.cdiv(length, BLOCK_T)
+    if split >= members * tiles:
+        for start in range(0, TOTAL, 1024):
+            numbers = start + tl.arange(0, 1024)
+            tl.store(partial_ptr + numbers, tl.zeros((1024,), tl.float32), mask=numbers < TOTAL)
     for tile in range(split, members * tiles, splits):
         sentence = (begin + tile // tiles).to(tl.int64)
         if group_ptr is not None:
             sentence = tl.load(order_ptr + sentence).to(tl.int64)
         tokens = tile % tiles * BLOCK_T + tl.arange(0, BLOCK_T)
         rows, in_rows = sentence * length + tokens, tokens < length
+        added = tile > split
         tl.debug_barrier()  # the sums of the tile before are written
 
         if len(PLACES_B) > 0:
@@ -121,27 +129,29 @@ def tokens_kernel(
             shrunk = (scaling * shrunk).to(DOT)
         grad_shrunk = tl.zeros((BLOCK_T, BLOCK_R), tl.float32)
         for i in tl.static_range(len(grads)):
-            for start in range(0, OUTS[i], BLOCK_K):
+            for start in tl.range(0, OUTS[i], BLOCK_K, num_stages=STAGES):
                 columns = start + tl.arange(0, BLOCK_K)
                 grad = load_block(grads[i], rows, in_rows, OUTS[i], columns, columns < OUTS[i]).to(DOT)
                 up = _load_B(lora_B[i], group, columns, RANKS[i], FIRSTS[i], OUTS[i], BLOCK_R).to(DOT)
                 grad_shrunk = tl.dot(grad, up, grad_shrunk, input_precision=PRECISION)
                 if len(PLACES_B) > 0:
                     _add_product(
-                        partial_ptr + PLACES_B[i], shrunk, grad, FIRSTS[i], columns, RANKS[i], OUTS[i], PRECISION
+                        partial_ptr + PLACES_B[i], added, shrunk, grad, FIRSTS[i], columns, RANKS[i], OUTS[i], PRECISION
                     )
         grad_shrunk = (scaling * grad_shrunk).to(DOT)
-        for start in range(0, IN, BLOCK_K):
-            columns = start + tl.arange(0, BLOCK_K)
-            if grad_x_ptr is not None:
+        if grad_x_ptr is not None:
+            for start in tl.range(0, IN, BLOCK_K, num_stages=STAGES):
+                columns = start + tl.arange(0, BLOCK_K)
                 packed = _load_A(lora_A, group, columns, RANKS, FIRSTS, IN, DOT, BLOCK_R, BLOCK_K)
                 grad_x = load_block(grad_x_ptr, rows, in_rows, IN, columns, columns < IN).to(tl.float32)
                 grad_x = tl.dot(grad_shrunk, packed, grad_x, input_precision=PRECISION)
                 store_block(grad_x_ptr, rows, in_rows, IN, columns, columns < IN, grad_x)
-            if len(PLACES_A) > 0:
+        if len(PLACES_A) > 0:
+            for start in tl.range(0, IN, BLOCK_K, num_stages=STAGES):
+                columns = start + tl.arange(0, BLOCK_K)
                 x = load_block(x_ptr, rows, in_rows, IN, columns, columns < IN).to(DOT)
                 # the ranks of all linears lie side by side
-                _add_product(partial_ptr + PLACES_A[0], grad_shrunk, x, 0, columns, RANK, IN, PRECISION)
+                _add_product(partial_ptr + PLACES_A[0], added, grad_shrunk, x, 0, columns, RANK, IN, PRECISION)
 
 
 @triton.jit
@@ -152,7 +162,7 @@ def _add_shares(
     columns = block * BLOCK_C + tl.arange(0, BLOCK_C)
     ranks = tl.arange(0, BLOCK_R)
     total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    for split in range(splits):
+    for split in tl.range(splits, loop_unroll_factor=8):
         total += load_block(partial_ptr + split * TOTAL, ranks, ranks < ROWS, COLUMNS, columns, columns < COLUMNS)
     if TRANSPOSED:
         store_block(out_ptr, columns, columns < COLUMNS, ROWS, ranks, ranks < ROWS, tl.trans(total))

@@ -14,14 +14,15 @@ from torch import Tensor
 from hyperloader.kernels import _launch
 from hyperloader.kernels._adapter_backward import tokens_kernel, weights_kernel
 from hyperloader.kernels._adapter_forward import forward_kernel
-from hyperloader.kernels._adapter_moments import OWN, size
-from hyperloader.kernels._adapter_moments import weights_kernel as moments_kernel
+from hyperloader.kernels._adapter_moments import PARTS, join_kernel, parts_kernel, size
 from hyperloader.kernels._launch import padded
 from hyperloader.kernels._sums import Product, sums
 from hyperloader.kernels._tokens import SENTENCES
 from hyperloader.reference.groups import AdapterWeights
 
 __all__ = ["backward", "forward"]
+
+_COLUMNS, _UNITS = 32, 32  # hidden and bottleneck units of a program that adds the shares of the weights' gradients
 
 
 def forward(
@@ -46,8 +47,9 @@ def forward(
     dot, precision = _launch.product_dtype(x, weights.down_weight, weights.up_weight)
     architecture = _launch.architecture(x.device)
     exact = _launch.exact_precision(dot, architecture)
+    block_b = padded(bottleneck)
     # the float32 copy of x that an inner norm makes would be held beside it
-    blocks = _launch.adapter_blocks(dot, hidden, weights.inner_norm(norm)[0] is None, architecture)
+    blocks = _launch.adapter_blocks(dot, hidden, block_b, weights.inner_norm(norm)[0] is None, architecture)
     tiles = tokens.tiles(blocks.tokens)
     moments = _moments(weights, norm, exact, architecture) if tiles > architecture.processors else None
     _launch.launch(
@@ -55,7 +57,7 @@ def forward(
         x, weights.down_weight, weights.down_bias, weights.up_weight, weights.up_bias, *weights.outer_norm(norm),
         *weights.inner_norm(norm), moments, tokens.group, y, pre, tokens.length, tokens.groups, eps,
         HIDDEN=hidden, BOTTLENECK=bottleneck, ACTIVATION=activation, DOT=dot, PRECISION=precision, EXACT=exact,
-        HELD=blocks.held, BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=padded(bottleneck),
+        HELD=blocks.held, BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=block_b,
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip
     return y, pre
@@ -87,11 +89,11 @@ def backward(
         return results
 
     dot, precision = _launch.product_dtype(x, weights.down_weight, weights.up_weight)
-    block_b = padded(bottleneck + 1)
-    block_h = max(16, 1024 // block_b)
+    block_b = padded(bottleneck)
+    block_u = min(_UNITS, block_b)
     section = triton.cdiv(bottleneck + 2, 8) * 8
     device, architecture = x.device, _launch.architecture(x.device)
-    blocks = _launch.adapter_blocks(dot, hidden, False, architecture)
+    blocks = _launch.adapter_blocks(dot, hidden, block_b, False, architecture)
     exact = _launch.exact_precision(dot, architecture)
     moments = _moments(weights, norm, exact, architecture)
     units = torch.empty(tokens.count, 3 * section, dtype=_launch.scratch_dtype(x), device=device)
@@ -101,9 +103,9 @@ def backward(
         tokens_kernel, (tokens.tiles(blocks.tokens),),
         grad, x, pre, down, up, up_shift, outer[0], inner[0], moments, tokens.group, results[0], units, x_moments,
         order, tokens.length, tokens.groups, tokens.sentences, eps,
-        HIDDEN=hidden, BOTTLENECK=bottleneck, SECTION=section, MOMENTS=size(padded(bottleneck)),
+        HIDDEN=hidden, BOTTLENECK=bottleneck, SECTION=section, MOMENTS=size(block_b),
         ACTIVATION=activation, DOT=dot, PRECISION=precision, EXACT=exact,
-        BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=padded(bottleneck), BLOCK_S=SENTENCES,
+        BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=block_b, BLOCK_S=SENTENCES,
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,
     )  # fmt: skip
 
@@ -118,13 +120,14 @@ def backward(
     of_x = -1 if x_moments is None else 1
     partial = sums(products, tokens, order, architecture, x_moments, normalised=of_x)
     _launch.launch(
-        weights_kernel, (triton.cdiv(hidden, block_h), tokens.groups),
+        weights_kernel, (triton.cdiv(hidden, _COLUMNS), 1 + triton.cdiv(bottleneck, block_u), tokens.groups),
         partial, down, up, up_shift, moments, outer[0], *inner,
         grads.down_weight, grads.down_bias, grads.up_weight, grads.up_bias, *grads.outer_norm(norm),
         *grads.inner_norm(norm), partial.shape[1],
         HIDDEN=hidden, BOTTLENECK=bottleneck, OF_X=products[0].size, OF_UNITS=products[0].size + products[1].size,
         UNITS=products[2].left.shape[1], FIRST=section - first, TOTAL=partial.shape[2],
-        MOMENTS=size(padded(bottleneck)), BLOCK_H=block_h, BLOCK_B=block_b, num_warps=4,
+        MOMENTS=size(block_b), BLOCK_H=_COLUMNS, BLOCK_B=block_b, BLOCK_U=block_u,
+        num_warps=_launch.warps(block_b), **_launch.all_registers(architecture),
     )  # fmt: skip
     return results
 
@@ -136,10 +139,17 @@ def _moments(weights: AdapterWeights, norm: str, exact: str, architecture: _laun
     up = weights.up_weight
     groups, (hidden, bottleneck) = up.shape[:-2].numel(), up.shape[-2:]
     block = padded(bottleneck)
+    own = min(32, block)
+    rows = max(64, triton.next_power_of_2(triton.cdiv(hidden, PARTS)))
+    count = triton.cdiv(hidden, rows)
+    parts = torch.empty(groups, count, size(block), dtype=torch.float32, device=up.device)
     moments = torch.empty(groups, size(block), dtype=torch.float32, device=up.device)
+    sizes = {"HIDDEN": hidden, "BOTTLENECK": bottleneck, "ROWS": rows, "PARTS": count, "BLOCK_B": block}
     _launch.launch(
-        moments_kernel, (block // OWN.value, groups), up, weights.up_bias, moments, HIDDEN=hidden,
-        BOTTLENECK=bottleneck, EXACT=exact, BLOCK_H=min(64, 2048 // block), BLOCK_B=block, num_warps=4,
-        **_launch.all_registers(architecture),
+        parts_kernel, (count, block // own, groups), up, weights.up_bias, parts, **sizes, EXACT=exact, OWN=own,
+        BLOCK_H=32, num_warps=_launch.warps(block), **_launch.all_registers(architecture),
     )  # fmt: skip
+    _launch.launch(
+        join_kernel, (block + 1, groups), parts, moments, **sizes, BLOCK_P=triton.next_power_of_2(count), num_warps=4
+    )
     return moments

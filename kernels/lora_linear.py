@@ -49,7 +49,7 @@ def forward(
         _launch.launch(
             forward_kernel, (tokens.tiles(blocks.tokens),),
             x, lora_A, lora_B, ys, tokens.group, tokens.length, tokens.groups, scaling,
-            **shapes.constants, BLOCK_T=blocks.tokens, BLOCK_K=blocks.columns,
+            **shapes.constants, BLOCK_T=blocks.tokens, BLOCK_K=blocks.columns, STAGES=blocks.num_stages,
             num_warps=blocks.num_warps, num_stages=blocks.num_stages,
         )  # fmt: skip
     return [y.to(x.dtype) for y in ys]
@@ -109,10 +109,13 @@ class _Shapes:
         }
 
     def blocks(self, x: Tensor) -> _launch.Blocks:
-        return _launch.lora_blocks(self.constants["DOT"], _launch.architecture(x.device))
+        return _launch.lora_blocks(self.constants["DOT"], self.constants["BLOCK_R"], _launch.architecture(x.device))
 
     def gradient_blocks(self, x: Tensor) -> _launch.Blocks:
-        return _launch.lora_gradient_blocks(self.constants["DOT"], _launch.architecture(x.device))
+        constants = self.constants
+        return _launch.lora_gradient_blocks(
+            constants["DOT"], constants["IN"], constants["BLOCK_R"], _launch.architecture(x.device)
+        )
 
 
 def _contiguous(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -159,7 +162,8 @@ def _low_rank_gradients(
         grads, x, lora_A, lora_B, tokens.group, order, grad_x, partial, tokens.length, tokens.groups,
         tokens.sentences, splits, scaling, **shapes.constants, PLACES_A=places[: len(grads_A)],
         PLACES_B=places[len(grads_A) : -1], TOTAL=places[-1], RANK=shapes.total, BLOCK_T=blocks.tokens,
-        BLOCK_K=blocks.columns, BLOCK_S=SENTENCES, num_warps=blocks.num_warps, num_stages=blocks.num_stages,
+        BLOCK_K=blocks.columns, BLOCK_S=SENTENCES, STAGES=blocks.num_stages, num_warps=blocks.num_warps,
+        num_stages=blocks.num_stages,
     )  # fmt: skip
     if not ranks:
         return

@@ -45,6 +45,12 @@ def backend(request):
 
 
 @pytest.fixture
+def triton_backend():
+    with use_backend("triton"):
+        yield
+
+
+@pytest.fixture
 def operators(backend):
     """The operators of the backend, as PyTorch knows them."""
     return getattr(torch.ops, NAMESPACES.get(backend, "hyperloader"))

@@ -16,27 +16,16 @@ from helpers.cases import adapter_inputs, lora_inputs
 from helpers.conditions import NAMES, make_tensors
 from helpers.conditions import call as call_condition
 from helpers.conditions import plain as plain_condition
+from helpers.on_triton import each_groups, needs_triton, to_device
 from helpers.pairs import compare, lora_pair
 
 from hyperloader import ops
-from hyperloader.ops import _reference, _triton, why_missing
+from hyperloader.ops import _reference, _triton
 from hyperloader.reference.groups import AdapterWeights
 
 adapter = pytest.importorskip("hyperloader.kernels.adapter")
 
-pytestmark = pytest.mark.skipif(why_missing("triton") is not None, reason=str(why_missing("triton")))
-
-each_groups = pytest.mark.parametrize("groups", [None, 4], ids=["single", "mixed"])
-
-
-@pytest.fixture(autouse=True)
-def triton_backend():
-    with ops.use_backend("triton"):
-        yield
-
-
-def to_device(inputs):
-    return {name: tensor.to(DEVICE) for name, tensor in inputs.items()}
+pytestmark = needs_triton
 
 
 @pytest.mark.parametrize("size", [(3, 50, 70, 33, 5), (2, 5, 40, 140, 17)], ids=str)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from conftest import DEVICE
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
+from helpers.on_triton import each_groups, needs_triton, to_device
 from helpers.oracle import value_and_gradients
 from helpers.pairs import adapter_pair, compare, lora_pair
 
 from hyperloader import ops
-from hyperloader.ops import why_missing
 from hyperloader.reference.groups import AdapterWeights
 
 _launch = pytest.importorskip("hyperloader.kernels._launch")
@@ -16,24 +16,13 @@ _sums = pytest.importorskip("hyperloader.kernels._sums")
 adapter = pytest.importorskip("hyperloader.kernels.adapter")
 lora_linear = pytest.importorskip("hyperloader.kernels.lora_linear")
 
-pytestmark = pytest.mark.skipif(why_missing("triton") is not None, reason=str(why_missing("triton")))
-
-each_groups = pytest.mark.parametrize("groups", [None, 4], ids=["single", "mixed"])
-
-
-@pytest.fixture(autouse=True)
-def triton_backend():
-    with ops.use_backend("triton"):
-        yield
-
-
-def to_device(inputs):
-    return {name: tensor.to(DEVICE) for name, tensor in inputs.items()}
+pytestmark = needs_triton
 
 
 # batch, tokens, hidden, bottleneck: more tiles of tokens than processors, so that weights are summed up first; hidden
-# units beyond a block and off its size; a bottleneck beyond a product's least size
-@pytest.mark.parametrize("size", [(3, 50, 70, 25), (2, 5, 150, 6), (2, 5, 33, 70)], ids=str)
+# units beyond a block and off its size, and beyond a part of their sums; bottlenecks beyond a product's least size and
+# beyond what is multiplied at once
+@pytest.mark.parametrize("size", [(3, 50, 70, 25), (2, 5, 150, 6), (2, 90, 33, 70), (1, 5, 20, 128)], ids=str)
 @each_groups
 @pytest.mark.parametrize("norm", NORMS)
 def test_adapter(size, groups, norm):
@@ -52,7 +41,7 @@ def test_adapter_in_half_precision(size, groups, norm):
 
 
 def test_launches_of_an_adapter(monkeypatch):
-    """Few tokens are one launch; of more, and for the gradients, the weights are first summed up for an outer norm."""
+    """Few tokens are one launch; of more, and for the gradients, two sum up the weights first for an outer norm."""
     launched, launch = [], _launch.launch
     monkeypatch.setattr(
         _launch, "launch", lambda *arguments, **named: launched.append(0) or launch(*arguments, **named)
@@ -63,7 +52,7 @@ def test_launches_of_an_adapter(monkeypatch):
         function(*arguments)
         return len(launched)
 
-    for tokens, norm, launches in ((8, "post", 1), (8, "none", 1), (160, "post", 2), (160, "none", 1)):
+    for tokens, norm, launches in ((8, "post", 1), (8, "none", 1), (160, "post", 3), (160, "none", 1)):
         inputs = to_device(adapter_inputs(1, tokens, 16, 4, None, norm, torch.float32))
         weights = AdapterWeights(*(inputs.get(name) for name in AdapterWeights._fields))
         options = (None, norm, "gelu", 1e-5)
@@ -71,7 +60,7 @@ def test_launches_of_an_adapter(monkeypatch):
             assert count(adapter.forward, inputs["x"], weights, *options) == launches
         pre = inputs["x"].new_zeros(1, tokens, 4)
         backward = (inputs["x"], inputs["x"], pre, weights, *options)
-        assert count(adapter.backward, *backward) == (4 if norm == "post" else 3)
+        assert count(adapter.backward, *backward) == (5 if norm == "post" else 3)
 
 
 def test_more_sentences_than_are_looked_at_in_one_step(monkeypatch):
@@ -112,6 +101,27 @@ def test_activations_from_one_end_to_the_other(activation):
     assert (slope.double() - expected_slope).abs().max() < 16 * rounding
     nan = torch.full((1, 1), float("nan"), device=DEVICE)
     assert ops.adapter(nan, one, zero, one, zero, norm="none", activation=activation).isnan().all()
+
+
+@pytest.mark.parametrize(("hidden", "bottleneck"), [(200, 6), (2100, 3), (70, 40)])
+def test_moments_about_the_mean(hidden, bottleneck):
+    """Of columns far from zero, with a row far from all others, whose parts have other means: nothing cancels."""
+    up = 100 + torch.randn(3, hidden, bottleneck, device=DEVICE) + torch.linspace(-9, 9, hidden, device=DEVICE)[:, None]
+    up[:, 0] = -1000
+    shift = 50 + torch.randn(3, hidden, device=DEVICE)
+    weights = AdapterWeights(None, None, up, shift, shift, shift, None, None)
+    moments = adapter._moments(weights, "post", "ieee", _launch.architecture(up.device)).double()
+    block = _launch.padded(bottleneck)
+    columns = torch.cat([up, shift[..., None]], 2).double()
+    centred = columns - columns.mean(1, keepdim=True)
+    expected = centred.mT @ centred / hidden
+    scale = expected.diagonal(dim1=1, dim2=2).sqrt()
+    found = torch.empty_like(expected)
+    found[:, :-1, :-1] = moments[:, 3 * block :].view(3, block, block)[:, :bottleneck, :bottleneck]
+    found[:, -1, :-1] = found[:, :-1, -1] = moments[:, 2 * block : 2 * block + bottleneck]
+    found[:, -1, -1] = moments[:, 2 * block - 1]
+    torch.testing.assert_close(moments[:, : bottleneck + 1], columns.mean(1), rtol=1e-6, atol=0)
+    assert ((found - expected).abs() / (scale[:, :, None] * scale[:, None, :])).max() < 1e-5
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.01])
