@@ -152,7 +152,7 @@ def adapter_blocks(dot: tl.dtype, hidden: int, bottleneck: int, held: bool, arch
 def sums_blocks(dtype: torch.dtype, width: int, architecture: Architecture) -> Blocks:
     """Blocks of the sums over tokens of ``width`` products; many tokens at once where these are on tensor cores."""
     if dtype == torch.float32:
-        return Blocks(tokens=32, columns=64 if width <= 32 else 32, num_warps=4, num_stages=2)
+        return Blocks(tokens=32, columns=64 if width <= 32 else 32, num_warps=4 if width <= 128 else 8, num_stages=2)
     if width <= 64:
         return Blocks(tokens=64, columns=128, num_warps=4, num_stages=3)
     return Blocks(tokens=64, columns=128, num_warps=8, num_stages=3 if width <= 128 else 2)

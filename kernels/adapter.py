@@ -1,7 +1,7 @@
-"""The bottleneck adapter in Triton: one launch forward, three backward; with an outer norm one more of each.
+"""The bottleneck adapter in Triton: one launch forward, three backward; with an outer norm two more of each.
 
-That one sums up the weights (``_adapter_moments.py``). The forward of so few tokens that every tile has a processor to
-itself does without: it would take longer than what it saves.
+Those sum up the weights (``_adapter_moments.py``). The forward of so few tokens that every tile has a processor to
+itself does without: they would take longer than what they save.
 
 Tensors may be strided; the weights float32 beside half-precision tokens. Same contract as
 ``hyperloader.reference.adapter``.

@@ -73,14 +73,25 @@ def _moments_bytes(at: Recorded) -> float:
     return SINGLE * (3 + block) * block
 
 
-def _moments(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
-    weight, width = HALF * model.hidden * model.bottleneck, at.constants["BLOCK_B"]
+def _moments_parts(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    weight, width, own = HALF * model.hidden * model.bottleneck, at.constants["BLOCK_B"], at.constants["OWN"]
+    parts, halves = _moments_bytes(at) * at.grid[0], at.grid[1]  # `halves`: programs that share the rows of G
     return Launch(
-        at.kernel, at.programs, at.threads, memory=weight + _moments_bytes(at),
-        # `up` for its means and for the products; a program takes 16 rows of them, which it reads besides
-        cache=at.programs * 2 * (weight + HALF * model.hidden * 17) + _moments_bytes(at),
+        at.kernel, at.programs, at.threads, memory=weight + parts,
+        # `up` for its means and for the products; a program takes OWN rows of these, which it reads besides
+        cache=2 * halves * (weight + HALF * model.hidden * (own + 1)) + parts,
         tensor=3 * 2.0 * model.hidden * width * width,  # a float32 number in three parts
-        lanes=at.programs * model.hidden * (width + 16) * 3,
+        lanes=halves * model.hidden * (width + own) * 3,
+    )  # fmt: skip
+
+
+def _moments_join(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
+    count, width = at.constants["PARTS"], at.constants["BLOCK_B"]
+    parts = _moments_bytes(at) * count
+    return Launch(
+        at.kernel, at.programs, at.threads, memory=_moments_bytes(at), again=parts,
+        cache=parts + at.programs * SINGLE * count * width + _moments_bytes(at),  # every program the means
+        lanes=at.programs * count * width * 5,
     )  # fmt: skip
 
 
@@ -104,12 +115,13 @@ def _adapter(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
 def _adapter_tokens(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
     row, weight = HALF * tokens * model.hidden, HALF * model.hidden * model.bottleneck
     pre, width = SINGLE * tokens * model.bottleneck, at.constants["BLOCK_B"]
+    reads = 2 if width <= 32 else 3  # of `pre`: for the norm, in steps where it is wide, and for its slope
     units, vectors = HALF * 3 * at.constants["SECTION"] * tokens, HALF * model.hidden * 2
     return Launch(
         at.kernel, at.programs, at.threads,
         memory=2 * row + pre + units + weight, again=weight,  # g, ∂x; `up` was read for its moments
         # g for the sums and for the residual; `up` and `down` once
-        cache=3 * row + pre + units + at.programs * (2 * weight + vectors + _moments_bytes(at)),
+        cache=3 * row + reads * pre + units + at.programs * (2 * weight + vectors + _moments_bytes(at)),
         tensor=2 * 2.0 * at.programs * at.constants["BLOCK_T"] * model.hidden * width,
         lanes=tokens * model.hidden * (6 + 3) + tokens * width * 60,
     )  # fmt: skip
@@ -139,8 +151,9 @@ def _adapter_weights(model: Model, tokens: int, at: Recorded, _: bool) -> Launch
     weight, few = HALF * model.hidden * model.bottleneck, SINGLE * (model.bottleneck + 1) ** 2
     return Launch(
         at.kernel, at.programs, at.threads, memory=2 * weight, again=parts,
-        # every program adds up the few sums that all columns need
-        cache=parts + 3 * weight + at.programs * few * _splits_of(model, tokens),
+        # programs of the same columns: all read them of `up`, one what is summed of g along all units once more; the
+        # few sums that all columns need are read once for each block of them
+        cache=parts + (2 + at.grid[1]) * weight + (2 * weight + at.grid[0] * few) * _splits_of(model, tokens),
         lanes=parts / SINGLE * 2 + 3.0 * model.hidden * block * block,
     )  # fmt: skip
 
@@ -176,8 +189,9 @@ def _lora_tokens(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
         at.kernel, at.programs, at.threads,
         memory=row + at.programs * sums + _factors(model),  # x, which the frozen products do not read; the parts
         again=grads + 2 * row,  # the gradients; ∂x read and written
-        # x for the shrink and for the sums; A for the shrink and for ∂x; a program's sums read and written by each tile
-        cache=4 * row + grads + tiles * (A + _factors(model) + 2 * sums) + at.programs * sums,
+        # x for the shrink and for the sums; A for the shrink and for ∂x; a program's sums are written by each tile, and
+        # read by all but its first
+        cache=4 * row + grads + tiles * (A + _factors(model)) + (2 * tiles - min(tiles, at.programs)) * sums,
         tensor=2 * 2.0 * tiles * at.constants["BLOCK_T"] * width * features,
         lanes=3.0 * tokens * model.hidden + tiles * width * (2 * model.hidden + features),
         tiles=tiles,
@@ -253,7 +267,8 @@ def _condition_parameters(model: Model, _: int, at: Recorded, backward: bool) ->
 
 
 FORMULAS: dict[str, Formula] = {
-    "adapter_moments.weights_kernel": _moments,
+    "adapter_moments.parts_kernel": _moments_parts,
+    "adapter_moments.join_kernel": _moments_join,
     "adapter_forward.forward_kernel": _adapter,
     "adapter_backward.tokens_kernel": _adapter_tokens,
     "adapter_backward.weights_kernel": _adapter_weights,
