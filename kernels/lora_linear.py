@@ -109,7 +109,10 @@ class _Shapes:
         }
 
     def blocks(self, x: Tensor) -> _launch.Blocks:
-        return _launch.lora_blocks(self.constants["DOT"], self.constants["BLOCK_R"], _launch.architecture(x.device))
+        constants = self.constants
+        return _launch.lora_blocks(
+            constants["DOT"], constants["IN"], constants["BLOCK_R"], _launch.architecture(x.device)
+        )
 
     def gradient_blocks(self, x: Tensor) -> _launch.Blocks:
         constants = self.constants
