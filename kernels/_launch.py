@@ -160,8 +160,8 @@ def sums_blocks(dtype: torch.dtype, width: int, architecture: Architecture) -> B
 
 @functools.cache
 def lora_blocks(dot: tl.dtype, features: int, ranks: int, architecture: Architecture) -> Blocks:
-    """Blocks of the low-rank kernel over tokens, of ``features`` each: its steps wait for memory, so several are on their
-    way. Few steps are unrolled, and more on their way take more registers than there are."""
+    """Blocks of the low-rank kernel over tokens, of ``features`` each: its steps wait for memory, so several are on
+    their way. Few steps are unrolled, and more on their way take more registers than there are."""
     if dot == tl.float32:
         return _float32_blocks(4, architecture)
     return Blocks(tokens=32, columns=128, num_warps=4, num_stages=4 if features > 1024 and ranks <= 32 else 3)
