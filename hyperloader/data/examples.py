@@ -37,6 +37,12 @@ class Example:
     first_subwords: tuple[int, ...] = ()
 
 
+def label_counts(examples: Iterable[Example], size: int) -> Tensor:
+    """How often each of ``size`` labels is met in the examples of a token classifier's task, (size,) int64."""
+    labels = torch.tensor([label for example in examples for label in example.labels if label != IGNORED])
+    return torch.bincount(labels.long(), minlength=size)
+
+
 @dataclass
 class EncodingReport:
     """What encoding met, summed over the sentences encoded so far.

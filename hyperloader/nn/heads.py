@@ -42,6 +42,21 @@ class TaskHeads(nn.Module):
         _init_head(head)
         return head.to(last.weight).requires_grad_(last.weight.requires_grad).train(last.training)
 
+    @torch.no_grad()
+    def begin_at(self, counts: Sequence[Tensor]) -> None:
+        """Let every head without weights give its labels with the shares that they have: bias = log((n + 1) / (N + L)).
+
+        A head that begins with equal shares spends its first updates on the most frequent label, with gradients that
+        are all alike: what they do to the rest of the model, at Adam's full steps, it may never recover from where
+        nearly every label is ``O``.
+
+        Args:
+            counts: of each head's L labels, how often it is met, N in all.
+        """
+        for head, of_labels in zip(self.heads, counts, strict=True):
+            shares = (of_labels.double() + 1) / (of_labels.sum() + len(of_labels))
+            head.bias.copy_(shares.log())
+
     def append(self, head: nn.Linear) -> None:
         """One more task, behind the others."""
         self.heads.append(head)

@@ -87,6 +87,8 @@ class TrainingOptions:
         save_steps, keep_checkpoints: how often a checkpoint is written, and how many are kept.
         log_steps: how often the loss is logged.
         patience: stop after this many evaluations in a row without a better mean F1; 0 for never.
+        label_prior: let the heads of a token classifier begin with the shares that their labels have in the training
+            data, instead of equal ones.
         bf16: compute in bfloat16, with weights in float32.
         gradient_checkpointing: recompute activations in the backward pass.
         report_to: ``auto``: TensorBoard logs where it is installed; ``tensorboard``; ``none``.
@@ -116,6 +118,7 @@ class TrainingOptions:
     keep_checkpoints: int = 1
     log_steps: int = 25
     patience: int = 0
+    label_prior: bool = True
     bf16: bool = False
     gradient_checkpointing: bool = False
     report_to: str = "auto"
@@ -175,6 +178,7 @@ PRESETS = {
         sampling="update",
         replacement=True,
         temperature=10.0,
+        label_prior=False,
         select="last",
         decoding="position",
         eval_steps=1000,

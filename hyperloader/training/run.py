@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from hyperloader.checkpoints.atomic import recover, remove_temporary_files, write_text
+from hyperloader.data.examples import label_counts
 from hyperloader.data.tasks import Task
 from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.progress import Progress, check_processes, is_main_process
@@ -96,6 +97,8 @@ def _train(
     if config.options.gradient_checkpointing:
         cast(Any, run.model).gradient_checkpointing_enable()
     examples = run.formulation.encode_all(used_part(config, {task.name: task.train for task in tasks}))
+    if config.options.label_prior and run.heads is not None:
+        run.heads.begin_at([label_counts(examples[task], len(run.labels[task])) for task in run.tasks])
     validate = scorer(run, tasks, "validation")
     trainer = MultiTaskTrainer(
         run.model,

@@ -14,6 +14,7 @@ from hyperloader.data.heads import make_formulation
 from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
+from hyperloader.nn.heads import TaskHeads
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.methods import build_model
@@ -42,6 +43,11 @@ class Run:
     def tasks(self) -> list[str]:
         """Names of the tasks, in the order of their ids."""
         return list(self.labels)
+
+    @property
+    def heads(self) -> TaskHeads | None:
+        """The heads of a token classifier, whatever its method; None for text-to-text."""
+        return getattr(self.model, "heads", None)
 
     @property
     def hyperloader(self) -> HyperLoaderModel | None:

@@ -20,6 +20,17 @@ def test_mixed_batch_is_every_sentence_with_its_own_head():
         assert (logits[row, :, alone.shape[-1] :] == -torch.inf).all()
 
 
+def test_a_head_begins_with_the_shares_of_its_labels():
+    """Those it has not met with one more each, so that none is impossible; the weights stay."""
+    heads = TaskHeads(5, LABELS)
+    before = [head.weight.clone() for head in heads.heads]
+    heads.begin_at([torch.tensor([96, 2, 0]), torch.tensor([7]), torch.tensor([0, 0, 0, 0])])
+    shares = [head.bias.softmax(-1) for head in heads.heads]
+    torch.testing.assert_close(shares[0], torch.tensor([97, 3, 1]) / 101)
+    torch.testing.assert_close(shares[2], torch.full((4,), 0.25))
+    assert all(torch.equal(head.weight, weight) for head, weight in zip(heads.heads, before, strict=True))
+
+
 def test_gradients_stay_with_the_tasks_of_the_batch():
     heads = TaskHeads(5, LABELS)
     heads(torch.randn(2, 3, 5), torch.tensor([0, 2]))[..., 0].sum().backward()

@@ -1,8 +1,10 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,22 @@ def test_text_to_text_trains_and_generates(settings, t5, method):
     assert evaluate(config.output, "test") == metrics["test"]
     (tags,) = predict(run, [["show", "red", "to", "rome"]], "places")
     assert len(tags) == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_new_model_predicts_the_labels_as_often_as_they_are(settings, method):
+    """Whatever the method: the loss of the first step is no more than that of who knows their shares alone."""
+    losses = {}
+    for prior in (True, False):
+        training = {"steps": 1, "eval_steps": 1, "learning_rate": 1e-9, "warmup": 0, "label_prior": prior}
+        config = settings(method=method, training=training)
+        config = dataclasses.replace(config, output=f"{config.output}-{prior}")
+        losses[prior] = train(config, progress=False)["learning_curve"][0]["train_loss"]
+    run = load_run(config.output)
+    tags = Counter(tag for task in config.load_tasks() for sentence in task.train for tag in sentence.tags)
+    shares = [count / tags.total() for count in tags.values()]
+    constant = -sum(share * math.log(share) for share in shares)
+    assert run.heads is not None and losses[True] < constant + 0.06 < losses[False]
 
 
 def test_learns_two_tasks_that_label_the_same_words_differently(settings):
