@@ -166,7 +166,7 @@ def _low_rank_gradients(
         tokens.sentences, splits, scaling, **shapes.constants, PLACES_A=places[: len(grads_A)],
         PLACES_B=places[len(grads_A) : -1], TOTAL=places[-1], RANK=shapes.total, BLOCK_T=blocks.tokens,
         BLOCK_K=blocks.columns, BLOCK_S=SENTENCES, STAGES=blocks.num_stages, num_warps=blocks.num_warps,
-        num_stages=blocks.num_stages,
+        num_stages=blocks.num_stages, **_launch.all_registers(architecture),
     )  # fmt: skip
     if not ranks:
         return
