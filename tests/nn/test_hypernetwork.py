@@ -112,6 +112,30 @@ def test_one_adam_step_moves_a_scaled_generated_weight_by_the_learning_rate(size
     assert 1.5e-3 < moved.mean().item() < 2.5e-3, "the head's weight moves it by lr, its bias by lr again"
 
 
+@pytest.mark.parametrize("tasks", [1, 8, 64])
+@pytest.mark.parametrize("sizes", [{"hidden": 128}, {"hidden": 768}, {"hidden": 128, "rank": 64}], ids=str)
+def test_coordinates(sizes, tasks):
+    """Everything trained at once, whatever width, rank and number of tasks: a generated weight moves by about the rate
+    a step; those of LoRA, whose heads have no bias, by less."""
+    rate, network = 1e-3, make(init="scaled", **sizes)
+    embedding = torch.randn(tasks, 64, requires_grad=True)
+    optimizer = torch.optim.Adam([embedding, *network.parameters()], lr=rate)
+
+    def generated():
+        every = network(embedding, grouped=True)
+        return {(site, i): tensor for (_, site), tensors in every.items() for i, tensor in enumerate(tensors)}
+
+    directions = {key: torch.randn_like(tensor) for key, tensor in generated().items()}
+    for _ in range(3):
+        before = generated()
+        optimizer.zero_grad()
+        sum((tensor * directions[key]).sum() for key, tensor in before.items()).backward()
+        optimizer.step()
+        moved = {key: (one - before[key]).abs().mean().item() / rate for key, one in generated().items()}
+        assert max(moved.values()) < 2.5, moved
+        assert all(by > 0.8 for (site, _), by in moved.items() if site not in LORA_SITES), moved
+
+
 def test_scaled_conditions_are_centred_and_move_by_the_learning_rate():
     """Before its layer norm: whatever the sizes, one step of Adam changes a condition of unit deviation by some lr."""
     for sizes in ({}, {"task_embedding_dim": 16}, {"condition_hidden_dim": 1024}):
