@@ -1,8 +1,34 @@
 """What one training step computes."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from hyperloader.nn.loss import IGNORED, sequence_loss
+from hyperloader.training.presets import TrainingOptions
+
+
+def loss_of_shares(counts: Sequence[Tensor], examples: Sequence[int], options: TrainingOptions) -> float | None:
+    """The loss a token of giving every label its share, whatever the sentence, with tasks drawn as in training.
+
+    Args:
+        counts: of each task's labels, how often it is met.
+        examples: of each task, how many there are.
+
+    Returns:
+        None where the training's loss is another: a sum, or with smoothed labels.
+    """
+    if options.loss != "mean" or options.label_smoothing:
+        return None
+    loss = labelled = 0.0
+    for of_labels, number in zip(counts, examples, strict=True):
+        total = of_labels.sum().item()
+        if total:
+            shares = of_labels[of_labels > 0] / total
+            tokens = total / number * number ** (1 / options.temperature)  # of a batch, but for a common factor
+            loss += tokens * -(shares * shares.log()).sum().item()
+            labelled += tokens
+    return loss / labelled if labelled else None
 
 
 class SummedLoss(nn.Module):

@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerState
 from hyperloader.training.presets import TrainingOptions
 
 _NAMED = 5  # tasks in one line
+_WORSE = 1.1  # times the constant loss: a batch may have more rare labels than the data
 
 
 class EvaluationLines(TrainerCallback):
@@ -18,11 +19,14 @@ class EvaluationLines(TrainerCallback):
     Args:
         options: the training.
         lines: write a line an evaluation to standard output; what to try goes to standard error in any case.
+        constant_loss: as ``loss_of_shares`` gives it.
     """
 
-    def __init__(self, options: TrainingOptions, lines: bool) -> None:
+    def __init__(self, options: TrainingOptions, lines: bool, constant_loss: float | None = None) -> None:
         self.options = options
         self.lines = lines
+        self.constant_loss = constant_loss
+        self._shares_known = options.label_prior  # else they are to be learned until the first evaluation
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         self._first_step, self._start = state.global_step, time.monotonic()
@@ -32,6 +36,10 @@ class EvaluationLines(TrainerCallback):
         if self.lines:
             tqdm.write(self._line(step, train_loss, scores["mean_f1"]), file=sys.stdout)
             sys.stdout.flush()
+        constant, known, self._shares_known = self.constant_loss, self._shares_known, True
+        if constant is not None and known and train_loss is not None and train_loss > _WORSE * constant:
+            tqdm.write(self._worse_line(step, train_loss, constant), file=sys.stderr)
+            return
         silent = [task for task, one in scores["tasks"].items() if one["spans"] and not one["predicted"]]
         if silent:
             tqdm.write(self._silent_line(step, silent, len(scores["tasks"])), file=sys.stderr)
@@ -44,6 +52,14 @@ class EvaluationLines(TrainerCallback):
         if done > 0 and left > 0:
             parts.append(f"{duration((time.monotonic() - self._start) / done * left)} left")
         return f"step {step:,} of {self.options.steps:,}: {', '.join(parts)}"
+
+    def _worse_line(self, step: int, train_loss: float, constant: float) -> str:
+        options = self.options
+        return (
+            f"step {step:,}: the loss, {train_loss:.3g}, is above that of giving every label its share whatever the "
+            f"sentence, {constant:.3g}; try a lower training.learning_rate (now {options.learning_rate:g}) or a longer "
+            f"training.warmup (now {options.warmup_steps:,} steps)"
+        )
 
     def _silent_line(self, step: int, silent: list[str], tasks: int) -> str:
         named = ", ".join(silent[:_NAMED]) + (f" and {len(silent) - _NAMED:,} more" if len(silent) > _NAMED else "")

@@ -40,6 +40,7 @@ class MultiTaskTrainer(Trainer):
         data_seed: of the order of the batches.
         progress: show a progress bar.
         lines: write a line an evaluation to standard output.
+        constant_loss: what ``loss_of_shares`` gives, to compare the loss with.
         check_output: called before anything is written and at every log; raises where ``output`` is no longer there.
     """
 
@@ -55,6 +56,7 @@ class MultiTaskTrainer(Trainer):
         data_seed: int = 0,
         progress: bool = True,
         lines: bool = False,
+        constant_loss: float | None = None,
         check_output: Callable[[], None] = lambda: None,
     ) -> None:
         self.options = options
@@ -73,7 +75,7 @@ class MultiTaskTrainer(Trainer):
         self.step_times = StepTimes(args.device.type == "cuda")
         self.add_callback(self.step_times)
         self.add_callback(LastEvaluation())
-        self.lines = EvaluationLines(options, lines)
+        self.lines = EvaluationLines(options, lines, constant_loss)
         self.add_callback(self.lines)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
