@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-export PYTHONPATH=$PWD PYTHONWARNINGS=ignore::UserWarning
+export PYTHONPATH=$PWD PYTHONWARNINGS=ignore::UserWarning PYTHONFAULTHANDLER=1
 if [ "${DEVICE:-cuda}" = cuda ]; then
   eval "$($PYTHON bench/cuda_check.py --environment)"
   : "${TORCH_CUDA_ARCH_LIST:=$($PYTHON -c 'import torch; print("{}.{}".format(*torch.cuda.get_device_capability()))')}"

@@ -29,8 +29,8 @@ def steps(device: str, folder: Path) -> list[Step]:
         native = {"HYPERLOADER_NATIVE": "cuda", "MAX_JOBS": str(os.cpu_count() or 1)}
         found.append(Step("build", 420, (python, "setup.py", "-q", "build_ext", "--inplace"), native))
     found += [
-        Step("small calls", 120, (python, "tests/helpers/small_calls.py"), _TESTS),
-        _measure("kernels, measured over bound", 300, "bench.bounds.measured", "--output", str(folder / "kernels.json"),
+        Step("small calls", 60, (python, "tests/helpers/small_calls.py"), _TESTS),
+        _measure("kernels, measured over bound", 200, "bench.bounds.measured", "--output", str(folder / "kernels.json"),
                  "--device", device, *(("--tiny",) if tiny else ())),
     ]  # fmt: skip
     found += [_sanitizer(tool, python) for tool in ("memcheck",) if _sanitizes(device)]
@@ -64,7 +64,7 @@ def _bench(cases: str, device: str, folder: Path, *options: str) -> Step:
     arguments = (*cases.split(), "--device", device, "--threads", "2", "--no-compile", "--output", str(folder))
     kind = "" if "float32" not in options else ", float32"
     output = str(folder / "float32") if kind else str(folder)
-    seconds = 420 if cases in ("step", "captured", "predict") else 300  # models are built for every provider
+    seconds = 300 if cases in ("step", "captured", "predict") else 200  # models are built for every provider
     return _measure(f"bench {cases}{kind}", seconds, "bench", *arguments[:-1], output, *options)
 
 
@@ -72,7 +72,7 @@ def _tests(name: str, *arguments: str) -> Step:
     workers = min(os.cpu_count() or 1, 12)  # hundreds of kernels of Triton are compiled: that is a matter of cores
     many = ("-n", str(workers)) if find_spec("xdist") is not None else ()
     command = (sys.executable, "-m", "pytest", "-q", "-rfE", *many, *arguments)
-    return Step(name, 420, command, {"OMP_NUM_THREADS": "2"})
+    return Step(name, 270, command, {"OMP_NUM_THREADS": "2"})
 
 
 def _sanitizes(device: str) -> bool:
