@@ -186,7 +186,7 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     results = HALF * (2 * model.hidden * model.bottleneck + model.bottleneck + 3 * model.hidden)
     finish = Launch(
         "finish_adapter_kernel<float>",
-        (2 * model.bottleneck + 1) * math.ceil(model.hidden / THREADS) + math.ceil(model.hidden / 32), THREADS,
+        (2 * model.bottleneck + 1 + math.ceil(model.hidden / 32)) * math.ceil(model.hidden / THREADS), THREADS,
         memory=results, again=of_up + of_down + of_few + centred,
         # the basis' sums for their mean, for `up` and for the norm; all centred columns for each column
         cache=results + 3 * of_up + of_down + of_few + (columns + 1) * centred,

@@ -10,6 +10,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <map>
+#include <mutex>
 #include <tuple>
 
 namespace hyperloader::cuda {
@@ -38,7 +39,9 @@ template <typename... Parameters>
 void allow_shared_memory(void (*kernel)(Parameters...), int64_t shared) {
   constexpr int64_t kWithoutAsking = 8 << 10;  // of the 48 KiB that every kernel may have, 40 are for static memory
   if (shared <= kWithoutAsking) return;
-  thread_local std::map<OnDevice, int64_t> allowed;
+  static std::mutex lock;  // what is allowed holds for all threads: less would take it from another
+  static std::map<OnDevice, int64_t> allowed;
+  const std::lock_guard<std::mutex> locked(lock);
   int64_t& most = allowed[{reinterpret_cast<const void*>(kernel), c10::cuda::current_device(), 0}];
   if (shared <= most) return;
   const bool fits = cudaFuncSetAttribute(
@@ -55,11 +58,13 @@ template <typename... Parameters>
 int64_t blocks_at_once(void (*kernel)(Parameters...), int threads, int64_t shared) {
   allow_shared_memory(kernel, shared);
   thread_local std::map<OnDevice, int> known;
-  const auto [found, is_new] =
-      known.try_emplace({reinterpret_cast<const void*>(kernel), c10::cuda::current_device(), shared}, 0);
-  if (is_new) {
+  const OnDevice key{reinterpret_cast<const void*>(kernel), c10::cuda::current_device(), shared};
+  auto found = known.find(key);
+  if (found == known.end()) {
+    int blocks = 0;
     C10_CUDA_CHECK(
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&found->second, kernel, threads, static_cast<size_t>(shared)));
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)));
+    found = known.emplace(key, blocks).first;
   }
   return multiprocessors() * found->second;
 }

@@ -61,7 +61,8 @@ __device__ __forceinline__ Numbers<T, kCount> load(const T* from, int64_t valid,
   return found;
 }
 
-// All of them, 16 bytes an access, or zeros: no branch, so that neighbouring loads are on their way together.
+// All of them in one access of up to 16 bytes, at an address that is a whole such access, or zeros: no branch, so that
+// neighbouring loads are on their way together.
 template <int kCount, typename T>
 __device__ __forceinline__ Numbers<T, kCount> load_whole(const T* from, bool exists) {
   using Own = Word<sizeof(T) * kCount>;

@@ -43,19 +43,32 @@ class TaskHeads(nn.Module):
         return head.to(last.weight).requires_grad_(last.weight.requires_grad).train(last.training)
 
     @torch.no_grad()
-    def begin_at(self, counts: Sequence[Tensor]) -> None:
-        """Let every head without weights give its labels with the shares that they have: bias = log((n + 1) / (N + L)).
+    def begin_at(self, counts: Sequence[Tensor | Sequence[int] | None]) -> None:
+        """Set every head's bias to log((n + 1) / (N + L)), with which it begins at the shares that its labels have.
 
         A head that begins with equal shares spends its first updates on the most frequent label, with gradients that
         are all alike: what they do to the rest of the model, at Adam's full steps, it may never recover from where
         nearly every label is ``O``.
 
         Args:
-            counts: of each head's L labels, how often it is met, N in all.
+            counts: for each head (L,), how often each of its L labels is met, N in all; None for a head that stays.
+
+        Raises:
+            ValueError: not as many as heads, or as a head has labels; a number below 0. No head is changed then.
         """
-        for head, of_labels in zip(self.heads, counts, strict=True):
-            shares = (of_labels.double() + 1) / (of_labels.sum() + len(of_labels))
-            head.bias.copy_(shares.log())
+        if len(counts) != len(self.heads):
+            raise ValueError(f"counts must be one for each of {len(self.heads)} heads, got {len(counts)}")
+        found: list[Tensor | None] = []
+        for task, (head, of_labels) in enumerate(zip(self.heads, counts, strict=True)):
+            numbers = None if of_labels is None else torch.as_tensor(of_labels, dtype=torch.float64)
+            if numbers is not None and (numbers.shape != (head.out_features,) or not (numbers >= 0).all()):
+                raise ValueError(
+                    f"counts[{task}] must be {head.out_features} numbers from 0 on, got {shown(of_labels)}"
+                )
+            found.append(numbers)
+        for head, numbers in zip(self.heads, found, strict=True):
+            if numbers is not None:
+                head.bias.copy_(((numbers + 1) / (numbers.sum() + len(numbers))).log())
 
     def append(self, head: nn.Linear) -> None:
         """One more task, behind the others."""

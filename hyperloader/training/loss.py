@@ -2,33 +2,40 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from hyperloader.nn.loss import IGNORED, sequence_loss
-from hyperloader.training.presets import TrainingOptions
 
 
-def loss_of_shares(counts: Sequence[Tensor], examples: Sequence[int], options: TrainingOptions) -> float | None:
-    """The loss a token of giving every label its share, whatever the sentence, with tasks drawn as in training.
+class SharesLoss:
+    """The loss of one who knows how often each label comes in each task, and nothing of a sentence: -log of its share,
+    for the batches that it is given.
 
     Args:
         counts: of each task's labels, how often it is met.
-        examples: of each task, how many there are.
-
-    Returns:
-        None where the training's loss is another: a sum, or with smoothed labels.
+        device: of the batches.
     """
-    if options.loss != "mean" or options.label_smoothing:
-        return None
-    loss = labelled = 0.0
-    for of_labels, number in zip(counts, examples, strict=True):
-        total = of_labels.sum().item()
-        if total:
-            shares = of_labels[of_labels > 0] / total
-            tokens = total / number * number ** (1 / options.temperature)  # of a batch, but for a common factor
-            loss += tokens * -(shares * shares.log()).sum().item()
-            labelled += tokens
-    return loss / labelled if labelled else None
+
+    def __init__(self, counts: Sequence[Tensor], device: torch.device) -> None:
+        self._losses = torch.zeros(len(counts), max(len(of_labels) for of_labels in counts), device=device)
+        for row, of_labels in zip(self._losses, counts, strict=True):
+            row[: len(of_labels)] = -(of_labels / of_labels.sum()).log()
+        self._total = torch.zeros((), device=device)
+        self._updates = 0
+
+    def add(self, labels: Tensor, task_ids: Tensor, labelled: Tensor | int, begins: bool) -> None:
+        """Count a batch, divided by the ``labelled`` tokens of its update; ``begins``: it is the first one of that."""
+        of_labels = self._losses[task_ids.reshape(-1, 1), labels.clamp(min=0)]
+        self._total += of_labels.masked_fill(labels == IGNORED, 0).sum() / labelled
+        self._updates += begins
+
+    def take(self) -> float | None:
+        """The mean over the updates since the last time; None where there was none."""
+        mean = self._total.item() / self._updates if self._updates else None
+        self._total.zero_()
+        self._updates = 0
+        return mean
 
 
 class SummedLoss(nn.Module):

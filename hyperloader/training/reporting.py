@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerState
 from hyperloader.training.presets import TrainingOptions
 
 _NAMED = 5  # tasks in one line
-_WORSE = 1.1  # times the constant loss: a batch may have more rare labels than the data
+_WORSE = 1.1  # times that loss: a little above it is what noise makes of it
 
 
 class EvaluationLines(TrainerCallback):
@@ -19,26 +19,28 @@ class EvaluationLines(TrainerCallback):
     Args:
         options: the training.
         lines: write a line an evaluation to standard output; what to try goes to standard error in any case.
-        constant_loss: as ``loss_of_shares`` gives it.
     """
 
-    def __init__(self, options: TrainingOptions, lines: bool, constant_loss: float | None = None) -> None:
+    def __init__(self, options: TrainingOptions, lines: bool) -> None:
         self.options = options
         self.lines = lines
-        self.constant_loss = constant_loss
-        self._shares_known = options.label_prior  # else they are to be learned until the first evaluation
+        self._first = True
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         self._first_step, self._start = state.global_step, time.monotonic()
 
-    def evaluated(self, step: int, train_loss: float | None, scores: dict) -> None:
-        """Report an evaluation at ``step``; ``scores`` as ``score_tasks`` returns them."""
+    def evaluated(self, step: int, train_loss: float | None, scores: dict, shares_loss: float | None = None) -> None:
+        """Report an evaluation at ``step``; ``scores`` as ``score_tasks`` returns them.
+
+        ``shares_loss``: what ``train_loss`` would be of one who knows how often each label comes, and nothing of a
+        sentence. A first evaluation is not judged by it: it has the start in it.
+        """
         if self.lines:
             tqdm.write(self._line(step, train_loss, scores["mean_f1"]), file=sys.stdout)
             sys.stdout.flush()
-        constant, known, self._shares_known = self.constant_loss, self._shares_known, True
-        if constant is not None and known and train_loss is not None and train_loss > _WORSE * constant:
-            tqdm.write(self._worse_line(step, train_loss, constant), file=sys.stderr)
+        first, self._first = self._first, False
+        if not first and shares_loss is not None and train_loss is not None and train_loss > _WORSE * shares_loss:
+            tqdm.write(self._worse_line(step, train_loss, shares_loss), file=sys.stderr)
             return
         silent = [task for task, one in scores["tasks"].items() if one["spans"] and not one["predicted"]]
         if silent:
@@ -53,12 +55,12 @@ class EvaluationLines(TrainerCallback):
             parts.append(f"{duration((time.monotonic() - self._start) / done * left)} left")
         return f"step {step:,} of {self.options.steps:,}: {', '.join(parts)}"
 
-    def _worse_line(self, step: int, train_loss: float, constant: float) -> str:
+    def _worse_line(self, step: int, train_loss: float, shares_loss: float) -> str:
         options = self.options
         return (
             f"step {step:,}: the loss, {train_loss:.3g}, is above that of giving every label its share whatever the "
-            f"sentence, {constant:.3g}; try a lower training.learning_rate (now {options.learning_rate:g}) or a longer "
-            f"training.warmup (now {options.warmup_steps:,} steps)"
+            f"sentence, {shares_loss:.3g}; try a lower training.learning_rate (now {options.learning_rate:g}) or a "
+            f"longer training.warmup (now {options.warmup_steps:,} steps)"
         )
 
     def _silent_line(self, step: int, silent: list[str], tasks: int) -> str:

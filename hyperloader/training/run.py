@@ -14,7 +14,6 @@ from hyperloader.checkpoints.atomic import recover, remove_temporary_files, writ
 from hyperloader.data.examples import label_counts
 from hyperloader.data.tasks import Task
 from hyperloader.training.folders import checkpoints, prune
-from hyperloader.training.loss import loss_of_shares
 from hyperloader.training.progress import Progress, check_processes, is_main_process
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run_config import RunConfig
@@ -98,10 +97,9 @@ def _train(
     if config.options.gradient_checkpointing:
         cast(Any, run.model).gradient_checkpointing_enable()
     examples = run.formulation.encode_all(used_part(config, {task.name: task.train for task in tasks}))
-    constant = None
+    counts = None
     if run.heads is not None:
         counts = [label_counts(examples[task], len(run.labels[task])) for task in run.tasks]
-        constant = loss_of_shares(counts, [len(examples[task]) for task in run.tasks], config.options)
         if config.options.label_prior:
             run.heads.begin_at(counts)
     validate = scorer(run, tasks, "validation")
@@ -116,7 +114,7 @@ def _train(
         data_seed=config.data_seed,
         progress=progress,
         lines=lines,
-        constant_loss=constant,
+        counts=counts,
         check_output=check_folder,
     )
     check_folder()

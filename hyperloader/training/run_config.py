@@ -17,6 +17,8 @@ from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
 from hyperloader.validation import check_choice, check_key, shown
 
+_OF_HEAD = {"decoding": "text-to-text", "label_prior": "token-classification"}  # training options for one head alone
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -66,8 +68,9 @@ class RunConfig:
         if not isinstance(self.tasks, str | list) or not self.tasks:
             raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r:.80}")
         check_choice("head", self.head, HEADS)
-        if "decoding" in self.training and self.head != "text-to-text":
-            raise ValueError(f"decoding must only be given for the head text-to-text, got it for {self.head}")
+        for option, head in _OF_HEAD.items():
+            if option in self.training and self.head != head:
+                raise ValueError(f"{option} must only be given for the head {head}, got it for {self.head}")
         check_model_options(self.method, self.model)
         training_options(self.preset, self.method, self.training)
 

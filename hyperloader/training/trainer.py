@@ -18,7 +18,7 @@ from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
-from hyperloader.training.loss import SummedLoss
+from hyperloader.training.loss import SharesLoss, SummedLoss
 from hyperloader.training.optimizer import make_optimizer
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.progress import Progress
@@ -40,7 +40,7 @@ class MultiTaskTrainer(Trainer):
         data_seed: of the order of the batches.
         progress: show a progress bar.
         lines: write a line an evaluation to standard output.
-        constant_loss: what ``loss_of_shares`` gives, to compare the loss with.
+        counts: of each task's labels, how often it is met in ``examples``; None for text-to-text.
         check_output: called before anything is written and at every log; raises where ``output`` is no longer there.
     """
 
@@ -56,7 +56,7 @@ class MultiTaskTrainer(Trainer):
         data_seed: int = 0,
         progress: bool = True,
         lines: bool = False,
-        constant_loss: float | None = None,
+        counts: Sequence[Tensor] | None = None,
         check_output: Callable[[], None] = lambda: None,
     ) -> None:
         self.options = options
@@ -75,7 +75,7 @@ class MultiTaskTrainer(Trainer):
         self.step_times = StepTimes(args.device.type == "cuda")
         self.add_callback(self.step_times)
         self.add_callback(LastEvaluation())
-        self.lines = EvaluationLines(options, lines, constant_loss)
+        self.lines = EvaluationLines(options, lines)
         self.add_callback(self.lines)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -86,6 +86,9 @@ class MultiTaskTrainer(Trainer):
             board.logging_dir = str(Path(output) / "tensorboard")
             self.add_callback(board)
         self.losses = LossSum(options, Path(output), args.device)
+        comparable = counts is not None and options.loss == "mean" and not options.label_smoothing
+        self.shares_loss = SharesLoss(counts, args.device) if counts is not None and comparable else None
+        self._counted_step = -1
 
     def get_train_dataloader(self) -> Any:
         """Batches from the current step on: each is a function of its number alone, so nothing has to be skipped."""
@@ -111,6 +114,10 @@ class MultiTaskTrainer(Trainer):
         """
         loss = model(**inputs) * self.args.world_size
         if self.options.loss == "mean":
+            if self.shares_loss is not None:
+                begins = self.state.global_step != self._counted_step
+                self._counted_step = self.state.global_step
+                self.shares_loss.add(inputs["labels"], inputs["task_ids"], num_items_in_batch, begins)
             return loss / num_items_in_batch
         return loss / (self.options.gradient_accumulation * self.args.world_size)
 
@@ -138,7 +145,7 @@ class MultiTaskTrainer(Trainer):
         if step >= self.options.steps or self.control.should_training_stop:
             progress.finished = True
         if self.is_world_process_zero():
-            self.lines.evaluated(step, progress.curve[-1]["train_loss"], scores)
+            self.lines.evaluated(step, progress.curve[-1]["train_loss"], scores, self._shares_loss())
         metrics = {f"{metric_key_prefix}_{task}_f1": one["f1"] for task, one in scores["tasks"].items()}
         metrics[f"{metric_key_prefix}_mean_f1"] = scores["mean_f1"]
         self.log(metrics)
@@ -154,6 +161,11 @@ class MultiTaskTrainer(Trainer):
         self.losses.check()
         self.check_output()
         super().log(logs, start_time)
+
+    def _shares_loss(self) -> float | None:
+        """What the loss since the last evaluation would be of one who knows the labels' shares alone."""
+        mean = None if self.shares_loss is None else self.shares_loss.take()
+        return None if mean is None else mean * self.args.world_size
 
     def _drain_loss(self) -> None:
         total = self.accelerator.reduce(self.losses.total.clone(), "mean").item()

@@ -31,6 +31,21 @@ def test_a_head_begins_with_the_shares_of_its_labels():
     assert all(torch.equal(head.weight, weight) for head, weight in zip(heads.heads, before, strict=True))
 
 
+def test_heads_begin_one_by_one_and_refuse_what_does_not_fit():
+    heads = TaskHeads(5, LABELS)
+    heads.begin_at([None, None, [1, 1, 5, 1]])
+    assert not heads.heads[0].bias.any() and heads.heads[2].bias.argmax() == 2
+    before = heads.state_dict()
+    for counts, message in (
+        ([[1, 1, 1], [1]], "counts must be one for each of 3 heads, got 2"),
+        ([[1, 1, 1], [1], [1]], r"counts\[2\] must be 4 numbers from 0 on, got \[1\]"),
+        ([[1, 1, -1], [1], None], r"counts\[0\] must be 3 numbers from 0 on"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            heads.begin_at(counts)
+    assert all(torch.equal(one, before[name]) for name, one in heads.state_dict().items())
+
+
 def test_gradients_stay_with_the_tasks_of_the_batch():
     heads = TaskHeads(5, LABELS)
     heads(torch.randn(2, 3, 5), torch.tensor([0, 2]))[..., 0].sum().backward()

@@ -21,8 +21,8 @@ def kernels():
 # batch, tokens, in_features, (out_features, rank) of every layer
 SIZES = {
     "tiles of 32 tokens": (1, 4130, 32, [(64, 8), (32, 8)]),
-    "tiles of 64 tokens": (1, 8240, 32, [(32, 8)]),
-    "sentences in tiles of 64 tokens": (128, 66, 32, [(32, 16), (64, 8)]),
+    "tiles of 32 tokens, many": (1, 8240, 32, [(32, 8)]),
+    "sentences in tiles of 32 tokens, many": (128, 66, 32, [(32, 16), (64, 8)]),
     "more units than a block holds at once": (2, 20, 64, [(32, 40), (64, 8)]),
     "more columns than the warps take at once": (1, 24, 608, [(544, 8), (320, 16)]),
     "more layers than a launch takes": (2, 5, 32, [(32, 8)] * 9),

@@ -160,6 +160,13 @@ def test_scores_and_predictions_by_position_and_by_sentinel(published, monkeypat
         assert found == [expected]
 
 
+def test_a_label_prior_needs_labels(settings, t5):
+    with pytest.raises(
+        ValueError, match="label_prior must only be given for the head token-class"
+    ):
+        settings(backbone=str(t5), head="text-to-text", training={"label_prior": True})
+
+
 def test_a_decoding_needs_generated_text(settings, published):
     with pytest.raises(ValueError, match="decoding must only be given for the head text-to-text, got it for token-cl"):
         settings(training={"decoding": "position"})

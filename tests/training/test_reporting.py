@@ -1,12 +1,7 @@
 """What a training says while it runs."""
 
-import math
-
 import pytest
-import torch
 
-from hyperloader.training.loss import loss_of_shares
-from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.reporting import EvaluationLines, duration
 from hyperloader.training.run import train
 
@@ -58,31 +53,34 @@ def test_a_model_that_finds_nothing_is_told_what_to_try(said):
         assert part in line
 
 
-@pytest.mark.parametrize("prior", [True, False])
-def test_a_loss_above_that_of_the_shares_says_so(settings, capsys, prior):
-    """With equal shares at the start not at the first evaluation, which has them in it."""
-    options = settings(training={"learning_rate": 0.01, "warmup": 20, "steps": 400, "label_prior": prior}).options
-    lines = EvaluationLines(options, lines=False, constant_loss=0.3)
+def test_a_loss_above_that_of_the_shares_says_so(settings, capsys):
+    """But not at the first evaluation, which has the start in it."""
+    lines = EvaluationLines(settings(training={"learning_rate": 0.01, "warmup": 20, "steps": 400}).options, lines=False)
     found = []
-    for step, loss in ((100, 0.9), (200, 0.9), (300, 0.31), (400, None)):
-        lines.evaluated(step, loss, scores(music=1))
+    for step, loss, shares in ((100, 0.9, 0.3), (200, 0.9, 0.3), (300, 0.31, 0.3), (400, None, 0.3), (500, 0.9, None)):
+        lines.evaluated(step, loss, scores(music=1), shares)
         found.append(capsys.readouterr().err)
-    assert bool(found[0]) == prior and found[2:] == ["", ""]
+    assert found[0] == found[2] == found[3] == found[4] == ""
     assert len(found[1].splitlines()) == 1
     for part in ("step 200", "0.9", "0.3", "now 0.01", "now 20 steps"):
         assert part in found[1]
 
 
-def test_the_loss_of_shares():
-    """Of tasks as often as they are drawn, each by its labelled tokens."""
-    counts = [torch.tensor([30, 10]), torch.tensor([8, 0, 8])]
-    options = TrainingOptions(temperature=2.0)
-    quarter = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
-    tokens = [40 / 16 * 4, 16 / 4 * 2]  # a sentence's, times the root of how many there are
-    expected = (tokens[0] * quarter + tokens[1] * math.log(2)) / sum(tokens)
-    assert loss_of_shares(counts, [16, 4], options) == pytest.approx(expected, abs=1e-6)
-    assert loss_of_shares(counts, [16, 4], TrainingOptions(loss="sum")) is None
-    assert loss_of_shares([torch.zeros(3, dtype=torch.long)], [0], options) is None
+@pytest.mark.parametrize(
+    "sampling", [{"sampling": "mixed"}, {"sampling": "single"}, {"gradient_accumulation": 2}], ids=str
+)
+def test_the_loss_of_the_shares_is_that_of_the_batches(settings, monkeypatch, sampling):
+    """Of a model that knows the shares and learns nothing it is the training's loss, however batches are drawn."""
+    found = []
+    monkeypatch.setattr(
+        EvaluationLines, "evaluated", lambda self, step, loss, scores, shares: found.append((loss, shares))
+    )
+    training = {"steps": 4, "eval_steps": 2, "learning_rate": 1e-9, **sampling}
+    train(settings(method="full", training=training), progress=False)
+    assert len(found) == 2
+    for loss, shares in found:
+        assert loss == pytest.approx(shares, rel=0.05)
+    assert found[0][1] != found[1][1]
 
 
 def test_tasks_without_a_span_are_named(said):
