@@ -161,9 +161,7 @@ def test_scores_and_predictions_by_position_and_by_sentinel(published, monkeypat
 
 
 def test_a_label_prior_needs_labels(settings, t5):
-    with pytest.raises(
-        ValueError, match="label_prior must only be given for the head token-class"
-    ):
+    with pytest.raises(ValueError, match="label_prior must only be given for the head token-class"):
         settings(backbone=str(t5), head="text-to-text", training={"label_prior": True})
 
 
