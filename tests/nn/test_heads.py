@@ -35,7 +35,7 @@ def test_heads_begin_one_by_one_and_refuse_what_does_not_fit():
     heads = TaskHeads(5, LABELS)
     heads.begin_at([None, None, [1, 1, 5, 1]])
     assert not heads.heads[0].bias.any() and heads.heads[2].bias.argmax() == 2
-    before = heads.state_dict()
+    before = {name: tensor.clone() for name, tensor in heads.state_dict().items()}
     for counts, message in (
         ([[1, 1, 1], [1]], "counts must be one for each of 3 heads, got 2"),
         ([[1, 1, 1], [1], [1]], r"counts\[2\] must be 4 numbers from 0 on, got \[1\]"),

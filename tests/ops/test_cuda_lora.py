@@ -66,4 +66,5 @@ def test_value_and_gradients(size, groups, dtype):
     every = ["y", "x", *(f"{name}[{i}]" for name in names for i in range(len(layers)))]
     for name, one, other, *rest in zip(every, found, again, eager, oracle, strict=True):
         assert torch.equal(one, other), name
-        assert_as_accurate(one, *rest, name, rounding_factor=8)  # cuBLAS cuts long sums into parts, and so rounds less
+        # on a GPU cuBLAS, which they are compared with, cuts long sums into parts, and so rounds less
+        assert_as_accurate(one, *rest, name, rounding_factor=8 if DEVICE == "cuda" else 1)
