@@ -69,8 +69,8 @@ class Formulation(Protocol):
         """The windows of some sentences of one task, the first of which has the id ``first_id``."""
         raise NotImplementedError
 
-    def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
-        """The model's answers to a batch without its labels, one an example."""
+    def ask(self, model: nn.Module, inputs: Mapping[str, Tensor], examples: Sequence[Example]) -> list[Answer]:
+        """The model's answers to a batch of ``examples`` without its labels, one an example."""
         raise NotImplementedError
 
     def decode(self, examples: Sequence[Example], rows: Tensor | Sequence[Sequence[int]]) -> list[list[str]]:

@@ -20,9 +20,10 @@ def make_formulation(
     labels: Mapping[str, Sequence[str]],
     max_length: int = 128,
     decoding: str = "sentinel",
+    valid_tags: bool = False,
 ) -> Formulation:
     """The formulation for one of ``HEADS``; ``labels`` are the BIO labels of every task, the rest as there."""
     check_choice("head", head, HEADS)
     if head == "text-to-text":
         return TextToText(tokenizer, list(labels), max_length, decoding)
-    return TokenClassification(tokenizer, labels, max_length)
+    return TokenClassification(tokenizer, labels, max_length, valid_tags)

@@ -196,7 +196,7 @@ class TextToText(Formulation):
             [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
-    def ask(self, model: Any, inputs: Mapping[str, Tensor]) -> list[Answer]:
+    def ask(self, model: Any, inputs: Mapping[str, Tensor], examples: Sequence[Example]) -> list[Answer]:
         """The token ids that the model generates greedily, at most ``max_length`` of them."""
         rows = model.generate(**inputs, max_new_tokens=self.max_length, num_beams=1, do_sample=False)
         return [Answer(row, None) for row in rows.tolist()]

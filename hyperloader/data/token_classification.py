@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hyperloader.data.bio import repair_bio, spans
-from hyperloader.data.examples import EncodingReport, Example, check_task_names
+from hyperloader.data.examples import EncodingReport, Example, check_task_names, pad
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.sentence import Sentence
+from hyperloader.data.valid_tags import are_valid, best_labels, predecessors
 from hyperloader.data.windows import split_windows
 from hyperloader.nn.loss import IGNORED
 from hyperloader.validation import listed
@@ -27,6 +30,8 @@ class TokenClassification(Formulation):
         labels: the labels of every task, ``O`` among them; their order gives the label ids, the mapping's order the
             task ids.
         max_length: tokens a window holds at most, special tokens included.
+        valid_tags: answer with the most probable labels of a window among those that are BIO, instead of every word's
+            most probable one. A later window may begin inside a span.
 
     Windows depend on the words alone, with ``use_tags`` and without: a label may continue a span of the window before.
     Decoding makes a word without tokens ``O``, and an ``I-X`` that continues nothing ``B-X``. Encoding raises
@@ -38,7 +43,11 @@ class TokenClassification(Formulation):
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", labels: Mapping[str, Sequence[str]], max_length: int = 128
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        labels: Mapping[str, Sequence[str]],
+        max_length: int = 128,
+        valid_tags: bool = False,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer must be a fast tokenizer, got {type(tokenizer).__name__}")
@@ -57,8 +66,10 @@ class TokenClassification(Formulation):
         self.room = max_length - tokenizer.num_special_tokens_to_add()
         if self.room < 1:
             raise ValueError(f"max_length must be at least {max_length - self.room + 1}, got {max_length}")
+        self.valid_tags = valid_tags
         self.report = {task: EncodingReport() for task in self.tasks}
         self._label_ids = [{name: number for number, name in enumerate(names)} for names in self.labels.values()]
+        self._follows = [predecessors(names) for names in self.labels.values()]
 
     def _tokenize(self, words: list[list[str]]) -> list["Encoding"]:
         return self.tokenizer(words, is_split_into_words=True, verbose=False).encodings
@@ -132,11 +143,40 @@ class TokenClassification(Formulation):
             task_id, sentence_id, window, windows, tuple(ids), tuple(token_labels), len(labels), tuple(first_subwords)
         )
 
-    def ask(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Answer]:
+    def ask(self, model: nn.Module, inputs: Mapping[str, Tensor], examples: Sequence[Example]) -> list[Answer]:
         """The best label of every token, and its probability."""
         logits = model(**inputs).logits
-        labels, probabilities = logits.argmax(-1), logits.float().softmax(-1).amax(-1)
+        labels = logits.argmax(-1)
+        if self.valid_tags:
+            labels = self._valid(labels.cpu(), logits, examples).to(logits.device)
+        probabilities = logits.float().softmax(-1).gather(-1, labels[..., None])[..., 0]
         return [Answer(*row) for row in zip(labels.tolist(), probabilities.tolist(), strict=True)]
+
+    def _valid(self, labels: Tensor, logits: Tensor, examples: Sequence[Example]) -> Tensor:
+        """``labels`` (batch, tokens), with others at the words of examples where they are no BIO."""
+        columns = logits.shape[-1]
+        tasks = [example.task_id for example in examples]
+        follows = torch.stack(
+            [
+                functional.pad(self._follows[task], (0, 0, 0, columns - len(self._follows[task])), value=-1)
+                for task in tasks
+            ]
+        )
+        outside = torch.tensor([self._label_ids[task]["O"] for task in tasks])[:, None]
+        continued = torch.tensor([example.window > 0 for example in examples])
+        firsts = pad([example.first_subwords for example in examples], -1)  # (batch, words)
+        absent, firsts = firsts < 0, firsts.clamp(min=0)
+        found = torch.where(absent, outside, labels.gather(1, firsts))
+        rows = (~are_valid(found, follows, continued)).nonzero()[:, 0]
+        if not len(rows):
+            return labels
+        of_words = logits[rows.to(logits.device)].cpu().take_along_dim(firsts[rows, :, None], 1)
+        is_outside = torch.arange(columns) == outside[rows, :, None]
+        of_words = of_words.masked_fill(absent[rows, :, None] & ~is_outside, -torch.inf)
+        best = best_labels(of_words, follows[rows], continued[rows])
+        row, word = (~absent[rows]).nonzero(as_tuple=True)
+        labels[rows[row], firsts[rows][row, word]] = best[row, word]
+        return labels
 
     def _tags_of_windows(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> list[list[str]]:
         return [self._tags(example, row) for example, row in zip(examples, rows, strict=True)]

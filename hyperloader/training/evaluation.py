@@ -9,7 +9,7 @@ from torch import nn
 from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.sentence import Sentence
-from hyperloader.training.metrics import score_tasks
+from hyperloader.training.metrics import Counts, score_tasks, span_counts
 
 
 def answer_examples(
@@ -31,9 +31,10 @@ def answer_examples(
         with torch.no_grad():
             for start in range(0, len(order), batch_size):
                 numbers = order[start : start + batch_size]
-                batch = formulation.collate([examples[number] for number in numbers])
+                some = [examples[number] for number in numbers]
+                batch = formulation.collate(some)
                 inputs = {name: tensor.to(device) for name, tensor in batch.items() if name not in unused}
-                answers.update(zip(numbers, formulation.ask(model, inputs), strict=True))
+                answers.update(zip(numbers, formulation.ask(model, inputs, some), strict=True))
     finally:
         model.train(training)
     return [answers[number] for number in range(len(examples))]
@@ -73,6 +74,13 @@ class Scorer:
     def __call__(self, model: nn.Module) -> dict:
         """``{"tasks": {task: scores}, "mean_f1": number}``, see ``hyperloader.training.metrics``."""
         return score_tasks(self.gold, self.predict(model))
+
+    def with_counts(self, model: nn.Module) -> tuple[dict, Counts]:
+        """The scores, and of every task the ``span_counts`` of its sentences, in their order."""
+        predicted = self.predict(model)
+        return score_tasks(self.gold, predicted), {
+            task: span_counts(gold, predicted[task]) for task, gold in self.gold.items()
+        }
 
 
 def _rank_and_processes() -> tuple[int, int]:

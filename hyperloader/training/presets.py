@@ -83,6 +83,8 @@ class TrainingOptions:
             the ``last``, and then nothing is scored during training.
         decoding: how generated text is read: a word's tag is the one behind its ``sentinel``, or the one in its
             ``position`` after all sentinels are dropped. For the head ``text-to-text``.
+        valid_tags: predict the most probable sequence of labels that is BIO (``I-X`` behind ``B-X`` or ``I-X`` alone),
+            instead of every word's most probable label. For the head ``token-classification``.
         eval_steps, eval_batch_size: how often the validation sets are scored, and sentences at a time.
         save_steps, keep_checkpoints: how often a checkpoint is written, and how many are kept.
         log_steps: how often the loss is logged.
@@ -112,6 +114,7 @@ class TrainingOptions:
     max_length: int = 128
     select: str = "best"
     decoding: str = "sentinel"
+    valid_tags: bool = False
     eval_steps: int = 250
     eval_batch_size: int = 64
     save_steps: int = 250

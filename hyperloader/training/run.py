@@ -14,10 +14,11 @@ from hyperloader.checkpoints.atomic import recover, remove_temporary_files, writ
 from hyperloader.data.examples import label_counts
 from hyperloader.data.tasks import Task
 from hyperloader.training.folders import checkpoints, prune
+from hyperloader.training.metrics import save_counts
 from hyperloader.training.progress import Progress, check_processes, is_main_process
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.run_folder import BEST, CONFIG, LABELS, METRICS, check_output, own_folder
+from hyperloader.training.run_folder import BEST, CONFIG, COUNTS, LABELS, METRICS, check_output, own_folder
 from hyperloader.training.saved_run import Run, build_run, scorer, used_part
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
@@ -37,7 +38,8 @@ def train(
 
     Args:
         config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``words.json``, ``checkpoint-N``,
-            ``best`` and, at the end, ``metrics.json``.
+            ``best`` and, at the end, ``test.counts.npz`` (``evaluate_sentences`` of the test sets) and
+            ``metrics.json``.
         resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
             to the bit as without the interruption. A finished run gives its metrics at once.
         progress: show a progress bar.
@@ -128,10 +130,12 @@ def _train(
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     check_folder()
     load_weights(run.model, output / BEST)
-    scores = scorer(run, tasks, "test")(run.model) if test else None
+    scores, counts_of_test = scorer(run, tasks, "test").with_counts(run.model) if test else (None, None)
     metrics = _metrics(run, trainer, validate(run.model), scores)
     check_folder()
     if trainer.args.should_save:
+        if counts_of_test is not None:
+            save_counts(output / COUNTS, counts_of_test)
         write_text(output / METRICS, json.dumps(metrics, ensure_ascii=False, indent=1))
     return metrics
 

@@ -17,7 +17,11 @@ from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
 from hyperloader.validation import check_choice, check_key, shown
 
-_OF_HEAD = {"decoding": "text-to-text", "label_prior": "token-classification"}  # training options for one head alone
+_OF_HEAD = {  # training options for one head alone
+    "decoding": "text-to-text",
+    "label_prior": "token-classification",
+    "valid_tags": "token-classification",
+}
 
 
 @dataclass(frozen=True)

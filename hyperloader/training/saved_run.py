@@ -18,6 +18,7 @@ from hyperloader.nn.heads import TaskHeads
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.methods import build_model
+from hyperloader.training.metrics import Counts
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.run_folder import BEST, CONFIG, LABELS
 from hyperloader.training.tagging import Tagged, tag_sentences
@@ -62,30 +63,33 @@ def build_run(config: RunConfig, labels: dict[str, list[str]]) -> Run:
     of_heads = labels if config.head == "token-classification" else None
     model = build_model(config.method, backbone, list(labels), of_heads, config.model_options)
     options = config.options
-    formulation = make_formulation(config.head, tokenizer, labels, options.max_length, options.decoding)
+    answers = (options.max_length, options.decoding, options.valid_tags)
+    formulation = make_formulation(config.head, tokenizer, labels, *answers)
     run = Run(config, model, formulation, labels)
     if config.preset == "published" and run.hyperloader is not None:
         restore_cross_attention_bias(run.hyperloader.backbone, config.backbone)
     return run
 
 
-def load_run(folder: str | Path, decoding: str | None = None) -> Run:
+def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool | None = None) -> Run:
     """The run in ``folder`` with its best weights. Its data are not needed.
 
     Args:
         decoding: how generated text is read, ``sentinel`` or ``position``, if not as the run's config says.
+        valid_tags: whether a token classifier predicts the best tags that are BIO, if not as the run's config says.
 
     Raises:
-        FileNotFoundError, ValueError: the folder holds no run, or one whose weights are missing or damaged; a decoding
-            that is unknown or of no use for the run's head.
+        FileNotFoundError, ValueError: the folder holds no run, or one whose weights are missing or damaged; a
+            decoding that is unknown, or an option that is of no use for the run's head.
     """
     folder = Path(folder)
     for name in (CONFIG, LABELS, BEST):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
     config = RunConfig.from_yaml(folder / CONFIG)
-    if decoding is not None:
-        config = dataclasses.replace(config, training={**config.training, "decoding": decoding})
+    changes = {"decoding": decoding, "valid_tags": valid_tags}
+    changed = {key: value for key, value in changes.items() if value is not None}
+    config = dataclasses.replace(config, training={**config.training, **changed})
     run = build_run(config, _read_labels(folder / LABELS))
     load_weights(run.model, folder / BEST)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -102,20 +106,37 @@ def _read_labels(path: Path) -> dict[str, list[str]]:
 
 
 def evaluate(
-    folder: str | Path, split: str = "test", tasks: Sequence[str] | None = None, decoding: str | None = None
+    folder: str | Path,
+    split: str = "test",
+    tasks: Sequence[str] | None = None,
+    decoding: str | None = None,
+    valid_tags: bool | None = None,
 ) -> dict:
     """Score the run in ``folder`` on a split of its tasks: ``{"tasks": {task: scores}, "mean_f1": number}``.
 
     Args:
         split: ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it.
         tasks: names of those to score; all of the run's if None.
-        decoding: as in ``load_run``.
+        decoding, valid_tags: as in ``load_run``.
+    """
+    return evaluate_sentences(folder, split, tasks, decoding, valid_tags)[0]
+
+
+def evaluate_sentences(
+    folder: str | Path,
+    split: str = "test",
+    tasks: Sequence[str] | None = None,
+    decoding: str | None = None,
+    valid_tags: bool | None = None,
+) -> tuple[dict, Counts]:
+    """What ``evaluate`` returns, and of every task (sentences, 3) int32: each sentence's spans that are predicted
+    rightly, predicted, and there (see ``hyperloader.training.metrics.span_counts``).
     """
     check_choice("split", split, SPLITS)
-    run = load_run(folder, decoding)
+    run = load_run(folder, decoding, valid_tags)
     for task in tasks or ():
         check_choice("task", task, run.tasks, "tasks")
-    return scorer(run, run.config.load_tasks(tasks or None), split)(run.model)
+    return scorer(run, run.config.load_tasks(tasks or None), split).with_counts(run.model)
 
 
 def scorer(run: Run, tasks: Iterable[Task], split: str, limit: int | None = None) -> Scorer:

@@ -12,8 +12,9 @@ import torch
 
 from hyperloader.training.finite import NonFiniteLossError
 from hyperloader.training.methods import METHODS
+from hyperloader.training.metrics import load_counts
 from hyperloader.training.run import RunConfig, train
-from hyperloader.training.saved_run import evaluate, load_run, predict
+from hyperloader.training.saved_run import evaluate, evaluate_sentences, load_run, predict, tag
 from hyperloader.training.trainer import MultiTaskTrainer
 
 
@@ -22,7 +23,15 @@ def test_every_method_trains_and_scores_the_same_when_it_is_loaded(settings, met
     config = settings(method=method)
     metrics = train(config, progress=False)
     names = {path.name for path in Path(config.output).iterdir()}
-    assert names == {"config.yaml", "labels.json", "words.json", "metrics.json", "best", "checkpoint-6"}
+    assert names == {
+        "config.yaml",
+        "labels.json",
+        "words.json",
+        "metrics.json",
+        "test.counts.npz",
+        "best",
+        "checkpoint-6",
+    }
     assert json.loads((Path(config.output) / "metrics.json").read_text()) == metrics
     assert evaluate(config.output, "test") == metrics["test"]
     assert evaluate(config.output, "validation") == metrics["validation"]
@@ -34,6 +43,20 @@ def test_every_method_trains_and_scores_the_same_when_it_is_loaded(settings, met
     assert metrics["seconds_per_step"] > 0
     assert metrics["peak_memory_bytes"] > 1e6
     assert metrics["versions"]["torch"] == torch.__version__
+
+
+def test_a_run_keeps_what_its_scores_are_made_of(finished, settings, tmp_path):
+    counts, metrics = load_counts(Path(finished.output) / "test.counts.npz"), train(finished, resume=True)
+    scores, again = evaluate_sentences(finished.output, "test")
+    assert scores == metrics["test"] and list(again) == list(scores["tasks"]) == list(counts)
+    for task, found in scores["tasks"].items():
+        assert (counts[task] == again[task]).all()
+        right, predicted, there = counts[task].sum(0)
+        assert found["f1"] == pytest.approx(2 * right / (predicted + there), abs=1e-15)
+        assert (len(counts[task]), predicted, there) == tuple(found[key] for key in ("sentences", "predicted", "spans"))
+    untested = settings(training={"steps": 1}, output=str(tmp_path / "untested"))
+    train(untested, progress=False, test=False)
+    assert not (tmp_path / "untested" / "test.counts.npz").exists()
 
 
 @pytest.mark.parametrize("method", ["hyperloader", "lora"])
@@ -267,3 +290,26 @@ def test_a_run_holds_wherever_it_is_moved(settings, data, bert, monkeypatch, tmp
     resumed = RunConfig.from_yaml(tmp_path / "moved" / "config.yaml")
     assert train(resumed, resume=True, progress=False)["test"] == metrics["test"]
     assert not (tmp_path / "first" / "run").exists()
+
+
+def test_valid_tags_are_chosen_at_training_or_afterwards(settings, tmp_path):
+    """Both runs end with the same weights, that of the last step: their scores differ by how these are read alone."""
+    options = {"select": "last", "label_prior": False, "learning_rate": 1e-9, "steps": 1}
+    each, best = (
+        settings(training={"valid_tags": valid, **options}, output=str(tmp_path / str(valid)))
+        for valid in (False, True)
+    )
+    found = {config.output: train(config, progress=False)["test"] for config in (each, best)}
+    assert found[each.output] != found[best.output]
+    for config, other in ((each, best), (best, each)):
+        assert evaluate(config.output) == found[config.output]
+        assert evaluate(config.output, valid_tags=other is best) == found[other.output]
+    sentences = [["show", "dark", "red", "rome"], ["light"]]
+    for valid, config in ((False, each), (True, best)):
+        of_run = list(tag(load_run(config.output), sentences, "colours"))
+        assert of_run == list(tag(load_run(best.output, valid_tags=valid), sentences, "colours"))
+
+
+def test_valid_tags_need_labels(settings, t5):
+    with pytest.raises(ValueError, match="valid_tags must only be given for the head token-classification, got it for"):
+        settings(head="text-to-text", backbone=str(t5), training={"valid_tags": True})
