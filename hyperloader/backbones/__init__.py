@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from hyperloader.backbones import bert, distilbert, t5
+from hyperloader.backbones import albert, bart, bert, deberta, distilbert, mpnet, t5
 from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.backbones.family import Stack
@@ -16,13 +16,23 @@ from hyperloader.backbones.family import Stack
 __all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks", "set_cross_attention_bias"]
 
 FAMILIES = {
+    "albert": albert.stacks,
+    "bart": bart.stacks,
     "bert": bert.stacks,
+    "camembert": bert.stacks,
+    "deberta-v2": deberta.stacks,  # v3 is of this type too
     "distilbert": distilbert.stacks,
     "electra": bert.stacks,
+    "longt5": t5.stacks,
+    "mbart": bart.stacks,
+    "mpnet": mpnet.stacks,
     "mt5": t5.stacks,
+    "pegasus": bart.stacks,
     "roberta": bert.stacks,
     "t5": t5.stacks,
+    "umt5": t5.stacks,
     "xlm-roberta": bert.stacks,
+    "xlm-roberta-xl": bert.stacks,
 }
 
 

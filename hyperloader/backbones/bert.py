@@ -1,4 +1,4 @@
-"""BERT and what has its layers: MiniLM, RoBERTa, XLM-R, ELECTRA."""
+"""BERT and what has its layers: MiniLM, RoBERTa, XLM-R, XLM-R-XL, CamemBERT, ELECTRA."""
 
 from torch import nn
 

@@ -34,8 +34,23 @@ class CrossAttentionBias(nn.Embedding):
 
 def cross_attention_bias(backbone: nn.Module) -> Tensor | None:
     """The bias of ``backbone``, None if it has none."""
-    bias = getattr(backbone.get_submodule(_ATTENTION), _BIAS, None) if _can_have(backbone) else None
+    bias = getattr(backbone.get_submodule(_ATTENTION), _BIAS, None) if can_have_bias(backbone) else None
     return None if bias is None else bias.weight
+
+
+def can_have_bias(backbone: nn.Module) -> bool:
+    """Whether ``backbone`` is a T5 with a decoder."""
+    model_type = getattr(getattr(backbone, "config", None), "model_type", None)
+    return model_type in _MODELS and getattr(backbone, "decoder", None) is not None
+
+
+def _check_implementation(attention: Any) -> None:
+    found = attention.config._attn_implementation
+    if found not in _IMPLEMENTATIONS:
+        raise ValueError(
+            f"attn_implementation must be {' or '.join(_IMPLEMENTATIONS)} for a T5 with a bias of its cross-attention, "
+            f"got {found!r}: call set_attn_implementation('sdpa') of its decoder"
+        )
 
 
 def set_cross_attention_bias(backbone: nn.Module, weight: Tensor | None) -> None:
@@ -63,7 +78,7 @@ def set_cross_attention_bias(backbone: nn.Module, weight: Tensor | None) -> None
 
 def check_cross_attention_bias(backbone: nn.Module, weight: Tensor) -> None:
     """Raise what ``set_cross_attention_bias`` raises."""
-    if not _can_have(backbone):
+    if not can_have_bias(backbone):
         raise ValueError(f"backbone must be a T5 with a decoder, got {type(backbone).__name__}")
     attention = backbone.get_submodule(_ATTENTION)
     shape = (attention.relative_attention_num_buckets, attention.n_heads)
@@ -79,7 +94,7 @@ def add_stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     A tensor that this backbone cannot have is left for the comparison of names.
     """
     stored = tensors.get(_PREFIX + NAME)
-    if stored is None or not _can_have(backbone) or cross_attention_bias(backbone) is not None:
+    if stored is None or not can_have_bias(backbone) or cross_attention_bias(backbone) is not None:
         return False
     set_cross_attention_bias(backbone, stored)
     return True
@@ -87,7 +102,7 @@ def add_stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
 
 def match_stored_bias(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give ``backbone`` the bias in ``tensors``, those of a model's file; without one there, take its own off."""
-    if not add_stored_bias(backbone, tensors) and _PREFIX + NAME not in tensors and _can_have(backbone):
+    if not add_stored_bias(backbone, tensors) and _PREFIX + NAME not in tensors and can_have_bias(backbone):
         set_cross_attention_bias(backbone, None)
 
 
@@ -119,20 +134,6 @@ def _hand_in(attention: Any, arguments: tuple, options: dict[str, Any]) -> tuple
         max_distance=attention.relative_attention_max_distance,
     )
     return arguments, options | {"position_bias": weight[bucket].permute(2, 0, 1)[None]}
-
-
-def _can_have(backbone: nn.Module) -> bool:
-    model_type = getattr(getattr(backbone, "config", None), "model_type", None)
-    return model_type in _MODELS and getattr(backbone, "decoder", None) is not None
-
-
-def _check_implementation(attention: Any) -> None:
-    found = attention.config._attn_implementation
-    if found not in _IMPLEMENTATIONS:
-        raise ValueError(
-            f"attn_implementation must be {' or '.join(_IMPLEMENTATIONS)} for a T5 with a bias of its cross-attention, "
-            f"got {found!r}: call set_attn_implementation('sdpa') of its decoder"
-        )
 
 
 def _check_transformers() -> None:

@@ -20,12 +20,21 @@ class Stack:
 
 
 def encoder_stack(backbone: nn.Module, layers: str, sites: Mapping[str, str]) -> Stack:
-    """The encoder of a BERT-like backbone, with or without a head around it.
+    """The encoder of a BERT-like backbone, with or without a head around it: see ``stack_of``."""
+    return stack_of(backbone, "encoder", layers, sites)
+
+
+def stack_of(backbone: nn.Module, name: str, layers: str, sites: Mapping[str, str]) -> Stack:
+    """The stack ``name`` of a backbone, with or without a head around its base model.
 
     ``layers`` is the path of its list of layers inside the base model, ``sites`` the path of each site inside a layer.
     """
     base: Any = backbone.base_model
-    prefix = next(name for name, module in backbone.named_modules() if module is base)  # "" for the base model itself
-    path = f"{prefix}.{layers}" if prefix else layers
-    count = len(base.get_submodule(layers))
-    return Stack("encoder", [{site: f"{path}.{i}.{name}" for site, name in sites.items()} for i in range(count)])
+    path, count = path_of_base(backbone) + layers, len(base.get_submodule(layers))
+    return Stack(name, [{site: f"{path}.{i}.{inside}" for site, inside in sites.items()} for i in range(count)])
+
+
+def path_of_base(backbone: Any) -> str:
+    """The path of the base model, with a dot behind it; "" where ``backbone`` is the base model itself."""
+    path = next(path for path, module in backbone.named_modules() if module is backbone.base_model)
+    return f"{path}." if path else ""

@@ -20,9 +20,17 @@ def check_own_head(backbone: nn.Module, with_labels: bool) -> None:
     if is_language_model and (not with_labels or has_decoder):  # the latter: see task_heads
         return
     if has_decoder:
-        instead = "T5EncoderModel with config.labels for tagging, or T5ForConditionalGeneration for text-to-text"
+        instead = _of_both_stacks(kind.partition("For")[0])
     else:
         instead = f"its base model, backbone.{backbone.base_model_prefix} (a {type(base).__name__}), with config.labels"
         instead += " for one token-classification head per task"
     why = "return hidden states where config.labels are given" if with_labels else "have no head that is never trained"
     raise ValueError(f"backbone must {why}, got {kind}, which has a head of its own: pass {instead}")
+
+
+def _of_both_stacks(family: str) -> str:
+    """What a family with encoder and decoder has for our kinds of tasks."""
+    import transformers
+
+    encoder, text = f"{family}EncoderModel", f"{family}ForConditionalGeneration for text-to-text"
+    return f"{encoder} with config.labels for tagging, or {text}" if hasattr(transformers, encoder) else text

@@ -1,4 +1,4 @@
-"""T5 v1.0, v1.1 and Flan (gated), mT5: with a decoder or the encoder alone."""
+"""T5 v1.0, v1.1 and Flan (gated), mT5, UMT5, LongT5: with a decoder or the encoder alone."""
 
 from torch import nn
 
@@ -10,6 +10,7 @@ _ENCODER = {
     "self_attention.query": "layer.0.SelfAttention.q",
     "self_attention.value": "layer.0.SelfAttention.v",
 }
+_LONG_ATTENTIONS = ("LocalSelfAttention", "TransientGlobalSelfAttention")  # of LongT5's encoder
 _DECODER = {
     **_ENCODER,
     "feed_forward": "layer.2.DenseReluDense.wo",
@@ -25,7 +26,14 @@ def stacks(backbone: nn.Module) -> list[Stack]:
         stack = getattr(backbone, name, None)
         if stack is not None:
             layers = range(len(stack.block))
+            attention = _attention(stack.block[0].layer[0])
+            paths = {site: path.replace("SelfAttention", attention) for site, path in sites.items()}
             found.append(
-                Stack(name, [{site: f"{name}.block.{i}.{path}" for site, path in sites.items()} for i in layers])
+                Stack(name, [{site: f"{name}.block.{i}.{path}" for site, path in paths.items()} for i in layers])
             )
     return found
+
+
+def _attention(layer: nn.Module) -> str:
+    """The name of the self-attention in a layer's first part."""
+    return next((name for name in _LONG_ATTENTIONS if hasattr(layer, name)), "SelfAttention")

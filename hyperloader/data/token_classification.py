@@ -54,7 +54,10 @@ class TokenClassification(Formulation):
         if tokenizer.pad_token_id is None:
             raise ValueError(f"tokenizer must have a padding token, got {type(tokenizer).__name__} without one")
         if not _puts_spaces(tokenizer):
-            raise ValueError("tokenizer must be loaded with add_prefix_space=True, got False")
+            raise ValueError(
+                "tokenizer must be loaded with add_prefix_space=True, got False; where transformers ignores that, set "
+                "tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = True"
+            )
         self.tokenizer = tokenizer
         self.tasks = check_task_names(labels)
         self.labels = {task: list(labels[task]) for task in self.tasks}

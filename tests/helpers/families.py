@@ -20,6 +20,16 @@ _T5 = {"vocab_size": VOCABULARY, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff
 _T5 |= {"num_decoder_layers": 2, "decoder_start_token_id": 0}
 _T5_GATED = _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
+_DEBERTA = _SIZES | {"relative_attention": True, "position_buckets": 4, "max_relative_positions": 16}
+_DEBERTA |= {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
+_DEBERTA |= {"position_biased_input": False, "type_vocab_size": 0}
+_ALBERT = _SIZES | {"embedding_size": 8}
+_BART = {"vocab_size": VOCABULARY, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32}
+_BART |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+_BART |= {"max_position_embeddings": 64, "decoder_start_token_id": 2, "forced_eos_token_id": None}
+_LONGT5 = _T5 | {"local_radius": 3}
+_LONGT5_GLOBAL = _LONGT5 | {"global_block_size": 2, "encoder_attention_type": "transient-global"}
+
 # name -> (class of transformers, sizes): an encoder, a causal or a sequence-to-sequence language model
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertModel", _SIZES),
@@ -30,6 +40,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("T5ForConditionalGeneration", _T5),
     "t5-gated": ("T5ForConditionalGeneration", _T5_GATED),
     "mt5": ("MT5ForConditionalGeneration", _T5),
+    "camembert": ("CamembertModel", _SIZES),
+    "mpnet": ("MPNetModel", _SIZES),
+    "xlm-roberta-xl": ("XLMRobertaXLModel", _SIZES),
+    "albert": ("AlbertModel", _ALBERT),
+    "albert-groups": ("AlbertModel", _ALBERT | {"num_hidden_groups": 2, "inner_group_num": 2}),
+    "deberta-v2": ("DebertaV2Model", _DEBERTA | {"conv_kernel_size": 3, "conv_act": "gelu"}),
+    "deberta-v2-own-positions": ("DebertaV2Model", _DEBERTA | {"share_att_key": False}),
+    "deberta-v3": ("DebertaV2Model", _DEBERTA),
+    "bart": ("BartForConditionalGeneration", _BART),
+    "mbart": ("MBartForConditionalGeneration", _BART),
+    "pegasus": ("PegasusForConditionalGeneration", _BART),
+    "umt5": ("UMT5ForConditionalGeneration", _T5),
+    "umt5-encoder": ("UMT5EncoderModel", _T5),
+    "longt5": ("LongT5ForConditionalGeneration", _LONGT5),
+    "longt5-global": ("LongT5ForConditionalGeneration", _LONGT5_GLOBAL),
+    "longt5-encoder": ("LongT5EncoderModel", _LONGT5),
 }
 
 
@@ -43,7 +69,7 @@ def make(name: str, dtype: torch.dtype = torch.float64, **changes: Any) -> Any:
 
 def kind_of(backbone: Any) -> str:
     """``encoder``, ``causal`` or ``sequence-to-sequence``."""
-    if backbone.config.is_encoder_decoder:
+    if backbone.config.is_encoder_decoder and backbone.can_generate():
         return "sequence-to-sequence"
     return "causal" if backbone.can_generate() else "encoder"
 

@@ -98,7 +98,7 @@ def test_mode_follows_the_backbone():
 
 def test_unsupported_backbone_lists_what_is_supported():
     backbone = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=20))
-    with pytest.raises(ValueError, match="model types bert, distilbert, .* got GPT2LMHeadModel.*to add one"):
+    with pytest.raises(ValueError, match="model types albert, bart, .* got GPT2LMHeadModel.*to add one"):
         HyperLoaderModel(backbone, HyperLoaderConfig(tasks=["a"]))
 
 
