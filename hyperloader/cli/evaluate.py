@@ -16,10 +16,19 @@ def evaluate(
         str | None,
         typer.Option(help="Read generated text by sentinel or by position, as published; if not as the run does."),
     ] = None,
+    valid_tags: Annotated[
+        bool | None,
+        typer.Option(
+            "--valid-tags/--each-word",
+            help="Of a token classifier take the most probable tags that are BIO, or every word's most probable label; "
+            "if not as the run does.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Score a run's best weights, task by task."""
     from hyperloader.training.saved_run import evaluate as scores_of
 
-    scores = scores_of(run_folder, split, tasks=task, decoding=decoding)
+    scores = scores_of(run_folder, split, tasks=task, decoding=decoding, valid_tags=valid_tags)
     print(f"{run_folder}: micro-F1 over spans, {split}\n")
     print(scores_table(scores))

@@ -44,6 +44,15 @@ def predict(
         str | None,
         typer.Option(help="Read generated text by sentinel or by position, as published; if not as the run does."),
     ] = None,
+    valid_tags: Annotated[
+        bool | None,
+        typer.Option(
+            "--valid-tags/--each-word",
+            help="Of a token classifier take the most probable tags that are BIO, or every word's most probable label; "
+            "if not as the run does.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Tag sentences: plain text, JSON or any file that `train` reads in, one JSON object a sentence out.
 
@@ -65,7 +74,7 @@ def predict(
         raise ValueError(f"output must be another file than the input, got {output}")
     name = "<stdin>" if input == "-" else input
     with opened(input) as source:
-        run = load_run(run_folder, decoding)
+        run = load_run(run_folder, decoding, valid_tags)
         check_choice("task", task, run.tasks, "tasks")
 
         @cache

@@ -20,7 +20,7 @@ def make_formulation(
     labels: Mapping[str, Sequence[str]],
     max_length: int = 128,
     decoding: str = "sentinel",
-    valid_tags: bool = False,
+    valid_tags: bool = True,
 ) -> Formulation:
     """The formulation for one of ``HEADS``; ``labels`` are the BIO labels of every task, the rest as there."""
     check_choice("head", head, HEADS)

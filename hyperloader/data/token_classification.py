@@ -47,7 +47,7 @@ class TokenClassification(Formulation):
         tokenizer: "PreTrainedTokenizerBase",
         labels: Mapping[str, Sequence[str]],
         max_length: int = 128,
-        valid_tags: bool = False,
+        valid_tags: bool = True,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer must be a fast tokenizer, got {type(tokenizer).__name__}")

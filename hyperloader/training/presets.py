@@ -114,7 +114,7 @@ class TrainingOptions:
     max_length: int = 128
     select: str = "best"
     decoding: str = "sentinel"
-    valid_tags: bool = False
+    valid_tags: bool = True
     eval_steps: int = 250
     eval_batch_size: int = 64
     save_steps: int = 250
@@ -182,6 +182,7 @@ PRESETS = {
         replacement=True,
         temperature=10.0,
         label_prior=False,
+        valid_tags=False,
         select="last",
         decoding="position",
         eval_steps=1000,

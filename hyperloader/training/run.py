@@ -18,7 +18,7 @@ from hyperloader.training.metrics import save_counts
 from hyperloader.training.progress import Progress, check_processes, is_main_process
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.run_folder import BEST, CONFIG, COUNTS, LABELS, METRICS, check_output, own_folder
+from hyperloader.training.run_folder import BEST, CONFIG, COUNTS, LABELS, METRICS, check_output, own_folder, stated
 from hyperloader.training.saved_run import Run, build_run, scorer, used_part
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
@@ -121,7 +121,9 @@ def _train(
     )
     check_folder()
     if trainer.args.should_save:
-        write_text(output / CONFIG, dataclasses.replace(config, output=".").to_yaml())  # wherever the folder is moved
+        write_text(
+            output / CONFIG, dataclasses.replace(stated(config), output=".").to_yaml()
+        )  # wherever the folder is moved
         save_word_rules(output, {task.name: task.train for task in tasks})
         write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
     if last is not None and Progress.load(last).finished:

@@ -1,5 +1,6 @@
 """A run's folder belongs to one run at a time, and must stay the same folder while that run trains."""
 
+import dataclasses
 import errno
 import fcntl
 import logging
@@ -95,12 +96,22 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
     if not resume:
         raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
     before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
-    now = config.to_dict()
+    now = stated(config).to_dict()
+    if "valid_tags" in now["training"]:
+        before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
     changed = _differences(before, now)
     if changed:
         raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")
     metrics = output / METRICS
     return read_json(metrics, "the metrics of a run") if metrics.is_file() else None
+
+
+def stated(config: RunConfig) -> RunConfig:
+    """``config`` with the options that its answers depend on said, so that its folder is read alike by a version with
+    other defaults."""
+    if config.head != "token-classification":
+        return config
+    return dataclasses.replace(config, training={**config.training, "valid_tags": config.options.valid_tags})
 
 
 def _differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:

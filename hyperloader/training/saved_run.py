@@ -87,9 +87,10 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
     config = RunConfig.from_yaml(folder / CONFIG)
-    changes = {"decoding": decoding, "valid_tags": valid_tags}
-    changed = {key: value for key, value in changes.items() if value is not None}
-    config = dataclasses.replace(config, training={**config.training, **changed})
+    of_earlier_versions = {"valid_tags": False} if config.head == "token-classification" else {}
+    given = {"decoding": decoding, "valid_tags": valid_tags}
+    changes = {key: value for key, value in given.items() if value is not None}
+    config = dataclasses.replace(config, training={**of_earlier_versions, **config.training, **changes})
     run = build_run(config, _read_labels(folder / LABELS))
     load_weights(run.model, folder / BEST)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -169,6 +169,23 @@ def test_only_the_tasks_asked_for_are_scored(call, run_folder, monkeypatch):
     assert both == whole
 
 
+def test_tags_are_read_as_the_run_does_or_as_asked_for(call, run_folder, monkeypatch):
+    from hyperloader.training import saved_run
+
+    valid, original = [], saved_run.load_run
+
+    def kept(*arguments):
+        run = original(*arguments)
+        valid.append(run.formulation.valid_tags)
+        return run
+
+    monkeypatch.setattr(saved_run, "load_run", kept)
+    for option in ((), ("--valid-tags",), ("--each-word",)):
+        assert call("evaluate", run_folder, "--task", "music", *option).exit_code == 0
+        assert call("predict", run_folder, "--task", "music", *option, input="play it\n").exit_code == 0
+    assert valid == [True, True, True, True, False, False]
+
+
 def test_evaluate_says_what_is_wrong(fails, run_folder, tmp_path):
     assert str(tmp_path) in fails("evaluate", tmp_path)
     line = fails("evaluate", run_folder, "--split", "tset")

@@ -274,7 +274,8 @@ def test_a_run_is_the_same_twice(settings, tmp_path):
 
 
 def test_output_holds_a_config_that_can_be_read(finished):
-    assert RunConfig.from_yaml(Path(finished.output) / "config.yaml") == finished
+    stated = dataclasses.replace(finished, training={**finished.training, "valid_tags": True})
+    assert RunConfig.from_yaml(Path(finished.output) / "config.yaml") == stated
 
 
 def test_a_run_holds_wherever_it_is_moved(settings, data, bert, monkeypatch, tmp_path):
@@ -313,3 +314,20 @@ def test_valid_tags_are_chosen_at_training_or_afterwards(settings, tmp_path):
 def test_valid_tags_need_labels(settings, t5):
     with pytest.raises(ValueError, match="valid_tags must only be given for the head token-classification, got it for"):
         settings(head="text-to-text", backbone=str(t5), training={"valid_tags": True})
+
+
+def test_a_run_of_before_valid_tags_is_read_as_it_was(settings, tmp_path):
+    """Its file says nothing of them: it was scored by every word's label, and is finished or resumed as that run."""
+    options = {"select": "last", "label_prior": False, "learning_rate": 1e-9, "steps": 1}
+    before = settings(training={"valid_tags": False, **options})
+    metrics, file = train(before, progress=False), Path(before.output) / "config.yaml"
+    file.write_text(file.read_text().replace("  valid_tags: false\n", ""))
+    assert evaluate(before.output) == metrics["test"] != evaluate(before.output, valid_tags=True)
+    silent = settings(training=options)
+    assert train(silent, resume=True, progress=False) == metrics
+    (file.parent / "metrics.json").unlink()
+    resumed = train(silent, resume=True, progress=False)
+    assert resumed["config"]["training"]["valid_tags"] is True
+    assert evaluate(before.output) == resumed["test"]
+    with pytest.raises(ValueError, match=r"differs in training.valid_tags \(True there, False here\)"):
+        train(before, resume=True, progress=False)
