@@ -1,7 +1,7 @@
 """Reading the config of a backbone from a file: sizes and switches, and nothing that would fetch code."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ _FLASH = {  # without its package transformers fetches a kernel from the Hub in 
 }
 _IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 _LAYERS = ("num_hidden_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
-_SHARED_LAYERS = ("num_hidden_groups", "inner_group_num")  # ALBERT's: it has as many layers as it likes
+_OWN_LAYERS = {"albert": ("num_hidden_groups", "inner_group_num")}  # of families whose layers share tensors
 CONFIG = "config.json"
 
 
@@ -83,18 +83,18 @@ def read_backbone_config(kind: Any, path: Path, layers: int) -> Any:
     for name, value in values.items():
         if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
             raise ValueError(f"{path}: {name} must be at most {LARGEST}, got {shown(value)}")
-    _check_layers(path, values, layers)  # before lists of that length are made
+    names = _OWN_LAYERS.get(kind.config_class.model_type, _LAYERS)
+    _check_layers(path, values, names, layers)  # before lists of that length are made
     try:
         config = kind.config_class.from_dict(values)
     except Exception as error:  # whatever transformers raises for values that are none
         raise ValueError(f"{path}: not the config of a {kind.__name__}: {first_line(error)}") from error
-    _check_layers(path, {name: getattr(config, name, None) for name in _LAYERS + _SHARED_LAYERS}, layers)
+    _check_layers(path, {name: getattr(config, name, None) for name in names}, names, layers)
     return config
 
 
-def _check_layers(path: Path, values: Mapping[str, Any], layers: int) -> None:
-    shared = values.get(_SHARED_LAYERS[0]) is not None
-    for name in _SHARED_LAYERS if shared else _LAYERS:
+def _check_layers(path: Path, values: Mapping[str, Any], names: Iterable[str], layers: int) -> None:
+    for name in names:
         value = values.get(name)
         if isinstance(value, int) and not 0 <= value <= layers:
             raise ValueError(f"{path}: {name} must be from 0 to {layers}, for which there are tensors, got {value}")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 DECODINGS = ("sentinel", "position")
 _SENTINEL = re.compile(r"<extra_id_([0-9]{1,6})>")
 
+# Also where a checkpoint's own generation config asks for summaries: in tags, much is repeated.
+_GREEDY = {"num_beams": 1, "do_sample": False, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0}
+
 
 def parse_target(text: str, length: int) -> list[str]:
     """The simplified tags of ``length`` words from a decoded target, whatever it holds.
@@ -198,8 +201,9 @@ class TextToText(Formulation):
 
     def ask(self, model: Any, inputs: Mapping[str, Tensor], examples: Sequence[Example]) -> list[Answer]:
         """The token ids that the model generates greedily, at most ``max_length`` of them."""
-        rows = model.generate(**inputs, max_new_tokens=self.max_length, num_beams=1, do_sample=False)
-        return [Answer(row, None) for row in rows.tolist()]
+        rows = model.generate(**inputs, max_new_tokens=self.max_length, **_GREEDY).tolist()
+        end = self.tokenizer.eos_token_id  # with which BART's decoder begins, too
+        return [Answer(row[1:] if row[:1] == [end] else row, None) for row in rows]
 
     def _tags_of_windows(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> list[list[str]]:
         if self.decoding == "position":

@@ -169,7 +169,8 @@ def head_dropout(sizes: Any) -> float:
 def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
     """Heads for an encoder; raises ``ValueError`` for a backbone that returns no hidden states."""
     sizes = backbone.config
-    if getattr(backbone, "decoder", None) is not None or not hasattr(sizes, "hidden_size"):
+    base = getattr(backbone, "base_model", backbone)
+    if getattr(base, "decoder", None) is not None or not hasattr(sizes, "hidden_size"):
         raise ValueError(
             f"labels must be None for {type(backbone).__name__}: token classification needs an encoder that returns "
             "hidden states, such as BertModel or T5EncoderModel"

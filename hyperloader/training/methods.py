@@ -23,7 +23,18 @@ METHODS = {
     "lora": ("rank", "lora_alpha"),
     "full": (),
 }
-_LORA_TARGETS = {"distilbert": ["q_lin", "v_lin"]}  # query and value, where PEFT has no names of its own
+_LORA_TARGETS = {  # query and value, where PEFT has no names of its own
+    "albert": ["query", "value"],
+    "camembert": ["query", "value"],
+    "distilbert": ["q_lin", "v_lin"],
+    "longt5": ["q", "v"],
+    "mbart": ["q_proj", "v_proj"],
+    "modernbert": ["Wqkv"],  # fused with the key
+    "mpnet": ["q", "v"],
+    "pegasus": ["q_proj", "v_proj"],
+    "umt5": ["q", "v"],
+    "xlm-roberta-xl": ["query", "value"],
+}
 FIXED_OPTIONS: dict[str, dict[str, Any]] = {  # of the methods that are a HyperLoaderModel
     "hyperloader": {},
     "hyperformer++": {"lora_sites": ()},

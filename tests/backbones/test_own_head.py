@@ -64,3 +64,35 @@ def test_a_language_model_with_labels_is_refused():
         ValueError, match=r"must return hidden states where config.labels.*backbone\.bert \(a BertModel\)"
     ):
         attach(make("BertForMaskedLM"), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"),
+    [
+        (
+            "MT5ForQuestionAnswering",
+            "MT5EncoderModel with config.labels for tagging, or MT5ForConditionalGeneration for",
+        ),
+        ("UMT5ForQuestionAnswering", "UMT5EncoderModel with config.labels for tagging, or UMT5ForConditionalGener"),
+        ("BartForSequenceClassification", "BartForConditionalGeneration for text-to-text$"),
+        ("MBartForQuestionAnswering", "MBartForConditionalGeneration for text-to-text$"),
+        ("DebertaV2ForTokenClassification", BASE.format("deberta", "DebertaV2Model")),
+        ("AlbertForSequenceClassification", BASE.format("albert", "AlbertModel")),
+    ],
+)
+def test_what_to_pass_instead_is_of_the_same_family(kind, instead):
+    found = getattr(transformers, kind)
+    with torch.device("meta"):
+        backbone = found(found.config_class(vocab_size=VOCABULARY))
+    for labels in (None, LABELS):
+        with pytest.raises(ValueError, match=rf"got {kind}, which has a head of its own: pass {instead}"):
+            attach(backbone, labels)
+
+
+@pytest.mark.parametrize("kind", ["BartModel", "BartForConditionalGeneration", "PegasusForConditionalGeneration"])
+def test_heads_on_a_backbone_with_a_decoder_are_refused(kind):
+    found = getattr(transformers, kind)
+    with torch.device("meta"):
+        backbone = found(found.config_class(vocab_size=VOCABULARY))
+    with pytest.raises(ValueError, match=rf"{kind}.*T5EncoderModel"):
+        attach(backbone, LABELS)

@@ -238,3 +238,20 @@ def test_bad_arguments_are_refused(letters_tokenizer, make_tokenizer):
     with pytest.raises(ValueError, match="must have sentinels from <extra_id_0> on, got 0"):
         TextToText(make_tokenizer("wordpiece"), ["t"])
     assert issubclass(DataError, ValueError)
+
+
+@pytest.mark.parametrize("begin", ["</s>", "<pad>"], ids=["bart", "t5"])
+def test_what_the_decoder_begins_with_ends_no_answer(letters_tokenizer, begin):
+    formulation = TextToText(letters_tokenizer, ["t"])
+    sentence = Sentence(("a", "b", "c", "d"), ("B-city", "I-city", "O", "B-city"))
+    examples = formulation.encode(0, sentence, 0)
+    asked_for = {}
+
+    class Model:
+        def generate(self, input_ids, **options):
+            asked_for.update(options)
+            return torch.tensor([[letters_tokenizer.convert_tokens_to_ids(begin), *examples[0].labels]])
+
+    answers = formulation.ask(Model(), {"input_ids": torch.tensor([examples[0].input_ids])}, examples)
+    assert formulation.decode(examples, [answer.ids for answer in answers]) == [list(sentence.tags)]
+    assert (asked_for["num_beams"], asked_for["no_repeat_ngram_size"], asked_for["min_length"]) == (1, 0, 0)

@@ -1,9 +1,11 @@
 """TaskHeads: a mixed batch gives what each task's own head gives."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from hyperloader.nn.heads import TaskHeads
+from hyperloader.nn.heads import TaskHeads, head_dropout
 
 LABELS = {"a": ["O", "B-x", "I-x"], "b": ["O"], "c": ["O", "B-y", "I-y", "B-z"]}
 
@@ -85,3 +87,15 @@ def test_every_trained_head_takes_part():
         assert heads.heads[1].weight.grad.any()
         assert not heads.heads[0].weight.grad.any() and not heads.heads[0].bias.grad.any()
         assert heads.heads[2].weight.grad is None
+
+
+def test_dropout_is_what_the_backbone_says_about_classifiers_or_about_itself():
+    for said, wanted in (
+        ({"classifier_dropout": 0.3, "hidden_dropout_prob": 0.1}, 0.3),  # RoBERTa
+        ({"classifier_dropout": None, "hidden_dropout_prob": 0.1}, 0.1),
+        ({"classifier_dropout_prob": 0.2, "hidden_dropout_prob": 0.0}, 0.2),  # ALBERT
+        ({"hidden_dropout_prob": 0.1, "pooler_dropout": 0.4}, 0.1),  # DeBERTa
+        ({"dropout_rate": 0.1}, 0.1),  # T5
+        ({}, 0.0),
+    ):
+        assert head_dropout(SimpleNamespace(**said)) == wanted

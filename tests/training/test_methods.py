@@ -1,5 +1,6 @@
 import pytest
 import torch
+from helpers import families
 from transformers import (
     BertConfig,
     BertModel,
@@ -10,6 +11,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from hyperloader.backbones import find_stacks
 from hyperloader.training.methods import METHODS, build_model
 
 TASKS = ["one", "two"]
@@ -117,3 +119,17 @@ def test_options_of_another_method_are_refused():
 def test_the_heads_have_the_dropout_of_the_backbone():
     for method in ("hyperloader", "lora", "full"):
         assert build(method).heads.dropout.p == 0.1
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_peft_adapts_query_and_value_of_every_family(name):
+    plain = families.make(name, torch.float32)
+    wanted = {path for stack in find_stacks(plain) for sites in stack.layers for path in _query_and_value(sites)}
+    labels = families.LABELS if families.kind_of(plain) == "encoder" else None
+    model = build_model("lora", plain, families.TASKS, labels)
+    found = {path.split("base_model.model.")[1] for path, module in model.named_modules() if hasattr(module, "lora_A")}
+    assert found == wanted
+
+
+def _query_and_value(sites):
+    return [path for site, path in sites.items() if site.endswith((".query", ".value"))]

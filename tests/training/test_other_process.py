@@ -6,28 +6,45 @@ import sys
 
 import pytest
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     AutoModelForMaskedLM,
     AutoTokenizer,
     BertConfig,
     BertModel,
+    CamembertConfig,
+    CamembertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    MPNetConfig,
+    MPNetModel,
     RobertaConfig,
     RobertaModel,
+    XLMRobertaXLConfig,
+    XLMRobertaXLModel,
 )
 
+from hyperloader.backbones.origin import without_pooler
 from hyperloader.training.run import train
 from hyperloader.training.run_config import RunConfig
 
 pytestmark = pytest.mark.slow
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+DEBERTA = {"relative_attention": True, "position_buckets": 4, "share_att_key": True, "pos_att_type": ["p2c", "c2p"]}
 FAMILIES = {
     "bert": (BertModel, BertConfig, SIZES),
     "roberta": (RobertaModel, RobertaConfig, SIZES | {"pad_token_id": 0}),
     "electra": (ElectraModel, ElectraConfig, SIZES | {"embedding_size": 16}),
+    "albert": (AlbertModel, AlbertConfig, SIZES | {"embedding_size": 8}),
+    "camembert": (CamembertModel, CamembertConfig, SIZES | {"pad_token_id": 0}),
+    "deberta": (DebertaV2Model, DebertaV2Config, SIZES | DEBERTA),
+    "mpnet": (MPNetModel, MPNetConfig, SIZES | {"pad_token_id": 0}),
+    "xlm-roberta-xl": (XLMRobertaXLModel, XLMRobertaXLConfig, SIZES | {"pad_token_id": 0}),
     "distilbert": (DistilBertModel, DistilBertConfig, {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}),
 }
 SAVED = ("without-pooler", "language-model")
@@ -57,8 +74,11 @@ def results(data, bert, tmp_path_factory):
         config = config_kind(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
         for how in SAVED:
             backbone = folder / "backbones" / f"{family}-{how}"
-            options = {"add_pooling_layer": False} if family in ("bert", "roberta") else {}
-            model = kind(config, **options) if how == "without-pooler" else AutoModelForMaskedLM.from_config(config)
+            model = (
+                kind(config, **without_pooler(kind))
+                if how == "without-pooler"
+                else AutoModelForMaskedLM.from_config(config)
+            )
             assert not any("pooler" in key for key in model.state_dict())
             model.save_pretrained(backbone)
             tokenizer.save_pretrained(backbone)
