@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hyperloader.cli.dry_run_report import dry_run_and_report
 from hyperloader.cli.training_report import train_and_report
 
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
+    dry_run: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEPS",
+            help="Take so many steps, keep nothing, and say how long the training would take here and on a GPU.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train, score on the test sets, and leave metrics.json, plots and the best weights in the output folder.
 
@@ -37,7 +47,12 @@ def train(
     config = RunConfig.from_yaml(config_file)
     changes = {key: value for key, value in named.items() if value is not None}
     config = override(config, changes, set_ or [])
-    train_and_report(config, resume)
+    if dry_run is None:
+        train_and_report(config, resume)
+    elif resume:
+        raise ValueError("--resume must not be given with --dry-run, which keeps nothing")
+    else:
+        dry_run_and_report(config, dry_run)
 
 
 def override(config: "RunConfig", changes: dict, assignments: list[str]) -> "RunConfig":

@@ -13,6 +13,7 @@ import torch
 from hyperloader.checkpoints.atomic import recover, remove_temporary_files, write_text
 from hyperloader.data.examples import label_counts
 from hyperloader.data.tasks import Task
+from hyperloader.training.evaluation import Scorer
 from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.metrics import save_counts
 from hyperloader.training.progress import Progress, check_processes, is_main_process
@@ -95,35 +96,11 @@ def _train(
     check_model(config)
     tasks = config.load_tasks()
     on_data(tasks)
-    run = build_run(config, {task.name: task.labels for task in tasks})
-    if config.options.gradient_checkpointing:
-        cast(Any, run.model).gradient_checkpointing_enable()
-    examples = run.formulation.encode_all(used_part(config, {task.name: task.train for task in tasks}))
-    counts = None
-    if run.heads is not None:
-        counts = [label_counts(examples[task], len(run.labels[task])) for task in run.tasks]
-        if config.options.label_prior:
-            run.heads.begin_at(counts)
-    validate = scorer(run, tasks, "validation")
-    trainer = MultiTaskTrainer(
-        run.model,
-        config.options,
-        output,
-        [examples[task] for task in run.tasks],
-        run.formulation.collate,
-        validate,
-        seed=config.seed,
-        data_seed=config.data_seed,
-        progress=progress,
-        lines=lines,
-        counts=counts,
-        check_output=check_folder,
-    )
+    run, trainer, validate = prepare(config, tasks, check_folder, progress, lines)
     check_folder()
     if trainer.args.should_save:
-        write_text(
-            output / CONFIG, dataclasses.replace(stated(config), output=".").to_yaml()
-        )  # wherever the folder is moved
+        kept = dataclasses.replace(stated(config), output=".")  # wherever the folder is moved
+        write_text(output / CONFIG, kept.to_yaml())
         save_word_rules(output, {task.name: task.train for task in tasks})
         write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
     if last is not None and Progress.load(last).finished:
@@ -142,11 +119,43 @@ def _train(
     return metrics
 
 
+def prepare(
+    config: RunConfig,
+    tasks: Sequence[Task],
+    check_folder: Callable[[], None] = lambda: None,
+    progress: bool = True,
+    lines: bool = False,
+) -> tuple[Run, MultiTaskTrainer, Scorer]:
+    """A new model for ``config`` on its ``tasks``, what trains it and what scores it on validation."""
+    run = build_run(config, {task.name: task.labels for task in tasks})
+    if config.options.gradient_checkpointing:
+        cast(Any, run.model).gradient_checkpointing_enable()
+    examples = run.formulation.encode_all(used_part(config, {task.name: task.train for task in tasks}))
+    counts = None
+    if run.heads is not None:
+        counts = [label_counts(examples[task], len(run.labels[task])) for task in run.tasks]
+        if config.options.label_prior:
+            run.heads.begin_at(counts)
+    validate = scorer(run, tasks, "validation")
+    trainer = MultiTaskTrainer(
+        run.model,
+        config.options,
+        config.output,
+        [examples[task] for task in run.tasks],
+        run.formulation.collate,
+        validate,
+        seed=config.seed,
+        data_seed=config.data_seed,
+        progress=progress,
+        lines=lines,
+        counts=counts,
+        check_output=check_folder,
+    )
+    return run, trainer, validate
+
+
 def _metrics(run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict | None) -> dict:
     config, progress, parameters = run.config, trainer.progress, list(run.model.parameters())
-    cuda = trainer.args.device.type == "cuda"
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {
         "method": config.method,
         "test": test,
@@ -156,9 +165,17 @@ def _metrics(run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict |
         "steps": progress.curve[-1]["step"],
         "best_step": progress.best_step,
         "seconds_per_step": trainer.step_times.median() or progress.seconds_per_step,
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak_memory(trainer.args.device),
         "learning_curve": progress.curve,
         "encoding": {task: vars(report) for task, report in run.formulation.report.items()},
         "config": config.to_dict() | {"training": vars(config.options)},
         "versions": versions(trainer.args.device),
     }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has had at most, of a GPU's memory where it computes there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
