@@ -93,6 +93,7 @@ def test_the_label_stands_at_the_first_piece_of_each_word(backbone):
     assert list(example.input_ids) == running, "words are tokenized as in running text"
 
 
+@pytest.mark.parametrize("backbone", ["deberta"], indirect=True)
 def test_train_evaluate_and_predict(backbone, data, tmp_path):
     from typer.testing import CliRunner
 
