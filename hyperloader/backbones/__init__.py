@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from hyperloader.backbones import albert, bart, bert, deberta, distilbert, mpnet, t5
+from hyperloader.backbones import albert, bart, bert, deberta, distilbert, modernbert, mpnet, t5
 from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.backbones.family import Stack
@@ -25,6 +25,7 @@ FAMILIES = {
     "electra": bert.stacks,
     "longt5": t5.stacks,
     "mbart": bart.stacks,
+    "modernbert": modernbert.stacks,
     "mpnet": mpnet.stacks,
     "mt5": t5.stacks,
     "pegasus": bart.stacks,

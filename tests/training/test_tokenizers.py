@@ -57,6 +57,7 @@ def modernbert(folder):
 
 
 FIRST = {"deberta": "▁", "modernbert": "Ġ"}
+MODEL = {"deberta": {}, "modernbert": {"lora_sites": []}}
 MAKERS = {"deberta": deberta, "modernbert": modernbert}
 
 
@@ -93,16 +94,15 @@ def test_the_label_stands_at_the_first_piece_of_each_word(backbone):
     assert list(example.input_ids) == running, "words are tokenized as in running text"
 
 
-@pytest.mark.parametrize("backbone", ["deberta"], indirect=True)
 def test_train_evaluate_and_predict(backbone, data, tmp_path):
     from typer.testing import CliRunner
 
     from hyperloader.cli.commands import app
 
-    _, folder = backbone
+    name, folder = backbone
     training = {"steps": 2, "batch_size": 8, "eval_steps": 2, "save_steps": 2, "log_steps": 1, "report_to": "none"}
     values = {"backbone": str(folder), "tasks": str(data / "tasks.yaml"), "output": str(tmp_path / "run")}
-    values |= {"training": training, "model": {"reduction_factor": 4}}
+    values |= {"training": training, "model": {"reduction_factor": 4} | MODEL[name]}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     result = CliRunner().invoke(app, ["train", str(tmp_path / "run.yaml")])
     assert result.exit_code == 0, result.output
