@@ -18,7 +18,7 @@ GENERATORS = ("hypernetwork", "table")
 INITS = ("published", "scaled")
 
 _SIZES = ("task_embedding_dim", "condition_hidden_dim", "condition_dim", "reduction_factor", "rank")
-_SWITCHES = ("condition_norm", "train_norms", "hypernetwork_per_stack")
+_SWITCHES = ("condition_norm", "train_norms", "hypernetwork_per_stack", "base_weights")
 _CHOICES = {"activation": ACTIVATIONS, "norm": NORMS, "generator": GENERATORS, "init": INITS}
 _POSITIVE = ("lora_alpha", "norm_eps", "condition_eps")
 
@@ -51,6 +51,8 @@ class HyperLoaderConfig:
             numbers the decoder's layers after the encoder's.
         generator: ``hypernetwork``, or ``table``: every weight of every task is a parameter of its own (plain adapters
             and LoRA, one set per task, nothing shared).
+        base_weights: whether every layer and site has weights of its own, shared by all tasks, that what is generated
+            is added to.
         init: ``published`` (every weight normal with deviation 0.01) or ``scaled`` (a new model computes exactly what
             its backbone does, and one learning rate fits all sizes; see ``hyperloader.nn.hypernetwork``).
 
@@ -77,6 +79,7 @@ class HyperLoaderConfig:
     train_norms: bool = True
     hypernetwork_per_stack: bool = True
     generator: str = "hypernetwork"
+    base_weights: bool = False
     init: str = "published"
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class HyperLoaderConfig:
             check_choice(name, getattr(self, name), choices)
         if self.init == "scaled" and not self.condition_norm:
             raise ValueError("init must be 'published' without a condition_norm, which the scaled one counts on")
+        if self.base_weights and self.generator == "table":
+            raise ValueError("base_weights must be False with generator 'table', which shares nothing")
         for name in _POSITIVE:
             check_positive(name, getattr(self, name))
         if self.labels is not None:

@@ -82,7 +82,7 @@ def test_run_configuration(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(block("yaml", "docs/quickstart.md"), encoding="utf-8")
     config = RunConfig.from_yaml(path)
-    assert (config.method, config.options.learning_rate) == ("hyperloader", 5e-3)
+    assert (config.method, config.options.learning_rate) == ("hyperloader", 3e-3)
 
 
 def test_commands_exist():

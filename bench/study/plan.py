@@ -2,20 +2,42 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from hyperloader.training.presets import check_key
 from hyperloader.training.run_config import RunConfig
+from hyperloader.validation import check_choice
+
+SPLITS = ("validation", "test")
+_TRIED = Path("runs/tried")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: what differs from the recipe.
+
+    Args:
+        method: of the run; the row's name where it is not given.
+        model: the run's ``model`` section; the recipe's where it is not given.
+        training: training options on top of the recipe's and the stage's.
+        rate_of: the row whose learning rate this one takes, where it has no search of its own.
+    """
+
+    method: str = ""
+    model: Mapping | None = None
+    training: Mapping = field(default_factory=dict)
+    rate_of: str = ""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Short runs, one per method and learning rate, scored on validation: they choose the learning rates.
+    """Short runs, one per row and learning rate, scored on validation: they choose the learning rates.
 
-    learning_rates: method -> the rates to try.
+    learning_rates: row -> the rates to try.
     """
 
     fraction: float
@@ -26,9 +48,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Stage:
-    """Runs of ``methods`` with every seed; ``steps`` updates on ``fraction`` of the training data.
+    """Runs of ``rows`` with every seed; ``steps`` updates on ``fraction`` of the training data.
 
-    ``training`` holds options that differ from the recipe's.
+    ``training`` holds options that differ from the recipe's; ``split`` is what the runs are scored on, and ablations
+    see validation alone.
     """
 
     name: str
@@ -36,8 +59,19 @@ class Stage:
     fraction: float
     steps: int
     seeds: list[int]
-    methods: list[str]
-    training: Mapping = dataclasses.field(default_factory=dict)
+    rows: list[str]
+    training: Mapping = field(default_factory=dict)
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the study, and the split that its score is read from."""
+
+    row: str
+    rate: float
+    split: str
+    config: RunConfig
 
 
 @dataclass(frozen=True)
@@ -48,7 +82,7 @@ class Plan:
         recipe: a run's YAML file; every run of the study is this one with another method, data, seed and rate.
         results: folder of the JSON files and figures.
         runs: folder of the runs themselves, with their checkpoints.
-        models: method -> its ``model`` section, where it differs from the recipe's.
+        rows: name -> ``Row``, in the order of the tables.
         search: how learning rates are chosen.
         stages: what is then trained and compared.
     """
@@ -56,13 +90,16 @@ class Plan:
     recipe: RunConfig
     results: Path
     runs: Path
-    models: Mapping[str, Mapping]
+    rows: Mapping[str, Row]
     search: Search
     stages: list[Stage]
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> "Plan":
-        """Read a plan; raises ``ValueError`` naming the file for an unknown or missing key."""
+    def from_yaml(cls, path: str | Path, backbone: str | None = None) -> "Plan":
+        """Read a plan, with another folder for the recipe's ``backbone`` if given.
+
+        Raises ``ValueError`` naming the file for an unknown or missing key or an unknown row.
+        """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; give the YAML file of a study")
@@ -70,54 +107,89 @@ class Plan:
         try:
             check_keys("study", values, cls)
             check_keys("search", values["search"], Search)
+            for row in values["rows"].values():
+                check_keys("row", row, Row)
             for stage in values["stages"]:
                 check_keys("stage", stage, Stage)
+            recipe = RunConfig.from_yaml(path.parent / values["recipe"])
+            plan = cls(
+                recipe=recipe if backbone is None else dataclasses.replace(recipe, backbone=backbone),
+                results=Path(values["results"]),
+                runs=Path(values["runs"]),
+                rows={name: Row(**row) for name, row in values["rows"].items()},
+                search=Search(**values["search"]),
+                stages=[Stage(**stage) for stage in values["stages"]],
+            )
+            plan._check()
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        return cls(
-            recipe=RunConfig.from_yaml(path.parent / values["recipe"]),
-            results=Path(values["results"]),
-            runs=Path(values["runs"]),
-            models=values["models"],
-            search=Search(**values["search"]),
-            stages=[Stage(**stage) for stage in values["stages"]],
+        return plan
+
+    def tried(self, steps: int) -> "Plan":
+        """The same runs with ``steps`` steps each, and folders of their own."""
+        return dataclasses.replace(
+            self,
+            results=_TRIED / "results",
+            runs=_TRIED / "runs",
+            search=dataclasses.replace(self.search, steps=steps),
+            stages=[dataclasses.replace(stage, steps=steps) for stage in self.stages],
         )
 
-    def config(
-        self, method: str, *, fraction: float, steps: int, seed: int, rate: float, folder: str, **options: object
-    ) -> RunConfig:
-        """The run of ``method`` with these numbers and training ``options``; four validations, the last at the end."""
-        model = self.models.get(method, self.recipe.model)
-        every = max(1, steps // 4)
-        training = {**self.recipe.training, "steps": steps, "learning_rate": rate, "eval_steps": every, **options}
+    def _check(self) -> None:
+        for name in self.search.learning_rates:
+            check_choice("search row", name, self.rows)
+        for name, row in self.rows.items():
+            check_choice(f"rate_of {name}", row.rate_of or name, self.search.learning_rates)
+        for stage in self.stages:
+            check_choice("split", stage.split, SPLITS)
+            for name in stage.rows:
+                check_choice(f"row of stage {stage.name}", name, self.rows)
+
+    def config(self, row: str, *, folder: str, fraction: float, steps: int, seed: int, **options: Any) -> RunConfig:
+        """The run of ``row`` with these numbers and training ``options``; ten validations, the last at the end."""
+        given, every = self.rows[row], max(1, steps // 10)
+        pace = {"steps": steps, "eval_steps": every, "save_steps": every}
         return dataclasses.replace(
             self.recipe,
-            method=method,
-            model=model,
+            method=given.method or row,
+            model=self.recipe.model if given.model is None else given.model,
             fraction=fraction,
             seed=seed,
             data_seed=seed,
-            training=training | {"save_steps": every},
+            training={**self.recipe.training, **pace, **options, **given.training},
             output=str(self.runs / folder),
         )
 
-    def searches(self) -> Iterator[tuple[str, str, float, RunConfig]]:
-        """(name, method, rate, run) of every run of the search."""
+    def searches(self) -> Iterator[tuple[str, Planned]]:
+        """(name, run) of every run of the search."""
         search = self.search
-        for method, rates in search.learning_rates.items():
+        sizes = {"fraction": search.fraction, "steps": search.steps, "seed": search.seed}
+        for row, rates in search.learning_rates.items():
             for rate in rates:
-                name = f"search-{method}-{rate:g}"
-                sizes = {"fraction": search.fraction, "steps": search.steps, "seed": search.seed}
-                yield name, method, rate, self.config(method, **sizes, rate=rate, folder=name)
+                name = f"search-{row}-{rate:g}"
+                yield name, Planned(row, rate, "validation", self.config(row, folder=name, learning_rate=rate, **sizes))
+
+    def trainings(self, rates: Mapping[str, float]) -> Iterator[tuple[str, Planned]]:
+        """(name, run) of every run of the stages whose learning rate is among the chosen ``rates``."""
+        for stage in self.stages:
+            for seed in stage.seeds:
+                for row in stage.rows:
+                    rate = rates.get(self.rows[row].rate_of or row)
+                    if rate is not None:
+                        name = f"{stage.name}-{row}-{seed}"
+                        options = {"learning_rate": rate, **stage.training}
+                        sizes = {"fraction": stage.fraction, "steps": stage.steps, "seed": seed}
+                        yield name, Planned(row, rate, stage.split, self.config(row, folder=name, **sizes, **options))
 
 
-def check_keys(what: str, values, kind: type) -> None:
+def check_keys(what: str, values: Any, kind: type) -> None:
     """Raise ``ValueError`` unless the keys of ``values`` are exactly the fields of the dataclass ``kind``."""
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = [one.name for one in dataclasses.fields(kind)]
     if not isinstance(values, Mapping):
         raise ValueError(f"{what} must be a mapping, got {values!r}")
     for key in values:
         check_key(f"{what} key", key, known)
-    for field in dataclasses.fields(kind):
-        if field.name not in values and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{what} must have the key {field.name}")
+    for one in dataclasses.fields(kind):
+        optional = one.default_factory is not dataclasses.MISSING or one.default is not dataclasses.MISSING
+        if one.name not in values and not optional:
+            raise ValueError(f"{what} must have the key {one.name}")

@@ -1,11 +1,13 @@
 """Is one run better than another? A paired bootstrap over the sentences of the test sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hyperloader.training.metrics import Counts
+
+_AT_A_TIME = 500  # resamples, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,40 @@ def compare(ours: Sequence[Counts], theirs: Sequence[Counts], resamples: int = 1
     Raises:
         ValueError: a method without runs; runs of other tasks, or of other sentences.
     """
-    runs = [*ours, *theirs]
-    if not ours or not theirs:
-        raise ValueError(f"both methods must have at least one run, got {len(ours)} and {len(theirs)}")
+    return compare_all({"ours": ours, "theirs": theirs}, "ours", resamples, seed)["theirs"]
+
+
+def compare_all(
+    methods: Mapping[str, Sequence[Counts]], ours: str, resamples: int = 10_000, seed: int = 0
+) -> dict[str, Difference]:
+    """``compare`` of the method ``ours`` with each other one, on the same resamples."""
+    for name, runs in methods.items():
+        if not runs:
+            raise ValueError(f"every method must have at least one run, got none of {name}")
+    runs = [run for of_method in methods.values() for run in of_method]
     _check_same(runs)
-    weights = np.repeat([1 / len(ours), -1 / len(theirs)], [len(ours), len(theirs)]) / len(runs[0])
     draw = np.random.default_rng(seed)
-    mean, found = 0.0, np.zeros(resamples)
+    exact, resampled = np.zeros(len(runs)), np.zeros((resamples, len(runs)))
     for task in runs[0]:
-        counts = np.concatenate([run[task] for run in runs], axis=1, dtype=np.int64)  # (sentences, 3 a run)
-        mean += _f1(counts.sum(0)) @ weights
+        counts = np.concatenate([run[task] for run in runs], axis=1, dtype=np.float64)  # (sentences, 3 a run)
+        exact += _f1(counts.sum(0)) / len(runs[0])
         # Sentences with the same counts are alike: how often each kind is drawn is a multinomial number.
         kinds, times = np.unique(counts, axis=0, return_counts=True)
-        drawn = draw.multinomial(len(counts), times / len(counts), size=resamples)  # (resamples, kinds)
-        found += _f1(drawn @ kinds) @ weights
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Difference(float(mean), float(low), float(high), float((found < 0).mean()))
+        for first in range(0, resamples, _AT_A_TIME):
+            part = resampled[first : first + _AT_A_TIME]
+            drawn = draw.multinomial(len(counts), times / len(counts), size=len(part))  # (resamples, kinds)
+            part += _f1(drawn.astype(np.float64) @ kinds) / len(runs[0])
+    places = np.cumsum([0, *(len(of_method) for of_method in methods.values())])
+    columns = {name: slice(*places[number : number + 2]) for number, name in enumerate(methods)}
+    mean, means = exact[columns[ours]].mean(), resampled[:, columns[ours]].mean(1)
+    found = {}
+    for name in methods:
+        if name != ours:
+            ahead = means - resampled[:, columns[name]].mean(1)
+            low, high = np.quantile(ahead, [0.025, 0.975])
+            difference = mean - exact[columns[name]].mean()
+            found[name] = Difference(float(difference), float(low), float(high), float((ahead < 0).mean()))
+    return found
 
 
 def mean_f1(counts: Counts) -> float:

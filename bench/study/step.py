@@ -1,7 +1,7 @@
-"""python -m bench.study.step PLAN.yaml: seconds and memory of a training step of every method, side by side.
+"""python -m bench.study.step PLAN.yaml: seconds and memory of a step of every row of the first stage.
 
-Times: all methods in one process, the same batches, in turn, the median over rounds. Memory: one process per method,
-which reads a few ready batches and trains on them; what it needed at most beyond the libraries and the backbone.
+Times: all rows in one process, the same batches, in turn, the median over rounds. Memory: one process per row, which
+reads a few ready batches and trains on them; what it needed at most beyond the libraries and the backbone.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from bench.study import report
 from bench.study.plan import Plan
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.data import MultiTaskBatches, TokenClassification, subset
@@ -30,21 +29,21 @@ _ROUNDS, _WARM_UP, _MEMORY_STEPS = 40, 4, 10
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.study.step", description=__doc__)
     parser.add_argument("plan", help="YAML file of a study")
-    parser.add_argument("--memory", metavar="METHOD", help="print the peak memory of this method's steps, in bytes")
+    parser.add_argument("--memory", metavar="ROW", help="print the peak memory of this row's steps, in bytes")
     parser.add_argument("--batches", metavar="FILE", help="labels and batches for --memory")
     arguments = parser.parse_args()
     plan = Plan.from_yaml(arguments.plan)
     if arguments.memory:
         print(peak_memory(plan, arguments.memory, **torch.load(arguments.batches, weights_only=True)))
         return
-    methods = sorted({method for stage in plan.stages for method in stage.methods}, key=report.ORDER.index)
+    rows = plan.stages[0].rows
     labels = {task.name: task.labels for task in plan.recipe.load_tasks()}
     batches = _batches(plan, _ROUNDS + _WARM_UP)
-    seconds = step_seconds(plan, methods, labels, batches)
+    seconds = step_seconds(plan, rows, labels, batches)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "batches.pt")
         torch.save({"labels": labels, "batches": batches[:_MEMORY_STEPS]}, file)
-        memory = {method: _in_fresh_process(arguments.plan, method, file) for method in methods}
+        memory = {row: _in_fresh_process(arguments.plan, row, file) for row in rows}
     result = {
         "rounds": _ROUNDS,
         "seconds": seconds,
@@ -55,41 +54,41 @@ def main() -> None:
     write_text(plan.results / "step-times.json", json.dumps(result, indent=1))
 
 
-def step_seconds(plan: Plan, methods: list[str], labels: dict, batches: list) -> dict[str, dict[str, float]]:
-    """Median and 10th and 90th percentile of a step, by method."""
-    trainers = {method: _Stepper(plan, method, labels) for method in methods}
-    samples = {method: [] for method in methods}
+def step_seconds(plan: Plan, rows: list[str], labels: dict, batches: list) -> dict[str, dict[str, float]]:
+    """Median and 10th and 90th percentile of a step, by row."""
+    trainers = {row: _Stepper(plan, row, labels) for row in rows}
+    samples = {row: [] for row in rows}
     for number, batch in enumerate(batches):
-        turn = methods[number % len(methods) :] + methods[: number % len(methods)]
-        for method in turn:
+        turn = rows[number % len(rows) :] + rows[: number % len(rows)]
+        for row in turn:
             began = time.perf_counter()
-            trainers[method].step(batch)
+            trainers[row].step(batch)
             if number >= _WARM_UP:
-                samples[method].append(time.perf_counter() - began)
+                samples[row].append(time.perf_counter() - began)
     found = {}
-    for method, values in samples.items():
+    for row, values in samples.items():
         tenths = statistics.quantiles(values, n=10)
-        found[method] = {"median": statistics.median(values), "p10": tenths[0], "p90": tenths[-1]}
+        found[row] = {"median": statistics.median(values), "p10": tenths[0], "p90": tenths[-1]}
     return found
 
 
-def peak_memory(plan: Plan, method: str, labels: dict, batches: list) -> int:
-    """Bytes that training steps of ``method`` need beyond what stood in memory with the backbone alone."""
+def peak_memory(plan: Plan, row: str, labels: dict, batches: list) -> int:
+    """Bytes that training steps of ``row`` need beyond what stood in memory with the backbone alone."""
     standing: list[int] = []
-    stepper = _Stepper(plan, method, labels, before=lambda: standing.append(_peak()))
+    stepper = _Stepper(plan, row, labels, before=lambda: standing.append(_peak()))
     for batch in batches:
         stepper.step(batch)
     return _peak() - standing[0]
 
 
 class _Stepper:
-    """A model of one method and the step that its training repeats."""
+    """A model of one row and the step that its training repeats."""
 
-    def __init__(self, plan: Plan, method: str, labels: dict, before: Callable[[], None] = lambda: None):
+    def __init__(self, plan: Plan, row: str, labels: dict, before: Callable[[], None] = lambda: None):
         backbone, _ = load_backbone(plan.recipe.backbone, plan.recipe.head)
         before()
-        run = plan.config(method, fraction=1.0, steps=1, seed=0, rate=1e-6, folder=method)
-        self.model = build_model(method, backbone, list(labels), labels, run.model_options).train()
+        run = plan.config(row, fraction=1.0, steps=1, seed=0, learning_rate=1e-6, folder=row)
+        self.model = build_model(run.method, backbone, list(labels), labels, run.model_options).train()
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-6, fused=True)
 
@@ -118,8 +117,8 @@ def _batches(plan: Plan, count: int) -> list:
     return [formulation.collate([examples[task][index] for task, index in batch]) for batch in batches]
 
 
-def _in_fresh_process(plan_path: str, method: str, batches: str) -> int:
-    command = [sys.executable, "-m", "bench.study.step", plan_path, "--memory", method, "--batches", batches]
+def _in_fresh_process(plan_path: str, row: str, batches: str) -> int:
+    command = [sys.executable, "-m", "bench.study.step", plan_path, "--memory", row, "--batches", batches]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 

@@ -18,7 +18,7 @@ from hyperloader.nn.stacked import Sites
 def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
     """The configuration of a model of ``task`` alone, whose weights are parameters."""
     labels = None if config.labels is None else {task: config.labels[task]}
-    return dataclasses.replace(config, tasks=(task,), labels=labels, generator="table")
+    return dataclasses.replace(config, tasks=(task,), labels=labels, generator="table", base_weights=False)
 
 
 def fold_in(

@@ -88,6 +88,9 @@ class Hypernetwork(nn.Module):
     a kind: those of adapters (down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias) have a bias, those of
     ``lora_A`` and ``lora_B`` have none.
 
+    With ``config.base_weights`` a weight is ``base[layer, site] + generated``: what all tasks share is a parameter,
+    zero in a new model, and the hypernetwork has to express the differences between tasks alone.
+
     ``init="published"`` draws every linear weight from N(0, 0.01²), but ``lora_A``'s head kaiming-uniform (a = √5) and
     ``lora_B``'s zero.
 
@@ -114,6 +117,13 @@ class Hypernetwork(nn.Module):
             {
                 name: nn.Linear(config.condition_dim, math.prod(shape), bias=name not in _WITHOUT_BIAS)
                 for name, shape in layout.shapes.items()
+            }
+        )
+        self.base = nn.ParameterDict(
+            {
+                name: torch.zeros(len(layout.sites_of(kinds)), *shape)
+                for kinds, shapes in (layout.parts if config.base_weights else ())
+                for name, shape in shapes.items()
             }
         )
         self.condition_scale = 1.0
@@ -160,6 +170,9 @@ class Hypernetwork(nn.Module):
             sites = self.layout.sites_of(kinds)
             size = (len(sites), -1) if grouped else (len(sites),)
             views = [tensor.view(*size, *shape) for tensor, shape in zip(generated, shapes.values(), strict=True)]
+            if self.base:
+                bases = [self.base[name].to(dtype) for name in shapes]
+                views = [view + (base[:, None] if grouped else base) for view, base in zip(views, bases, strict=True)]
             found.update(by_site(sites, views))
         return found
 

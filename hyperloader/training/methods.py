@@ -15,11 +15,13 @@ _CONFIG_KEYS = tuple(
     field.name for field in dataclasses.fields(HyperLoaderConfig) if field.name not in ("tasks", "labels")
 )
 
+_LORA = ("lora_sites", "rank", "lora_alpha")
+
 # What the ``model:`` section of a run may hold, for each method.
 METHODS = {
     "hyperloader": _CONFIG_KEYS,
-    "hyperformer++": tuple(key for key in _CONFIG_KEYS if key not in ("lora_sites", "rank", "lora_alpha")),
-    "adapter": tuple(key for key in _CONFIG_KEYS if key not in ("lora_sites", "rank", "lora_alpha", "generator")),
+    "hyperformer++": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, "base_weights")),
+    "adapter": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, "base_weights", "generator")),
     "lora": ("rank", "lora_alpha"),
     "full": (),
 }

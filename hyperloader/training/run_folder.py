@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hyperloader.json_file import read_json
 from hyperloader.training.folders import checkpoints
+from hyperloader.training.presets import PRESETS
 from hyperloader.training.run_config import RunConfig
 from hyperloader.validation import shown
 
@@ -95,7 +96,7 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
         return None
     if not resume:
         raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
-    before = RunConfig.from_yaml(output / CONFIG).to_dict() | {"output": config.output}
+    before = as_of_then(RunConfig.from_yaml(output / CONFIG)).to_dict() | {"output": config.output}
     now = stated(config).to_dict()
     if "valid_tags" in now["training"]:
         before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
@@ -107,11 +108,24 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
 
 
 def stated(config: RunConfig) -> RunConfig:
-    """``config`` with the options that its answers depend on said, so that its folder is read alike by a version with
-    other defaults."""
-    if config.head != "token-classification":
+    """``config`` with the options said that its model and answers depend on, so that its folder is read alike by a
+    version with other defaults."""
+    model, training = dict(config.model), dict(config.training)
+    if config.method == "hyperloader":
+        model["base_weights"] = config.model_options.get("base_weights", False)
+        training["learning_rate"] = config.options.learning_rate
+    if config.head == "token-classification":
+        training["valid_tags"] = config.options.valid_tags
+    return dataclasses.replace(config, model=model, training=training)
+
+
+def as_of_then(config: RunConfig) -> RunConfig:
+    """The config of a run's folder. One of an earlier version, which knew no base weights, is completed with what was
+    the default then."""
+    if config.method != "hyperloader":
         return config
-    return dataclasses.replace(config, training={**config.training, "valid_tags": config.options.valid_tags})
+    training = {"learning_rate": PRESETS[config.preset].learning_rate, **config.training}
+    return dataclasses.replace(config, model={"base_weights": False, **config.model}, training=training)
 
 
 def _differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:

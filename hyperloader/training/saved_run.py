@@ -20,7 +20,7 @@ from hyperloader.training.evaluation import Scorer
 from hyperloader.training.methods import build_model
 from hyperloader.training.metrics import Counts
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.run_folder import BEST, CONFIG, LABELS
+from hyperloader.training.run_folder import BEST, CONFIG, LABELS, as_of_then
 from hyperloader.training.tagging import Tagged, tag_sentences
 from hyperloader.training.weights import load_weights
 from hyperloader.validation import check_choice
@@ -86,7 +86,7 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
     for name in (CONFIG, LABELS, BEST):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
-    config = RunConfig.from_yaml(folder / CONFIG)
+    config = as_of_then(RunConfig.from_yaml(folder / CONFIG))
     of_earlier_versions = {"valid_tags": False} if config.head == "token-classification" else {}
     given = {"decoding": decoding, "valid_tags": valid_tags}
     changes = {key: value for key, value in given.items() if value is not None}

@@ -21,8 +21,9 @@ def written(monkeypatch):
     found = {}
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(document, "put", lambda page, name, text: found.update({(page, name): text}))
-    for module in (study, newtask):
-        monkeypatch.setattr(module, "draw", lambda *arguments: None)
+    monkeypatch.setattr(newtask, "draw", lambda *arguments: None)
+    for chart in ("scores", "curves"):
+        monkeypatch.setattr(study.charts, chart, lambda *arguments: None)
     monkeypatch.setattr(report.headline, "draw", lambda run, device, folder: folder / report.headline.FIGURE)
     return found
 
@@ -35,7 +36,7 @@ def stand(written):
 
 
 def test_study(written):
-    study.write(Plan.from_yaml("recipes/seven-tasks-study.yaml"))
+    study.write(Plan.from_yaml("recipes/seven-tasks-study.yaml"))  # with the bootstrap, some 5 seconds
     assert stand(written) == {(document.RESULTS, "study"), (document.README, "study")}
     assert "| full | 22.76 M |" in written[document.README, "study"]
 

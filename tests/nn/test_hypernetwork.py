@@ -37,12 +37,17 @@ def expected_weight(network, head, task_embedding, layer, site):
     condition = condition * network.condition_scale
     linear = network.heads[head]
     generated = linear.weight @ condition + (0 if linear.bias is None else linear.bias)
-    return generated.view(network.layout.shapes[head])
+    generated = generated.view(network.layout.shapes[head])
+    if not network.base:
+        return generated
+    sites = network.layout.lora_sites if head in network.layout.lora_shapes else network.layout.adapter_sites
+    return network.base[head][sites.index(site) * network.layout.num_layers + layer] + generated
 
 
+@pytest.mark.parametrize("base", [False, True])
 @pytest.mark.parametrize("init", ["published", "scaled"])
-def test_every_weight_is_the_formula(init):
-    network = make(init=init).double()
+def test_every_weight_is_the_formula(init, base):
+    network = make(init=init, base_weights=base).double()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.5)
     tasks = torch.randn(2, 64, dtype=torch.float64)

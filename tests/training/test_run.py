@@ -331,3 +331,18 @@ def test_a_run_of_before_valid_tags_is_read_as_it_was(settings, tmp_path):
     assert evaluate(before.output) == resumed["test"]
     with pytest.raises(ValueError, match=r"differs in training.valid_tags \(True there, False here\)"):
         train(before, resume=True, progress=False)
+
+
+def test_a_run_of_before_base_weights_is_the_model_it_was(settings, tmp_path):
+    """Its file says nothing of them, nor of the learning rate that was the default."""
+    options = {"steps": 2, "eval_steps": 2}
+    before = settings(model={"base_weights": False, "rank": 2}, training={"learning_rate": 5e-3, **options})
+    metrics, file = train(before, progress=False), Path(before.output) / "config.yaml"
+    text = file.read_text().replace("  base_weights: false\n", "").replace("  learning_rate: 0.005\n", "")
+    file.write_text(text)
+    assert "base_weights" not in text and "learning_rate" not in text
+    assert evaluate(before.output) == metrics["test"]
+    assert train(before, resume=True, progress=False) == metrics
+    differs = r"model.base_weights \(False there, True here\), training.learning_rate \(0.005 there, 0.003 here\)"
+    with pytest.raises(ValueError, match=differs):
+        train(settings(model={"rank": 2}, training=options), resume=True, progress=False)

@@ -194,7 +194,8 @@ def test_presets_choose_the_model_where_the_run_does_not():
     def options(**changes):
         return RunConfig.from_dict(BASE | changes).model_options
 
-    assert options() == {"init": "scaled", "norm": "none", "reduction_factor": 8}
+    assert options() == {"init": "scaled", "norm": "none", "reduction_factor": 8, "base_weights": True}
+    assert "base_weights" not in options(method="hyperformer++") | options(method="adapter")
     assert options(model={"norm": "pre"})["norm"] == "pre"
     assert options(preset="published")["init"] == "published"
     assert options(method="full") == options(method="lora") == {}

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# A study on a machine without network, from the repository's root: bench/gpu-study.sh PAYLOAD OUT SECONDS [OPTION ...]
+#
+# PAYLOAD is from `python -m bench.study.payload`. After SECONDS what is under way ends; the finished runs' files
+# lie in OUT/study.tgz, to be unpacked in the repository, and the next call goes on with the rest. On a machine that
+# keeps its files, runs go on from their last checkpoints. PLAN, JOBS and PYTHON may be set; options go to bench.study:
+# `--steps 20` tries everything, on a CPU as well.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+payload=$(realpath "$1") out=$2 seconds=$3
+shift 3
+: "${PYTHON:=python3}" "${PLAN:=recipes/seven-tasks-study.yaml}" "${JOBS:=$(nproc)}"
+[ -d build/payload ] || { mkdir -p build && tar xJf "$payload" -C build; }
+export PYTHONPATH=$PWD:$PWD/build/payload/site HYPERLOADER_DATA=$PWD/build/payload/data PYTHONWARNINGS=ignore
+"$PYTHON" -m bench.study "$PLAN" --backbone build/payload/minilm --train --jobs "$JOBS" --seconds "$seconds" "$@" || failed=$?
+mkdir -p "$out"
+find bench/results/study runs/tried/results -name '*.json' -o -name '*.npz' 2>/dev/null | tar czf "$out/study.tgz" -T -
+exit "${failed:-0}"
