@@ -174,8 +174,10 @@ def lora_gradient_blocks(dot: tl.dtype, features: int, ranks: int, architecture:
     which takes more registers than there are."""
     if dot == tl.float32:
         return _float32_blocks(warps(ranks), architecture)
-    columns = 128 if features > 1024 else 64
-    return Blocks(tokens=64, columns=max(32, min(columns, 4096 // ranks)), num_warps=8, num_stages=3)
+    columns = max(32, min(128 if features > 1024 else 64, 4096 // ranks))
+    # A tile of one step is no loop: eight warps would make the first products twice, which the assembler of CUDA 12.8
+    # (Triton 3.6 and 3.7 have it) compiles to addresses that were never computed.
+    return Blocks(tokens=64, columns=columns, num_warps=8 if features > columns else 4, num_stages=3)
 
 
 @functools.cache
