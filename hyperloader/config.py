@@ -1,13 +1,22 @@
 """Every size and switch of a HyperLoader model, validated once."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hyperloader.json_file import read_json
-from hyperloader.validation import check_choice, check_names, check_positive, check_switch, check_whole, nearest, shown
+from hyperloader.validation import (
+    check_choice,
+    check_names,
+    check_positive,
+    check_switch,
+    check_whole,
+    is_finite,
+    nearest,
+    shown,
+)
 
 ADAPTER_SITES = ("feed_forward", "self_attention")  # in the order of their positions
 LORA_SITES = ("self_attention.query", "self_attention.value", "cross_attention.query", "cross_attention.value")
@@ -16,6 +25,8 @@ ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")
 NORMS = ("post", "pre", "both", "none")
 GENERATORS = ("hypernetwork", "table")
 INITS = ("published", "scaled")
+KINDS = ("tagging", "classification", "multi-label", "regression")  # what a task with a head asks
+TAGGING, CLASSIFICATION, MULTI_LABEL, REGRESSION = KINDS
 
 _SIZES = ("task_embedding_dim", "condition_hidden_dim", "condition_dim", "reduction_factor", "rank")
 _SWITCHES = ("condition_norm", "train_norms", "hypernetwork_per_stack", "base_weights")
@@ -55,6 +66,10 @@ class HyperLoaderConfig:
             is added to.
         init: ``published`` (every weight normal with deviation 0.01) or ``scaled`` (a new model computes exactly what
             its backbone does, and one learning rate fits all sizes; see ``hyperloader.nn.hypernetwork``).
+        kinds: what each task asks of its head, any of ``KINDS``; ``tagging`` where a task is not named. All others read
+            the mean over the tokens of a sentence; a regression has one label.
+        units: mean and standard deviation of a regression's labels: it computes ``(value - mean) / deviation``. (0, 1)
+            where a task is not named.
 
     Raises:
         ValueError, TypeError: an invalid value, with the name of the argument.
@@ -81,6 +96,8 @@ class HyperLoaderConfig:
     generator: str = "hypernetwork"
     base_weights: bool = False
     init: str = "published"
+    kinds: Mapping[str, str] | None = None
+    units: Mapping[str, Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", check_names("tasks", self.tasks))
@@ -107,6 +124,12 @@ class HyperLoaderConfig:
             check_positive(name, getattr(self, name))
         if self.labels is not None:
             object.__setattr__(self, "labels", _labels(self.labels, self.tasks))
+        object.__setattr__(self, "kinds", _kinds(self.kinds, self.labels))
+        object.__setattr__(self, "units", _units(self.units, self.kinds or {}))
+
+    def kind_of(self, task: str) -> str:
+        """What ``task`` asks of its head, one of ``KINDS``."""
+        return (self.kinds or {}).get(task, TAGGING)
 
     @property
     def scaling(self) -> float:
@@ -178,3 +201,36 @@ def _labels(labels: Any, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if not names:
             raise ValueError(f"labels[{task!r}] must hold at least one label, got none")
     return named
+
+
+def _kinds(kinds: Any, labels: Mapping[str, Sequence[str]] | None) -> dict[str, str] | None:
+    """``kinds`` without what is the default; None where nothing is left."""
+    _check_mapping("kinds", "tasks to kinds", kinds, labels or {})
+    for task, kind in (kinds or {}).items():
+        check_choice(f"kinds[{task!r}]", kind, KINDS)
+        if kind == REGRESSION and labels and len(labels[task]) > 1:
+            raise ValueError(f"labels[{task!r}] must be one for a regression, got {len(labels[task])}")
+    return {task: kind for task, kind in (kinds or {}).items() if kind != TAGGING} or None
+
+
+def _units(units: Any, kinds: Mapping[str, str]) -> dict[str, tuple[float, float]] | None:
+    regressions = [task for task, kind in kinds.items() if kind == REGRESSION]
+    _check_mapping("units", "regressions to (mean, deviation)", units, regressions)
+    for task, pair in (units or {}).items():
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(one, int | float) for one in pair):
+            raise TypeError(f"units[{task!r}] must be two numbers, mean and deviation, got {shown(pair)}")
+        if not is_finite(pair[0]):
+            raise ValueError(f"units[{task!r}] must have a finite mean, got {shown(pair)}")
+        check_positive(f"the deviation in units[{task!r}]", pair[1])
+    return {task: (float(mean), float(deviation)) for task, (mean, deviation) in (units or {}).items()} or None
+
+
+def _check_mapping(argument: str, what: str, values: Any, known: Collection[str]) -> None:
+    if values is not None and not isinstance(values, Mapping):
+        raise TypeError(f"{argument} must map {what}, got {shown(values)}")
+    for task in values or ():
+        if task not in known:
+            raise ValueError(
+                f"{argument} must name {'tasks with labels' if argument == 'kinds' else 'regressions'} alone, got "
+                f"{shown(task)}{nearest(task, known)}"
+            )

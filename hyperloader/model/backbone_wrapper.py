@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.index_buffers import outside_of_state, restore
 from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.classify import classify
 from hyperloader.nn.forwards import Forwards
-from hyperloader.nn.heads import TaskHeads, classify
+from hyperloader.nn.heads import TaskHeads
 
 
 class BackboneWrapper(nn.Module):
@@ -40,9 +41,13 @@ class BackboneWrapper(nn.Module):
             arguments["labels"] = labels
         return (self.backbone if self._compiled is None else self._compiled)(**arguments)
 
-    def run_heads(self, outputs: Any, labels: Tensor | None, tasks: int | Tensor, all_columns: bool) -> Any:
-        """The backbone's ``outputs`` or, where there are heads, theirs: see ``classify``."""
-        return outputs if self.heads is None else classify(self.heads, outputs, labels, tasks, all_columns)
+    def run_heads(self, outputs: Any, labels: Tensor | None, tasks: int | Tensor, **options: Any) -> Any:
+        """The backbone's ``outputs`` or, where there are heads, theirs: see ``classify``, which takes ``options``."""
+        if self.heads is not None:
+            return classify(self.heads, outputs, labels, tasks, **options)
+        if options["targets"] is not None:
+            raise ValueError("targets must be None for a model without heads")
+        return outputs
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         backbone = self._modules.get("backbone")  # None while a model is built, and after detach()

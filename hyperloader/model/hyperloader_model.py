@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones.compiled import without_compile
-from hyperloader.config import HyperLoaderConfig
+from hyperloader.config import TAGGING, HyperLoaderConfig
 from hyperloader.model import calling, merging, new_tasks, pretrained
 from hyperloader.model.attached_model import AttachedModel
 from hyperloader.model.export import ExportedTask
@@ -61,6 +61,7 @@ class HyperLoaderModel(AttachedModel):
         *,
         task: str | None = None,
         task_ids: Tensor | None = None,
+        targets: Tensor | None = None,
         **backbone_arguments: Any,
     ) -> Any:
         """Run the backbone with the weights of ``task``, or of each sentence's own task.
@@ -69,16 +70,20 @@ class HyperLoaderModel(AttachedModel):
             input_ids: (batch, tokens) int64.
             attention_mask: (batch, tokens).
             labels: with ``config.labels`` (batch, tokens), indices into the labels of the sentence's own task, -100
-                where nothing is labelled; without them, what the backbone takes.
+                where nothing is labelled, of a classification the label at the first token; without them, what the
+                backbone takes.
             task: name of the task of the whole batch.
             task_ids: (batch,) int64, the task of each sentence, an index into the config's tasks.
+            targets: (batch, numbers) float, beside ``labels``: of a regression the standardised value, of a multi-label
+                task 1 or 0 for each label, NaN elsewhere.
             backbone_arguments: what else the backbone's ``forward`` takes.
 
         Returns:
             The backbone's own output or, with ``config.labels``, a ``TokenClassifierOutput`` whose ``loss`` is the mean
             cross entropy over labelled tokens (0 without any) and whose ``logits`` are (batch, tokens, labels of
             ``task``); with ``task_ids`` (batch, tokens, most labels of any task), where the columns beyond the labels
-            of a sentence's own task are -inf. These logits have the heads' dtype, not that of the backbone.
+            of a sentence's own task are -inf. These logits have the heads' dtype, not that of the backbone. A task of
+            whole sentences (``config.kinds``) has the same at every token, and the loss is ``nn.loss.loss_by_task``.
 
         Raises:
             ValueError, TypeError, IndexError: an unknown task, a task id out of range, neither or both of them.
@@ -92,7 +97,8 @@ class HyperLoaderModel(AttachedModel):
                 outputs = self.run_backbone(
                     labels, input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments
                 )
-            return self.run_heads(outputs, labels, selection.tasks, all_columns=task is None)
+            options = {"all_columns": task is None, "attention_mask": attention_mask, "targets": targets}
+            return self.run_heads(outputs, labels, selection.tasks, **options)
 
     @torch.no_grad()
     def generate(
@@ -134,7 +140,14 @@ class HyperLoaderModel(AttachedModel):
         return self.weight_provider.of_task(index)
 
     @torch.inference_mode(False)  # new parameters are to be trained
-    def add_task(self, name: str, init: str = new_tasks.MEAN, labels: Sequence[str] | None = None) -> int:
+    def add_task(
+        self,
+        name: str,
+        init: str = new_tasks.MEAN,
+        labels: Sequence[str] | None = None,
+        kind: str = TAGGING,
+        units: Sequence[float] | None = None,
+    ) -> int:
         """Add a task behind the others, which stay as they are: a row of the task embedding and, with
         ``config.labels``, a head. ``hyperloader_config`` is then another one. An optimizer made before does not know
         the new parameters: make a new one.
@@ -142,7 +155,8 @@ class HyperLoaderModel(AttachedModel):
         Args:
             name: of the new task.
             init: ``mean`` starts at the mean of all tasks' embeddings, the name of a task at a copy of its own.
-            labels: BIO labels of the new task, to be given if, and only if, the model has token-classification heads.
+            labels: labels of the new task, to be given if, and only if, the model has heads; of a regression one.
+            kind, units: as in ``HyperLoaderConfig``, of the new task.
 
         Returns:
             The task's index: its id in ``task_ids``.
@@ -157,7 +171,7 @@ class HyperLoaderModel(AttachedModel):
         if embedding.trained_task is not None:
             trained = tasks[embedding.trained_task]
             raise ValueError(f"add_task needs a model that is not frozen except for {trained!r}: call unfreeze() first")
-        config = new_tasks.extended_config(self.hyperloader_config, name, labels)
+        config = new_tasks.extended_config(self.hyperloader_config, name, labels, kind, units)
         weight = embedding.extended(new_tasks.first_embedding(embedding.weight.detach(), init, tasks))
         heads, known = self.heads, config.labels
         head = None if heads is None or known is None else heads.new_head(len(known[name]))
@@ -165,7 +179,7 @@ class HyperLoaderModel(AttachedModel):
         self.hyperloader_config = config
         embedding.weight, embedding.num_embeddings = weight, len(config.tasks)
         if heads is not None and head is not None:
-            heads.append(head)
+            heads.append(head, config.kind_of(name))
         return len(config.tasks) - 1
 
     @torch.inference_mode(False)

@@ -17,8 +17,11 @@ from hyperloader.nn.stacked import Sites
 
 def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
     """The configuration of a model of ``task`` alone, whose weights are parameters."""
-    labels = None if config.labels is None else {task: config.labels[task]}
-    return dataclasses.replace(config, tasks=(task,), labels=labels, generator="table", base_weights=False)
+    own: dict[str, Any] = {}
+    for name in ("labels", "kinds", "units"):
+        of_all = getattr(config, name)
+        own[name] = {task: of_all[task]} if of_all and task in of_all else None
+    return dataclasses.replace(config, tasks=(task,), generator="table", base_weights=False, **own)
 
 
 def fold_in(

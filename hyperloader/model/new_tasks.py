@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from hyperloader.config import HyperLoaderConfig
+from hyperloader.config import TAGGING, HyperLoaderConfig
 from hyperloader.validation import listed, nearest, shown
 
 MEAN = "mean"
@@ -20,7 +21,13 @@ def check_has_task_embedding(config: HyperLoaderConfig, what: str) -> None:
         )
 
 
-def extended_config(config: HyperLoaderConfig, name: str, labels: Sequence[str] | None) -> HyperLoaderConfig:
+def extended_config(
+    config: HyperLoaderConfig,
+    name: str,
+    labels: Sequence[str] | None,
+    kind: str = TAGGING,
+    units: Sequence[float] | None = None,
+) -> HyperLoaderConfig:
     """``config`` with the task ``name`` behind the others; raises ``ValueError`` for a name that exists, labels missing
     or without use."""
     if name in config.tasks:
@@ -28,16 +35,20 @@ def extended_config(config: HyperLoaderConfig, name: str, labels: Sequence[str] 
             f"name must be new, got {name!r}, which is a task already: choose another name, or train that task with "
             f"freeze_except_task_embedding({name!r})"
         )
+    own: dict[str, Any] = {
+        "kinds": {**(config.kinds or {}), **({} if kind == TAGGING else {name: kind})},
+        "units": {**(config.units or {}), **({} if units is None else {name: units})},
+    }
     if config.labels is None:
         if labels is not None:
             raise ValueError(f"labels must be None for a model without token-classification heads, got {shown(labels)}")
-        return dataclasses.replace(config, tasks=(*config.tasks, name))
+        return dataclasses.replace(config, tasks=(*config.tasks, name), **own)
     if labels is None:
         raise ValueError(
             "labels must be given for a model with token-classification heads, such as ['O', 'B-city', 'I-city'], "
             "got None"
         )
-    return dataclasses.replace(config, tasks=(*config.tasks, name), labels={**config.labels, name: labels})
+    return dataclasses.replace(config, tasks=(*config.tasks, name), labels={**config.labels, name: labels}, **own)
 
 
 def first_embedding(weight: Tensor, init: str, tasks: Sequence[str]) -> Tensor:

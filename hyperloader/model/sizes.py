@@ -31,7 +31,7 @@ def new_parts(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[s
         parts["task_embedding"] = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
         parts["generators"] = nn.ModuleDict(hypernetworks(config, layouts))
     if config.labels is not None:
-        parts["heads"] = task_heads(backbone, config.labels)
+        parts["heads"] = task_heads(backbone, config.labels, config.kinds)
     return parts
 
 

@@ -53,6 +53,8 @@ class TaskModel(BackboneWrapper):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
         **backbone_arguments: Any,
     ) -> Any:
         """As ``HyperLoaderModel.forward`` with this task; raises ``ValueError`` where another one is asked for."""
@@ -62,7 +64,8 @@ class TaskModel(BackboneWrapper):
             outputs = self.run_backbone(
                 labels, input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments
             )
-        return self.run_heads(outputs, labels, 0, all_columns=False)
+        options = {"all_columns": False, "attention_mask": attention_mask, "targets": targets}
+        return self.run_heads(outputs, labels, 0, **options)
 
     def generate(self, input_ids: Tensor | None = None, **generate_arguments: Any) -> Any:
         """The backbone's ``generate``."""
@@ -181,7 +184,7 @@ def _build(kind: type, structure: Mapping[str, Any], backbone_config: Any, where
                 sizes = f"a bottleneck and {linear.out_features} units, got {bottleneck, hidden}"
                 raise ValueError(f"the adapter of {path} must have {sizes}")
             replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
-        heads = None if config.labels is None else task_heads(backbone, config.labels)
+        heads = None if config.labels is None else task_heads(backbone, config.labels, config.kinds)
         model = TaskModel(backbone, config, heads)
         untie(model, structure.get("untied", ()))
     except Exception as error:  # whatever transformers or torch raises for sizes that are none, paths that lead nowhere

@@ -1,4 +1,4 @@
-"""Token classification with one head per task."""
+"""One head per task: a label for every token, or an answer to the whole sentence."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hyperloader.nn.loss import IGNORED, check_shape, sequence_loss
-from hyperloader.nn.modes import values_on_host
+from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
 from hyperloader.ops import _transforms
 from hyperloader.validation import shown
 
@@ -18,22 +17,37 @@ class TaskHeads(nn.Module):
     """``dropout`` and one ``nn.Linear`` per task, from the hidden size to the task's labels.
 
     A mixed batch is one product with all heads, of which every sentence keeps the columns of its own task, or a product
-    for each sentence where that is less.
+    for each sentence where that is less. The head of a task of whole sentences, by ``kinds`` any but ``tagging``, reads
+    the mean over the sentence's real tokens, and gives the same logits at every token.
     """
 
     heads: Any  # nn.ModuleList of nn.Linear, one a task
     sizes: Tensor  # (tasks,) int64, labels of each
     starts: Tensor  # (tasks,) int64, where those of each begin among all
+    kind_numbers: Tensor  # (tasks,) int64, place of each one's kind in ``KINDS``
 
-    def __init__(self, hidden: int, labels: Mapping[str, Sequence[str]], dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        labels: Mapping[str, Sequence[str]],
+        dropout: float = 0.0,
+        kinds: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        self.kinds = [(kinds or {}).get(task, TAGGING) for task in labels]
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, len(names)) for names in labels.values())
         for head in self.heads:
             _init_head(head)
         self.register_buffer("sizes", None, persistent=False)
         self.register_buffer("starts", None, persistent=False)
+        self.register_buffer("kind_numbers", None, persistent=False)
         self._count_labels()
+
+    @property
+    def of_sentences(self) -> bool:
+        """Whether any task is one of whole sentences."""
+        return any(kind != TAGGING for kind in self.kinds)
 
     def new_head(self, size: int) -> nn.Linear:
         """A head of ``size`` labels like the others, to be given to ``append``."""
@@ -46,12 +60,15 @@ class TaskHeads(nn.Module):
     def begin_at(self, counts: Sequence[Tensor | Sequence[int] | None]) -> None:
         """Set every head's bias to log((n + 1) / (N + L)), with which it begins at the shares that its labels have.
 
+        That of a multi-label task to log((n + 1) / (m + 1)), for each label by itself.
+
         A head that begins with equal shares spends its first updates on the most frequent label, with gradients that
         are all alike: what they do to the rest of the model, at Adam's full steps, it may never recover from where
         nearly every label is ``O``.
 
         Args:
-            counts: for each head (L,), how often each of its L labels is met, N in all; None for a head that stays.
+            counts: for each head (L,), how often each of its L labels is met, N in all, of a multi-label task (2, L),
+                how many sentences have it (n) and have it not (m); None for a head that stays, as a regression does.
 
         Raises:
             ValueError: not as many as heads, or as a head has labels; a number below 0. No head is changed then.
@@ -61,18 +78,21 @@ class TaskHeads(nn.Module):
         found: list[Tensor | None] = []
         for task, (head, of_labels) in enumerate(zip(self.heads, counts, strict=True)):
             numbers = None if of_labels is None else torch.as_tensor(of_labels, dtype=torch.float64)
-            if numbers is not None and (numbers.shape != (head.out_features,) or not (numbers >= 0).all()):
+            several = (2,) if self.kinds[task] == MULTI_LABEL else ()
+            if numbers is not None and (numbers.shape != (*several, head.out_features) or not (numbers >= 0).all()):
                 raise ValueError(
                     f"counts[{task}] must be {head.out_features} numbers from 0 on, got {shown(of_labels)}"
                 )
             found.append(numbers)
         for head, numbers in zip(self.heads, found, strict=True):
             if numbers is not None:
-                head.bias.copy_(((numbers + 1) / (numbers.sum() + len(numbers))).log())
+                ones = numbers + 1
+                head.bias.copy_((ones[0] / ones[1] if ones.ndim == 2 else ones / (numbers.sum() + len(ones))).log())
 
-    def append(self, head: nn.Linear) -> None:
+    def append(self, head: nn.Linear, kind: str = TAGGING) -> None:
         """One more task, behind the others."""
         self.heads.append(head)
+        self.kinds = [*self.kinds, kind]
         self._count_labels()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -84,16 +104,23 @@ class TaskHeads(nn.Module):
         device = self.heads[0].weight.device
         self.sizes = torch.tensor([head.out_features for head in self.heads], device=device)
         self.starts = self.sizes.cumsum(0) - self.sizes
+        self.kind_numbers = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)
         self._most_labels = max(head.out_features for head in self.heads)
 
     def of(self, task: int) -> "TaskHeads":
         """A copy with the head of one task alone."""
         alone = copy.deepcopy(self)
-        alone.heads = nn.ModuleList([alone.heads[task]])
+        alone.heads, alone.kinds = nn.ModuleList([alone.heads[task]]), [alone.kinds[task]]
         alone._count_labels()
         return alone
 
-    def forward(self, hidden_states: Tensor, task_ids: int | Tensor, all_columns: bool = False) -> Tensor:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        task_ids: int | Tensor,
+        all_columns: bool = False,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
         """Logits of ``hidden_states`` (batch, tokens, hidden).
 
         Every head that is trained takes part: those of other tasks get a gradient of zero, in a batch of one task as
@@ -102,11 +129,14 @@ class TaskHeads(nn.Module):
         Args:
             task_ids: the task of the whole batch as a number or a tensor (), or that of each sentence (batch,).
             all_columns: give as many columns for one task as for a mixed batch.
+            attention_mask: (batch, tokens), 0 at padding, for tasks of whole sentences; None where there is none.
 
         Returns:
             (batch, tokens, labels of that task); for a tensor or ``all_columns`` (batch, tokens, most labels of any
             task), where the columns beyond a sentence's own labels are -inf.
         """
+        if self.of_sentences and not (isinstance(task_ids, int) and self.kinds[task_ids] == TAGGING):
+            hidden_states = self._with_means(hidden_states, task_ids, attention_mask)
         hidden_states = self.dropout(hidden_states).to(self.heads[0].weight.dtype)  # that of a half backbone, float32
         if isinstance(task_ids, int):
             own = self.heads[task_ids]
@@ -130,6 +160,25 @@ class TaskHeads(nn.Module):
             shape = (logits.shape[0], logits.shape[1], -1)
             logits = logits.gather(-1, index[:, None].expand(shape))
         return logits.masked_fill(~own[:, None], -torch.inf)
+
+    def _with_means(self, hidden_states: Tensor, task_ids: int | Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The mean over the real tokens in the place of each token, in the sentences of tasks of whole sentences."""
+        hidden_states = hidden_states.to(self.heads[0].weight.dtype)
+        if attention_mask is None:
+            mean = hidden_states.mean(1, keepdim=True)
+        elif attention_mask.shape != hidden_states.shape[:2]:
+            raise ValueError(
+                f"attention_mask must have shape {tuple(hidden_states.shape[:2])} for tasks of whole sentences, got "
+                f"{tuple(attention_mask.shape)}"
+            )
+        else:
+            real = attention_mask != 0
+            total = hidden_states.masked_fill(~real[..., None], 0).sum(1, keepdim=True)
+            mean = total / real.sum(1).clamp_min(1)[:, None, None]
+        if isinstance(task_ids, int):
+            return mean.expand_as(hidden_states)
+        of_sentences = self.kind_numbers[task_ids.reshape(-1)] > 0  # by a tensor () it would be a constant of the graph
+        return torch.where(of_sentences.view(-1, 1, 1), mean, hidden_states)
 
     def _with_others(self, hidden_states: Tensor, own: nn.Linear) -> Tensor:
         if not torch.is_grad_enabled() or _transforms.active():  # torch.func takes no such function, nor needs it
@@ -166,7 +215,7 @@ def head_dropout(sizes: Any) -> float:
     return next((value for name in names if (value := getattr(sizes, name, None)) is not None), 0.0)
 
 
-def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
+def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]], kinds: Mapping[str, str] | None = None) -> TaskHeads:
     """Heads for an encoder; raises ``ValueError`` for a backbone that returns no hidden states."""
     sizes = backbone.config
     base = getattr(backbone, "base_model", backbone)
@@ -175,45 +224,9 @@ def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
             f"labels must be None for {type(backbone).__name__}: token classification needs an encoder that returns "
             "hidden states, such as BertModel or T5EncoderModel"
         )
-    return TaskHeads(sizes.hidden_size, labels, head_dropout(sizes))
-
-
-def classify(heads: TaskHeads, outputs: Any, labels: Tensor | None, tasks: int | Tensor, all_columns: bool) -> Any:
-    """Logits of a backbone's ``outputs`` and, with ``labels`` (batch, tokens), their mean cross entropy.
-
-    Returns:
-        A ``TokenClassifierOutput``, with the backbone's hidden states and attentions where it was asked for them; its
-        loss is 0 where nothing is labelled.
-
-    Raises:
-        ValueError: outputs as a tuple; labels of another shape, or beyond those of the sentence's task.
-        TypeError: labels of another type.
-    """
-    from transformers.modeling_outputs import TokenClassifierOutput
-
-    if isinstance(outputs, tuple):
-        raise ValueError("return_dict must be True for a model with task heads, got False")
-    logits = heads(outputs.last_hidden_state, tasks, all_columns)
-    loss = None
-    if labels is not None:
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-            raise TypeError(f"labels must be an int64 tensor of shape (batch, tokens), got {kind_of(labels)}")
-        check_shape(labels, logits)
-        if values_on_host(labels):
-            _check_labels(labels, heads.sizes[tasks])
-        loss = sequence_loss(logits, labels)
-    asked_for = {name: outputs.get(name) for name in ("hidden_states", "attentions")}
-    return TokenClassifierOutput(loss=loss, logits=logits, **asked_for)
+    return TaskHeads(sizes.hidden_size, labels, head_dropout(sizes), kinds)
 
 
 def kind_of(value: object) -> str:
     """``value`` for a message that wants a tensor: its dtype and shape."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
-
-
-def _check_labels(labels: Tensor, sizes: Tensor) -> None:
-    wrong = (labels >= sizes.view(-1, 1)) | ((labels < 0) & (labels != IGNORED))
-    if wrong.any():
-        raise ValueError(
-            f"labels must be below the number of the task's labels or {IGNORED}, got {int(labels[wrong][0])}"
-        )

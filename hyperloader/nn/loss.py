@@ -1,9 +1,10 @@
-"""The loss over labelled tokens."""
+"""The loss over labelled tokens, and over the sentences of tasks of several kinds."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hyperloader.config import KINDS, REGRESSION
 from hyperloader.nn.modes import values_on_host
 
 IGNORED = -100  # the label of a token without one
@@ -47,6 +48,66 @@ def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label
         uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
         total = (1 - label_smoothing) * total + label_smoothing * uniform.masked_fill(labels == IGNORED, 0).sum()
     return total if reduction == "sum" else total / count
+
+
+def loss_by_task(
+    logits: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    tasks: int | Tensor,
+    kinds: Tensor,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """``sum over tasks of n_t / n * L_t``: each task's mean loss, weighted by its share of the batch's n sentences, so
+    that no task counts for its many tokens.
+
+    ``L_t`` is the mean over the task's labelled tokens of ``sequence_loss``, of a classification thus over its
+    sentences, whose label stands at the first token. Of a regression it is the mean of ``(logit - target)**2``, of a
+    multi-label task the mean over sentences and labels of the binary cross-entropy.
+
+    Args:
+        logits: (batch, tokens, columns), -inf where a task has no column; of whole sentences the same at every token.
+        labels: (batch, tokens) int64, -100 where nothing is labelled.
+        targets: (batch, numbers), NaN where a sentence has none; None where no sentence has any.
+        tasks: the task of the batch, or of each sentence, int64 (batch,) or ().
+        kinds: (tasks,) int64, each task's place in ``KINDS``.
+        label_smoothing: as in ``sequence_loss``; regressions and multi-label tasks have none.
+
+    Returns:
+        A scalar in float32 (float64 for float64 logits).
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    size = logits.shape[0]
+    if isinstance(tasks, int):
+        tasks = torch.full((size,), tasks, device=logits.device)
+    tasks = tasks.expand(size)
+    labelled = labels != IGNORED
+    of_tokens = logits.masked_fill(~labelled[..., None], 0)
+    log_probabilities = functional.log_softmax(of_tokens, dim=-1)
+    losses = -log_probabilities.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    if label_smoothing:
+        exists = of_tokens != -torch.inf
+        uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * uniform
+    sums, counts = losses.masked_fill(~labelled, 0).sum(-1), labelled.sum(-1)
+    if targets is not None:
+        of_numbers = _losses_of_numbers(logits[:, 0], targets, kinds[tasks] == KINDS.index(REGRESSION))
+        given = ~targets.isnan()
+        sums, counts = sums + of_numbers.sum(-1) / given.sum(-1).clamp_min(1), counts + given.any(-1)
+    of_task = (tasks[:, None] == torch.arange(len(kinds), device=tasks.device)).to(sums.dtype)  # (batch, tasks)
+    means = (sums @ of_task) / (counts.to(sums.dtype) @ of_task).clamp_min(1)
+    return (of_task.sum(0) * means).sum() / max(1, size)
+
+
+def _losses_of_numbers(logits: Tensor, targets: Tensor, regression: Tensor) -> Tensor:
+    """(batch, numbers): squared error or binary cross-entropy, 0 where ``targets`` are NaN."""
+    given = ~targets.isnan()
+    missing = targets.shape[-1] - logits.shape[-1]
+    logits = functional.pad(logits, (0, max(0, missing)))[:, : targets.shape[-1]].masked_fill(~given, 0)
+    targets = targets.nan_to_num().to(logits.dtype)
+    entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return torch.where(regression[:, None], (logits - targets).square(), entropy).masked_fill(~given, 0)
 
 
 def check_shape(labels: Tensor, logits: Tensor) -> None:

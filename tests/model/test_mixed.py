@@ -6,7 +6,7 @@ from helpers.tiny import make, make_batch, randomise
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.model import task_selection, weight_provider
-from hyperloader.nn import heads, loss
+from hyperloader.nn import classify, loss
 
 TASKS = [f"task {number}" for number in range(12)]
 TASK_IDS = torch.tensor([11, 3, 0, 3, 7])
@@ -32,7 +32,7 @@ def generated(model):
 @pytest.fixture
 def unknown_values(monkeypatch):
     """Values are not read, as on a GPU."""
-    for module in (task_selection, weight_provider, heads, loss):
+    for module in (task_selection, weight_provider, classify, loss):
         monkeypatch.setattr(module, "values_on_host", lambda tensor: False)
 
 
@@ -54,7 +54,7 @@ def test_the_distinct_tasks_where_they_are_known(model, generated):
 
 def test_a_set_for_each_sentence_where_they_are_not(model, generated, monkeypatch):
     expected = step(model)
-    for module in (task_selection, weight_provider, heads, loss):
+    for module in (task_selection, weight_provider, classify, loss):
         monkeypatch.setattr(module, "values_on_host", lambda tensor: False)
     torch.testing.assert_close(step(model), expected)
     assert generated == [4, 5]

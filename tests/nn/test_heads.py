@@ -99,3 +99,12 @@ def test_dropout_is_what_the_backbone_says_about_classifiers_or_about_itself():
         ({}, 0.0),
     ):
         assert head_dropout(SimpleNamespace(**said)) == wanted
+
+
+def test_labels_that_come_together_begin_each_at_its_own_share():
+    heads = TaskHeads(5, {"a": ["x", "y"], "b": ["value"]}, kinds={"a": "multi-label", "b": "regression"})
+    heads.begin_at([[[8, 0], [0, 2]], None])
+    torch.testing.assert_close(heads.heads[0].bias.sigmoid(), torch.tensor([0.9, 0.25]))
+    assert not heads.heads[1].bias.any()
+    with pytest.raises(ValueError, match=r"counts\[0\] must be 2 numbers"):
+        heads.begin_at([[8, 0], None])

@@ -1,8 +1,11 @@
+import functools
+
 import pytest
 import torch
 from torch.nn import functional
 
-from hyperloader.nn.loss import sequence_loss
+from hyperloader.config import KINDS
+from hyperloader.nn.loss import loss_by_task, sequence_loss
 
 
 @pytest.fixture
@@ -97,3 +100,39 @@ def test_what_is_not_labelled_counts_nothing(monkeypatch, on_host, smoothing, re
 def test_labels_of_another_shape():
     with pytest.raises(ValueError, match=r"labels must have shape \(2, 3\), got \(3, 2\)"):
         sequence_loss(torch.zeros(2, 3, 4), torch.zeros(3, 2).long())
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_every_task_counts_by_its_sentences(label_smoothing):
+    """Against each task's mean by PyTorch: a tagger, a classification, a regression and a multi-label task."""
+    torch.manual_seed(0)
+    kinds = torch.tensor([KINDS.index(kind) for kind in ("regression", "tagging", "classification", "multi-label")])
+    tasks = torch.tensor([1, 0, 2, 1, 3, 0, 2])
+    logits = torch.randn(7, 3, 4, dtype=torch.float64)
+    logits[tasks == 0, :, 1:] = -torch.inf
+    logits[tasks == 3, :, 3] = -torch.inf
+    labels = torch.full((7, 3), -100)
+    labels[0], labels[3], labels[2, 0], labels[6, 0] = torch.tensor([1, 2, 0]), torch.tensor([0, 0, -100]), 3, 1
+    targets = torch.full((7, 3), torch.nan, dtype=torch.float64)
+    targets[1, 0], targets[5, 0], targets[4] = 2.5, -1.0, torch.tensor([1.0, 0.0, 1.0])
+    logits.requires_grad_()
+    entropy = functools.partial(functional.cross_entropy, label_smoothing=label_smoothing)
+    own = [
+        (logits[[1, 5], 0, 0] - torch.tensor([2.5, -1.0])).square().mean() * 2 / 7,
+        entropy(logits[[0, 0, 0, 3, 3], [0, 1, 2, 0, 1]], torch.tensor([1, 2, 0, 0, 0])) * 2 / 7,
+        entropy(logits[[2, 6], 0], torch.tensor([3, 1])) * 2 / 7,
+        functional.binary_cross_entropy_with_logits(logits[4, 0, :3], targets[4]) / 7,
+    ]
+    found = loss_by_task(logits, labels, targets, tasks, kinds, label_smoothing)
+    torch.testing.assert_close(found, sum(own), rtol=1e-12, atol=0)
+    (grad,), (expected,) = (torch.autograd.grad(one, logits) for one in (found, sum(own)))
+    torch.testing.assert_close(grad, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_one_task_alone_is_the_mean_as_ever(batch):
+    logits, labels = batch
+    kinds = torch.tensor([0, 1])
+    for task in (0, torch.tensor(0), torch.tensor([0, 0, 0])):
+        found = loss_by_task(logits, labels, None, task, kinds)
+        torch.testing.assert_close(found, sequence_loss(logits, labels), rtol=1e-12, atol=0)
+    assert loss_by_task(logits, torch.full_like(labels, -100), None, 0, kinds) == 0
