@@ -2,12 +2,18 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hyperloader.cli.inputs import Input
+from hyperloader.cli.text_inputs import TextInput
+from hyperloader.config import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from hyperloader.data.bio import spans
+from hyperloader.data.kinds import Kind
+from hyperloader.training.text_answers import TextAnswer
 
 _DIGITS = 4  # of a score
+_SIGNIFICANT = 6  # digits of a value
+_KEYS = {CLASSIFICATION: ("label", "score", "scores"), MULTI_LABEL: ("label", "scores"), REGRESSION: ("value",)}
 
 
 def answer(given: Input, task: str, tags: Sequence[str], probabilities: Sequence[float] | None) -> dict:
@@ -27,8 +33,36 @@ def answer(given: Input, task: str, tags: Sequence[str], probabilities: Sequence
         "offsets": [list(one) for one in given.offsets],
         "spans": [_span(given, label, first, after, probabilities) for label, first, after in spans(tags)],
     }
-    kept = {key: value for key, value in given.given.items() if key not in found}
-    hidden = {key: value for key, value in given.given.items() if key in found and value != found[key]}
+    return _with_given(found, given.given)
+
+
+def text_answer(given: TextInput, answer: TextAnswer, task: str, kind: Kind, labels: Sequence[str]) -> dict:
+    """The answer of a task of whole sentences to one text, with every key of the input as in ``answer``.
+
+    ``line``, ``task``, ``text``, ``text_pair`` of pairs, and ``label`` with its ``score`` and the ``scores`` of all
+    labels, the best first; of a multi-label task a list as ``label``, and no ``score``; of a regression ``value``. All
+    are null for an empty text.
+    """
+    pair = {} if given.text_pair is None else {"text_pair": given.text_pair}
+    found = {"line": given.line, "task": task, "text": given.text, **pair, **_said(kind.name, labels, answer)}
+    return _with_given(found, given.given)
+
+
+def _said(kind: str, labels: Sequence[str], answer: TextAnswer) -> dict:
+    if isinstance(answer.label, float):
+        return {"value": float(f"{answer.label:.{_SIGNIFICANT}g}")}
+    if answer.label is None or answer.probabilities is None:
+        return dict.fromkeys(_KEYS[kind])
+    ordered = sorted(zip(labels, answer.probabilities, strict=True), key=lambda one: -one[1])
+    scores = {label: round(score, _DIGITS) for label, score in ordered}
+    if isinstance(answer.label, tuple):
+        return {"label": list(answer.label), "scores": scores}
+    return {"label": answer.label, "score": scores[answer.label], "scores": scores}
+
+
+def _with_given(found: dict, given: Mapping) -> dict:
+    kept = {key: value for key, value in given.items() if key not in found}
+    hidden = {key: value for key, value in given.items() if key in found and value != found[key]}
     if hidden and "input" in kept:
         hidden["input"] = kept.pop("input")
     return {**found, **kept, **({"input": hidden} if hidden else {})}

@@ -58,4 +58,5 @@ def _formulation(tasks: list["Task"], backbone: str, head: str, max_length: int)
     from hyperloader.training.backbone import load_backbone
 
     _, tokenizer = load_backbone(backbone, head)
-    return make_formulation(head, tokenizer, {task.name: task.labels for task in tasks}, max_length)
+    labels, kinds = {task.name: task.labels for task in tasks}, {task.name: task.kind for task in tasks}
+    return make_formulation(head, tokenizer, labels, max_length, kinds=kinds)

@@ -36,7 +36,7 @@ def convert(
     Says how the input was read. What is wrong with it is said before anything is written.
     """
     from hyperloader.cli.columns import parse_columns
-    from hyperloader.data.task_file import entry_from
+    from hyperloader.data.task_file import COLUMN_KEYS, entry_from
 
     splits: dict[str, Any] = {"train": train, "validation": validation, "test": test, "seed": seed}
     splits = {key: value for key, value in splits.items() if value is not None}
@@ -45,7 +45,7 @@ def convert(
     if splits and not whole:
         raise ValueError(f"--{next(iter(splits))} goes with a folder that holds splits, got {source}")
     values: dict[str, Any] = {"name": source.name, "path": str(source), "tags": tags, "splits": splits or None}
-    values["columns"] = parse_columns(columns) if columns else None
+    values["columns"] = parse_columns(columns, COLUMN_KEYS) if columns else None
     values["names"] = names.split(",") if names else None
     entry = entry_from({key: value for key, value in values.items() if value is not None}, "command line")
     found, notes = (_read_folder if whole else _read_file)(source, entry)

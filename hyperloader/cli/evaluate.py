@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hyperloader.cli.table import scores_table
+from hyperloader.cli.table import scored_by, scores_table
 
 
 def evaluate(
@@ -30,5 +30,5 @@ def evaluate(
     from hyperloader.training.saved_run import evaluate as scores_of
 
     scores = scores_of(run_folder, split, tasks=task, decoding=decoding, valid_tags=valid_tags)
-    print(f"{run_folder}: micro-F1 over spans, {split}\n")
+    print(f"{run_folder}: {scored_by(scores)}, {split}\n")
     print(scores_table(scores))

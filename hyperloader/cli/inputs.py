@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from hyperloader.cli.arriving import arriving_lines, decoded
 from hyperloader.data.json_files import objects_of_array, parse_object
@@ -19,6 +19,7 @@ FORMATS = ("auto", "text", "jsonl", "json", "conll", "csv")
 Columns = Mapping[str, str | int]
 Split = Callable[[str], list[tuple[int, int]]]
 Batch = tuple[list["Input"], DataError | None]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,32 @@ def read(
             read = read_file(name, columns=columns, labelled=False)
             return iter([(_of_records(read.records, read.notes), None)])
     if format == "json":
-        text = "\n".join(decoded(line, f"{name}:{number}") for number, line in enumerate(_lines(source), 1))
-        objects = objects_of_array(text, name)
+        objects = objects_of_array(whole_text(source, name), name)
         return iter([([of_object(one, line, name, split_running, columns) for line, one in objects], None)])
     if format in ("conll", "csv"):
-        text = "\n".join(decoded(line, f"{name}:{number}") for number, line in enumerate(_lines(source), 1))
         how = Reading(columns, labelled=False)
-        return iter([(_of_records(list(READERS[f".{format}"](text, name, how)), how.notes), None)])
-    return _as_they_arrive(source, name, format, split_plain, split_running, columns)
+        records = list(READERS[f".{format}"](whole_text(source, name), name, how))
+        return iter([(_of_records(records, how.notes), None)])
+
+    def of_line(text: str, number: int) -> Input:
+        if columns:
+            raise DataError(f"{name}:{number}: --columns goes with JSON, CSV and columns, and this is plain text")
+        return Input(number, text, split_plain(text))
+
+    def of_record(record: dict, number: int) -> Input:
+        return of_object(record, number, name, split_running, columns)
+
+    def look(texts: list[str]) -> None:
+        if format == "auto" and _are_columns(texts):
+            print(f"warning: {name}: looks like columns of words and tags; if so: --format conll", file=sys.stderr)
+
+    return as_they_arrive(source, name, format, of_line, of_record, look)
 
 
-def _lines(source: BinaryIO) -> Iterator[bytes]:
-    for _, lines in arriving_lines(source):
-        yield from lines
+def whole_text(source: BinaryIO, name: str) -> str:
+    """The text of a stream, its lines as ``decoded`` has them."""
+    lines = (line for _, some in arriving_lines(source) for line in some)
+    return "\n".join(decoded(line, f"{name}:{number}") for number, line in enumerate(lines, 1))
 
 
 def _of_records(records: Iterable[Record], notes: Iterable[str]) -> list[Input]:
@@ -95,12 +109,19 @@ def _of_records(records: Iterable[Record], notes: Iterable[str]) -> list[Input]:
     return [of_words(record.tokens, record.line) for record in records]
 
 
-def _as_they_arrive(
-    source: BinaryIO, name: str, format: str, plain: Split, running: Split, columns: Columns
-) -> Iterator[Batch]:
-    looked = format != "auto"
+def as_they_arrive(
+    source: BinaryIO,
+    name: str,
+    format: str,
+    of_line: Callable[[str, int], _T],
+    of_record: Callable[[dict, int], _T],
+    look: Callable[[list[str]], None] = lambda texts: None,
+) -> Iterator[tuple[list[_T], DataError | None]]:
+    """What ``of_line`` makes of each line of plain text with its number, ``of_record`` of each of JSON, as many at a
+    time as are there, and what is wrong with the line after them; ``look`` sees the first lines of plain text."""
+    looked = False
     for first, lines in arriving_lines(source):
-        found: list[Input] = []
+        found: list[_T] = []
         texts: list[str] = []
         for number, line in enumerate(lines, first):
             try:
@@ -108,21 +129,16 @@ def _as_they_arrive(
                 if format == "auto" and text.strip():
                     format = "jsonl" if text.lstrip().startswith("{") else "text"
                 if format == "jsonl" and text.strip():
-                    found.append(of_object(parse_object(text, f"{name}:{number}"), number, name, running, columns))
-                elif columns and format == "text":
-                    raise DataError(
-                        f"{name}:{number}: --columns goes with JSON, CSV and columns, and this is plain text"
-                    )
+                    found.append(of_record(parse_object(text, f"{name}:{number}"), number))
                 else:
                     texts.append(text)
-                    found.append(Input(number, text, plain(text)))
+                    found.append(of_line(text, number))
             except DataError as error:
                 yield found, error
                 return
         if not looked and format == "text":
             looked = True
-            if _are_columns(texts):
-                print(f"warning: {name}: looks like columns of words and tags; if so: --format conll", file=sys.stderr)
+            look(texts)
         yield found, None
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyperloader.cli.table import table
+from hyperloader.cli.table import scored_by, table
+from hyperloader.training.headlines import headline, mean_name, mean_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TASKS, LAYERS, NUMBERS = "tasks.png", "layers.png", "inspect.json"
-_NEGLIGIBLE = 1.0  # points of F1, about what chance brings
+_NEGLIGIBLE = 1.0  # points, about what chance brings
 
 
 def inspect(
@@ -24,7 +25,7 @@ def inspect(
     split: Annotated[str, typer.Option(help="For the control: train, validation or test.")] = "validation",
     limit: Annotated[int, typer.Option(min=1, help="Sentences of every task, at most, in the control.")] = 200,
 ) -> None:
-    """Show norms and similarities of the generated weights, and the F1 with every task's name and with another's."""
+    """Show norms and similarities of the generated weights, and scores with every task's name and with another's."""
     from hyperloader.checkpoints.atomic import write_text
     from hyperloader.data.tasks import SPLITS
     from hyperloader.training import inspection
@@ -96,18 +97,19 @@ def conclusion(control: dict | None, split: str, limit: int) -> str:
     if control is None:
         return "Control: none, a run of one task has no names to shuffle."
     right, wrong = control["right"], control["shuffled"]
+    keys = {task: headline(scores) for task, scores in right["tasks"].items()}
     rows = [
-        (task, 100 * right["tasks"][task]["f1"], 100 * wrong["tasks"][task]["f1"], other)
+        (task, 100 * right["tasks"][task][keys[task]], 100 * wrong["tasks"][task][keys[task]], other)
         for task, other in control["others"].items()
     ]
-    total = ("mean", 100 * right["mean_f1"], 100 * wrong["mean_f1"], "")
-    falls = 100 * (right["mean_f1"] - wrong["mean_f1"])
-    verdict = f"Mean F1 falls by {falls:.1f} points when the names are shuffled" + (
+    total = ("mean", 100 * mean_of(right), 100 * mean_of(wrong), "")
+    falls, score = 100 * (mean_of(right) - mean_of(wrong)), mean_name(right).removeprefix("mean ")
+    verdict = f"Mean {score} falls by {falls:.1f} points when the names are shuffled" + (
         ": this model hardly uses its tasks' names." if falls < _NEGLIGIBLE else "."
     )
     return (
-        f"Control: micro-F1 over spans, {split}, at most {limit:,} sentences a task\n\n"
-        + table(("task", "F1 %", "shuffled F1 %", "with the weights of"), rows, total=total)
+        f"Control: {scored_by(right)}, {split}, at most {limit:,} sentences a task\n\n"
+        + table(("task", f"{score} %", f"shuffled {score} %", "with the weights of"), rows, total=total)
         + f"\n\n{verdict}"
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -54,28 +55,37 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Tag sentences: plain text, JSON or any file that `train` reads in, one JSON object a sentence out.
+    """Tag or label sentences: plain text, JSON or any file that `train` reads in, one JSON object a sentence out.
 
     A line of text or JSONL is answered as soon as it has been read, an empty one by an answer without words. Answers
-    keep the order, the number of the line and every other key of the input.
+    keep the order, the number of the line and every other key of the input. Pairs of texts in plain text are separated
+    by a tab.
     """
-    from hyperloader.cli.answers import answer, encoded
+    from hyperloader.cli.answers import answer, encoded, text_answer
     from hyperloader.cli.columns import parse_columns
     from hyperloader.cli.inputs import FORMATS, read
+    from hyperloader.cli.text_inputs import read_texts
+    from hyperloader.data.task_file import COLUMN_KEYS, TEXT_COLUMNS
     from hyperloader.data.word_rule import WordRule, split_at_spaces
+    from hyperloader.training.saved_run import answer as answers_of
     from hyperloader.training.saved_run import for_task, load_run, tag
     from hyperloader.training.word_rules import load_word_rule
     from hyperloader.validation import check_choice
 
     check_choice("format", format, FORMATS)
     check_choice("tokenize", tokenize, TOKENIZE)
-    places = parse_columns(columns) if columns else {}
+    places = parse_columns(columns, dict.fromkeys((*COLUMN_KEYS, *TEXT_COLUMNS))) if columns else {}
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     name = "<stdin>" if input == "-" else input
     with opened(input) as source:
         run = load_run(run_folder, decoding, valid_tags)
         check_choice("task", task, run.tasks, "tasks")
+        kind = run.kinds.get(task)
+        for key in places:
+            check_choice("--columns", key, COLUMN_KEYS if kind is None else TEXT_COLUMNS)
+        if kind is not None and tokenize != "auto":
+            raise ValueError(f"tokenize must be auto for {task!r}, a {kind.name} of whole sentences, got {tokenize}")
 
         @cache
         def rule() -> WordRule:
@@ -90,14 +100,26 @@ def predict(
         running = split_at_spaces if tokenize == "spaces" else at_words
         if input == "-" and sys.stdin.isatty():
             print("one sentence a line; Ctrl-D ends", file=sys.stderr)
-        batches = read(source, name, format, plain, running, places)
+        if kind is None:
+            batches: Iterator = read(source, name, format, plain, running, places)
+        else:
+            batches = read_texts(source, name, format, kind, places)
         run = for_task(run, task)
+
+        def answers_to(inputs: list) -> Iterator[dict]:
+            if kind is None:
+                for one, tags in zip(inputs, tag(run, (one.tokens for one in inputs), task, batch_size), strict=True):
+                    yield answer(one, task, tags.tags, tags.probabilities)
+            else:
+                said = answers_of(run, (one.example(name) for one in inputs), task, batch_size)
+                for one, found in zip(inputs, said, strict=True):
+                    yield text_answer(one, found, task, kind, run.labels[task])
+
         with nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target:
             count = 0
             for inputs, fault in batches:
-                tagged = tag(run, (one.tokens for one in inputs), task, batch_size)
-                for one, found in zip(inputs, tagged, strict=True):
-                    target.write(encoded(answer(one, task, found.tags, found.probabilities)))
+                for one in answers_to(inputs):
+                    target.write(encoded(one))
                     target.flush()
                     count += 1
                 if fault is not None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from hyperloader.training.headlines import BESIDE, HEADLINES, MEAN_F1, headline, mean_key, mean_of
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | None = None, digits: int = 1) -> str:
     """Aligned columns: text to the left, numbers to the right, fractions with ``digits``; ``total`` stands under a
@@ -26,13 +28,31 @@ def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | 
 
 
 def scores_table(scores: Mapping) -> str:
-    """The scores of every task in per cent, and the mean F1: ``scores`` as a run's ``evaluate`` gives them."""
+    """The scores of every task in per cent, and their mean: ``scores`` as a run's ``evaluate`` gives them."""
+    if any("f1" not in one for one in scores["tasks"].values()):
+        return _table_of_kinds(scores)
     rows = [
         (task, 100 * one["f1"], 100 * one["precision"], 100 * one["recall"], one["spans"], one["sentences"])
         for task, one in scores["tasks"].items()
     ]
     total = ("mean", 100 * scores["mean_f1"], "", "", "", "") if len(rows) > 1 else None
     return table(("task", "F1 %", "precision %", "recall %", "spans", "sentences"), rows, total=total)
+
+
+def _table_of_kinds(scores: Mapping) -> str:
+    """The headline score of every task, beside it the others, where tasks are of several kinds."""
+    rows = []
+    for task, one in scores["tasks"].items():
+        key = headline(one)
+        beside = ", ".join(f"{BESIDE[name]} {100 * value:.1f}" for name, value in one.items() if name in BESIDE)
+        rows.append((task, HEADLINES[key], 100 * one[key], beside, one["sentences"]))
+    total = ("mean", "", 100 * mean_of(scores), "", "") if len(rows) > 1 else None
+    return table(("task", "score", "%", "beside it", "sentences"), rows, total=total)
+
+
+def scored_by(scores: Mapping) -> str:
+    """What the scores of a run are, in words."""
+    return "micro-F1 over spans" if mean_key(scores) == MEAN_F1 else "the score of each task's kind"
 
 
 def _cell(value: str | float, digits: int) -> str:

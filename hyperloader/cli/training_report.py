@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperloader import signals
-from hyperloader.cli.table import scores_table
+from hyperloader.cli.table import scored_by, scores_table
+from hyperloader.training.headlines import MEAN_F1, headline, mean_key
 
 if TYPE_CHECKING:
     from hyperloader.data.tasks import Task
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 LEARNING_CURVE, PER_TASK = "learning-curve.png", "per-task.png"
 
 
-def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1 by task") -> None:
+def train_and_report(config: "RunConfig", resume: bool, *, title: str | None = None) -> None:
     """Train with a progress bar, draw the plots, print the table; of several processes the main one prints.
 
     Without a terminal, and into a pipe, every evaluation is a line.
@@ -43,6 +44,7 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str = "Test F1
     if metrics["test"] is None:
         raise ValueError(f"{output}: the run was a search without test scores; run: hyperloader evaluate {output}")
     if prints:
+        title = title or ("Test F1 by task" if mean_key(metrics["test"]) == MEAN_F1 else "Test scores by task")
         plots = draw(metrics, output, title)
         print(conclusion(metrics, output, plots, title))
 
@@ -84,7 +86,7 @@ def conclusion(metrics: dict, output: Path, plots: list[Path], title: str) -> st
     steps, seconds = metrics["steps"], metrics["seconds_per_step"]
     return "\n".join(
         (
-            f"\n{title} (micro-F1 over spans), weights of step {metrics['best_step']:,}\n",
+            f"\n{title} ({scored_by(metrics['test'])}), weights of step {metrics['best_step']:,}\n",
             scores_table(metrics["test"]),
             f"\ntrained  {metrics['trainable_parameters']:,} parameters in {steps:,} steps"
             + (f" of {seconds:.2f} s" if seconds else ""),
@@ -106,8 +108,9 @@ def encoding_notes(metrics: dict) -> list[str]:
         "cut_words": "words are longer than a window: their first tokens were kept",
         "no_subwords": "words have no token and were labelled O",
         "long_targets": "targets are longer: a model cannot write their end",
+        "truncated": "texts or pairs are longer: their first tokens were kept",
     }
-    found = {name: sum(one[name] for one in counts) for name in notes}
+    found = {name: sum(one.get(name, 0) for one in counts) for name in notes}  # an earlier version counted fewer
     return [f"encoded  with {length} tokens: {found[name]:,} {note}" for name, note in notes.items() if found[name]]
 
 
@@ -118,6 +121,6 @@ def draw(metrics: dict, folder: Path, title: str) -> list[Path]:
     curve, bars = folder / LEARNING_CURVE, folder / PER_TASK
     name = f"{metrics['method']}, {metrics['trainable_parameters']:,} trained parameters"
     learning_curve(metrics["learning_curve"], curve, title=f"Learning curve: {name}")
-    scores = {task: one["f1"] for task, one in metrics["test"]["tasks"].items()}
-    per_task_bars(scores, bars, title=f"{title}: {name}")
+    scores = {task: one[headline(one)] for task, one in metrics["test"]["tasks"].items()}
+    per_task_bars(scores, bars, title=f"{title}: {name}", axis=f"{scored_by(metrics['test'])} (%)")
     return [curve, bars]

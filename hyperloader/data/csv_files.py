@@ -12,7 +12,7 @@ Rows = Iterator[tuple[int, list[str]]]
 
 def read_csv(text: str, path: str, how: Reading) -> Iterator[Record]:
     """The sentences of a CSV file (format: ``read_split``)."""
-    rows = _rows(text, path)
+    rows = csv_rows(text, path)
     _, header = next(rows, (1, []))
     header = [name.strip() for name in header]
     if not header:
@@ -43,8 +43,9 @@ def _layouts(how: Reading) -> list[tuple[list[str], Callable[..., Iterator[Recor
     return layouts[1:] if "sentence" in how.columns else layouts
 
 
-def _rows(text: str, path: str) -> Rows:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def csv_rows(text: str, path: str, delimiter: str = ",") -> Rows:
+    """(line, fields) of every row that is not empty; DataError for what is no CSV."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     line = 1
     try:
         for row in reader:

@@ -2,6 +2,7 @@
 again.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,6 +26,8 @@ class Example:
     input_ids, labels: token ids, and the target's (text-to-text) or one label an input token, -100 where none counts.
     word_count: words of the window. first_subwords: position of every word's first token in input_ids, -1 for a word
     without tokens; empty for text-to-text.
+    targets: the number of a regression, standardised, or 1 or 0 for each label of a multi-label task. segments: of
+    which text of a pair every token is, where the backbone tells them apart.
     """
 
     task_id: int
@@ -35,12 +38,20 @@ class Example:
     labels: tuple[int, ...]
     word_count: int
     first_subwords: tuple[int, ...] = ()
+    targets: tuple[float, ...] = ()
+    segments: tuple[int, ...] = ()
 
 
 def label_counts(examples: Iterable[Example], size: int) -> Tensor:
-    """How often each of ``size`` labels is met in the examples of a token classifier's task, (size,) int64."""
+    """How often each of ``size`` labels is met in the examples of a task with a head, (size,) int64."""
     labels = torch.tensor([label for example in examples for label in example.labels if label != IGNORED])
     return torch.bincount(labels.long(), minlength=size)
+
+
+def target_counts(examples: Sequence[Example]) -> Tensor:
+    """How many examples of a multi-label task have each label, and how many have it not, (2, labels) float32."""
+    having = torch.tensor([example.targets for example in examples]).sum(0)
+    return torch.stack([having, len(examples) - having])
 
 
 @dataclass
@@ -51,7 +62,8 @@ class EncodingReport:
     than fit in one window (both can hold). split_sentences: those encoded in more than one window. cut_spans: spans
     that a window's border cuts.
     cut_words: words with more tokens than a window, of which the first ones are kept. no_subwords: words for which the
-    tokenizer has no token. long_targets: windows whose target is over the limit.
+    tokenizer has no token. long_targets: windows whose target is over the limit. truncated: texts of tasks of whole
+    sentences with more tokens than the limit, of which the first ones are kept.
     """
 
     sentences: int = 0
@@ -64,6 +76,7 @@ class EncodingReport:
     cut_words: int = 0
     no_subwords: int = 0
     long_targets: int = 0
+    truncated: int = 0
 
 
 def check_task_names(tasks: Iterable[str]) -> list[str]:
@@ -85,18 +98,28 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, Tensor]:
     """A batch: int64 tensors ``input_ids``, ``attention_mask`` (batch, tokens), ``labels`` (batch, tokens or target
-    tokens; -100 is padding), ``task_ids`` (batch,). The tasks may differ. Raises ValueError for an empty batch.
+    tokens; -100 is padding), ``task_ids`` (batch,). The tasks may differ. Where an example has any, also ``targets``
+    (batch, numbers) float32, NaN where there is none, and ``token_type_ids`` (batch, tokens). Raises ValueError for an
+    empty batch.
     """
     if not examples:
         raise ValueError("examples must hold at least one example, got none")
     input_ids = pad([example.input_ids for example in examples], pad_token_id)
     lengths = torch.tensor([len(example.input_ids) for example in examples])
-    return {
+    batch = {
         "input_ids": input_ids,
         "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
         "labels": pad([example.labels for example in examples], IGNORED),
         "task_ids": torch.tensor([example.task_id for example in examples]),
     }
+    most = max(len(example.targets) for example in examples)
+    if most:
+        rows = [[*example.targets, *[math.nan] * (most - len(example.targets))] for example in examples]
+        batch["targets"] = torch.tensor(rows, dtype=torch.float32)
+    if any(example.segments for example in examples):
+        width = input_ids.shape[1]
+        batch["token_type_ids"] = pad([example.segments or (0,) * width for example in examples], 0)
+    return batch
 
 
 def join_windows(examples: Sequence[Example], parts: Sequence[list[_T]]) -> list[list[_T]]:

@@ -1,14 +1,18 @@
 """Hugging Face data sets: by name, from local files, or saved with ``save_to_disk``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyperloader.config import REGRESSION
+from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.records import Record, make_record
 from hyperloader.data.schemes import read_scheme
 from hyperloader.data.sentence import DataError, Sentence
 from hyperloader.data.splits import SPLIT_NAMES
 from hyperloader.data.tag_names import name_tags
+from hyperloader.data.text_readers import TextReading
 from hyperloader.validation import listed
 
 if TYPE_CHECKING:
@@ -49,24 +53,9 @@ def hub_records(
         DataError: the data set, split or column does not exist or cannot be had, tags are numbers without names, or a
             row is no labelled sentence; the message names data set, split and row (from 1).
     """
-    import datasets
-
-    where = f"{dataset}[{split}]"
-    try:
-        rows = _load(str(dataset), config, split, name)
-    except (OSError, ValueError, RuntimeError, LookupError, ImportError, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{where}: the data set cannot be loaded ({reason}); correct dataset, config or splits"
-        ) from error
+    where, rows = f"{dataset}[{split}]", _rows(str(dataset), config, split, name)
     columns = COLUMNS | {key: str(value) for key, value in (columns or {}).items()}
-    for column in (columns["tokens"], columns["tags"]):
-        if column not in rows.column_names:
-            raise DataError(
-                f"{where}: there is no column {column!r}, there are {listed(rows.column_names, 'columns')}; set columns"
-            )
+    _check_columns(rows, (columns["tokens"], columns["tags"]), where)
     names = _label_names(rows.features[columns["tags"]], where, columns["tags"], names)
     records = []
     for number, (tokens, tags) in enumerate(zip(rows[columns["tokens"]], rows[columns["tags"]], strict=True), 1):
@@ -81,6 +70,49 @@ def hub_records(
     if not records:
         raise DataError(f"{where}: the split holds no sentence; choose another")
     return name_tags(records, names)
+
+
+def hub_texts(
+    dataset: str | Path, config: str | None, split: str, name: str | None, how: TextReading
+) -> list[LabelledText]:
+    """The examples of one split of a task of whole sentences, in its order; arguments and errors as ``hub_records``.
+
+    Labels that are numbers of a ClassLabel are its names.
+    """
+    where, rows = f"{dataset}[{split}]", _rows(str(dataset), config, split, name)
+    _check_columns(rows, how.needed, where)
+    feature = rows.features[how.column("label")]
+    own = getattr(getattr(feature, "feature", feature), "names", None)  # of a label, or of a list of labels
+    if own is not None and how.kind.name != REGRESSION:
+        if how.names is not None and list(how.names) != list(own):
+            raise DataError(f"{where}: its labels have names of their own, {listed(own, 'labels')}; remove names")
+        how = replace(how, names=own)
+    examples = [how.of_values(row, where, number) for number, row in enumerate(rows, 1)]
+    if not examples:
+        raise DataError(f"{where}: the split holds no text; choose another")
+    return examples
+
+
+def _rows(dataset: str, config: str | None, split: str, name: str | None) -> "Dataset":
+    import datasets
+
+    try:
+        return _load(dataset, config, split, name)
+    except (OSError, ValueError, RuntimeError, LookupError, ImportError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{dataset}[{split}]: the data set cannot be loaded ({reason}); correct dataset, config or splits"
+        ) from error
+
+
+def _check_columns(rows: "Dataset", needed: Iterable[str], where: str) -> None:
+    for column in needed:
+        if column not in rows.column_names:
+            raise DataError(
+                f"{where}: there is no column {column!r}, there are {listed(rows.column_names, 'columns')}; set columns"
+            )
 
 
 def _load(dataset: str, config: str | None, split: str, name: str | None) -> "Dataset":

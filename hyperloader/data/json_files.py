@@ -9,6 +9,8 @@ from hyperloader.data.sentence import DataError, Sentence, make_sentence
 from hyperloader.data.spans_in_text import SPAN_KEYS, has_spans, read_spans, text_of
 from hyperloader.json_file import without_repeats
 
+_HOLDS = "tokens and tags"
+
 
 def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence:
     """The sentence of one JSONL line.
@@ -45,12 +47,13 @@ def read_json_array(text: str, path: str, how: Reading) -> Iterator[Record]:
         yield from _record(record, path, line, how)
 
 
-def parse_object(text: str, where: str) -> dict:
-    """The JSON object that is ``text``. Raises DataError, its message starting with ``where``, for anything else."""
-    return _object(_parse(text, where), where)
+def parse_object(text: str, where: str, holds: str = _HOLDS) -> dict:
+    """The JSON object that is ``text``. Raises DataError, its message starting with ``where``, for anything else; an
+    object ``holds`` what it says there."""
+    return _object(_parse(text, where), where, holds)
 
 
-def objects_of_array(text: str, path: str) -> Iterator[tuple[int, dict]]:
+def objects_of_array(text: str, path: str, holds: str = _HOLDS) -> Iterator[tuple[int, dict]]:
     """(line, object) of a text that is a JSON array of objects. Raises DataError for anything else."""
     values = _parse(text, f"{path}:1", "a JSON array of objects; name a file with an object a line .jsonl")
     if not isinstance(values, list):
@@ -62,7 +65,7 @@ def objects_of_array(text: str, path: str) -> Iterator[tuple[int, dict]]:
         while text[start] in " \t\r\n,":
             start += 1
         line += text.count("\n", place, start)
-        yield line, _object(value, f"{path}:{line}")
+        yield line, _object(value, f"{path}:{line}", holds)
         _, place = decoder.raw_decode(text, start)
         line += text.count("\n", start, place)
 
@@ -80,9 +83,9 @@ def _parse(text: str, where: str, what: str = "one JSON object a line") -> Any:
         raise DataError(f"{where}: invalid JSON ({problem}{hint}); write {what}") from None
 
 
-def _object(value: Any, where: str) -> dict:
+def _object(value: Any, where: str, holds: str) -> dict:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: a line must be a JSON object with tokens and tags, got {type(value).__name__}")
+        raise DataError(f"{where}: a line must be a JSON object with {holds}, got {type(value).__name__}")
     return value
 
 

@@ -1,46 +1,52 @@
 """What a task file holds, counted."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
+from hyperloader.config import REGRESSION
 from hyperloader.data.bio import spans
 from hyperloader.data.formulation import Formulation
+from hyperloader.data.labelled_text import LabelledText
+from hyperloader.data.sentence import Sentence
 from hyperloader.data.tasks import SPLITS, Task
+from hyperloader.data.text_tasks import names_of
 
 
 def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -> list[dict[str, str | int | float]]:
     """One row per task and split.
 
     Args:
-        tasks: what ``load_tasks`` returned.
+        tasks: what ``load_tasks`` returned. Words of tasks of whole sentences are what stands between white space.
         formulation: for these tasks: every row then also tells what encoding would
             meet. Its own report goes on counting.
 
     Returns:
-        Rows with ``task``, ``split``, ``sentences``, ``words``, ``spans``, ``types`` (different span types),
+        Rows with ``task``, ``split``, ``sentences``, ``words``, ``spans`` (NaN where a task has none), ``types``
+        (different span types or labels, NaN of a regression),
         ``longest`` (words of the longest sentence), ``mean`` (words a sentence), ``repeats`` (train: sentences that
         came before; other splits: sentences whose words stand in train too); with a formulation also ``windows``,
         ``split_sentences``, ``over_words``, ``over_tokens``, ``cut_spans``, ``cut_words``, ``no_subwords``,
-        ``long_targets`` as in EncodingReport: train encoded for training, the others for evaluation.
+        ``long_targets``, ``truncated`` as in EncodingReport: train encoded for training, the others for evaluation.
     """
     rows = []
     for task in tasks:
-        seen = {sentence.tokens for sentence in task.train}
+        seen = {sentence.content for sentence in task.train}
         for split in SPLITS:
             sentences = getattr(task, split)
-            lengths = [len(sentence.tokens) for sentence in sentences]
-            found = [name for sentence in sentences for name, _, _ in spans(sentence.tags)]
+            lengths = [_words(sentence) for sentence in sentences]
+            count, types = _labels(task, sentences)
             if split == "train":
                 repeats = len(sentences) - len(seen)
             else:
-                repeats = sum(sentence.tokens in seen for sentence in sentences)
+                repeats = sum(sentence.content in seen for sentence in sentences)
             row: dict[str, str | int | float] = {
                 "task": task.name,
                 "split": split,
                 "sentences": len(sentences),
                 "words": sum(lengths),
-                "spans": len(found),
-                "types": len(set(found)),
+                "spans": count,
+                "types": types,
                 "longest": max(lengths, default=0),
                 "mean": round(sum(lengths) / max(1, len(lengths)), 1),
                 "repeats": repeats,
@@ -49,6 +55,20 @@ def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -
                 row |= _encoding_counts(formulation, task.name, split, sentences)
             rows.append(row)
     return rows
+
+
+def _words(sentence: Sentence | LabelledText) -> int:
+    return len(sentence.tokens) if isinstance(sentence, Sentence) else sum(len(one.split()) for one in sentence.content)
+
+
+def _labels(task: Task, sentences: Sequence) -> tuple[float, float]:
+    """How many spans there are, and how many different types or labels."""
+    if not task.kind.of_sentences:
+        found = [name for sentence in sentences for name, _, _ in spans(sentence.tags)]
+        return len(found), len(set(found))
+    if task.kind.name == REGRESSION:
+        return math.nan, math.nan
+    return math.nan, len({name for sentence in sentences for name in names_of(sentence)})
 
 
 def _encoding_counts(formulation: Formulation, name: str, split: str, sentences: Sequence) -> dict[str, int]:

@@ -22,6 +22,16 @@ class Sentence:
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
 
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What the model sees: the words."""
+        return self.tokens
+
+    @property
+    def gold(self) -> list[str]:
+        """What is to be predicted: the tags."""
+        return list(self.tags)
+
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.tags):
             raise ValueError(f"tags must be as many as tokens, got {len(self.tags)} tags for {len(self.tokens)} tokens")

@@ -2,9 +2,11 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.parallel_files import WORDS
 from hyperloader.data.readers import READERS, reader_of
 from hyperloader.data.sentence import DataError, Sentence
@@ -15,17 +17,21 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev", "devel", "development", "testa"),
     "test": ("test", "testb"),
 }
+Example = TypeVar("Example", Sentence, LabelledText)
 _USUAL = (".jsonl", ".conll", ".csv")  # a file SPLIT.jsonl and its like goes before every other
 _SHOWN = 20
 
 
-def find_files(folder: Path, given: Mapping[str, str], wanted: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
+def find_files(
+    folder: Path, given: Mapping[str, str], wanted: Iterable[str], suffixes: Collection[str] = READERS
+) -> tuple[dict[str, Path], list[str]]:
     """The file (or ``seq.in`` folder) of every wanted split, and notes about files of that split that are not read.
 
     Args:
         folder: holds the files.
         given: names of files or folders in it by split; where there is none, the split's own name with a known suffix
             is looked for, then its other names (``SPLIT_NAMES``), with a suffix or as one (``eng.testa``).
+        suffixes: of the files that the task's kind reads, for the message.
 
     Raises:
         DataError: no file for a split, or several; the message lists what the folder holds, and has no FILE:LINE.
@@ -43,7 +49,9 @@ def find_files(folder: Path, given: Mapping[str, str], wanted: Iterable[str]) ->
         if not found:
             carved = f", or splits: {{{split}: 10%}} takes it from train" if split != "train" else ""
             raise DataError(
-                f"has no {split} ({'|'.join(SPLIT_NAMES[split])} with {'|'.join(READERS)}, or a folder with {WORDS}); "
+                f"has no {split} ({'|'.join(SPLIT_NAMES[split])} with {'|'.join(suffixes)}"
+                + (f", or a folder with {WORDS}" if suffixes is READERS else "")
+                + "); "
                 f"it holds {listed(folder)}; rename a file, or name it with splits: {{{split}: FILE}}{carved}"
             )
         if len(found) > 1:
@@ -73,7 +81,7 @@ def listed(folder: Path) -> str:
     return ", ".join(names[:_SHOWN]) + rest if names else "nothing"
 
 
-def carve(train: list[Sentence], parts: Mapping[str, float], seed: int) -> dict[str, list[Sentence]]:
+def carve(train: Sequence[Example], parts: Mapping[str, float], seed: int) -> dict[str, list[Example]]:
     """Parts of ``train`` by name, and what is left as ``train``, each in the order of ``train``.
 
     Sentences are ranked by SHA-256 of the seed and their words, and each part takes the next ones until it has its
@@ -89,7 +97,7 @@ def carve(train: list[Sentence], parts: Mapping[str, float], seed: int) -> dict[
     """
     places: dict[tuple[str, ...], list[int]] = {}
     for place, sentence in enumerate(train):
-        places.setdefault(sentence.tokens, []).append(place)
+        places.setdefault(sentence.content, []).append(place)
 
     def rank(tokens: tuple[str, ...]) -> bytes:
         return hashlib.sha256("\0".join((str(seed), *tokens)).encode()).digest()

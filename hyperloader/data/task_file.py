@@ -8,13 +8,16 @@ from typing import Any
 
 import yaml
 
+from hyperloader.config import CLASSIFICATION, MULTI_LABEL, TAGGING
+from hyperloader.data.kinds import TASK_KINDS
 from hyperloader.data.paths import existing, expanded
 from hyperloader.data.schemes import TAGS
 from hyperloader.data.sentence import DataError
+from hyperloader.data.text_readers import TEXT_COLUMNS
 from hyperloader.data.yaml_text import compose, read_yaml
 from hyperloader.validation import did_you_mean, nearest, shown
 
-KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names")
+KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names", "kind", "multi_label")
 COLUMN_KEYS = ("tokens", "tags", "sentence", "text", "spans")
 SPLIT_KEYS = ("train", "validation", "test", "seed")
 _SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
@@ -27,9 +30,9 @@ class TaskEntry:
     """One task as the file names it: ``path``, or ``dataset`` with ``config``; ``where`` begins messages about it, as
     ``FILE:LINE``.
 
-    columns: names or numbers of columns. splits: the file or the split of the data set by name of the split. shares:
-    the part of train that a split is carved from, with ``seed``. tags: the scheme. names: what numbers as tags stand
-    for.
+    kind: one of ``hyperloader.config.KINDS``. columns: names or numbers of columns. splits: the file or the split of
+    the data set by name of the split. shares: the part of train that a split is carved from, with ``seed``. tags: the
+    scheme. names: what numbers as tags or labels stand for.
     """
 
     name: str
@@ -43,6 +46,7 @@ class TaskEntry:
     seed: int = 0
     tags: str | None = None
     names: list[str] | None = None
+    kind: str = TAGGING
 
 
 def read_task_file(path: Path) -> list[TaskEntry]:
@@ -108,6 +112,7 @@ def _entry(node: yaml.Node, where: Where, folder: Path) -> TaskEntry:
         raise DataError(f"{where(node)}: the task has no name; add name: NAME")
     if ("path" in fields) == ("dataset" in fields):
         raise DataError(f"{where(node)}: a task must have either path or dataset, got {', '.join(fields)}")
+    kind = _kind(fields, where)
     special = {key: fields.pop(key) for key in ("columns", "splits", "names") if key in fields}
     values: dict[str, Any] = {key: _text(value, key, where) for key, value in fields.items()}
     if values.get("tags", TAGS[0]) not in TAGS:
@@ -124,16 +129,36 @@ def _entry(node: yaml.Node, where: Where, folder: Path) -> TaskEntry:
             local = str(folder / values["dataset"])
         values["dataset"] = local or values["dataset"]
     if "columns" in special:
-        fields = _mapping(special["columns"], where, COLUMN_KEYS)
+        fields = _mapping(special["columns"], where, COLUMN_KEYS if kind == TAGGING else TEXT_COLUMNS)
         values["columns"] = {key: _column(value, key, where) for key, value in fields.items()}
     if "splits" in special:
         values |= _splits(special["splits"], where)
     if "names" in special:
         names = special["names"]
         if not isinstance(names, yaml.SequenceNode) or not names.value:
-            raise DataError(f"{where(names)}: names must be a list of tags, as [O, B-city, I-city]")
+            example = "tags, as [O, B-city, I-city]" if kind == TAGGING else "labels, as [negative, positive]"
+            raise DataError(f"{where(names)}: names must be a list of {example}")
         values["names"] = [_text(one, "names", where) for one in names.value]
-    return TaskEntry(where=where(node), **values)
+    return TaskEntry(where=where(node), kind=kind, **values)
+
+
+def _kind(fields: dict[str, yaml.Node], where: Where) -> str:
+    """The kind of a task, whose keys are taken from its ``fields``; those that go with another kind are refused."""
+    node, several = fields.pop("kind", None), fields.pop("multi_label", None)
+    kind = TAGGING if node is None else _text(node, "kind", where)
+    if node is not None and kind not in TASK_KINDS:
+        hint = nearest(kind, TASK_KINDS)
+        raise DataError(f"{where(node)}: kind must be one of {', '.join(TASK_KINDS)}, got {shown(kind)}{hint}")
+    for key, kinds in (("tags", (TAGGING,)), ("names", (TAGGING, CLASSIFICATION))):
+        if key in fields and kind not in kinds:
+            raise DataError(f"{where(fields[key])}: {key} goes with kind: {' or '.join(kinds)}; remove it, got {kind}")
+    if several is None:
+        return kind
+    if not isinstance(several, yaml.ScalarNode) or several.tag != "tag:yaml.org,2002:bool":
+        raise DataError(f"{where(several)}: multi_label must be true or false, got {several.value!r:.80}")
+    if kind != CLASSIFICATION:
+        raise DataError(f"{where(several)}: multi_label goes with kind: {CLASSIFICATION}; remove it, got {kind}")
+    return MULTI_LABEL if yaml.safe_load(several.value) else kind
 
 
 def _column(node: yaml.Node, key: str, where: Where) -> str | int:

@@ -3,12 +3,16 @@
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+from hyperloader.config import TAGGING
 from hyperloader.data.bio import label_list
 from hyperloader.data.hub import hub_records
+from hyperloader.data.kinds import Kind
 from hyperloader.data.readers import read_file
 from hyperloader.data.records import Record
 from hyperloader.data.schemes import read_scheme
@@ -16,22 +20,28 @@ from hyperloader.data.sentence import DataError, Sentence
 from hyperloader.data.splits import SPLITS, carve, find_files
 from hyperloader.data.tag_names import name_tags
 from hyperloader.data.task_file import TaskEntry, read_task_file
+from hyperloader.data.text_readers import TEXT_READERS
+from hyperloader.data.text_tasks import kind_of, labels_of, read_dataset, read_texts, unseen_labels
 from hyperloader.validation import listed
+
+_T = TypeVar("_T")
 
 
 @dataclass
 class Task:
-    """One task: its sentences by split, its labels (``O`` first, from all splits), ``warnings`` about its data, and
-    ``notes`` on how its files were read.
+    """One task: its sentences by split, its labels (from all splits; a tagger's ``O`` first), ``warnings`` about its
+    data, ``notes`` on how its files were read, and its ``kind``: of a tagger the sentences are ``Sentence``, else
+    ``LabelledText``.
     """
 
     name: str
-    train: list[Sentence]
-    validation: list[Sentence]
-    test: list[Sentence]
+    train: list[Any]
+    validation: list[Any]
+    test: list[Any]
     labels: list[str]
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    kind: Kind = field(default_factory=Kind)
 
 
 def load_tasks(task_file: str | Path) -> list[Task]:
@@ -49,6 +59,8 @@ def load_tasks(task_file: str | Path) -> list[Task]:
             splits: {validation: 10%, seed: 1}    # a file, a split of the data set, or a share of train
             tags: iob1                            # bio, iob1, iobes, bilou or repair; found where it is not given
             names: [O, B-PER, I-PER]              # of tags that are numbers
+          - {name: intents, kind: classification, path: intents}   # tagging is the default; multi_label: true
+          - {name: similar, kind: regression, path: pairs}         # lines with text, text_pair and a number as label
 
     Relative paths start at the file's folder; ``~`` and environment variables are expanded. Labels are collected from
     all splits: a type that training never shows is kept, and named in the task's ``warnings``.
@@ -61,11 +73,13 @@ def load_tasks(task_file: str | Path) -> list[Task]:
 
 def load_task(entry: TaskEntry) -> Task:
     """The task that one entry of a task file names. Raises DataError as ``load_tasks`` does."""
+    if entry.kind != TAGGING:
+        return _load_texts(entry)
     splits, notes = load_splits(entry, [split for split in SPLITS if split not in entry.shares])
-    splits = {split: splits[split] for split in SPLITS}
+    train, validation, test = (splits[split] for split in SPLITS)
     labels = label_list(sentence for sentences in splits.values() for sentence in sentences)
     warnings = _unseen_types(entry.name, splits)
-    return Task(entry.name, **splits, labels=labels, warnings=warnings, notes=[f"{entry.name}: {one}" for one in notes])
+    return Task(entry.name, train, validation, test, labels, warnings, [f"{entry.name}: {one}" for one in notes])
 
 
 def load_splits(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Sentence]], list[str]]:
@@ -74,26 +88,54 @@ def load_splits(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[Sen
     """
     records, notes = _read_dataset(entry, wanted) if entry.path is None else _read_folder(entry, entry.path, wanted)
     splits, converted = read_scheme(records, entry.tags)
-    notes += converted
-    if entry.shares:
-        count = len(splits["train"])
-        try:
-            splits |= carve(splits["train"], entry.shares, entry.seed)
-        except DataError as error:
-            raise DataError(f"{entry.where}: task {entry.name!r}: {error}") from None
-        parts = " and ".join(f"{split} {len(splits[split]):,}" for split in entry.shares)
-        notes.append(f"{parts} of {count:,} sentences of train were carved with seed {entry.seed}")
-    return splits, notes
+    return splits, notes + converted + _carve(entry, splits)
 
 
-def _read_folder(entry: TaskEntry, folder: Path, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
+def _load_texts(entry: TaskEntry) -> Task:
+    wanted, notes = [split for split in SPLITS if split not in entry.shares], list[str]()
+    if entry.path is None:
+        splits = read_dataset(entry, wanted)
+    else:
+        with _of_folder(entry, entry.path):
+            files, notes = find_files(entry.path, entry.splits, wanted, TEXT_READERS)
+        splits, read = read_texts(entry, files)
+        notes += read
+    notes += _carve(entry, splits)
+    splits = {split: splits[split] for split in SPLITS}
+    kind, labels = kind_of(entry, splits), labels_of(entry, splits)
+    notes = [f"{entry.name}: {one}" for one in notes]
+    train, validation, test = splits.values()
+    return Task(entry.name, train, validation, test, labels, unseen_labels(entry, splits), notes, kind)
+
+
+def _carve(entry: TaskEntry, splits: dict[str, list[Any]]) -> list[str]:
+    """Add the splits that ``entry.shares`` carve from train; notes about them."""
+    if not entry.shares:
+        return []
+    count = len(splits["train"])
+    try:
+        splits |= carve(splits["train"], entry.shares, entry.seed)
+    except DataError as error:
+        raise DataError(f"{entry.where}: task {entry.name!r}: {error}") from None
+    parts = " and ".join(f"{split} {len(splits[split]):,}" for split in entry.shares)
+    return [f"{parts} of {count:,} sentences of train were carved with seed {entry.seed}"]
+
+
+@contextmanager
+def _of_folder(entry: TaskEntry, folder: Path) -> Iterator[None]:
+    """Inside the block what is wrong with the task's folder is said with the place of its entry."""
     if not folder.is_dir():
         wrong = "is no folder" if folder.exists() else "does not exist"
         raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {wrong}; correct path")
     try:
-        files, notes = find_files(folder, entry.splits, wanted)
+        yield
     except DataError as error:
         raise DataError(f"{entry.where}: the folder {folder} of task {entry.name!r} {error}") from None
+
+
+def _read_folder(entry: TaskEntry, folder: Path, wanted: list[str]) -> tuple[dict[str, list[Record]], list[str]]:
+    with _of_folder(entry, folder):
+        files, notes = find_files(folder, entry.splits, wanted)
     how: dict[str, Any] = {
         "columns": entry.columns,
         "numbered": entry.names is not None,
@@ -126,7 +168,7 @@ def _unseen_types(name: str, splits: dict[str, list[Sentence]]) -> list[str]:
     return warnings
 
 
-def subset(sentences: list[Sentence], fraction: float, seed: int, task_name: str) -> list[Sentence]:
+def subset(sentences: list[_T], fraction: float, seed: int, task_name: str) -> list[_T]:
     """A fixed random part of ``sentences``, in their order: the same for the same arguments on every machine and
     version.
 

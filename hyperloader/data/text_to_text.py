@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hyperloader.data.bio import restore, simplify, spans
 from hyperloader.data.examples import EncodingReport, Example, check_task_names
-from hyperloader.data.formulation import Answer, Formulation
+from hyperloader.data.formulation import Answer, Tagging
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
 from hyperloader.nn.loss import IGNORED
@@ -49,7 +49,7 @@ def parse_by_position(text: str, length: int) -> list[str]:
     return tags + ["O"] * (length - len(tags))
 
 
-class TextToText(Formulation):
+class TextToText(Tagging):
     """Encodes sentences for a text-to-text model (T5 and its kin), and decodes what it generates.
 
     The source is ``<extra_id_0> show <extra_id_1> flights <extra_id_2> </s>``: a sentinel before every word and one

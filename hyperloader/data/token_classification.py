@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from hyperloader.data.bio import repair_bio, spans
 from hyperloader.data.examples import EncodingReport, Example, check_task_names, pad
-from hyperloader.data.formulation import Answer, Formulation
+from hyperloader.data.formulation import Answer, Tagging
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.valid_tags import are_valid, best_labels, predecessors
 from hyperloader.data.windows import split_windows
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class TokenClassification(Formulation):
+class TokenClassification(Tagging):
     """Encodes sentences for a token classifier with one head per task, and decodes what it predicts.
 
     Args:
@@ -32,6 +32,7 @@ class TokenClassification(Formulation):
         max_length: tokens a window holds at most, special tokens included.
         valid_tags: answer with the most probable labels of a window among those that are BIO, instead of every word's
             most probable one. A later window may begin inside a span.
+        tasks: the names of all tasks, in the order of their ids, where ``labels`` are those of some.
 
     Windows depend on the words alone, with ``use_tags`` and without: a label may continue a span of the window before.
     Decoding makes a word without tokens ``O``, and an ``I-X`` that continues nothing ``B-X``. Encoding raises
@@ -48,6 +49,7 @@ class TokenClassification(Formulation):
         labels: Mapping[str, Sequence[str]],
         max_length: int = 128,
         valid_tags: bool = True,
+        tasks: Sequence[str] | None = None,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer must be a fast tokenizer, got {type(tokenizer).__name__}")
@@ -59,8 +61,8 @@ class TokenClassification(Formulation):
                 "tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = True"
             )
         self.tokenizer = tokenizer
-        self.tasks = check_task_names(labels)
-        self.labels = {task: list(labels[task]) for task in self.tasks}
+        self.tasks = check_task_names(labels if tasks is None else tasks)
+        self.labels = {task: list(labels[task]) for task in labels}
         for task, names in self.labels.items():
             if len(set(names)) != len(names) or "O" not in names:
                 got = listed(names, "labels")
@@ -70,9 +72,10 @@ class TokenClassification(Formulation):
         if self.room < 1:
             raise ValueError(f"max_length must be at least {max_length - self.room + 1}, got {max_length}")
         self.valid_tags = valid_tags
-        self.report = {task: EncodingReport() for task in self.tasks}
-        self._label_ids = [{name: number for number, name in enumerate(names)} for names in self.labels.values()]
-        self._follows = [predecessors(names) for names in self.labels.values()]
+        self.report = {task: EncodingReport() for task in labels}
+        ids = {task: self.tasks.index(task) for task in labels}
+        self._label_ids = {ids[task]: {name: n for n, name in enumerate(names)} for task, names in self.labels.items()}
+        self._follows = {ids[task]: predecessors(names) for task, names in self.labels.items()}
 
     def _tokenize(self, words: list[list[str]]) -> list["Encoding"]:
         return self.tokenizer(words, is_split_into_words=True, verbose=False).encodings
@@ -148,7 +151,10 @@ class TokenClassification(Formulation):
 
     def ask(self, model: nn.Module, inputs: Mapping[str, Tensor], examples: Sequence[Example]) -> list[Answer]:
         """The best label of every token, and its probability."""
-        logits = model(**inputs).logits
+        return self.read(model(**inputs).logits, examples)
+
+    def read(self, logits: Tensor, examples: Sequence[Example]) -> list[Answer]:
+        """The best label of every token, and its probability, from the logits (batch, tokens, columns)."""
         labels = logits.argmax(-1)
         if self.valid_tags:
             labels = self._valid(labels.cpu(), logits, examples).to(logits.device)

@@ -1,15 +1,16 @@
 """The models HyperLoader is compared with, in the shape its trainer expects."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import Seq2SeqLMOutput, TokenClassifierOutput
 
 from hyperloader.backbones import checkpointing
+from hyperloader.nn.classify import classify
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.nn.loss import sequence_loss
 from hyperloader.training.weights import save_trained
 
 
@@ -32,18 +33,26 @@ class Baseline(nn.Module):
 
 
 class TokenClassifier(Baseline):
-    """An encoder with one classification head per task.
+    """An encoder with one head per task.
 
     Args:
         backbone: an encoder of transformers, or a PEFT model around one.
-        labels: BIO labels of every task, in the order of the task ids.
+        labels: labels of every task, in the order of the task ids.
         hidden: width of the encoder's hidden states.
         dropout: before the heads.
+        kinds: as in ``HyperLoaderConfig``.
     """
 
-    def __init__(self, backbone: nn.Module, labels: dict[str, list[str]], hidden: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        labels: dict[str, list[str]],
+        hidden: int,
+        dropout: float = 0.0,
+        kinds: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(backbone)
-        self.heads = TaskHeads(hidden, labels, dropout)
+        self.heads = TaskHeads(hidden, labels, dropout, kinds)
 
     def forward(
         self,
@@ -51,12 +60,13 @@ class TokenClassifier(Baseline):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         task_ids: Tensor | None = None,
+        targets: Tensor | None = None,
+        **backbone_arguments: Tensor,
     ) -> TokenClassifierOutput:
-        """Logits (batch, tokens, labels) and, given ``labels`` (batch, tokens), the mean loss over those not -100."""
-        hidden_states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        logits = self.heads(hidden_states, task_ids)
-        loss = None if labels is None else sequence_loss(logits, labels)
-        return TokenClassifierOutput(loss=loss, logits=logits)
+        """Logits (batch, tokens, labels) and, given ``labels`` (batch, tokens), the loss: see ``classify``."""
+        outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **backbone_arguments)
+        tasks = cast(Tensor, task_ids)
+        return classify(self.heads, outputs, labels, tasks, False, attention_mask=attention_mask, targets=targets)
 
 
 class SequenceToSequence(Baseline):

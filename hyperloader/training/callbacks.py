@@ -50,7 +50,7 @@ class Bar(ProgressCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         if self.training_bar is None:
             return
-        shown = {"loss": "loss", "eval_mean_f1": "f1"}
+        shown = {"loss": "loss", "eval_mean_f1": "f1", "eval_mean_score": "score"}
         numbers = {shown[key]: f"{value:.4g}" for key, value in (logs or {}).items() if key in shown}
         self._numbers = getattr(self, "_numbers", {}) | numbers
         self.training_bar.set_postfix(self._numbers, refresh=False)

@@ -8,7 +8,6 @@ from torch import nn
 
 from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer, Formulation
-from hyperloader.data.sentence import Sentence
 from hyperloader.training.metrics import Counts, score_tasks, span_counts
 
 
@@ -44,19 +43,19 @@ class Scorer:
     """Scores a model on sentences of every task; under several processes each one predicts a part.
 
     Args:
-        formulation: ``TokenClassification`` or ``TextToText``.
-        sentences: of every task, with their gold tags.
+        formulation: of the tasks.
+        sentences: of every task, with their gold tags or labels.
         batch_size: sentences at a time.
     """
 
-    def __init__(self, formulation: Formulation, sentences: Mapping[str, Sequence[Sentence]], batch_size: int) -> None:
+    def __init__(self, formulation: Formulation, sentences: Mapping[str, Sequence], batch_size: int) -> None:
         self.formulation = formulation
         self.batch_size = batch_size
-        self.gold = {task: [list(one.tags) for one in some] for task, some in sentences.items()}
+        self.gold = {task: [one.gold for one in some] for task, some in sentences.items()}
         self.encoded = formulation.encode_all(sentences, use_tags=False)
 
-    def predict(self, model: nn.Module) -> dict[str, list[list[str]]]:
-        """BIO tags of every sentence of every task."""
+    def predict(self, model: nn.Module) -> dict[str, list]:
+        """BIO tags, labels or values of every sentence of every task."""
         examples = [example for task in self.encoded.values() for example in task]
         rank, processes = _rank_and_processes()
         mine = range(rank, len(examples), processes)
@@ -73,13 +72,13 @@ class Scorer:
 
     def __call__(self, model: nn.Module) -> dict:
         """``{"tasks": {task: scores}, "mean_f1": number}``, see ``hyperloader.training.metrics``."""
-        return score_tasks(self.gold, self.predict(model))
+        return score_tasks(self.gold, self.predict(model), self.formulation.kinds)
 
     def with_counts(self, model: nn.Module) -> tuple[dict, Counts]:
-        """The scores, and of every task the ``span_counts`` of its sentences, in their order."""
-        predicted = self.predict(model)
-        return score_tasks(self.gold, predicted), {
-            task: span_counts(gold, predicted[task]) for task, gold in self.gold.items()
+        """The scores, and of every tagging task the ``span_counts`` of its sentences, in their order."""
+        predicted, kinds = self.predict(model), self.formulation.kinds
+        return score_tasks(self.gold, predicted, kinds), {
+            task: span_counts(gold, predicted[task]) for task, gold in self.gold.items() if task not in kinds
         }
 
 

@@ -1,11 +1,19 @@
 """What one training step computes."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from hyperloader.nn.loss import IGNORED, sequence_loss
+from hyperloader.nn.heads import TaskHeads
+from hyperloader.nn.loss import IGNORED, loss_by_task, sequence_loss
+
+
+def has_whole_sentences(model: nn.Module) -> bool:
+    """Whether any task of ``model`` is one of whole sentences."""
+    heads = getattr(model, "heads", None)
+    return isinstance(heads, TaskHeads) and heads.of_sentences
 
 
 class SharesLoss:
@@ -39,15 +47,26 @@ class SharesLoss:
 
 
 class SummedLoss(nn.Module):
-    """A model and its loss, summed over the labelled tokens of a batch."""
+    """A model and its loss, summed over the labelled tokens of a batch; with tasks of whole sentences ``loss_by_task``
+    summed over its sentences, which the model's own loss is the mean of."""
 
     def __init__(self, model: nn.Module, label_smoothing: float) -> None:
         super().__init__()
         self.model = model
         self.label_smoothing = label_smoothing
+        self.by_task = has_whole_sentences(model)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task_ids: Tensor) -> Tensor:
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, task_ids=task_ids)
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task_ids: Tensor, **others: Tensor
+    ) -> Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "task_ids": task_ids}
+        output = self.model(**inputs, **others)
+        if self.by_task:
+            loss = output.loss
+            if self.label_smoothing:
+                kinds = cast(TaskHeads, self.model.heads).kind_numbers
+                loss = loss_by_task(output.logits, labels, others.get("targets"), task_ids, kinds, self.label_smoothing)
+            return loss * len(task_ids)
         if self.label_smoothing:
             return sequence_loss(output.logits, labels, "sum", self.label_smoothing)
         return output.loss * labels.ne(IGNORED).sum()

@@ -9,10 +9,13 @@ from typing import Any
 from torch import nn
 
 from hyperloader.config import HyperLoaderConfig
+from hyperloader.data.kinds import Kind, kinds_of_config
 from hyperloader.validation import check_choice, check_key
 
 _CONFIG_KEYS = tuple(
-    field.name for field in dataclasses.fields(HyperLoaderConfig) if field.name not in ("tasks", "labels")
+    field.name
+    for field in dataclasses.fields(HyperLoaderConfig)
+    if field.name not in ("tasks", "labels", "kinds", "units")
 )
 
 _LORA = ("lora_sites", "rank", "lora_alpha")
@@ -69,6 +72,7 @@ def build_model(
     tasks: Sequence[str],
     labels: Mapping[str, Sequence[str]] | None = None,
     options: Mapping | None = None,
+    kinds: Mapping[str, Kind] | None = None,
 ) -> nn.Module:
     """A model to train. All have ``forward(input_ids, attention_mask, labels, task_ids)`` and, without labels,
     ``generate``; the parameters with ``requires_grad`` are the trained ones.
@@ -78,15 +82,17 @@ def build_model(
             hypernetwork); ``lora`` (PEFT's LoRA on query and value, shared by all tasks); ``full`` (every weight).
         backbone: from ``load_backbone``.
         tasks: names of the tasks, in the order of their ids.
-        labels: BIO labels of every task, for token classification; ``None`` for text-to-text.
+        labels: labels of every task, for heads; ``None`` for text-to-text.
         options: keys of ``HyperLoaderConfig``; for ``lora``, ``rank`` and ``lora_alpha`` alone.
+        kinds: of tasks of whole sentences.
     """
     options = dict(options or {})
     check_model_options(method, options)
+    of_config = kinds_of_config(kinds or {})
     if method in FIXED_OPTIONS:
         from hyperloader.model import HyperLoaderModel
 
-        values = {"tasks": list(tasks), **options, **FIXED_OPTIONS[method]}
+        values = {"tasks": list(tasks), **options, **FIXED_OPTIONS[method], **of_config}
         if labels is not None:
             values["labels"] = {task: list(labels[task]) for task in tasks}
         return HyperLoaderModel(backbone, HyperLoaderConfig.from_dict(values))
@@ -98,14 +104,13 @@ def build_model(
     if method == "full":
         backbone.requires_grad_(True)
         if getattr(backbone, "pooler", None) is not None:
-            backbone.pooler.requires_grad_(False)  # tagging does not read the pooled sentence
+            backbone.pooler.requires_grad_(False)  # the heads do not read the pooled sentence
     else:
         backbone = _with_lora(backbone, options)
     if labels is None:
         return SequenceToSequence(backbone)
-    return TokenClassifier(
-        backbone, {task: list(labels[task]) for task in tasks}, sizes.hidden_size, head_dropout(sizes)
-    )
+    of_tasks = {task: list(labels[task]) for task in tasks}
+    return TokenClassifier(backbone, of_tasks, sizes.hidden_size, head_dropout(sizes), of_config["kinds"])
 
 
 def _with_lora(backbone: Any, options: Mapping) -> nn.Module:

@@ -3,11 +3,15 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 from hyperloader.checkpoints.atomic import write_files
+from hyperloader.data.kinds import Kind
+from hyperloader.training.headlines import MEAN_F1, MEAN_SCORE, headline
+from hyperloader.training.sentence_metrics import sentence_scores
 
 Counts = Mapping[str, np.ndarray]  # of every task, ``span_counts`` of its sentences
 
@@ -64,10 +68,22 @@ def _paired(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -
     return gold, predicted
 
 
-def score_tasks(gold: Mapping[str, Sequence], predicted: Mapping[str, Sequence]) -> dict:
-    """``{"tasks": {task: span_f1}, "mean_f1": their unweighted mean}``."""
-    tasks = {task: span_f1(gold[task], predicted[task]) for task in gold}
-    return {"tasks": tasks, "mean_f1": sum(scores["f1"] for scores in tasks.values()) / len(tasks)}
+def score_tasks(
+    gold: Mapping[str, Sequence], predicted: Mapping[str, Sequence], kinds: Mapping[str, Kind] = MappingProxyType({})
+) -> dict:
+    """``{"tasks": {task: scores}, "mean_f1": their unweighted mean}``.
+
+    The scores are ``span_f1`` or, of tasks of whole sentences, which ``kinds`` names, ``sentence_scores``; with any of
+    those ``mean_score`` is the mean of each task's headline score, and there is no ``mean_f1``.
+    """
+    tasks = {
+        task: sentence_scores(kinds[task].name, gold[task], predicted[task])
+        if task in kinds
+        else span_f1(gold[task], predicted[task])
+        for task in gold
+    }
+    mean = sum(scores[headline(scores)] for scores in tasks.values()) / len(tasks)
+    return {"tasks": tasks, MEAN_SCORE if kinds.keys() & tasks.keys() else MEAN_F1: mean}
 
 
 def save_counts(path: Path, counts: Counts) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperloader.checkpoints.atomic import writing_files
+from hyperloader.training.headlines import mean_name, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +33,8 @@ def learning_curve(
     """Training loss above, mean validation F1 below, over the same axis of steps; the best step is marked.
 
     Args:
-        curve: one ``{"step", "train_loss", "mean_f1"}`` per evaluation, in the order of the steps, as a run's
-            ``metrics.json`` has it under ``learning_curve``. A loss that is None or not finite is left out.
+        curve: one ``{"step", "train_loss", "mean_f1"}`` (or ``mean_score``) per evaluation, in the order of the steps,
+            as a run's ``metrics.json`` has it under ``learning_curve``. A loss that is None or not finite is left out.
         path: a PNG is written there if given.
         title: stands over the figure.
 
@@ -51,7 +52,7 @@ def learning_curve(
     losses = [(point["step"], point["train_loss"]) for point in curve if _is_number(point["train_loss"])]
     upper.plot(*_columns(losses), color=COLOURS[1], marker="s", markersize=4)
     upper.set_ylabel("training loss")
-    scores = [(point["step"], 100 * point["mean_f1"]) for point in curve]
+    scores = [(point["step"], 100 * mean_of(point)) for point in curve]
     lower.plot(*_columns(scores), color=COLOURS[0], marker="o", markersize=4)
     best_step, best = max(scores, key=lambda point: (point[1], -point[0]))
     lower.plot([best_step], [best], color=COLOURS[2], marker="*", markersize=14, linestyle="none")
@@ -63,21 +64,28 @@ def learning_curve(
         ha="right" if best_step > (scores[0][0] + scores[-1][0]) / 2 else "left",
         va="top" if best > 20 else "bottom",
     )
-    lower.set_ylim(0, 105)
+    lower.set_ylim(min(0, 1.05 * min(score for _, score in scores)), 105)
     lower.set_yticks(range(0, 101, 20))
-    lower.set_ylabel("mean validation F1 (%)")
+    lower.set_ylabel(f"mean validation {mean_name(curve[0]).removeprefix('mean ')} (%)")
     lower.set_xlabel("training step")
     lower.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     return _finish(figure, path, upper, lower)
 
 
-def per_task_bars(scores: Mapping[str, float], path: str | Path | None = None, *, title: str = "F1 by task") -> Figure:
+def per_task_bars(
+    scores: Mapping[str, float],
+    path: str | Path | None = None,
+    *,
+    title: str = "F1 by task",
+    axis: str = "micro-F1 over spans (%)",
+) -> Figure:
     """One bar a task with its number at the end; below them, with more than one task, their mean.
 
     Args:
-        scores: task → micro-F1 over spans, from 0 to 1; at least one task.
+        scores: task → its score, at most 1; at least one task.
         path: a PNG is written there if given.
         title: stands over the figure.
+        axis: what the scores are.
 
     Raises:
         ValueError: if there are no scores.
@@ -98,9 +106,9 @@ def per_task_bars(scores: Mapping[str, float], path: str | Path | None = None, *
     every = math.ceil(len(rows) / _MOST_LABELS)
     axes.set_yticks(places[::every], [drawable(name) for name, *_ in rows[::every]])
     axes.invert_yaxis()
-    axes.set_xlim(0, 108)
+    axes.set_xlim(min(0, *(1.08 * value for _, value, _ in rows)), 108)
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel("micro-F1 over spans (%)")
+    axes.set_xlabel(axis)
     axes.set_ylabel("task")
     return _finish(figure, path, axes, grid="x")
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.json_file import read_json
+from hyperloader.training.headlines import mean_key, mean_of
 from hyperloader.training.presets import TrainingOptions
 
 PROGRESS = "progress.json"
@@ -17,8 +19,9 @@ class Progress:
     """State beside the weights that an exact resume needs, and the learning curve.
 
     Args:
-        curve: one ``{"step", "train_loss", "mean_f1"}`` per evaluation; the loss is the mean since the one before.
-        best_f1, best_step: the best evaluation; -1 before the first.
+        curve: one ``{"step", "train_loss", "mean_f1"}`` (with tasks of whole sentences ``mean_score``) per evaluation;
+            the loss is the mean since the one before.
+        best_f1, best_step: that mean and step of the best evaluation; -1 before the first.
         without_improvement: evaluations since the best one.
         loss_sum, loss_steps: the loss since the last evaluation.
         seconds_per_step: median over the steps so far.
@@ -36,13 +39,14 @@ class Progress:
     finished: bool = False
     processes: int | None = None
 
-    def evaluated(self, step: int, mean_f1: float) -> bool:
+    def evaluated(self, step: int, scores: Mapping) -> bool:
         """Record an evaluation; returns whether it is the best so far."""
+        mean = mean_of(scores)
         train_loss = self.loss_sum / self.loss_steps if self.loss_steps else None
-        self.curve.append({"step": step, "train_loss": train_loss, "mean_f1": mean_f1})
+        self.curve.append({"step": step, "train_loss": train_loss, mean_key(scores): mean})
         self.loss_sum, self.loss_steps = 0.0, 0
-        if mean_f1 > self.best_f1:
-            self.best_f1, self.best_step, self.without_improvement = mean_f1, step, 0
+        if mean > self.best_f1 or self.best_step < 0:
+            self.best_f1, self.best_step, self.without_improvement = mean, step, 0
             return True
         self.without_improvement += 1
         return False

@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerState
 
+from hyperloader.training.headlines import mean_name, mean_of
 from hyperloader.training.presets import TrainingOptions
 
 _NAMED = 5  # tasks in one line
@@ -36,18 +37,18 @@ class EvaluationLines(TrainerCallback):
         sentence. A first evaluation is not judged by it: it has the start in it.
         """
         if self.lines:
-            tqdm.write(self._line(step, train_loss, scores["mean_f1"]), file=sys.stdout)
+            tqdm.write(self._line(step, train_loss, scores), file=sys.stdout)
             sys.stdout.flush()
         first, self._first = self._first, False
         if not first and shares_loss is not None and train_loss is not None and train_loss > _WORSE * shares_loss:
             tqdm.write(self._worse_line(step, train_loss, shares_loss), file=sys.stderr)
             return
-        silent = [task for task, one in scores["tasks"].items() if one["spans"] and not one["predicted"]]
+        silent = [task for task, one in scores["tasks"].items() if one.get("spans") and not one["predicted"]]
         if silent:
             tqdm.write(self._silent_line(step, silent, len(scores["tasks"])), file=sys.stderr)
 
-    def _line(self, step: int, train_loss: float | None, mean_f1: float) -> str:
-        parts = [f"mean F1 {100 * mean_f1:.1f} %"]
+    def _line(self, step: int, train_loss: float | None, scores: dict) -> str:
+        parts = [f"{mean_name(scores)} {100 * mean_of(scores):.1f} %"]
         if train_loss is not None:
             parts.insert(0, f"loss {train_loss:.4g}")
         done, left = step - self._first_step, self.options.steps - step

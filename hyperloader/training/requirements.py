@@ -1,9 +1,15 @@
 """What a run needs besides its data, checked before they are read."""
 
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from hyperloader.config import TAGGING
+from hyperloader.data.heads import HEADS
+from hyperloader.data.sentence import DataError
+from hyperloader.data.task_file import TaskEntry
 from hyperloader.training.arguments import uses_tensorboard
 from hyperloader.training.backbone import backbone_path, backbone_without_weights
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
@@ -33,9 +39,29 @@ def check_model(config: RunConfig) -> None:
         ValueError: a backbone that is none or of an unknown family, a model larger than this machine's memory.
         DataError: something wrong with the task file.
     """
+    entries = config.task_entries()
+    _check_kinds(config.head, entries)
     if config.method in FIXED_OPTIONS:
-        labels = {entry.name: ["O"] for entry in config.task_entries()}
+        labels = {entry.name: ["O"] for entry in entries}
         of_heads = labels if config.head == "token-classification" else None
         backbone = backbone_without_weights(config.backbone, config.head)
         with torch.device("meta"):
             build_model(config.method, backbone, list(labels), of_heads, config.model_options)
+
+
+def _check_kinds(head: str, entries: Sequence[TaskEntry]) -> None:
+    """Raise ``DataError`` for a kind of task that ``head`` cannot do, ``ImportError`` for a package that it needs."""
+    for entry in entries:
+        if entry.kind == TAGGING:
+            continue
+        if head != HEADS[0]:
+            raise DataError(
+                f"{entry.where}: task {entry.name!r} of kind {entry.kind} needs head: {HEADS[0]}, got {head}; train it "
+                "in a run of an encoder"
+            )
+        for module, package in (("sklearn", "scikit-learn"), ("scipy", "scipy")):
+            if importlib.util.find_spec(module) is None:
+                raise ImportError(
+                    f"{entry.where}: kind {entry.kind} is scored by {package}, which is not installed; run: pip "
+                    f"install {package}"
+                )

@@ -4,14 +4,18 @@ import dataclasses
 import json
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from hyperloader.checkpoints.atomic import recover, remove_temporary_files, write_text
-from hyperloader.data.examples import label_counts
+from hyperloader.config import MULTI_LABEL, REGRESSION
+from hyperloader.data.examples import Example, label_counts, target_counts
+from hyperloader.data.kinds import Kind
+from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.folders import checkpoints, prune
@@ -19,7 +23,17 @@ from hyperloader.training.metrics import save_counts
 from hyperloader.training.progress import Progress, check_processes, is_main_process
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.run_folder import BEST, CONFIG, COUNTS, LABELS, METRICS, check_output, own_folder, stated
+from hyperloader.training.run_folder import (
+    BEST,
+    CONFIG,
+    COUNTS,
+    KINDS,
+    LABELS,
+    METRICS,
+    check_output,
+    own_folder,
+    stated,
+)
 from hyperloader.training.saved_run import Run, build_run, scorer, used_part
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
@@ -38,7 +52,8 @@ def train(
     """Train, keep the best weights on validation, score them on validation and test.
 
     Args:
-        config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``words.json``, ``checkpoint-N``,
+        config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``words.json``, with
+            tasks of whole sentences ``kinds.json``, ``checkpoint-N``,
             ``best`` and, at the end, ``test.counts.npz`` (``evaluate_sentences`` of the test sets) and
             ``metrics.json``.
         resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
@@ -101,7 +116,10 @@ def _train(
     if trainer.args.should_save:
         kept = dataclasses.replace(stated(config), output=".")  # wherever the folder is moved
         write_text(output / CONFIG, kept.to_yaml())
-        save_word_rules(output, {task.name: task.train for task in tasks})
+        save_word_rules(output, {task.name: task.train for task in tasks if task.name not in run.kinds})
+        if run.kinds:
+            kinds = {task: kind.to_dict() for task, kind in run.kinds.items()}
+            write_text(output / KINDS, json.dumps(kinds, ensure_ascii=False, indent=1))
         write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
     if last is not None and Progress.load(last).finished:
         trainer.progress = Progress.load(last)
@@ -113,7 +131,7 @@ def _train(
     metrics = _metrics(run, trainer, validate(run.model), scores)
     check_folder()
     if trainer.args.should_save:
-        if counts_of_test is not None:
+        if counts_of_test:
             save_counts(output / COUNTS, counts_of_test)
         write_text(output / METRICS, json.dumps(metrics, ensure_ascii=False, indent=1))
     return metrics
@@ -127,13 +145,14 @@ def prepare(
     lines: bool = False,
 ) -> tuple[Run, MultiTaskTrainer, Scorer]:
     """A new model for ``config`` on its ``tasks``, what trains it and what scores it on validation."""
-    run = build_run(config, {task.name: task.labels for task in tasks})
+    used = used_part(config, {task.name: task.train for task in tasks})
+    run = build_run(config, {task.name: task.labels for task in tasks}, _kinds(tasks, used))
     if config.options.gradient_checkpointing:
         cast(Any, run.model).gradient_checkpointing_enable()
-    examples = run.formulation.encode_all(used_part(config, {task.name: task.train for task in tasks}))
+    examples = run.formulation.encode_all(used)
     counts = None
     if run.heads is not None:
-        counts = [label_counts(examples[task], len(run.labels[task])) for task in run.tasks]
+        counts = [_label_counts(run, task, examples[task]) for task in run.tasks]
         if config.options.label_prior:
             run.heads.begin_at(counts)
     validate = scorer(run, tasks, "validation")
@@ -148,10 +167,30 @@ def prepare(
         data_seed=config.data_seed,
         progress=progress,
         lines=lines,
-        counts=counts,
+        counts=None if run.kinds else cast(list, counts),
         check_output=check_folder,
     )
     return run, trainer, validate
+
+
+def _kinds(tasks: Sequence[Task], used: Mapping[str, list]) -> dict[str, Kind]:
+    """The kinds of the tasks of whole sentences, standardised by the sentences ``used``."""
+    kinds = {}
+    for task in tasks:
+        if task.kind.of_sentences:
+            try:
+                kinds[task.name] = task.kind.standardised(one.label for one in used[task.name])
+            except ValueError as error:
+                raise DataError(f"task {task.name!r}: {error}; raise fraction") from None
+    return kinds
+
+
+def _label_counts(run: Run, task: str, examples: Sequence[Example]) -> Tensor | None:
+    """What the head of a task begins at: see ``TaskHeads.begin_at``."""
+    kind = run.kinds.get(task, Kind()).name
+    if kind == REGRESSION:
+        return None
+    return target_counts(examples) if kind == MULTI_LABEL else label_counts(examples, len(run.labels[task]))
 
 
 def _metrics(run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict | None) -> dict:

@@ -18,7 +18,7 @@ from hyperloader.training.run_config import RunConfig
 from hyperloader.validation import shown
 
 CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
-COUNTS = "test.counts.npz"
+COUNTS, KINDS = "test.counts.npz", "kinds.json"  # the latter where there are tasks of whole sentences
 LOCK = ".lock"
 _logger = logging.getLogger("hyperloader")
 _mine: set[str] = set()  # folders of this process, which the system's locks do not keep from itself

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from transformers import set_seed
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.data.formulation import Formulation
 from hyperloader.data.heads import make_formulation
+from hyperloader.data.kinds import Kind, kinds_of_config
+from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
@@ -20,8 +23,9 @@ from hyperloader.training.evaluation import Scorer
 from hyperloader.training.methods import build_model
 from hyperloader.training.metrics import Counts
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.run_folder import BEST, CONFIG, LABELS, as_of_then
+from hyperloader.training.run_folder import BEST, CONFIG, KINDS, LABELS, as_of_then
 from hyperloader.training.tagging import Tagged, tag_sentences
+from hyperloader.training.text_answers import TextAnswer, answer_texts
 from hyperloader.training.weights import load_weights
 from hyperloader.validation import check_choice
 
@@ -30,8 +34,8 @@ from hyperloader.validation import check_choice
 class Run:
     """A training's model and what is needed to use it.
 
-    ``labels`` are the BIO labels of every task, in the order of the ids; ``merged_for`` is the task that the model has
-    been merged for and that alone it predicts, None for all.
+    ``labels`` are the labels of every task, in the order of the ids; ``kinds`` are those of the tasks of whole
+    sentences; ``merged_for`` is the task that the model has been merged for and that alone it predicts, None for all.
     """
 
     config: RunConfig
@@ -39,6 +43,7 @@ class Run:
     formulation: Formulation
     labels: dict[str, list[str]]
     merged_for: str | None = None
+    kinds: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
@@ -47,7 +52,7 @@ class Run:
 
     @property
     def heads(self) -> TaskHeads | None:
-        """The heads of a token classifier, whatever its method; None for text-to-text."""
+        """The heads of an encoder, whatever its method; None for text-to-text."""
         return getattr(self.model, "heads", None)
 
     @property
@@ -56,16 +61,18 @@ class Run:
         return self.model if isinstance(self.model, HyperLoaderModel) else None
 
 
-def build_run(config: RunConfig, labels: dict[str, list[str]]) -> Run:
-    """The run's pretrained backbone with new weights around it."""
+def build_run(config: RunConfig, labels: dict[str, list[str]], kinds: Mapping[str, Kind] | None = None) -> Run:
+    """The run's pretrained backbone with new weights around it; ``kinds`` are those of the tasks of whole sentences."""
+    kinds = kinds or {}
     backbone, tokenizer = load_backbone(config.backbone, config.head)
+    segments = getattr(backbone.config, "type_vocab_size", 0) > 1
     set_seed(config.seed)
     of_heads = labels if config.head == "token-classification" else None
-    model = build_model(config.method, backbone, list(labels), of_heads, config.model_options)
+    model = build_model(config.method, backbone, list(labels), of_heads, config.model_options, kinds)
     options = config.options
     answers = (options.max_length, options.decoding, options.valid_tags)
-    formulation = make_formulation(config.head, tokenizer, labels, *answers)
-    run = Run(config, model, formulation, labels)
+    formulation = make_formulation(config.head, tokenizer, labels, *answers, kinds, segments)
+    run = Run(config, model, formulation, labels, kinds=kinds)
     if config.preset == "published" and run.hyperloader is not None:
         restore_cross_attention_bias(run.hyperloader.backbone, config.backbone)
     return run
@@ -91,7 +98,8 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
     given = {"decoding": decoding, "valid_tags": valid_tags}
     changes = {key: value for key, value in given.items() if value is not None}
     config = dataclasses.replace(config, training={**of_earlier_versions, **config.training, **changes})
-    run = build_run(config, _read_labels(folder / LABELS))
+    labels = _read_labels(folder / LABELS)
+    run = build_run(config, labels, _read_kinds(folder / KINDS, labels))
     load_weights(run.model, folder / BEST)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return run
@@ -104,6 +112,18 @@ def _read_labels(path: Path) -> dict[str, list[str]]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return labels
+
+
+def _read_kinds(path: Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Kind]:
+    """The kinds of the tasks of whole sentences, which a run of tagging alone has no file for."""
+    if not path.is_file():
+        return {}
+    try:
+        kinds = {task: Kind.from_dict(values) for task, values in read_json(path, "the kinds of tasks").items()}
+        HyperLoaderConfig(tasks=list(labels), labels=labels, **kinds_of_config(kinds))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return kinds
 
 
 def evaluate(
@@ -156,22 +176,38 @@ def used_part(config: RunConfig, sentences: Mapping[str, list]) -> dict[str, lis
     return {task: subset(some, config.fraction, config.data_seed, task) for task, some in sentences.items()}
 
 
-def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[list[str]]:
-    """BIO tags of ``sentences`` (each a list of words), one list each, in their order.
+def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[Any]:
+    """BIO tags of ``sentences`` (each a list of words), one list each, in their order; of a task of whole sentences the
+    label, labels or value of each text, or pair of texts.
 
     Sentences are taken ``batch_size`` at a time, so that endless input works; ``task`` is checked before the first.
     """
+    if task in run.kinds:
+        pairs = ((one, None) if isinstance(one, str) else (one[0], one[1]) for one in sentences)
+        texts = (LabelledText(text, text_pair, None) for text, text_pair in pairs)
+        return (one.label for one in answer(run, texts, task, batch_size))
     return (one.tags for one in tag(run, sentences, task, batch_size))
+
+
+def answer(run: Run, texts: Iterable[LabelledText | None], task: str, batch_size: int = 64) -> Iterator[TextAnswer]:
+    """The answer of a task of whole sentences to each text, None for an empty one, which has none."""
+    return answer_texts(run.model, run.formulation, *_asked(run, task), texts, batch_size)
 
 
 def tag(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[Tagged]:
     """``predict`` with the probability of every word's label; a sentence without words gets an answer without tags."""
+    task_id, merged = _asked(run, task)
+    if task in run.kinds:
+        raise ValueError(f"task must be one of tagging, got {task!r}, a {run.kinds[task].name}: call predict")
+    return tag_sentences(run.model, run.formulation, task_id, sentences, batch_size, merged=merged)
+
+
+def _asked(run: Run, task: str) -> tuple[int, bool]:
+    """The id of ``task``, and whether the model is merged; raises ``ValueError`` unless it serves that task."""
     check_choice("task", task, run.tasks, "tasks")
     if run.merged_for not in (None, task):
         raise ValueError(f"task must be {run.merged_for!r}, for which the run's model is merged, got {task!r}")
-    task_id = run.tasks.index(task)
-    merged = run.merged_for is not None
-    return tag_sentences(run.model, run.formulation, task_id, sentences, batch_size, merged=merged)
+    return run.tasks.index(task), run.merged_for is not None
 
 
 def for_task(run: Run, task: str) -> Run:

@@ -18,7 +18,8 @@ from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
-from hyperloader.training.loss import SharesLoss, SummedLoss
+from hyperloader.training.headlines import headline, mean_key, mean_of
+from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences
 from hyperloader.training.optimizer import make_optimizer
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.progress import Progress
@@ -35,12 +36,13 @@ class MultiTaskTrainer(Trainer):
         output: folder of the run; gets ``checkpoint-N`` and ``best``.
         examples: of each task, its training examples, as the formulation encodes them.
         collate: examples to a batch.
-        validate: model to ``{"tasks": {task: scores}, "mean_f1": number}``.
+        validate: model to ``{"tasks": {task: scores}, "mean_f1": number}``, as ``score_tasks`` returns them.
         seed: of dropout.
         data_seed: of the order of the batches.
         progress: show a progress bar.
         lines: write a line an evaluation to standard output.
-        counts: of each task's labels, how often it is met in ``examples``; None for text-to-text.
+        counts: of each task's labels, how often it is met in ``examples``; None for text-to-text, and with tasks of
+            whole sentences.
         check_output: called before anything is written and at every log; raises where ``output`` is no longer there.
     """
 
@@ -110,9 +112,14 @@ class MultiTaskTrainer(Trainer):
 
         ``mean``: the sum over the batch divided by all labelled tokens of the update, on all processes; ``sum``: the
         sum over the batch divided by the number of batches of the update. The processes' gradients are averaged, so
-        that each one's loss is multiplied by their number.
+        that each one's loss is multiplied by their number. With tasks of whole sentences ``loss_by_task``, as the mean
+        or the sum over a batch's sentences, and then the mean of the batches.
         """
-        loss = model(**inputs) * self.args.world_size
+        loss = model(**inputs)
+        if has_whole_sentences(self.multi_task_model):
+            sentences = len(inputs["task_ids"]) if self.options.loss == "mean" else 1
+            return loss / (sentences * self.options.gradient_accumulation)
+        loss = loss * self.args.world_size
         if self.options.loss == "mean":
             if self.shares_loss is not None:
                 begins = self.state.global_step != self._counted_step
@@ -138,7 +145,7 @@ class MultiTaskTrainer(Trainer):
         scores = self._validated()
         progress, step = self.progress, self.state.global_step
         self._drain_loss()
-        if progress.evaluated(step, scores["mean_f1"]):
+        if progress.evaluated(step, scores):
             self._save_best()
         elif self.options.patience and progress.without_improvement >= self.options.patience:
             self.control.should_training_stop = self.control.should_save = True
@@ -146,8 +153,9 @@ class MultiTaskTrainer(Trainer):
             progress.finished = True
         if self.is_world_process_zero():
             self.lines.evaluated(step, progress.curve[-1]["train_loss"], scores, self._shares_loss())
-        metrics = {f"{metric_key_prefix}_{task}_f1": one["f1"] for task, one in scores["tasks"].items()}
-        metrics[f"{metric_key_prefix}_mean_f1"] = scores["mean_f1"]
+        metrics = {f"{metric_key_prefix}_{mean_key(scores)}": mean_of(scores)}
+        for task, one in scores["tasks"].items():
+            metrics[f"{metric_key_prefix}_{task}_{headline(one)}"] = one[headline(one)]
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

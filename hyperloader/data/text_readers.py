@@ -1,0 +1,136 @@
+"""Files of labelled texts, by the suffix of their name. Every fault is a DataError with file and line."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperloader.config import MULTI_LABEL, REGRESSION
+from hyperloader.data.csv_files import csv_rows
+from hyperloader.data.json_files import objects_of_array, parse_object
+from hyperloader.data.kinds import Kind
+from hyperloader.data.labelled_text import LabelledText, make_text
+from hyperloader.data.sentence import DataError
+from hyperloader.data.text_files import read_text
+
+TEXT_COLUMNS = ("text", "text_pair", "label")
+_HOLDS = "text, text_pair (of pairs) and label"
+
+
+@dataclass(frozen=True)
+class TextReading:
+    """How a file of texts is read.
+
+    kind: of the task. columns: which key or column holds what of ``TEXT_COLUMNS``. names: what whole numbers as labels
+    stand for. labelled: whether labels are needed; else they are not looked at.
+    """
+
+    kind: Kind
+    columns: Mapping[str, str | int]
+    names: Sequence[str] | None = None
+    labelled: bool = True
+
+    def column(self, key: str) -> str:
+        """The name of the column that holds ``key``."""
+        return str(self.columns.get(key, key))
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that every line has."""
+        pair = ["text_pair"] if "text_pair" in self.columns else []
+        return [self.column(key) for key in ("text", *pair, *(["label"] if self.labelled else []))]
+
+    def of_values(self, values: Mapping[str, Any], path: str, line: int) -> LabelledText:
+        """The example of a line that has the needed columns."""
+        text, pair, label = (values.get(self.column(key)) for key in TEXT_COLUMNS)
+        if pair is None and "text_pair" in self.columns:
+            raise DataError(f"{path}:{line}: {self.column('text_pair')} is empty; write the second text")
+        return make_text(text, pair, label, self.kind, path, line, names=self.names, labelled=self.labelled)
+
+
+def read_text_file(path: str | Path, how: TextReading) -> tuple[list[LabelledText], list[str]]:
+    """The examples of one file, in its order, and notes on how it was read.
+
+    ``.jsonl``: an object a line, ``{"text": "...", "label": "..."}``, of pairs with ``text_pair``; other keys and blank
+    lines are skipped. ``.json``: an array of such objects. ``.csv`` and, separated by tabs, ``.tsv``: the same as
+    columns under a header; a multi-label task's labels are separated by spaces.
+
+    Raises:
+        DataError: a missing, empty or unreadable file, another suffix, a line that is no example.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in TEXT_READERS:
+        raise DataError(f"{path}: the suffix must be one of {', '.join(TEXT_READERS)}, got {path.suffix!r}")
+    text, notes = read_text(path)
+    examples = list(TEXT_READERS[path.suffix.lower()](text, str(path), how))
+    if not examples:
+        raise DataError(f"{path}:1: the file holds no text; fill it or leave the task out")
+    return examples, notes
+
+
+def of_object(record: dict, path: str, line: int, how: TextReading) -> LabelledText:
+    """The example that a JSON object is. Raises DataError for a missing key."""
+    for key in how.needed:
+        if key not in record:
+            has = ", ".join(map(repr, record)) or "nothing"
+            hint = "" if how.columns else ", or set columns"
+            raise DataError(f"{path}:{line}: the object has no {key!r}, it has {has}; rename or add the key{hint}")
+    return how.of_values(record, path, line)
+
+
+def _read_lines(text: str, path: str, how: TextReading) -> Iterator[LabelledText]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield of_object(parse_object(line, f"{path}:{number}", _HOLDS), path, number, how)
+
+
+def _read_array(text: str, path: str, how: TextReading) -> Iterator[LabelledText]:
+    for number, record in objects_of_array(text, path, _HOLDS):
+        yield of_object(record, path, number, how)
+
+
+def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> Iterator[LabelledText]:
+    rows = csv_rows(text, path, delimiter)
+    _, header = next(rows, (1, []))
+    header = [name.strip() for name in header]
+    for name in how.needed:
+        if header and header.count(name) != 1:
+            wanted, got = ",".join(how.needed), ",".join(header)
+            raise DataError(
+                f"{path}:1: the header must name {wanted}, each once, got {got}; rename them or set columns"
+            )
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}:{line}: the row has {len(row)} fields where the header has {len(header)}; quote fields that "
+                "hold the separator"
+            )
+        values: dict[str, Any] = dict(zip(header, row, strict=True))
+        if how.labelled:
+            values[how.column("label")] = _of_cell(values[how.column("label")], how)
+        yield how.of_values(values, path, line)
+
+
+def _of_cell(cell: str, how: TextReading) -> Any:
+    """The label that a cell spells."""
+    if how.kind.name == REGRESSION:
+        try:
+            return float(cell) if "_" not in cell else cell
+        except ValueError:
+            return cell
+    parts: list[str | int] = [*cell.split()] if how.kind.name == MULTI_LABEL else [cell]
+    if how.names is not None:
+        parts = [int(one) if str(one).strip().isdecimal() else one for one in parts]
+    return parts if how.kind.name == MULTI_LABEL else parts[0]
+
+
+def _read_tsv(text: str, path: str, how: TextReading) -> Iterator[LabelledText]:
+    return _read_csv(text, path, how, "\t")
+
+
+TEXT_READERS: dict[str, Callable[[str, str, TextReading], Iterator[LabelledText]]] = {
+    ".jsonl": _read_lines,
+    ".json": _read_array,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+}
