@@ -86,6 +86,8 @@ def predict(
             check_choice("--columns", key, COLUMN_KEYS if kind is None else TEXT_COLUMNS)
         if kind is not None and tokenize != "auto":
             raise ValueError(f"tokenize must be auto for {task!r}, a {kind.name} of whole sentences, got {tokenize}")
+        if kind is not None and valid_tags is not None:
+            raise ValueError(f"--valid-tags and --each-word go with tagging, and {task!r} is a {kind.name}")
 
         @cache
         def rule() -> WordRule:

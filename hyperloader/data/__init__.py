@@ -1,4 +1,4 @@
-"""Data sets: reading and checking them, the two formulations, multi-task batches.
+"""Data sets: reading and checking them, the formulations, multi-task batches.
 
 Importing this package needs torch, numpy and PyYAML; tokenizers and Hugging Face data sets are only touched where they
 are used.
@@ -7,6 +7,7 @@ are used.
 from hyperloader.data.bio import check_bio, label_list, repair_bio, restore, simplify, spans
 from hyperloader.data.examples import EncodingReport, Example
 from hyperloader.data.hub import read_hub
+from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.readers import parse_json_line, read_split
 from hyperloader.data.report import report_rows
 from hyperloader.data.sampler import MultiTaskBatches
@@ -20,6 +21,7 @@ __all__ = [
     "DataError",
     "EncodingReport",
     "Example",
+    "LabelledText",
     "MultiTaskBatches",
     "Sentence",
     "Task",

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from helpers import kinds_run
 
+from hyperloader.training.headlines import headline
 from hyperloader.training.run import train
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.saved_run import load_run, predict
+from hyperloader.training.saved_run import evaluate, load_run, predict
 
 TASKS = ["music", *kinds_run.KINDS]
 STEPS = 60
@@ -61,8 +62,6 @@ def test_every_task_has_the_scores_of_its_kind(metrics, trained):
 
 def test_it_learns(metrics):
     assert metrics["test"]["tasks"]["length"]["pearson"] > 0.5
-    first, last = metrics["learning_curve"]
-    assert last["train_loss"] < first["train_loss"]
 
 
 def test_another_process_evaluates_to_the_same_numbers(folder, metrics, call):
@@ -170,6 +169,7 @@ def test_predict_reads_csv_and_json(call, folder, tmp_path):
         ("intents", '{"body": "a"}', (), ["<stdin>:1:", "has no 'text', it has 'body'"]),
         ("intents", '{"text": 3}', (), ["<stdin>:1:", "text must be text, got 3"]),
         ("intents", "a\n", ("--tokenize", "words"), ["tokenize must be auto for 'intents', a classification"]),
+        ("intents", "a\n", ("--each-word",), ["--each-word go with tagging, and 'intents' is a classification"]),
         ("intents", "a\n", ("--format", "conll"), ["format must be one of auto, text, jsonl, json, csv"]),
         (
             "intents",
@@ -201,6 +201,19 @@ def test_data_check_counts_labels_and_cut_texts(call, config_file):
     assert header[-1].strip() == "truncated"
     assert rows["intents", "train"][4:6] == ["-", "2"] and rows["length", "train"][4:6] == ["-", "-"]
     assert int(rows["pairs", "train"][-1]) > 0 and rows["music", "train"][-1] == "0"
+
+
+def test_all_of_it_can_be_learnt(config_file, tmp_path):
+    values = RunConfig.from_yaml(config_file).to_dict() | {
+        "method": "full",
+        "model": {},
+        "output": str(tmp_path / "run"),
+    }
+    values["training"] |= {"steps": 160, "eval_steps": 160, "save_steps": 160, "batch_size": 32, "learning_rate": 3e-3}
+    train(RunConfig.from_dict(values), progress=False)
+    scores = evaluate(tmp_path / "run", "train")["tasks"]
+    found = {task: one[headline(one)] for task, one in scores.items()}
+    assert all(value > 0.9 for value in found.values()), found
 
 
 @pytest.mark.parametrize("method", ["hyperformer++", "adapter", "lora", "full"])
