@@ -126,6 +126,10 @@ def predict(
                     count += 1
                 if fault is not None:
                     raise fault
+    cut = run.formulation.report[task].truncated
+    if cut:
+        length = run.formulation.max_length
+        print(f"warning: {cut:,} texts or pairs are longer than {length} tokens: the first were read", file=sys.stderr)
     if output is not None:
         print(f"{output}: {count:,} sentences", file=sys.stderr)
 

@@ -148,6 +148,13 @@ def test_predict_of_pairs_and_of_several_labels(call, folder):
     assert topics["label"] == sorted(label for label, score in topics["scores"].items() if score > 0.5)
 
 
+def test_predict_says_how_many_texts_were_cut(call, folder):
+    result = call("predict", folder, "--task", "intents", input="play a song\n" + "play " * 300 + "\n")
+    assert len(result.stdout.splitlines()) == 2
+    assert result.stderr == "warning: 1 texts or pairs are longer than 128 tokens: the first were read\n"
+    assert call("predict", folder, "--task", "music", input="play " * 300).stderr == ""
+
+
 def test_predict_reads_csv_and_json(call, folder, tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n1,play a song\n")
     (tmp_path / "a.tsv").write_text("id\ttext\n1\tplay a song\n")
