@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers.modeling_outputs import TokenClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, TokenClassifierOutput
 
+from hyperloader.nn.classify import classify
+from hyperloader.nn.heads import TaskHeads
 from hyperloader.nn.loss import sequence_loss
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.trainer import MultiTaskTrainer
@@ -40,7 +42,7 @@ def collate(examples):
 
 @pytest.fixture
 def build(tmp_path):
-    def trainer(model=None, **options):
+    def trainer(model=None, collate=collate, **options):
         defaults = {"steps": 1, "batch_size": 4, "warmup": 0, "schedule": "constant", "max_grad_norm": 0}
         return MultiTaskTrainer(
             model or Tagger(),
@@ -171,3 +173,47 @@ def test_two_processes_train_like_one_with_twice_the_batch(settings, tmp_path):
         losses.append([point["train_loss"] for point in metrics["learning_curve"]])
         assert metrics["test"]["tasks"]["colours"]["sentences"] == 20
     assert losses[0] == pytest.approx(losses[1], rel=0.05)  # dropout differs
+
+
+class Mixed(nn.Module):
+    """A tagger and a regression."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(10, 8)
+        self.heads = TaskHeads(8, {"tags": ["O", "B-x"], "value": ["value"]}, kinds={"value": "regression"})
+
+    def forward(self, input_ids, attention_mask, labels, task_ids, targets):
+        outputs = BaseModelOutput(last_hidden_state=self.embedding(input_ids))
+        return classify(self.heads, outputs, labels, task_ids, False, attention_mask, targets)
+
+    save_pretrained = Tagger.save_pretrained
+
+
+def collate_kinds(examples):
+    """Tags for the numbers below 100, a value for the others."""
+    batch = collate(examples)
+    of_value = torch.tensor([number >= 100 for number in examples])
+    values = torch.tensor([float(number) for number in examples]) / 50
+    batch["labels"] = (batch["labels"] % 2).masked_fill(of_value[:, None] | (batch["labels"] < 0), -100)
+    batch |= {"task_ids": of_value.long(), "targets": values.masked_fill(~of_value, math.nan)[:, None]}
+    return batch
+
+
+@pytest.mark.parametrize(("loss", "label_smoothing"), [("mean", 0.0), ("sum", 0.0), ("mean", 0.1)])
+def test_tasks_of_several_kinds_count_by_their_sentences(build, loss, label_smoothing):
+    options = {"gradient_accumulation": 3, "loss": loss, "label_smoothing": label_smoothing, "batch_size": 6}
+    trainer = build(Mixed(), collate_kinds, **options)
+    found, batches = first_gradients(trainer)
+    assert {len(batch["task_ids"].unique()) for batch in batches} == {2}
+    model, total = Mixed(), 0
+    for batch in batches:
+        tags = batch["task_ids"] == 0
+        logits = model(**batch).logits
+        of_tags = sequence_loss(logits[tags], batch["labels"][tags], "mean", label_smoothing)
+        of_values = (logits[~tags, 0, 0] - batch["targets"][~tags, 0]).square().mean()
+        total += of_tags * tags.sum() + of_values * (~tags).sum()
+    (total / 3 / (6 if loss == "mean" else 1)).backward()
+    expected = {name: one.grad for name, one in model.named_parameters()}
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
