@@ -96,7 +96,7 @@ def loss_by_task(
         given = ~targets.isnan()
         sums, counts = sums + of_numbers.sum(-1) / given.sum(-1).clamp_min(1), counts + given.any(-1)
     of_task = (tasks[:, None] == torch.arange(len(kinds), device=tasks.device)).to(sums.dtype)  # (batch, tasks)
-    means = (sums @ of_task) / (counts.to(sums.dtype) @ of_task).clamp_min(1)
+    means = (sums[:, None] * of_task).sum(0) / (counts[:, None] * of_task).sum(0).clamp_min(1)  # no product: autocast
     return (of_task.sum(0) * means).sum() / max(1, size)
 
 

@@ -136,3 +136,12 @@ def test_one_task_alone_is_the_mean_as_ever(batch):
         found = loss_by_task(logits, labels, None, task, kinds)
         torch.testing.assert_close(found, sequence_loss(logits, labels), rtol=1e-12, atol=0)
     assert loss_by_task(logits, torch.full_like(labels, -100), None, 0, kinds) == 0
+
+
+def test_autocast_does_not_round_it():
+    torch.manual_seed(0)
+    logits, labels, kinds = torch.randn(4, 3, 5), torch.randint(0, 5, (4, 3)), torch.tensor([0, 1])
+    tasks = torch.tensor([0, 1, 1, 0])
+    expected = loss_by_task(logits, labels, None, tasks, kinds)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss_by_task(logits, labels, None, tasks, kinds), expected)
