@@ -86,3 +86,32 @@ def test_an_epoch_of_the_real_sizes(tasks):
     assert all(index < sizes[task] for batch in sampler for task, index in batch)
     assert sampler.probabilities[5] == pytest.approx(max(sampler.probabilities))
     assert 0.12 < min(sampler.probabilities) < max(sampler.probabilities) < 0.17
+
+
+def test_intents_and_pairs(data_folder, tmp_path):
+    """Counts and labels that training never shows, as published with them."""
+    facts = {
+        "intents/atis": ((4478, 500, 893), (21, 16, 20), 26),
+        "intents/snips": ((13084, 700, 700), (7, 7, 7), 7),
+        "intents/mtod": ((30521, 4181, 8621), (12, 12, 12), 12),
+        "intents/mtop": ((15667, 2235, 4386), (113, 88, 102), 113),
+        "pairs/mrpc": ((3669, 407, 1725), (2, 2, 2), 2),
+    }
+    for folder in (*facts, "pairs/stsb"):
+        if not (data_folder / folder).is_dir():
+            pytest.skip(f"there is no {folder} in HYPERLOADER_DATA")
+    lines = [f"  - {{name: {name}, kind: classification, path: '{data_folder / name}'}}" for name in facts]
+    lines.append(f"  - {{name: similar, kind: regression, path: '{data_folder / 'pairs/stsb'}'}}")
+    (tmp_path / "tasks.yaml").write_text("\n".join(["tasks:", *lines]))
+    *tasks, similar = load_tasks(tmp_path / "tasks.yaml")
+    rows = report_rows(tasks)
+    for task in tasks:
+        mine = [row for row in rows if row["task"] == task.name]
+        found = tuple(tuple(row[key] for row in mine) for key in ("sentences", "types"))
+        assert (*found, len(task.labels)) == facts[task.name]
+        assert task.kind.pair == task.name.startswith("pairs")
+        assert bool(task.warnings) == (task.name == "intents/atis")
+    assert sum(text.count("atis_day_name (2)") for text in tasks[0].warnings) == 1
+    assert [len(split) for split in (similar.train, similar.validation, similar.test)] == [5749, 1500, 1379]
+    kind = similar.kind.standardised(one.label for one in similar.train)
+    assert kind.pair and kind.mean == pytest.approx(2.70, abs=0.005)
