@@ -37,13 +37,16 @@ class Kind:
         """The same with mean and deviation of ``labels``, if it is a regression.
 
         Raises:
-            ValueError: the labels are all the same.
+            ValueError: the labels are all the same, or so far apart that their deviation is beyond all numbers.
         """
         if self.name != REGRESSION:
             return self
         values = list(labels)
-        mean = math.fsum(values) / len(values)
-        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+        try:
+            mean = math.fsum(values) / len(values)
+            deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+        except OverflowError:
+            raise ValueError(f"labels must have a finite deviation, got some as large as {max(values):g}") from None
         if not deviation:
             raise ValueError(
                 f"labels must differ for a regression to learn from, got {values[0]:g} in every line of train"

@@ -93,7 +93,8 @@ def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> I
     rows = csv_rows(text, path, delimiter)
     _, header = next(rows, (1, []))
     header = [name.strip() for name in header]
-    for name in how.needed:
+    pair = how.column("text_pair")
+    for name in (*how.needed, *([pair] if pair in header else [])):
         if header and header.count(name) != 1:
             wanted, got = ",".join(how.needed), ",".join(header)
             raise DataError(

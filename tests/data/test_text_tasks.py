@@ -166,6 +166,11 @@ def test_a_number_that_is_none(load, label, message):
     [
         ("text,lable\nx,1\n", "train.csv:1: the header must name text,label, each once, got text,lable"),
         ("text,label\nx,1\ny,a\n", "train.csv:3: label must be a number for a regression, got 'a'"),
+        (
+            "text,text_pair,text_pair,label\nx,y,z,1\n",
+            "train.csv:1: the header must name text,label, each once, got text,t",
+        ),
+        ("text,label\nx,1e308\ny,-1e308\n", "tasks.yaml:2: task 't': labels must have a finite deviation, got some as"),
         ("text,label\nx,1_0\n", "train.csv:2: label must be a number for a regression, got '1_0'"),
         ("text,label\nx,nan\n", "train.csv:2: label must be a finite number, got nan"),
         ("text,label\nx,1,2\n", "train.csv:2: the row has 3 fields where the header has 2"),
