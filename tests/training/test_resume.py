@@ -204,9 +204,8 @@ def test_every_file_of_a_run_is_flushed_once(settings, monkeypatch):
     config = settings(training={"steps": 4, "save_steps": 2, "eval_steps": 4, "keep_checkpoints": 2})
     train(config, progress=False)
     output = Path(config.output)
-    names = {
-        f".{name}.{os.getpid()}.tmp": name for name in ("config.yaml", "words.json", "labels.json", "metrics.json")
-    }
+    own = ("config.yaml", "words.json", "labels.json", "test.counts.npz", "metrics.json")
+    names = {f".{name}.{os.getpid()}.tmp": name for name in own}
     found = [names.get(path.name, str(path.relative_to(output)).replace(".tmp/", "/")) for path in paths]
     files = [str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()]
     assert sorted(found) == sorted([*files, *["."] * len([path for path in output.iterdir() if path.is_dir()])])
