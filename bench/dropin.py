@@ -21,7 +21,7 @@ _FIELDS = dict(
 
 def controller(ours: Hypernetwork) -> AdapterLayersOneHyperNetController:
     """The drop-in hypernetwork with the parameters of ``ours``, which normalises behind its adapters."""
-    condition, (bottleneck, hidden) = ours.condition, ours.layout.adapter_shapes["down_weight"]
+    condition, (bottleneck, hidden) = ours.condition, ours.layout.shapes["down_weight"]
     config = SimpleNamespace(
         task_embedding_dim=condition.layer_embedding.embedding_dim,
         projected_task_embedding_dim=condition.second.out_features,

@@ -20,7 +20,16 @@ from hyperloader.validation import (
 
 ADAPTER_SITES = ("feed_forward", "self_attention")  # in the order of their positions
 LORA_SITES = ("self_attention.query", "self_attention.value", "cross_attention.query", "cross_attention.value")
-POSITIONS = {site: position for position, site in enumerate(ADAPTER_SITES + LORA_SITES)}
+MORE_LORA_SITES = (  # on request
+    "self_attention.key",
+    "self_attention.output",
+    "cross_attention.key",
+    "cross_attention.output",
+    "feed_forward.gate",
+    "feed_forward.up",
+    "feed_forward.down",
+)
+POSITIONS = {site: position for position, site in enumerate(ADAPTER_SITES + LORA_SITES + MORE_LORA_SITES)}
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")
 NORMS = ("post", "pre", "both", "none")
 GENERATORS = ("hypernetwork", "table")
@@ -46,8 +55,8 @@ class HyperLoaderConfig:
         condition_hidden_dim: hidden units of the network that makes the condition.
         condition_dim: numbers in a condition, the input of every weight head.
         adapter_sites: where adapters sit, any of ``ADAPTER_SITES``; ``()`` for none.
-        lora_sites: where LoRA sits, any of ``LORA_SITES``; ``()`` for none. A backbone without cross-attention
-            generates nothing for the cross-attention sites.
+        lora_sites: where LoRA sits, any of ``LORA_SITES`` and, on request, ``MORE_LORA_SITES``; ``()`` for none. A
+            backbone without cross-attention generates nothing for the cross-attention sites.
         reduction_factor: the bottleneck has ``hidden // reduction_factor`` units.
         bottleneck: units of the bottleneck, instead of ``reduction_factor``.
         rank: rank of the LoRA updates.
@@ -103,7 +112,10 @@ class HyperLoaderConfig:
         object.__setattr__(self, "tasks", check_names("tasks", self.tasks))
         if not self.tasks:
             raise ValueError("tasks must name at least one task, got none")
-        for site_argument, known in (("adapter_sites", ADAPTER_SITES), ("lora_sites", LORA_SITES)):
+        for site_argument, known in (
+            ("adapter_sites", ADAPTER_SITES),
+            ("lora_sites", LORA_SITES + MORE_LORA_SITES),
+        ):
             sites = check_names(site_argument, getattr(self, site_argument))
             for site in sites:
                 check_choice(site_argument, site, known)
@@ -138,8 +150,11 @@ class HyperLoaderConfig:
 
     @property
     def num_positions(self) -> int:
-        """Rows of a position embedding: all six, or the adapters' two in a model without LoRA."""
-        return len(POSITIONS) if self.lora_sites else len(ADAPTER_SITES)
+        """Rows of a position embedding: the adapters' two, those of ``LORA_SITES`` in a model with LoRA, and all in one
+        with any of ``MORE_LORA_SITES``."""
+        if any(site in MORE_LORA_SITES for site in self.lora_sites):
+            return len(POSITIONS)
+        return len(ADAPTER_SITES) + (len(LORA_SITES) if self.lora_sites else 0)
 
     def bottleneck_of(self, hidden: int) -> int:
         """Units of an adapter's bottleneck in a backbone ``hidden`` wide."""

@@ -14,6 +14,7 @@ def test_defaults_are_the_published_sizes():
     assert (config.norm_eps, config.condition_eps, config.activation, config.norm) == (1e-5, 1e-6, "gelu_new", "post")
     assert config.num_positions == 6
     assert HyperLoaderConfig(tasks=["atis"], lora_sites=()).num_positions == 2
+    assert HyperLoaderConfig(tasks=["atis"], lora_sites=("self_attention.key",)).num_positions == 13
 
 
 def test_json_round_trip_keeps_every_field_and_any_task_name(tmp_path):
@@ -54,7 +55,7 @@ def test_json_round_trip_keeps_every_field_and_any_task_name(tmp_path):
         ({"init": "zero"}, ValueError, "init must be one of"),
         ({"generator": None}, ValueError, "generator must be one of"),
         ({"adapter_sites": ("self_atention",)}, ValueError, "adapter_sites must be .* did you mean 'self_attention'"),
-        ({"lora_sites": ("self_attention.key",)}, ValueError, "lora_sites must be one of"),
+        ({"lora_sites": ("self_attention.keys",)}, ValueError, "lora_sites must be one of"),
         ({"train_norms": 1}, TypeError, "train_norms must be True or False, got 1"),
         ({"labels": {"a": ["O"]}}, ValueError, "labels must hold every task, got none for 'b'"),
         ({"labels": {"a": ["O"], "b": ["O"], "c": ["O"]}}, ValueError, "labels must hold only the tasks, got 'c'"),

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hyperloader.nn.hypernetwork import Hypernetwork
+from hyperloader.nn.layout import Part
 
 
 def adapter(
@@ -59,18 +60,16 @@ class PlainHypernetwork(nn.Module):
         shape = (len(layout.positions), layout.num_layers, len(task_embedding), -1)
         inputs = [task_embedding[None, None].expand(shape), layer.expand(shape), position.expand(shape)]
         condition = own.norm(own.second(own.first(torch.cat(inputs, -1)).relu()))
-        adapters = len(layout.adapter_sites)
-        return {
-            **self._generate(condition[:adapters], layout.adapter_shapes, layout.adapter_sites, grouped),
-            **self._generate(condition[adapters:], layout.lora_shapes, layout.lora_sites, grouped),
-        }
+        found, first = {}, 0
+        for part in layout.parts:
+            found |= self._generate(condition[first : first + len(part.sites)], part, grouped)
+            first += len(part.sites)
+        return found
 
-    def _generate(self, condition: Tensor, shapes, kinds, grouped: bool):
-        if not kinds:
-            return {}
+    def _generate(self, condition: Tensor, part: Part, grouped: bool):
         by_head = []
-        for name, shape in shapes.items():
-            generated = self.heads[name](condition)  # (sites, layers, tasks, n)
+        for weight, shape in part.shapes.items():
+            generated = self.heads[part.heads[weight]](condition)  # (sites, layers, tasks, n)
             rows = generated.flatten(0, 1) if grouped else generated.flatten(0, 2)
             by_head.append(rows.view(*rows.shape[:-1], *shape).unbind(0))
-        return dict(zip(self.layout.sites_of(kinds), zip(*by_head, strict=True), strict=True))
+        return dict(zip(self.layout.sites_of(part), zip(*by_head, strict=True), strict=True))

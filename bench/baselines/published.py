@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hyperloader.config import POSITIONS
 from hyperloader.nn.hypernetwork import Hypernetwork
+from hyperloader.nn.layout import Part
 
 
 class PublishedHypernetwork(nn.Module):
@@ -28,16 +29,12 @@ class PublishedHypernetwork(nn.Module):
 
     def forward(self, task_embedding: Tensor, layer_id: int) -> dict[str, tuple[Tensor, ...]]:
         """Weights of every site of one layer for one ``task_embedding`` (task_embedding_dim,)."""
-        layout = self.layout
-        adapters = {site: self._weights(task_embedding, layer_id, site, layout.adapter_shapes)
-                    for site in layout.adapter_sites}  # fmt: skip
-        updates = {site: self._weights(task_embedding, layer_id, site, layout.lora_shapes)
-                   for site in layout.lora_sites}  # fmt: skip
-        return adapters | updates
+        return {site: self._weights(task_embedding, layer_id, site, part)
+                for part in self.layout.parts for site in part.sites}  # fmt: skip
 
-    def _weights(self, task_embedding: Tensor, layer_id: int, site: str, shapes) -> tuple[Tensor, ...]:
+    def _weights(self, task_embedding: Tensor, layer_id: int, site: str, part: Part) -> tuple[Tensor, ...]:
         condition = self._condition(task_embedding, layer_id, POSITIONS[site])
-        return tuple(self.heads[name](condition).view(shape) for name, shape in shapes.items())
+        return tuple(self.heads[part.heads[weight]](condition).view(shape) for weight, shape in part.shapes.items())
 
     def _condition(self, task_embedding: Tensor, layer_id: int, position: int) -> Tensor:
         device = task_embedding.device

@@ -40,7 +40,7 @@ def _make(at: Point, setting: Setting, dtype: torch.dtype | None = None) -> tupl
     torch.manual_seed(0)
     layers, hidden, tasks = (at.sizes[name] for name in ("layers", "hidden", "tasks"))
     config = HyperLoaderConfig(tasks=[str(task) for task in range(tasks)])
-    network = Hypernetwork(config, layout_of(config, layers, _SITES, hidden, hidden, hidden), layers)
+    network = Hypernetwork(config, layout_of(config, layers, dict.fromkeys(_SITES, (hidden, hidden))), layers)
     nn.init.normal_(network.heads["lora_B"].weight, 0, 0.01)
     task_embedding = torch.randn(tasks, config.task_embedding_dim)
     dtype = dtype or setting.dtype

@@ -8,10 +8,23 @@ from collections.abc import Callable
 
 from torch import nn
 
-from hyperloader.backbones import albert, bart, bert, deberta, distilbert, modernbert, mpnet, t5
+from hyperloader.backbones import (
+    albert,
+    bart,
+    bert,
+    deberta,
+    distilbert,
+    gpt2,
+    llama,
+    modernbert,
+    mpnet,
+    phi3,
+    t5,
+)
 from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.backbones.family import Stack
+from hyperloader.nn.linears import is_linear
 
 __all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks", "set_cross_attention_bias"]
 
@@ -23,12 +36,22 @@ FAMILIES = {
     "deberta-v2": deberta.stacks,  # v3 is of this type too
     "distilbert": distilbert.stacks,
     "electra": bert.stacks,
+    "gemma": llama.stacks,
+    "gemma2": llama.stacks,
+    "gemma3_text": llama.stacks,
+    "gpt2": gpt2.stacks,
+    "llama": llama.stacks,
     "longt5": t5.stacks,
     "mbart": bart.stacks,
+    "mistral": llama.stacks,
     "modernbert": modernbert.stacks,
     "mpnet": mpnet.stacks,
     "mt5": t5.stacks,
+    "olmo2": llama.stacks,
     "pegasus": bart.stacks,
+    "phi3": phi3.stacks,
+    "qwen2": llama.stacks,
+    "qwen3": llama.stacks,
     "roberta": bert.stacks,
     "t5": t5.stacks,
     "umt5": t5.stacks,
@@ -52,7 +75,7 @@ def find_stacks(backbone: nn.Module) -> list[Stack]:
             for site, path in layer.items():
                 module = backbone.get_submodule(path)
                 hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-                if type(module) is not nn.Linear or hooked:
+                if not is_linear(module) or hooked:
                     found = f"{type(module).__name__}{' with hooks' if hooked else ''}"
                     raise ValueError(f"backbone must have a plain nn.Linear at {path} ({site}), got {found}")
     return stacks

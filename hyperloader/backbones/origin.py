@@ -1,6 +1,7 @@
 """The name and the dtypes of a backbone, and loading it again by them."""
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -105,5 +106,4 @@ def _not_found(name: str, error: OSError) -> ValueError:
 
 def plain_linear_name(name: str) -> str:
     """A name in an attached or compiled backbone as it is in the plain one."""
-    name = plain_name(name)
-    return name.replace(".linear.", ".") if name.endswith((".linear.weight", ".linear.bias")) else name
+    return re.sub(r"(\.linear)+(\.weight|\.bias)$", r"\2", plain_name(name))

@@ -76,11 +76,10 @@ def _project(layer: nn.Module, x: Tensor, sentences: int) -> Tensor:
     """(sentences, positions, out) of ``x`` (1, positions, in), which all sentences share."""
     if not isinstance(layer, LoraSite):
         return layer(x).expand(sentences, -1, -1)
-    active = layer.active.require()
-    group = active.group_of(sentences)
+    group = layer.active.require().group_of(sentences)
     if group is None:
         return layer(x).expand(sentences, -1, -1)
-    lora_A, lora_B = active.sites[layer.key]  # (groups, rank, in), (groups, out, rank)
+    lora_A, lora_B = layer.update()  # (groups, rank, in), (groups, out, rank)
     update = x @ lora_A.mT @ lora_B.mT
     return layer.linear(x) + layer.scaling * update.index_select(0, group)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.descriptions import check_no_file
@@ -25,7 +26,7 @@ _TASK = "hyperloader_task"  # in the metadata of TENSORS
 _READ = {"peft_type", "r", "lora_alpha", "use_rslora"}
 _SILENT = {
     "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config", "exclude_modules",
-    "inference_mode", "layers_pattern",
+    "fan_in_fan_out", "inference_mode", "layers_pattern",
     "layers_to_transform", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "revision",
     "target_modules", "task_type",
 }  # fmt: skip
@@ -47,6 +48,7 @@ def write(
     layers: Mapping[str, tuple[Tensor, ...]],
     rank: int,
     lora_alpha: float,
+    transposed: bool,
     backbone: str,
     task: str,
     overwrite: bool,
@@ -54,7 +56,9 @@ def write(
     """Write the LoRA updates of ``task`` as ``peft.PeftModel.from_pretrained`` loads them.
 
     Args:
-        layers: path of a layer -> ``lora_A`` and ``lora_B``, as in ``Updates``.
+        layers: path of a layer -> ``lora_A`` and ``lora_B``, as in ``Updates``; of a fused projection with several
+            updates the rank is a multiple of ``rank``, and that of every layer is filled up with zeros.
+        transposed: whether the layers are transformers' ``Conv1D``.
         backbone: what transformers loads the backbone by; "" if nothing.
 
     Raises:
@@ -64,26 +68,33 @@ def write(
     if not overwrite:
         _check_folder(folder, task)
     folder.mkdir(parents=True, exist_ok=True)
+    most = max(len(lora_A) for lora_A, _ in layers.values())
     tensors = {
         f"{_PREFIX}{path}.{factor}{_SUFFIX}": tensor
-        for path, factors in layers.items()
-        for factor, tensor in zip(_FACTORS, factors, strict=True)
+        for path, (lora_A, lora_B) in layers.items()
+        for factor, tensor in zip(_FACTORS, _filled_up(lora_A, lora_B, most), strict=True)
     }
     config = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": backbone or None,
-        "r": rank,
-        "lora_alpha": lora_alpha,
+        "r": most,
+        "lora_alpha": lora_alpha * (most // rank),
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": transposed,
         "inference_mode": True,
         "target_modules": sorted(layers),
     }
     content = as_bytes(tensors, {"format": "pt", _TASK: task})
     text = json.dumps(config, ensure_ascii=False, indent=2)
     write_files({folder / TENSORS: content, folder / CONFIG: text.encode()})
+
+
+def _filled_up(lora_A: Tensor, lora_B: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """An update of ``rank`` that does the same."""
+    more = rank - len(lora_A)
+    return (functional.pad(lora_A, (0, 0, 0, more)), functional.pad(lora_B, (0, more))) if more else (lora_A, lora_B)
 
 
 def read(folder: Path, sizes: Mapping[str, tuple[int, int]], called: str) -> Updates:

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from hyperloader.backbones import Stack, find_stacks
 from hyperloader.checkpoints import peft
-from hyperloader.config import LORA_SITES, HyperLoaderConfig
+from hyperloader.config import ADAPTER_SITES, LORA_SITES, HyperLoaderConfig
 from hyperloader.model import HyperLoaderModel
+from hyperloader.nn.linears import Rows, sizes_of
 from hyperloader.nn.table import Table
 
 
@@ -25,23 +26,29 @@ def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLo
         folders: name of a task -> folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
-        FileNotFoundError, ValueError: a missing or foreign file; one that updates other layers than the queries and
-            values of attentions; one that holds more than plain LoRA updates. The message lists what.
+        FileNotFoundError, ValueError: a missing or foreign file; one that updates layers that are no sites of LoRA in
+            this family of backbones; one that holds more than plain LoRA updates. The message lists what.
     """
     if not isinstance(folders, Mapping):
         raise TypeError(f"folders must map names of tasks to folders, got {folders!r:.80}")
     stacks = find_stacks(backbone)
-    known = {path: site for stack in stacks for layer in stack.layers for site, path in layer.items()}
-    linears: dict[str, Any] = {path: backbone.get_submodule(path) for path, site in known.items() if site in LORA_SITES}
-    sizes = {path: (linear.in_features, linear.out_features) for path, linear in linears.items()}
-    of = f"query or value of {type(backbone).__name__}'s attentions"
+    sites = [
+        (path, site, stack.rows(backbone, number, site))
+        for stack in stacks
+        for number, layer in enumerate(stack.layers)
+        for site, path in layer.items()
+        if site not in ADAPTER_SITES
+    ]
+    sizes = {path: sizes_of(backbone.get_submodule(path)) for path, _, _ in sites}
+    usual = all(site in LORA_SITES for _, site, _ in sites)
+    of = f"query or value of {type(backbone).__name__}'s attentions" if usual else f"site of {type(backbone).__name__}"
     read = {task: peft.read(Path(folder), sizes, of) for task, folder in folders.items()}
     if not read:
         raise ValueError("folders must name at least one task, got none")
     rank = max(updates.rank for updates in read.values())
-    sites = {known[path] for updates in read.values() for path in updates.layers}
+    updated = {site for path, site, rows in sites if any(_updates(one, path, rows) for one in read.values())}
     config = HyperLoaderConfig(
-        tasks=list(read), adapter_sites=(), lora_sites=tuple(sites), rank=rank, lora_alpha=rank, train_norms=False,
+        tasks=list(read), adapter_sites=(), lora_sites=tuple(updated), rank=rank, lora_alpha=rank, train_norms=False,
         generator="table",
     )  # fmt: skip
     model = HyperLoaderModel(backbone, config)
@@ -59,11 +66,22 @@ def _fill(model: HyperLoaderModel, stacks: list[Stack], task: int, updates: peft
     """Copy a checkpoint into the tables; a layer that it does not update gets zeros."""
     for stack in stacks:
         table = cast(Table, model.generators[stack.name])
-        for row, (layer, site) in enumerate(table.layout.sites_of(table.layout.lora_sites)):
-            to_A, to_B = (table.weights[name][row, task] for name in ("lora_A", "lora_B"))
-            to_A.zero_()
-            to_B.zero_()
-            found = updates.layers.get(stack.layers[layer][site])
-            if found is not None:
-                to_A[: updates.rank].copy_(found[0])
-                to_B[:, : updates.rank].copy_(found[1].double() * updates.scaling)
+        for part in table.layout.parts:
+            for row, (layer, site) in enumerate(table.layout.sites_of(part)):
+                to_A, to_B = (table.weights[head][row, task] for head in part.heads.values())
+                to_A.zero_()
+                to_B.zero_()
+                path = stack.layers[layer][site]
+                if path in updates.layers:
+                    lora_A, lora_B = updates.layers[path]
+                    start, stop = model.site_paths[path].lora[stack.name, layer, site]
+                    to_A[: updates.rank].copy_(lora_A)
+                    to_B[:, : updates.rank].copy_(lora_B[start:stop].double() * updates.scaling)
+
+
+def _updates(updates: peft.Updates, path: str, rows: Rows) -> bool:
+    """Whether a checkpoint updates the outputs ``rows`` of a layer; one of part of them is zero elsewhere."""
+    if path not in updates.layers:
+        return False
+    lora_B = updates.layers[path][1]
+    return rows == (0, len(lora_B)) or bool(lora_B[slice(*rows)].any())

@@ -23,7 +23,7 @@ from hyperloader.model.task_model import TaskModel
 from hyperloader.model.weight_provider import WeightProvider
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
-from hyperloader.nn.layout import Layout, SiteKey
+from hyperloader.nn.layout import LayerSites, Layout
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.task_embedding import TaskEmbedding
 
@@ -73,8 +73,8 @@ class AttachedModel(BackboneWrapper):
         return self._attachment.layouts
 
     @property
-    def site_paths(self) -> Mapping[str, SiteKey]:
-        """Path of every wrapped layer in the backbone -> (stack, layer, site)."""
+    def site_paths(self) -> Mapping[str, LayerSites]:
+        """Path of every wrapped layer in the backbone -> its sites, (stack, layer, site) each."""
         return self._attachment.site_paths
 
     @property

@@ -1,5 +1,6 @@
 """Attaching to a backbone and detaching from it: its weights are neither copied nor changed."""
 
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import torch
@@ -7,11 +8,12 @@ from torch import Tensor, nn
 
 from hyperloader.backbones import Stack, find_norms, find_stacks, shared_positions
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
-from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
-from hyperloader.nn.layout import Layout, layout_of
+from hyperloader.config import ADAPTER_SITES, MORE_LORA_SITES, HyperLoaderConfig
+from hyperloader.nn.layout import LayerSites, Layout, SiteKey, layout_of
+from hyperloader.nn.linears import Rows, sizes_of
 from hyperloader.nn.norms import HALF, keep_in_float32, undo_keep_in_float32, weights_to_float32
 from hyperloader.nn.site_weights import ActiveWeights
-from hyperloader.nn.sites import AdapterSite, LoraSite, Site
+from hyperloader.nn.sites import Site, unwrapped, wrapped
 
 
 class Attachment:
@@ -28,6 +30,7 @@ class Attachment:
         stacks = find_stacks(backbone)
         self.layouts = {stack.name: _layout(backbone, stack, config) for stack in stacks}
         wanted = {*config.adapter_sites, *config.lora_sites}
+        _check_asked_for(backbone, stacks, config)
         if not any(layout.shapes for layout in self.layouts.values()):
             raise ValueError(
                 f"adapter_sites and lora_sites must name a site that {type(backbone).__name__} has, got "
@@ -37,16 +40,9 @@ class Attachment:
         self.norm_names = find_norms(backbone) if config.train_norms else []
         self.norms: dict[str, Tensor] = {}
         self.added_bias = False  # whether the bias of the cross-attention came with the model
-        self.site_paths = {
-            path: (stack.name, layer, site)
-            for stack in stacks
-            for layer, sites in enumerate(stack.layers)
-            for site, path in sites.items()
-            if site in wanted
-        }
-        for path, key in self.site_paths.items():
-            kind = AdapterSite if key[2] in ADAPTER_SITES else LoraSite
-            replace(backbone, path, kind(cast(nn.Linear, backbone.get_submodule(path)), key, active, config))
+        self.site_paths = _sites_of_layers(backbone, stacks, wanted)
+        for path, sites in self.site_paths.items():
+            replace(backbone, path, wrapped(backbone.get_submodule(path), sites, active, config))
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         for name in self.norm_names:
@@ -61,7 +57,7 @@ class Attachment:
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
         for path in self.site_paths:
-            replace(backbone, path, cast(Site, backbone.get_submodule(path)).linear)
+            replace(backbone, path, unwrapped(backbone.get_submodule(path)))
         shared_positions.project_once(backbone)
         with torch.no_grad():
             for name, value in self.norms.items():
@@ -113,17 +109,45 @@ def replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
     setattr(backbone.get_submodule(parent), name, module)
 
 
+def _sites_of_layers(backbone: nn.Module, stacks: Sequence[Stack], wanted: Collection[str]) -> dict[str, LayerSites]:
+    """Path of every linear layer -> the ``wanted`` sites there."""
+    lora: dict[str, dict[SiteKey, Rows]] = {}
+    adapters: dict[str, SiteKey] = {}
+    for stack in stacks:
+        for layer, sites in enumerate(stack.layers):
+            for site, path in sites.items():
+                if site in wanted:
+                    updates = lora.setdefault(path, {})
+                    if site in ADAPTER_SITES:
+                        adapters[path] = (stack.name, layer, site)
+                    else:
+                        updates[stack.name, layer, site] = stack.rows(backbone, layer, site)
+    return {path: LayerSites(updates, adapters.get(path)) for path, updates in lora.items()}
+
+
+def _check_asked_for(backbone: nn.Module, stacks: Sequence[Stack], config: HyperLoaderConfig) -> None:
+    """Raise ``ValueError`` for a site that is not there, but for the usual ones, which a stack may lack."""
+    known = {site for stack in stacks for site in stack.layers[0]}
+    for site in config.lora_sites:
+        if site in MORE_LORA_SITES and site not in known:
+            have = f"{type(backbone).__name__} has ({', '.join(sorted(known))})"
+            raise ValueError(f"lora_sites must name sites that {have}, got {site!r}")
+
+
 def _layout(backbone: nn.Module, stack: Stack, config: HyperLoaderConfig) -> Layout:
-    linears = {site: [backbone.get_submodule(layer[site]) for layer in stack.layers] for site in stack.layers[0]}
-    hidden = _one_size(stack, linears, config.adapter_sites, lambda linear: linear.out_features)
-    lora_in = _one_size(stack, linears, config.lora_sites, lambda linear: linear.in_features)
-    lora_out = _one_size(stack, linears, config.lora_sites, lambda linear: linear.out_features)
-    return layout_of(config, len(stack.layers), list(linears), hidden, lora_in, lora_out)
+    sizes = {}
+    for site in stack.layers[0]:
+        found = {_sizes(backbone, stack, layer, site) for layer in range(len(stack.layers))}
+        if len(found) > 1:
+            raise ValueError(
+                f"the layers at {site} of the {stack.name} must have one size (in_features, out_features), got "
+                f"{', '.join(map(str, sorted(found)))}"
+            )
+        (sizes[site],) = found
+    return layout_of(config, len(stack.layers), sizes)
 
 
-def _one_size(stack: Stack, linears: Any, sites: Any, size: Any) -> int:
-    """The one size of all layers at ``sites``: a head generates one shape."""
-    found = {size(linear) for site in sites for linear in linears.get(site, [])}
-    if len(found) > 1:
-        raise ValueError(f"the sites {', '.join(sites)} of the {stack.name} must have one size, got {sorted(found)}")
-    return found.pop() if found else 0
+def _sizes(backbone: nn.Module, stack: Stack, layer: int, site: str) -> tuple[int, int]:
+    """in_features and out_features of a site."""
+    start, stop = stack.rows(backbone, layer, site)
+    return sizes_of(backbone.get_submodule(stack.layers[layer][site]))[0], stop - start

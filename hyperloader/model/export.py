@@ -10,9 +10,12 @@ from torch import nn
 from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
 from hyperloader.checkpoints import peft, stored_model
-from hyperloader.config import LORA_SITES, HyperLoaderConfig
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.fused_projection import joined
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.nn.layout import Layout, SiteKey
+from hyperloader.nn.layout import LayerSites, Layout
+from hyperloader.nn.linears import sizes_of
+from hyperloader.nn.sites import unwrapped
 from hyperloader.nn.stacked import Sites
 
 
@@ -28,7 +31,7 @@ class ExportedTask:
     weights: Sites
     heads: TaskHeads | None
     layouts: Mapping[str, Layout]
-    site_paths: Mapping[str, SiteKey]
+    site_paths: Mapping[str, LayerSites]
     backbone: nn.Module
     norm_names: Sequence[str]
 
@@ -36,9 +39,9 @@ class ExportedTask:
         """Write a checkpoint with a ``Table`` in the place of the hypernetworks."""
         tensors = {}
         for stack, layout in self.layouts.items():
-            for kinds, shapes in layout.parts:
-                sites = [self.weights[stack, layer, site] for layer, site in layout.sites_of(kinds)]
-                for number, name in enumerate(shapes):  # as ``nn.table.Table`` holds it: (sites, 1 task, ...)
+            for part in layout.parts:
+                sites = [self.weights[stack, layer, site] for layer, site in layout.sites_of(part)]
+                for number, name in enumerate(part.heads.values()):  # as ``Table`` holds it: (sites, 1 task, ...)
                     tensors[f"generators.{stack}.weights.{name}"] = torch.stack([one[number] for one in sites])[:, None]
         if self.heads is not None:
             tensors |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
@@ -49,7 +52,7 @@ class ExportedTask:
     def save_peft(self, folder: str | Path, *, lora_only: bool, overwrite: bool) -> None:
         """Write the LoRA updates in PEFT's format, and nothing else only if ``lora_only``."""
         (task,) = self.config.tasks
-        paths = {path: key for path, key in self.site_paths.items() if key[2] in LORA_SITES}
+        paths = {path: sites.lora for path, sites in self.site_paths.items() if sites.lora}
         others = self._not_in_peft(task)
         if not paths:
             raise ValueError(f"task {task!r} has no LoRA update to export: the model's lora_sites are empty")
@@ -58,12 +61,18 @@ class ExportedTask:
                 f"PEFT's LoRA cannot hold all of task {task!r}: {'; '.join(others)}. Export the LoRA updates alone "
                 "with lora_only=True, or everything in our own format with export_task"
             )
-        layers, name = {path: self.weights[key] for path, key in paths.items()}, origin.name_of(self.backbone)
-        peft.write(Path(folder), layers, self.config.rank, self.config.lora_alpha, name, task, overwrite)
+        linears = {path: unwrapped(self.backbone.get_submodule(path)) for path in paths}
+        layers = {
+            path: joined([(self.weights[key], of) for key, of in rows.items()], sizes_of(linears[path])[1])
+            for path, rows in paths.items()
+        }
+        transposed = not all(isinstance(linear, nn.Linear) for linear in linears.values())
+        config, name = self.config, origin.name_of(self.backbone)
+        peft.write(Path(folder), layers, config.rank, config.lora_alpha, transposed, name, task, overwrite)
 
     def _not_in_peft(self, task: str) -> list[str]:
         """What of the task is no LoRA update, for the message."""
-        adapters = [path for path, key in self.site_paths.items() if key[2] not in LORA_SITES]
+        adapters = [path for path, sites in self.site_paths.items() if sites.adapter is not None]
         found = [f"adapters at {', '.join(adapters)}"] if adapters else []
         if self.norm_names:
             found.append(f"trained norms {', '.join(self.norm_names)}")

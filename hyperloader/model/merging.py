@@ -2,16 +2,17 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hyperloader.config import ADAPTER_SITES, HyperLoaderConfig
+from hyperloader.config import HyperLoaderConfig
 from hyperloader.model.attachment import replace
-from hyperloader.nn.layout import SiteKey
-from hyperloader.nn.sites import AdaptedLinear, Site
+from hyperloader.nn.layout import LayerSites, SiteTensors
+from hyperloader.nn.linears import Rows, weight_of
+from hyperloader.nn.sites import AdaptedLinear, unwrapped
 from hyperloader.nn.stacked import Sites
 
 
@@ -25,13 +26,13 @@ def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
 
 
 def fold_in(
-    backbone: nn.Module, site_paths: Mapping[str, SiteKey], weights: Sites, config: HyperLoaderConfig
+    backbone: nn.Module, site_paths: Mapping[str, LayerSites], weights: Sites, config: HyperLoaderConfig
 ) -> dict[str, nn.Module]:
     """Put one task's weights in the place of the wrapped layers.
 
     Args:
         backbone: as attached.
-        site_paths: path of every wrapped layer -> its key in ``weights``.
+        site_paths: path of every wrapped layer -> its keys in ``weights``.
         weights: what was generated for the task.
         config: says what adapters are, and the scaling of LoRA.
 
@@ -40,13 +41,12 @@ def fold_in(
     """
     wrapped = {path: backbone.get_submodule(path) for path in site_paths}
     merged: dict[str, nn.Module] = {}
-    for path, key in site_paths.items():
-        linear = cast(Site, wrapped[path]).linear
-        if key[2] in ADAPTER_SITES:
-            merged[path] = AdaptedLinear(linear, weights[key], config)
-        else:
-            lora_A, lora_B = weights[key]
-            merged[path] = _folded(linear, lora_A, lora_B, config.scaling)
+    for path, sites in site_paths.items():
+        merged[path] = unwrapped(wrapped[path])
+        if sites.lora:
+            merged[path] = _folded(merged[path], [(weights[key], rows) for key, rows in sites.lora.items()], config)
+        if sites.adapter is not None:
+            merged[path] = AdaptedLinear(merged[path], weights[sites.adapter], config)
     for path, module in merged.items():
         replace(backbone, path, module.train(backbone.training))
     return wrapped
@@ -60,10 +60,12 @@ def take_out(backbone: nn.Module, wrapped: Mapping[str, nn.Module]) -> None:
 
 
 @torch.no_grad()
-def _folded(linear: nn.Linear, lora_A: Tensor, lora_B: Tensor, scaling: float) -> nn.Linear:
-    """A copy with weight + scaling · lora_B lora_A, summed in float32 at least."""
+def _folded(linear: nn.Module, updates: Sequence[tuple[SiteTensors, Rows]], config: HyperLoaderConfig) -> nn.Module:
+    """A copy with weight + scaling · lora_B lora_A at the outputs of every update, summed in float32 at least."""
     folded = copy.deepcopy(linear)
-    dtype = torch.promote_types(linear.weight.dtype, torch.float32)
-    update = scaling * (lora_B.to(dtype) @ lora_A.to(dtype))
-    folded.weight.copy_(linear.weight.to(dtype) + update)
+    weight = weight_of(folded)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    for (lora_A, lora_B), (start, stop) in updates:
+        update = config.scaling * (lora_B.to(dtype) @ lora_A.to(dtype))
+        weight[start:stop] = weight[start:stop].to(dtype) + update
     return folded

@@ -22,6 +22,7 @@ from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
+from hyperloader.nn.linears import sizes_of
 from hyperloader.nn.norms import output_dtype
 from hyperloader.nn.sites import AdaptedLinear
 from hyperloader.validation import check_whole, listed
@@ -180,8 +181,9 @@ def _build(kind: type, structure: Mapping[str, Any], backbone_config: Any, where
         for path, (bottleneck, hidden) in structure["adapted"].items():
             linear = backbone.get_submodule(path)
             check_whole(f"the bottleneck of {path}", bottleneck)
-            if hidden != linear.out_features:
-                sizes = f"a bottleneck and {linear.out_features} units, got {bottleneck, hidden}"
+            _, units = sizes_of(linear)
+            if hidden != units:
+                sizes = f"a bottleneck and {units} units, got {bottleneck, hidden}"
                 raise ValueError(f"the adapter of {path} must have {sizes}")
             replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
         heads = None if config.labels is None else task_heads(backbone, config.labels, config.kinds)

@@ -85,8 +85,8 @@ class Hypernetwork(nn.Module):
     """Generates the weights of all sites of one stack (arXiv 2407.01411, section 3).
 
     A weight head is a linear map from the condition to one weight tensor, shared by all layers and by all positions of
-    a kind: those of adapters (down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias) have a bias, those of
-    ``lora_A`` and ``lora_B`` have none.
+    a kind and shape: those of adapters (down_weight, down_bias, up_weight, up_bias, norm_weight, norm_bias) have a
+    bias, those of ``lora_A`` and ``lora_B`` have none.
 
     With ``config.base_weights`` a weight is ``base[layer, site] + generated``: what all tasks share is a parameter,
     zero in a new model, and the hypernetwork has to express the differences between tasks alone.
@@ -115,15 +115,16 @@ class Hypernetwork(nn.Module):
         self.condition = Condition(config, num_layers)
         self.heads = nn.ModuleDict(
             {
-                name: nn.Linear(config.condition_dim, math.prod(shape), bias=name not in _WITHOUT_BIAS)
-                for name, shape in layout.shapes.items()
+                part.heads[weight]: nn.Linear(config.condition_dim, math.prod(shape), bias=weight not in _WITHOUT_BIAS)
+                for part in layout.parts
+                for weight, shape in part.shapes.items()
             }
         )
         self.base = nn.ParameterDict(
             {
-                name: torch.zeros(len(layout.sites_of(kinds)), *shape)
-                for kinds, shapes in (layout.parts if config.base_weights else ())
-                for name, shape in shapes.items()
+                part.heads[weight]: torch.zeros(len(layout.sites_of(part)), *shape)
+                for part in (layout.parts if config.base_weights else ())
+                for weight, shape in part.shapes.items()
             }
         )
         self.condition_scale = 1.0
@@ -139,7 +140,7 @@ class Hypernetwork(nn.Module):
 
     @property
     def weight_heads(self) -> Any:
-        """Name of a weight -> the linear map that generates it; ``heads`` in the state."""
+        """Name of a head, see ``Part.heads`` -> the linear map; ``heads`` in the state."""
         return self.heads
 
     def _number(self) -> None:
@@ -162,16 +163,16 @@ class Hypernetwork(nn.Module):
         """
         condition = self.condition(task_embedding, self._layers, self._positions, self.condition_scale)
         found, first = {}, 0
-        for kinds, shapes in self.layout.parts:
-            rows = condition[first : first + len(kinds)].flatten(0, 2)
-            first += len(kinds)
-            heads = [self.weight_heads[name] for name in shapes]
+        for part in self.layout.parts:
+            rows = condition[first : first + len(part.sites)].flatten(0, 2)
+            first += len(part.sites)
+            heads = [self.weight_heads[part.heads[weight]] for weight in part.shapes]
             generated = ops.generate(rows, [head.weight for head in heads], [head.bias for head in heads], dtype=dtype)
-            sites = self.layout.sites_of(kinds)
+            sites = self.layout.sites_of(part)
             size = (len(sites), -1) if grouped else (len(sites),)
-            views = [tensor.view(*size, *shape) for tensor, shape in zip(generated, shapes.values(), strict=True)]
+            views = [tensor.view(*size, *shape) for tensor, shape in zip(generated, part.shapes.values(), strict=True)]
             if self.base:
-                bases = [self.base[name].to(dtype) for name in shapes]
+                bases = [self.base[name].to(dtype) for name in part.heads.values()]
                 views = [view + (base[:, None] if grouped else base) for view, base in zip(views, bases, strict=True)]
             found.update(by_site(sites, views))
         return found
@@ -183,23 +184,23 @@ class Hypernetwork(nn.Module):
                 module.weight.normal_(0, _PUBLISHED_DEVIATION)
                 if module.bias is not None:
                     module.bias.zero_()
-        if "lora_A" in self.weight_heads:
-            nn.init.kaiming_uniform_(self.weight_heads["lora_A"].weight, a=math.sqrt(5))
-            self.weight_heads["lora_B"].weight.zero_()
+        for part in self.layout.parts:
+            if "lora_A" in part.heads:
+                nn.init.kaiming_uniform_(self.weight_heads[part.heads["lora_A"]].weight, a=math.sqrt(5))
+                self.weight_heads[part.heads["lora_B"]].weight.zero_()
 
     @torch.no_grad()
     def _init_scaled(self, config: HyperLoaderConfig) -> None:
-        for name, head in self.weight_heads.items():
-            head.weight.zero_()
-            if head.bias is not None:
-                head.bias.zero_()
-            deviation = initial_deviation(name, self.layout.shapes[name], config.norm)
-            if deviation:  # of the generated weight; the scaled condition's length is condition_scale · √condition_dim
-                head.weight.normal_(0, deviation / (self.condition_scale * math.sqrt(config.condition_dim)))
-        if "pre_norm_weight" in self.weight_heads:
-            self.weight_heads["pre_norm_weight"].bias.fill_(1)
-        if config.norm == "pre" and "norm_weight" in self.weight_heads:
-            self.weight_heads["norm_weight"].bias.fill_(1)
+        ones = first_norm_weight(config.norm)
+        for part in self.layout.parts:
+            for weight, shape in part.shapes.items():
+                head = self.weight_heads[part.heads[weight]]
+                head.weight.zero_()
+                if head.bias is not None:
+                    head.bias.fill_(float(weight == ones))
+                deviation = initial_deviation(weight, shape, config.norm)
+                if deviation:  # of the generated weight; the condition's length is condition_scale · √condition_dim
+                    head.weight.normal_(0, deviation / (self.condition_scale * math.sqrt(config.condition_dim)))
 
 
 def hypernetworks(config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Hypernetwork]:
@@ -219,6 +220,12 @@ def hypernetworks(config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> d
             )
         networks[name].condition, networks[name].heads = shared.condition, shared.heads
     return networks
+
+
+def first_norm_weight(norm: str) -> str:
+    """The weight of an adapter's norm that is 1 in a new model that computes what its backbone does: that of the norm
+    before the adapter."""
+    return "norm_weight" if norm == "pre" else "pre_norm_weight"
 
 
 def initial_deviation(name: str, shape: tuple[int, ...], norm: str) -> float:

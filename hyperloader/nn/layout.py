@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hyperloader.config import POSITIONS, HyperLoaderConfig
+from hyperloader.config import ADAPTER_SITES, POSITIONS, HyperLoaderConfig
+from hyperloader.nn.linears import Rows
 
 # In the order of ``ops.adapter``'s arguments: the weights of an adapter and of its norms.
 _ADAPTER = ("down_weight", "down_bias", "up_weight", "up_bias")
@@ -18,58 +19,79 @@ SiteTensors = tuple[Tensor, ...]  # of one site, in the order of the arguments o
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The sites of one stack and the shapes of what is generated for them.
+class LayerSites:
+    """The sites at one linear layer: LoRA updates, each of its own outputs, and an adapter behind it."""
 
-    ``adapter_sites`` and ``lora_sites`` stand in the order of their positions; every layer has all of them.
+    lora: Mapping[SiteKey, Rows]
+    adapter: SiteKey | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Adapters or LoRA updates of one shape: their sites share the weight heads.
+
+    ``sites`` stand in the order of their positions. ``heads`` maps a weight to its head, which has the weight's name;
+    with a second shape in a stack its sizes follow, as in ``lora_B_576x192``.
+    """
+
+    sites: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]  # weight -> shape
+    heads: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sites of one stack and the shapes of what is generated for them; every layer has all of them.
+
+    ``parts`` begin with those of the adapters.
     """
 
     num_layers: int
-    adapter_sites: tuple[str, ...]
-    lora_sites: tuple[str, ...]
-    adapter_shapes: Mapping[str, tuple[int, ...]]  # head -> shape of the weight it generates
-    lora_shapes: Mapping[str, tuple[int, ...]]
+    parts: tuple[Part, ...]
 
     @property
     def positions(self) -> list[int]:
-        """The positions that something is generated for, adapters first."""
-        return [POSITIONS[site] for site in self.adapter_sites + self.lora_sites]
-
-    @property
-    def parts(self) -> list[tuple[tuple[str, ...], Mapping[str, tuple[int, ...]]]]:
-        """(sites, shapes) of the adapters and of the LoRA updates; without those that there are none of."""
-        both = ((self.adapter_sites, self.adapter_shapes), (self.lora_sites, self.lora_shapes))
-        return [(sites, shapes) for sites, shapes in both if sites]
+        """The positions that something is generated for, part by part."""
+        return [POSITIONS[site] for part in self.parts for site in part.sites]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every head's shape."""
-        return {**self.adapter_shapes, **self.lora_shapes}
+        return {part.heads[weight]: shape for part in self.parts for weight, shape in part.shapes.items()}
 
-    def sites_of(self, kinds: Sequence[str]) -> list[tuple[int, str]]:
-        """(layer, site) of the rows of what is generated for ``kinds``, in their order."""
-        return [(layer, kind) for kind in kinds for layer in range(self.num_layers)]
+    def sites_of(self, part: Part) -> list[tuple[int, str]]:
+        """(layer, site) of the rows of what is generated for ``part``, in their order."""
+        return [(layer, site) for site in part.sites for layer in range(self.num_layers)]
 
 
-def layout_of(
-    config: HyperLoaderConfig, num_layers: int, available: Sequence[str], hidden: int, lora_in: int, lora_out: int
-) -> Layout:
-    """Plan a stack: ``available`` are the sites its layers have, ``hidden`` the width its adapters act on."""
-    adapter_sites = tuple(site for site in config.adapter_sites if site in available)
-    lora_sites = tuple(site for site in config.lora_sites if site in available)
-    adapter_shapes, lora_shapes = {}, {}
-    if adapter_sites:
-        bottleneck = config.bottleneck_of(hidden)
-        adapter_shapes = dict(
-            zip(_ADAPTER, [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,)], strict=True)
-        )
-        if config.norm != "none":
-            adapter_shapes |= dict.fromkeys(_NORM, (hidden,))
-        if config.norm == "both":
-            adapter_shapes |= dict.fromkeys(_PRE_NORM, (hidden,))
-    if lora_sites:
-        lora_shapes = {"lora_A": (config.rank, lora_in), "lora_B": (lora_out, config.rank)}
-    return Layout(num_layers, adapter_sites, lora_sites, adapter_shapes, lora_shapes)
+def layout_of(config: HyperLoaderConfig, num_layers: int, sizes: Mapping[str, tuple[int, int]]) -> Layout:
+    """Plan a stack whose layers have the sites ``sizes``: site -> in_features and out_features there."""
+    parts: list[Part] = []
+    for wanted in (config.adapter_sites, config.lora_sites):
+        by_shape: dict[tuple[int, ...], list[str]] = {}  # an adapter acts on the outputs alone
+        for site in wanted:
+            if site in sizes:
+                by_shape.setdefault(sizes[site][1:] if site in ADAPTER_SITES else sizes[site], []).append(site)
+        for number, (size, sites) in enumerate(by_shape.items()):
+            shapes = _adapter_shapes(config, *size) if len(size) == 1 else _lora_shapes(config, *size)
+            suffix = "_" + "x".join(map(str, size)) if number else ""
+            parts.append(Part(tuple(sites), shapes, {weight: weight + suffix for weight in shapes}))
+    return Layout(num_layers, tuple(parts))
+
+
+def _adapter_shapes(config: HyperLoaderConfig, hidden: int) -> dict[str, tuple[int, ...]]:
+    bottleneck = config.bottleneck_of(hidden)
+    sizes = [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,)]
+    shapes: dict[str, tuple[int, ...]] = dict(zip(_ADAPTER, sizes, strict=True))
+    if config.norm != "none":
+        shapes |= dict.fromkeys(_NORM, (hidden,))
+    if config.norm == "both":
+        shapes |= dict.fromkeys(_PRE_NORM, (hidden,))
+    return shapes
+
+
+def _lora_shapes(config: HyperLoaderConfig, in_features: int, out_features: int) -> dict[str, tuple[int, ...]]:
+    return {"lora_A": (config.rank, in_features), "lora_B": (out_features, config.rank)}
 
 
 def by_site(sites: Sequence[tuple[int, str]], tensors: Sequence[Tensor]) -> dict[tuple[int, str], SiteTensors]:

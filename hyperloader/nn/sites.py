@@ -1,18 +1,25 @@
-"""The wrappers around a backbone's ``nn.Linear``: an adapter behind it, or a LoRA update beside it."""
+"""The wrappers around a backbone's linear layers: an adapter behind one, or LoRA updates beside it."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteKey, SiteTensors
+from hyperloader.nn.fused_projection import joined
+from hyperloader.nn.layout import ADAPTER_WEIGHTS, LayerSites, SiteKey, SiteTensors
+from hyperloader.nn.linears import Rows, sizes_of, weight_of
 from hyperloader.nn.site_weights import ActiveWeights
 
 
 class WrappedLinear(nn.Module):
     """``weight`` and ``bias`` are those of the layer inside, because backbones read them."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    linear: Any
+
+    def __init__(self, linear: nn.Module) -> None:
         super().__init__()
         self.linear = linear
 
@@ -26,19 +33,19 @@ class WrappedLinear(nn.Module):
 
 
 class Site(WrappedLinear):
-    """A wrapped layer whose adapter or LoRA update is generated: ``active`` holds it under ``key``."""
+    """A wrapped layer whose adapter or LoRA updates are generated: ``active`` holds them."""
 
-    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights) -> None:
+    def __init__(self, linear: nn.Module, active: ActiveWeights) -> None:
         super().__init__(linear)
-        self.key = key
         self.active = active
 
 
 class AdapterSite(Site):
     """``adapter(linear(x))``."""
 
-    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig) -> None:
-        super().__init__(linear, key, active)
+    def __init__(self, linear: nn.Module, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig) -> None:
+        super().__init__(linear, active)
+        self.key = key
         self.norm, self.activation, self.eps = config.norm, config.activation, config.norm_eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,11 +62,20 @@ class AdapterSite(Site):
 
 
 class LoraSite(Site):
-    """``linear(x) + scaling · lora_B (lora_A x)``."""
+    """``linear(x) + scaling · lora_B (lora_A x)``; of a fused projection each site updates its ``rows``."""
 
-    def __init__(self, linear: nn.Linear, key: SiteKey, active: ActiveWeights, config: HyperLoaderConfig) -> None:
-        super().__init__(linear, key, active)
+    def __init__(
+        self, linear: nn.Module, rows: Mapping[SiteKey, Rows], active: ActiveWeights, config: HyperLoaderConfig
+    ) -> None:
+        super().__init__(linear, active)
+        self.rows = rows
+        self.out_features = sizes_of(linear)[1]
         self.scaling = config.scaling
+
+    def update(self) -> tuple[Tensor, Tensor]:
+        """The active ``lora_A`` and ``lora_B`` of the whole layer."""
+        sites = self.active.require().sites
+        return joined([(sites[key], rows) for key, rows in self.rows.items()], self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.active.require()
@@ -67,12 +83,28 @@ class LoraSite(Site):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return ops.lora_linear(
             x,
-            self.linear.weight,
+            weight_of(self.linear),
             self.linear.bias,
-            *active.sites[self.key],
+            *self.update(),
             group=active.group_of(x.shape[0]),
             scaling=self.scaling,
         )
+
+
+def wrapped(linear: nn.Module, sites: LayerSites, active: ActiveWeights, config: HyperLoaderConfig) -> Site:
+    """``linear`` with its ``sites``, at least one."""
+    inside = LoraSite(linear, sites.lora, active, config) if sites.lora else linear
+    if sites.adapter is not None:
+        return AdapterSite(inside, sites.adapter, active, config)
+    assert isinstance(inside, LoraSite)
+    return inside
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The backbone's own layer inside ``module``."""
+    while isinstance(module, WrappedLinear):
+        module = module.linear
+    return module
 
 
 class AdaptedLinear(WrappedLinear):
@@ -87,7 +119,7 @@ class AdaptedLinear(WrappedLinear):
     down_bias: Tensor  # (bottleneck,)
     up_bias: Tensor  # (out_features,)
 
-    def __init__(self, linear: nn.Linear, tensors: SiteTensors, config: HyperLoaderConfig) -> None:
+    def __init__(self, linear: nn.Module, tensors: SiteTensors, config: HyperLoaderConfig) -> None:
         super().__init__(linear)
         self.norm, self.activation, self.eps = config.norm, config.activation, config.norm_eps
         for name, tensor in zip(ADAPTER_WEIGHTS, tensors, strict=False):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.nn.hypernetwork import initial_deviation
+from hyperloader.nn.hypernetwork import first_norm_weight, initial_deviation
 from hyperloader.nn.layout import Layout, SiteTensors, by_site
 
 
@@ -19,25 +19,25 @@ class Table(nn.Module):
         self.layout = layout
         self.weights = nn.ParameterDict(
             {
-                name: torch.randn(len(layout.sites_of(kinds)), len(config.tasks), *shape)
-                * initial_deviation(name, shape, config.norm)
-                for kinds, shapes in layout.parts
-                for name, shape in shapes.items()
+                part.heads[weight]: torch.randn(len(layout.sites_of(part)), len(config.tasks), *shape)
+                * initial_deviation(weight, shape, config.norm)
+                for part in layout.parts
+                for weight, shape in part.shapes.items()
             }
         )
-        for name in ("norm_weight",) if config.norm == "pre" else ("pre_norm_weight",):
-            if name in self.weights:
-                nn.init.ones_(self.weights[name])
+        for part in layout.parts:
+            if first_norm_weight(config.norm) in part.heads:
+                nn.init.ones_(self.weights[part.heads[first_norm_weight(config.norm)]])
 
     def forward(
         self, tasks: Tensor, *, grouped: bool, dtype: torch.dtype | None = None
     ) -> dict[tuple[int, str], SiteTensors]:
         """Look up ``tasks`` (int64); same result as ``Hypernetwork.forward``."""
         found = {}
-        for kinds, shapes in self.layout.parts:
-            rows = [_rows_of(self.weights[name], tasks).to(dtype) for name in shapes]  # (sites, tasks, ...)
+        for part in self.layout.parts:  # rows: (sites, tasks, ...)
+            rows = [_rows_of(self.weights[name], tasks).to(dtype) for name in part.heads.values()]
             rows = rows if grouped else [tensor.squeeze(1) for tensor in rows]
-            found.update(by_site(self.layout.sites_of(kinds), rows))
+            found.update(by_site(self.layout.sites_of(part), rows))
         return found
 
 

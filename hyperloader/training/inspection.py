@@ -19,9 +19,9 @@ def all_weights(model: HyperLoaderModel) -> SiteTensors:
     found = {}
     for stack, generator in model.generators.items():
         weights, layout = generator(inputs, grouped=True, dtype=torch.float32), generator.layout
-        for kinds, shapes in layout.parts:
-            for site in kinds:
-                for number, name in enumerate(shapes):
+        for part in layout.parts:
+            for site in part.sites:
+                for number, name in enumerate(part.shapes):
                     of_layers = [weights[layer, site][number].flatten(1) for layer in range(layout.num_layers)]
                     found[stack, site, name] = torch.stack(of_layers)
     return found

@@ -1,11 +1,13 @@
 """Which layers are which sites: on every family, with a head around the base model too."""
 
 import pytest
-from helpers import tiny
+import torch
+from helpers import families, tiny
 from torch import nn
 from transformers import BertConfig, BertForTokenClassification
 
 from hyperloader.backbones import find_norms, find_stacks
+from hyperloader.config import ADAPTER_SITES
 
 ENCODER = {"feed_forward", "self_attention", "self_attention.query", "self_attention.value"}
 CROSS = {"cross_attention.query", "cross_attention.value"}
@@ -39,3 +41,21 @@ def test_a_head_around_the_base_model_is_seen_through():
     backbone = BertForTokenClassification(config)
     (stack,) = find_stacks(backbone)
     assert stack.layers[0]["self_attention"] == "bert.encoder.layer.0.attention.output.dense"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "phi3"])
+def test_slices_of_a_fused_projection_are_all_of_it(name):
+    backbone = families.make(name)
+    (stack,) = find_stacks(backbone)
+    for layer, sites in enumerate(stack.layers):
+        for path in {sites[site] for site in stack.slices}:
+            rows = sorted(
+                stack.rows(backbone, layer, site)
+                for site, one in sites.items()
+                if one == path and site not in ADAPTER_SITES
+            )
+            assert [start for start, _ in rows[1:]] == [stop for _, stop in rows[:-1]]
+            assert (rows[0][0], rows[-1][1]) == (
+                0,
+                backbone.get_submodule(path)(torch.zeros(1, 1, 16).double()).shape[-1],
+            )

@@ -19,6 +19,11 @@ _DISTILBERT = {"vocab_size": VOCABULARY, "dim": 16, "n_heads": 2, "hidden_dim": 
 _T5 = {"vocab_size": VOCABULARY, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 32, "num_layers": 2}
 _T5 |= {"num_decoder_layers": 2, "decoder_start_token_id": 0}
 _T5_GATED = _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+_GROUPED = _SIZES | {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+_WINDOW = {"sliding_window": 3}
+_LAYER_TYPES = ["sliding_attention", "full_attention"]
+_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 20}
+_GPT2 |= {"bos_token_id": None, "eos_token_id": None}
 
 _DEBERTA = _SIZES | {"relative_attention": True, "position_buckets": 4, "max_relative_positions": 16}
 _DEBERTA |= {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
@@ -56,6 +61,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "longt5": ("LongT5ForConditionalGeneration", _LONGT5),
     "longt5-global": ("LongT5ForConditionalGeneration", _LONGT5_GLOBAL),
     "longt5-encoder": ("LongT5EncoderModel", _LONGT5),
+    "llama": ("LlamaForCausalLM", _GROUPED),
+    "llama-tied": ("LlamaForCausalLM", _GROUPED | {"tie_word_embeddings": True, "attention_bias": True}),
+    "qwen2": ("Qwen2ForCausalLM", _GROUPED | _WINDOW | {"use_sliding_window": True, "max_window_layers": 1}),
+    "qwen3": ("Qwen3ForCausalLM", _GROUPED | {"head_dim": 6}),
+    "mistral": ("MistralForCausalLM", _GROUPED | _WINDOW),
+    "gemma": ("GemmaForCausalLM", _GROUPED | {"head_dim": 6}),
+    "gemma2": ("Gemma2ForCausalLM", _GROUPED | _WINDOW | {"head_dim": 6}),
+    "gemma3": ("Gemma3ForCausalLM", _GROUPED | _WINDOW | {"head_dim": 6, "layer_types": _LAYER_TYPES}),
+    "olmo2": ("Olmo2ForCausalLM", _GROUPED),
+    "phi3": ("Phi3ForCausalLM", _GROUPED | _WINDOW),
+    "gpt2": ("GPT2LMHeadModel", _GPT2),
 }
 
 

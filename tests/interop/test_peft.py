@@ -5,6 +5,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from helpers import families
 from helpers.tiny import BACKBONES, TASKS, make, make_batch, make_model
 
 from hyperloader import HyperLoaderModel
@@ -38,6 +39,44 @@ def test_peft_loads_what_is_exported(name, tmp_path):
     key = "logits" if "labels" in batch else "last_hidden_state"
     torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-5)
     assert not torch.allclose(plain[key], expected[key], atol=1e-3)
+
+
+MORE = {"lora_sites": ("self_attention.query", "self_attention.value", "self_attention.key", "feed_forward.down")}
+
+
+@pytest.mark.parametrize("options", [{}, MORE], ids=["usual", "more"])
+@pytest.mark.parametrize("name", ["llama", "phi3", "gpt2"])
+def test_decoders_there_and_back(name, options, tmp_path):
+    """Shapes of grouped queries, slices of fused projections, layers whose weight is the transpose."""
+    model = families.model_for(name, adapter_sites=(), train_norms=False, lora_alpha=3, **options)
+    batch, key = {"input_ids": families.batch_for(model.backbone)["input_ids"]}, "logits"
+    model.export_peft("b", tmp_path)
+    wrapped = peft.PeftModel.from_pretrained(families.make(name), tmp_path).double()
+    loaded = load_peft(families.make(name), {"b": tmp_path}).double()
+    wanted = model.hyperloader_config.lora_sites
+    assert loaded.hyperloader_config.lora_sites == tuple(site for site in wanted if "cross" not in site)
+    with torch.no_grad():
+        expected = model(**batch, task="b")[key]
+        torch.testing.assert_close(wrapped(**batch)[key], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(loaded(**batch, task="b")[key], expected, rtol=0, atol=1e-5)
+        assert not torch.allclose(families.make(name)(**batch)[key], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("targets", [["c_attn", "c_proj"], ["c_attn"]])
+def test_fused_projections_of_peft(targets, tmp_path):
+    """One update of query, key and value together."""
+    torch.manual_seed(3)
+    config = peft.LoraConfig(r=3, target_modules=targets, fan_in_fan_out=True)
+    wrapped = peft.get_peft_model(families.make("gpt2"), config)
+    for parameter in wrapped.eval().parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, 0, 0.3)
+    wrapped.save_pretrained(tmp_path)
+    model = load_peft(families.make("gpt2"), {"a": tmp_path})
+    assert "self_attention.key" in model.hyperloader_config.lora_sites
+    ids = torch.randint(2, 50, (2, 5))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, task="a").logits, wrapped(ids).logits, rtol=0, atol=1e-5)
 
 
 def test_what_peft_cannot_hold_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.tiny import LABELS, TASKS, config_for, make_batch, make_model
-from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+from transformers import OPTConfig, OPTForCausalLM, T5Config, T5ForConditionalGeneration
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 
@@ -97,8 +97,9 @@ def test_mode_follows_the_backbone():
 
 
 def test_unsupported_backbone_lists_what_is_supported():
-    backbone = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=20))
-    with pytest.raises(ValueError, match="model types albert, bart, .* got GPT2LMHeadModel.*to add one"):
+    sizes = {"hidden_size": 8, "word_embed_proj_dim": 8, "num_attention_heads": 2, "ffn_dim": 16}
+    backbone = OPTForCausalLM(OPTConfig(**sizes, num_hidden_layers=1, vocab_size=20))
+    with pytest.raises(ValueError, match="model types albert, bart, .* got OPTForCausalLM.*to add one"):
         HyperLoaderModel(backbone, HyperLoaderConfig(tasks=["a"]))
 
 

@@ -8,16 +8,19 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyperloader import HyperLoaderConfig
-from hyperloader.config import LORA_SITES, POSITIONS
+from hyperloader.config import ADAPTER_SITES, LORA_SITES, POSITIONS
 from hyperloader.nn.hypernetwork import Hypernetwork
 from hyperloader.nn.layout import layout_of
 
 ENCODER_SITES = ("feed_forward", "self_attention", "self_attention.query", "self_attention.value")
 
 
-def make(num_layers=3, hidden=32, sites=tuple(POSITIONS), **options):
+SITES = ADAPTER_SITES + LORA_SITES
+
+
+def make(num_layers=3, hidden=32, sites=SITES, **options):
     config = HyperLoaderConfig(tasks=["a", "b"], **{"reduction_factor": 4, "rank": 2} | options)
-    return Hypernetwork(config, layout_of(config, num_layers, sites, hidden, hidden, hidden), num_layers)
+    return Hypernetwork(config, layout_of(config, num_layers, dict.fromkeys(sites, (hidden, hidden))), num_layers)
 
 
 def expected_weight(network, head, task_embedding, layer, site):
@@ -40,8 +43,8 @@ def expected_weight(network, head, task_embedding, layer, site):
     generated = generated.view(network.layout.shapes[head])
     if not network.base:
         return generated
-    sites = network.layout.lora_sites if head in network.layout.lora_shapes else network.layout.adapter_sites
-    return network.base[head][sites.index(site) * network.layout.num_layers + layer] + generated
+    (part,) = (part for part in network.layout.parts if site in part.sites)
+    return network.base[head][part.sites.index(site) * network.layout.num_layers + layer] + generated
 
 
 @pytest.mark.parametrize("base", [False, True])
@@ -53,10 +56,10 @@ def test_every_weight_is_the_formula(init, base):
     tasks = torch.randn(2, 64, dtype=torch.float64)
     grouped = network(tasks, grouped=True)
     alone = network(tasks[1:], grouped=False)
-    assert set(grouped) == {(layer, site) for layer in range(3) for site in POSITIONS}
+    assert set(grouped) == {(layer, site) for layer in range(3) for site in SITES}
     for (layer, site), weights in grouped.items():
-        heads = network.layout.lora_shapes if site in LORA_SITES else network.layout.adapter_shapes
-        for head, weight, single in zip(heads, weights, alone[layer, site], strict=True):
+        (part,) = (part for part in network.layout.parts if site in part.sites)
+        for head, weight, single in zip(part.heads.values(), weights, alone[layer, site], strict=True):
             for task in range(2):
                 expected = expected_weight(network, head, tasks[task], layer, site)
                 torch.testing.assert_close(weight[task], expected, rtol=0, atol=1e-12)

@@ -1,0 +1,24 @@
+"""The layers that sites are at: ``nn.Linear``, or transformers' ``Conv1D``, whose weight is the transpose."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+Rows = tuple[int, int]  # outputs of a layer: the first, and the one behind the last
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether ``module`` is such a layer, of the very class."""
+    kind = type(module)
+    return kind is nn.Linear or (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D")
+
+
+def weight_of(linear: Any) -> Tensor:
+    """The weight as (out_features, in_features), of a ``Conv1D`` as a view."""
+    return linear.weight if isinstance(linear, nn.Linear) else linear.weight.T
+
+
+def sizes_of(linear: Any) -> tuple[int, int]:
+    """in_features, out_features."""
+    out_features, in_features = weight_of(linear).shape
+    return in_features, out_features
