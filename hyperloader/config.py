@@ -79,6 +79,10 @@ class HyperLoaderConfig:
             the mean over the tokens of a sentence; a regression has one label.
         units: mean and standard deviation of a regression's labels: it computes ``(value - mean) / deviation``. (0, 1)
             where a task is not named.
+        sites: for a backbone of no known family, or instead of what its family names: site -> path of its linear layer
+            with ``*`` for the number of the layer, such as ``model.layers.*.self_attn.q_proj``; with several stacks a
+            list of paths. ``[0:512]`` behind it are those outputs of a fused projection. ``adapter_sites`` and
+            ``lora_sites`` say which are used.
 
     Raises:
         ValueError, TypeError: an invalid value, with the name of the argument.
@@ -107,6 +111,7 @@ class HyperLoaderConfig:
     init: str = "published"
     kinds: Mapping[str, str] | None = None
     units: Mapping[str, Sequence[float]] | None = None
+    sites: Mapping[str, str | Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", check_names("tasks", self.tasks))
@@ -120,6 +125,11 @@ class HyperLoaderConfig:
             for site in sites:
                 check_choice(site_argument, site, known)
             object.__setattr__(self, site_argument, tuple(sorted(sites, key=POSITIONS.__getitem__)))
+        if self.sites is not None:
+            object.__setattr__(self, "sites", check_sites(self.sites))
+            for site in self.sites if self.lora_sites else ():
+                if site in MORE_LORA_SITES and site not in self.lora_sites:
+                    raise ValueError(f"lora_sites must name {site!r} of sites, got {', '.join(self.lora_sites)}")
         for name in _SIZES:
             check_whole(name, getattr(self, name))
         if self.bottleneck is not None:
@@ -199,6 +209,18 @@ class HyperLoaderConfig:
             return cls.from_dict(values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def check_sites(sites: Any) -> dict[str, tuple[str, ...]]:
+    """``sites`` as a mapping of sites to patterns; raises ``ValueError`` or ``TypeError`` for what is none."""
+    if not isinstance(sites, Mapping) or not sites:
+        raise TypeError(f"sites must map sites to paths of layers, got {shown(sites)}")
+    for site in sites:
+        check_choice("sites", site, POSITIONS)
+    return {
+        site: check_names(f"sites[{site!r}]", [paths] if isinstance(paths, str) else paths)
+        for site, paths in sites.items()
+    }
 
 
 def _labels(labels: Any, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,8 @@ To add one: a file with ``stacks(backbone) -> list[Stack]`` naming the ``nn.Line
 ``FAMILIES`` under the ``model_type`` of its transformers config, and a test with a tiny random model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -24,6 +25,7 @@ from hyperloader.backbones import (
 from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import set_cross_attention_bias
 from hyperloader.backbones.family import Stack
+from hyperloader.backbones.patterns import stacks_of
 from hyperloader.nn.linears import is_linear
 
 __all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks", "set_cross_attention_bias"]
@@ -60,16 +62,17 @@ FAMILIES = {
 }
 
 
-def find_stacks(backbone: nn.Module) -> list[Stack]:
-    """The stacks of ``backbone``; raises ``ValueError`` for a backbone of no known family."""
-    model_type = getattr(getattr(backbone, "config", None), "model_type", None)
-    if model_type not in FAMILIES:
+def find_stacks(backbone: nn.Module, sites: Mapping[str, Sequence[str]] | None = None) -> list[Stack]:
+    """The stacks of ``backbone``, by the patterns in ``sites`` (see ``hyperloader.backbones.patterns``) if there are
+    any; raises ``ValueError`` for a backbone of no known family without, and for what is no plain linear layer."""
+    model_type: Any = getattr(getattr(backbone, "config", None), "model_type", None)
+    if sites is None and model_type not in FAMILIES:
         raise ValueError(
             f"backbone must be one of the model types {', '.join(FAMILIES)}, got {type(backbone).__name__}"
-            f" (model_type {model_type!r}); to add one, name its nn.Linear layers in a file of hyperloader/backbones "
-            "and give it a line in FAMILIES there"
+            f" (model_type {model_type!r}); to add one, name its linear layers with sites in the config: the command "
+            "`hyperloader backbones FOLDER` proposes them"
         )
-    stacks = FAMILIES[model_type](backbone)
+    stacks = FAMILIES[model_type](backbone) if sites is None else stacks_of(backbone, sites)
     for stack in stacks:
         for layer in stack.layers:
             for site, path in layer.items():

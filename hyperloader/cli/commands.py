@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import hyperloader
+from hyperloader.cli.backbones import backbones
 from hyperloader.cli.check import check
 from hyperloader.cli.convert import convert
 from hyperloader.cli.demo import demo
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict,
     "inspect": inspect,
     "demo": demo,
+    "backbones": backbones,
     "env": env,
     "data check": check,
     "data convert": convert,

@@ -1,6 +1,6 @@
 """LoRA checkpoints of Hugging Face's PEFT as tasks of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,13 +9,15 @@ from torch import nn
 
 from hyperloader.backbones import Stack, find_stacks
 from hyperloader.checkpoints import peft
-from hyperloader.config import ADAPTER_SITES, LORA_SITES, HyperLoaderConfig
+from hyperloader.config import ADAPTER_SITES, LORA_SITES, HyperLoaderConfig, check_sites
 from hyperloader.model import HyperLoaderModel
 from hyperloader.nn.linears import Rows, sizes_of
 from hyperloader.nn.table import Table
 
 
-def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLoaderModel:
+def load_peft(
+    backbone: nn.Module, folders: Mapping[str, str | Path], sites: Mapping[str, str | Sequence[str]] | None = None
+) -> HyperLoaderModel:
     """A model whose tasks are PEFT LoRA checkpoints, one each. A batch may mix them.
 
     They are fixed: no parameter requires a gradient until you say so. Nothing of ``backbone`` is changed but what
@@ -24,6 +26,7 @@ def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLo
     Args:
         backbone: what the checkpoints were trained with.
         folders: name of a task -> folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        sites: of a backbone of no known family, as in ``HyperLoaderConfig``.
 
     Raises:
         FileNotFoundError, ValueError: a missing or foreign file; one that updates layers that are no sites of LoRA in
@@ -31,25 +34,26 @@ def load_peft(backbone: nn.Module, folders: Mapping[str, str | Path]) -> HyperLo
     """
     if not isinstance(folders, Mapping):
         raise TypeError(f"folders must map names of tasks to folders, got {folders!r:.80}")
-    stacks = find_stacks(backbone)
-    sites = [
+    patterns = None if sites is None else check_sites(sites)
+    stacks = find_stacks(backbone, patterns)
+    places = [
         (path, site, stack.rows(backbone, number, site))
         for stack in stacks
         for number, layer in enumerate(stack.layers)
         for site, path in layer.items()
         if site not in ADAPTER_SITES
     ]
-    sizes = {path: sizes_of(backbone.get_submodule(path)) for path, _, _ in sites}
-    usual = all(site in LORA_SITES for _, site, _ in sites)
+    sizes = {path: sizes_of(backbone.get_submodule(path)) for path, _, _ in places}
+    usual = all(site in LORA_SITES for _, site, _ in places)
     of = f"query or value of {type(backbone).__name__}'s attentions" if usual else f"site of {type(backbone).__name__}"
     read = {task: peft.read(Path(folder), sizes, of) for task, folder in folders.items()}
     if not read:
         raise ValueError("folders must name at least one task, got none")
     rank = max(updates.rank for updates in read.values())
-    updated = {site for path, site, rows in sites if any(_updates(one, path, rows) for one in read.values())}
+    updated = {site for path, site, rows in places if any(_updates(one, path, rows) for one in read.values())}
     config = HyperLoaderConfig(
         tasks=list(read), adapter_sites=(), lora_sites=tuple(updated), rank=rank, lora_alpha=rank, train_norms=False,
-        generator="table",
+        generator="table", sites=patterns,
     )  # fmt: skip
     model = HyperLoaderModel(backbone, config)
     try:

@@ -27,7 +27,7 @@ class Attachment:
             raise ValueError(
                 "backbone must be free, got one that is attached already: call detach() on its model first"
             )
-        stacks = find_stacks(backbone)
+        stacks = find_stacks(backbone, config.sites)
         self.layouts = {stack.name: _layout(backbone, stack, config) for stack in stacks}
         wanted = {*config.adapter_sites, *config.lora_sites}
         _check_asked_for(backbone, stacks, config)
@@ -100,7 +100,7 @@ def _give_back(backbone: nn.Module, name: str, value: Tensor) -> None:
 
 def layouts_of(backbone: nn.Module, config: HyperLoaderConfig) -> dict[str, Layout]:
     """Stack -> what would be generated for it; nothing is attached."""
-    return {stack.name: _layout(backbone, stack, config) for stack in find_stacks(backbone)}
+    return {stack.name: _layout(backbone, stack, config) for stack in find_stacks(backbone, config.sites)}
 
 
 def replace(backbone: nn.Module, path: str, module: nn.Module) -> None:

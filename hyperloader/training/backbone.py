@@ -12,7 +12,7 @@ from torch import nn
 
 from hyperloader.backbones.cross_attention_bias import NAME, can_have_bias, set_cross_attention_bias
 from hyperloader.backbones.origin import check_complete, quiet, without_pooler
-from hyperloader.checkpoints.backbone_config import check_implementations, first_line
+from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations, first_line
 from hyperloader.checkpoints.descriptions import hash_of
 from hyperloader.checkpoints.tensors import read_tensor
 from hyperloader.data.heads import HEADS
@@ -86,6 +86,18 @@ def backbone_without_weights(name: str, head: str) -> nn.Module:
     path = backbone_path(name)
     with _named(name), torch.device("meta"):
         kind, config = _kind_and_config(path, head)
+        return kind(config) if issubclass(kind, nn.Module) else kind.from_config(config)
+
+
+def model_without_weights(name: str) -> nn.Module:
+    """The model of the class that its config names, transformers' base model without, on the device ``meta``."""
+    from transformers import AutoConfig, AutoModel
+
+    path = backbone_path(name)
+    with _named(name), torch.device("meta"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        check_implementations("its config", config)
+        kind: Any = backbone_class(config.architectures[0], "its config") if config.architectures else AutoModel
         return kind(config) if issubclass(kind, nn.Module) else kind.from_config(config)
 
 

@@ -217,3 +217,10 @@ def test_a_backbone_that_is_a_folder_holds_in_every_directory(tmp_path, monkeypa
     assert backbone("./none") == "./none"
     for name in ("minilm", "t5-base", "~/t5"):
         assert backbone(name) == name
+
+
+def test_sites_of_an_unknown_backbone():
+    sites = {"self_attention.query": "h.*.q", "feed_forward": ["a.*.o", "b.*.o"]}
+    assert RunConfig.from_dict({**BASE, "model": {"sites": sites}}).model_options["sites"] == sites
+    with pytest.raises(ValueError, match="model: sites must be one of .*, got 'self_attention.qery'; did you mean"):
+        RunConfig.from_dict({**BASE, "model": {"sites": {"self_attention.qery": "h.*.q"}}})
