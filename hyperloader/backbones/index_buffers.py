@@ -1,6 +1,8 @@
-"""Index buffers that are in no state: their values are known, so that lost ones can be filled in again."""
+"""Buffers that are in no state, of indices and positions: their values are known, so that lost ones can be filled in
+again."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +28,21 @@ def restore(backbone: nn.Module, names: Iterable[str]) -> None:
     """
     for name in names:
         buffer = backbone.get_buffer(name)
-        value = _VALUES.get(name.rpartition(".")[2])
+        path, _, own = name.rpartition(".")
         if buffer.is_meta:
             continue
+        value = _VALUES[own](buffer) if own in _VALUES else _made_again(backbone.get_submodule(path), own)
         if value is None:
             raise RuntimeError(
                 f"the backbone's buffer {name} is in no state_dict and its values are lost: load the backbone with "
                 "from_pretrained, not through the device meta"
             )
-        buffer.copy_(value(buffer))
+        buffer.copy_(value)
+
+
+def _made_again(owner: Any, name: str) -> Tensor | None:
+    """The values of what a decoder keeps of its config: frequencies of rotary positions, Gemma's scale; None for any
+    other buffer."""
+    if type(owner).__name__.endswith("RotaryEmbedding") and hasattr(owner, "config"):
+        return type(owner)(owner.config).get_buffer(name)
+    return torch.tensor(owner.scalar_embed_scale) if name == "embed_scale" else None

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import tiny
+from helpers import families, tiny
 from helpers.tiny import TASK_IDS, config_for, logits, make_model
 
 from hyperloader import HyperLoaderModel
@@ -26,6 +26,19 @@ def test_a_model_filled_from_a_state_computes_the_same(name, nested):
     merged.to_empty(device="cpu").load_state_dict(expected.state_dict())
     assert torch.equal(logits(merged, name), logits(expected, name))
     model.detach()
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "phi3"])
+def test_positions_of_decoders(name):
+    """Frequencies of rotary positions and Gemma's scale of embeddings are in no state."""
+    source = families.model_for(name, torch.float32)
+    with torch.device("meta"):
+        model = families.model_for(name, torch.float32)
+    model.to_empty(device="cpu").load_state_dict(source.state_dict())
+    batch = families.batch_for(source.backbone)
+    with torch.no_grad():
+        found, expected = (one(**batch, task_ids=families.TASK_IDS).logits for one in (model, source))
+    assert torch.equal(found, expected)
 
 
 def test_memory_that_was_there_is_emptied():
