@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import nn
@@ -37,11 +37,29 @@ def as_pretrained(kind: Any, backbone: Any) -> type:
         own["generation_config"] = property(_generation_config, _set_generation_config)
     if hasattr(backbone, "prepare_decoder_input_ids_from_labels"):
         own["prepare_decoder_input_ids_from_labels"] = _decoder_input_ids
+    if backbone.__name__ in _causal_classes():
+        own |= {"_get_name": _name_for_trainer, "__repr__": _repr}
     for name in ("cuda", "eval", "float", "half", "to", "train"):  # PreTrainedModel's are for models that it has loaded
         if inspect.getattr_static(kind, name) is inspect.getattr_static(nn.Module, name):
             own[name] = getattr(nn.Module, name)
     patch_label_smoother()
     return type(kind.__name__, (kind, PreTrainedModel), own)
+
+
+def _causal_classes() -> Collection[str]:
+    """Names of the classes whose labels Trainer shifts by a token."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+
+
+def _name_for_trainer(self: Any) -> str:
+    """The backbone's, by which Trainer's label smoothing knows a causal model."""
+    return type(self.backbone if "backbone" in self._modules and self.heads is None else self).__name__
+
+
+def _repr(self: Any) -> str:
+    return type(self).__name__ + nn.Module.__repr__(self).removeprefix(self._get_name())
 
 
 def new(kind: Any, backbone: object) -> Any:

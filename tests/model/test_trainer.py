@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from helpers import families
 from helpers.tiny import LABELS, TASK_IDS, TASKS, make, make_batch, make_model
 from torch.nn import functional
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
@@ -134,6 +135,24 @@ def test_smoothed_labels_are_those_of_the_own_task(tmp_path):
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses == pytest.approx([expected.item()], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_smoothed_labels_of_a_causal_model_are_those_of_the_next_token(tmp_path, name):
+    model, epsilon = families.model_for(name, torch.float32), 0.1
+    assert repr(model).startswith("HyperLoaderModel(") and repr(model.merge("a")).startswith("TaskModel(")
+    batch = families.batch_for(model.backbone) | {"task_ids": families.TASK_IDS}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    logits, labels = model(**batch).logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
+    expected = functional.cross_entropy(logits, labels, label_smoothing=epsilon)
+    rows = [{key: tensor[i] for key, tensor in batch.items()} for i in range(4)]
+    options = {"label_smoothing_factor": epsilon, "max_steps": 1, "per_device_train_batch_size": 4}
+    trainer = Trainer(model, arguments_for(tmp_path, **options), train_dataset=rows)
+    torch.testing.assert_close(trainer.compute_loss(model, dict(batch)), expected)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_generates_while_it_evaluates(tmp_path):

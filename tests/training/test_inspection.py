@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.families import model_for
 from helpers.tiny import TASK_IDS, TASKS, make_batch, make_model
 
 from hyperloader.training import inspection
@@ -24,6 +25,19 @@ def test_everything_that_the_sites_get_is_there():
             torch.testing.assert_close(weights["decoder", site, name][layer, 2], tensor.flatten())
     assert {stack for stack, _, _ in weights} == {"encoder", "decoder"}
     assert weights["encoder", "feed_forward", "down_weight"].shape == (3, 3, 4 * 16)
+
+
+def test_sites_of_other_shapes():
+    """Query and value of a Llama: each in its own size, and compared with its like."""
+    model = model_for("llama", torch.float32)
+    weights = inspection.all_weights(model)
+    assert weights["decoder", "self_attention.query", "lora_B"].shape == (2, 3, 16 * 2)
+    assert weights["decoder", "self_attention.value", "lora_B"].shape == (2, 3, 8 * 2)
+    assert inspection.task_similarity(weights)["lora_B"].shape == (3, 3)
+    assert inspection.layer_similarity(weights)["decoder", "lora_B"].shape == (2, 2)
+    with inspection.shuffled(model, {"a": "b", "b": "c", "c": "a"}):
+        assert torch.equal(inspection.all_weights(model)["decoder", "feed_forward", "up_bias"][:, 0],
+                           weights["decoder", "feed_forward", "up_bias"][:, 1])  # fmt: skip
 
 
 @pytest.fixture
