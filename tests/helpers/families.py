@@ -62,6 +62,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "longt5-global": ("LongT5ForConditionalGeneration", _LONGT5_GLOBAL),
     "longt5-encoder": ("LongT5EncoderModel", _LONGT5),
     "llama": ("LlamaForCausalLM", _GROUPED),
+    "llama-base": ("LlamaModel", _GROUPED),
     "llama-tied": ("LlamaForCausalLM", _GROUPED | {"tie_word_embeddings": True, "attention_bias": True}),
     "qwen2": ("Qwen2ForCausalLM", _GROUPED | _WINDOW | {"use_sliding_window": True, "max_window_layers": 1}),
     "qwen3": ("Qwen3ForCausalLM", _GROUPED | {"head_dim": 6}),
