@@ -40,6 +40,9 @@ def test_grouped_query_attention(generator, init):
     parts = model.generators["decoder"]
     named = parts.weights if generator == "table" else parts.heads
     assert {name for name in named if "lora" in name} == {"lora_A", "lora_B", "lora_A_16x8", "lora_B_16x8"}
+    if generator == "hypernetwork":
+        first, second = (named[name].weight.std().item() for name in ("lora_A", "lora_A_16x8"))
+        assert abs(first / second - 1) < 0.1
     for name, rows in (("query", 16), ("value", 8)):
         lora_A, lora_B = model.weights_of("b")["decoder", 1, f"self_attention.{name}"]
         assert lora_A.shape == (2, 16) and lora_B.shape == (rows, 2)
