@@ -1,12 +1,22 @@
 """ModernBERT, whose query, key and value are one projection."""
 
-from torch import nn
+from typing import Any
 
-from hyperloader.backbones.family import Stack, encoder_stack
+from hyperloader.backbones.family import Stack, encoder_stack, one_after_another
 
-_SITES = {"feed_forward": "mlp.Wo", "self_attention": "attn.Wo"}
+_SITES = {
+    "feed_forward": "mlp.Wo",
+    "self_attention": "attn.Wo",
+    "self_attention.query": "attn.Wqkv",
+    "self_attention.value": "attn.Wqkv",
+    "self_attention.key": "attn.Wqkv",
+    "self_attention.output": "attn.Wo",
+    "feed_forward.down": "mlp.Wo",
+}
+_PROJECTED = ("self_attention.query", "self_attention.key", "self_attention.value")
 
 
-def stacks(backbone: nn.Module) -> list[Stack]:
+def stacks(backbone: Any) -> list[Stack]:
     """The encoder."""
-    return [encoder_stack(backbone, "layers", _SITES)]
+    slices = one_after_another(dict.fromkeys(_PROJECTED, backbone.config.hidden_size))
+    return [encoder_stack(backbone, "layers", _SITES, slices)]

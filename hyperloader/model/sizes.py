@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hyperloader.checkpoints.descriptions import TENSORS
 from hyperloader.checkpoints.stored_model import DESCRIPTION, StoredModel
 from hyperloader.checkpoints.tensors import check_shapes
-from hyperloader.config import POSITIONS, HyperLoaderConfig
+from hyperloader.config import HyperLoaderConfig
 from hyperloader.model.attachment import layouts_of
 from hyperloader.nn.heads import task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
@@ -62,15 +62,7 @@ def check_stored(stored: StoredModel, backbone: nn.Module) -> None:
 
 
 def check_fits(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> None:
-    """Raise ``ValueError`` for LoRA on a backbone that has no layer for it alone, and for a model that is larger than
-    the memory of this machine."""
-    of_own_layers = [site for site in config.lora_sites if site.startswith("self_attention")]
-    positions = {position for layout in layouts.values() for position in layout.positions}
-    if of_own_layers and not any(POSITIONS[site] in positions for site in of_own_layers):
-        raise ValueError(
-            f"lora_sites must be () for {type(backbone).__name__}, whose query, key and value are one layer, got "
-            f"{', '.join(of_own_layers)}"
-        )
+    """Raise ``ValueError`` for a model that is larger than the memory of this machine."""
     wanted = _BYTES * sum(tensor.numel() for tensor in tensors_of(backbone, config, layouts).values())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if wanted > memory:

@@ -43,7 +43,7 @@ def test_a_head_around_the_base_model_is_seen_through():
     assert stack.layers[0]["self_attention"] == "bert.encoder.layer.0.attention.output.dense"
 
 
-@pytest.mark.parametrize("name", ["gpt2", "phi3"])
+@pytest.mark.parametrize("name", ["gpt2", "phi3", "modernbert"])
 def test_slices_of_a_fused_projection_are_all_of_it(name):
     backbone = families.make(name)
     (stack,) = find_stacks(backbone)

@@ -1,4 +1,4 @@
-"""ModernBERT with adapters: its query and value are parts of one projection, which LoRA does not reach."""
+"""ModernBERT with and without LoRA: its query and value are parts of one projection."""
 
 import pytest
 import torch
@@ -33,11 +33,6 @@ def batch():
     return {"input_ids": torch.randint(2, 50, mask.shape) * mask, "attention_mask": mask}
 
 
-def test_lora_is_refused():
-    with pytest.raises(ValueError, match=r"lora_sites must be \(\) for ModernBertModel, whose query, key and"):
-        attach(make(), lora_sites=("self_attention.query", "self_attention.value"))
-
-
 @torch.no_grad()
 def test_a_new_model_is_its_backbone_to_the_bit(batch):
     backbone = make(torch.float32)
@@ -48,9 +43,10 @@ def test_a_new_model_is_its_backbone_to_the_bit(batch):
 
 
 @torch.no_grad()
-def test_a_mixed_batch_is_its_sentences_merged_saved_and_loaded(batch, tmp_path):
+@pytest.mark.parametrize("lora_sites", [(), ("self_attention.query", "self_attention.value")])
+def test_a_mixed_batch_is_its_sentences_merged_saved_and_loaded(batch, tmp_path, lora_sites):
     """Sentences longer than the sliding window, one token, padding."""
-    model = attach(make())
+    model = attach(make(), lora_sites=lora_sites)
     mixed = model(**batch, task_ids=TASK_IDS).logits
     for row, task in enumerate(TASK_IDS.tolist()):
         length = int(batch["attention_mask"][row].sum())

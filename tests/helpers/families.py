@@ -28,6 +28,7 @@ _GPT2 |= {"bos_token_id": None, "eos_token_id": None}
 _DEBERTA = _SIZES | {"relative_attention": True, "position_buckets": 4, "max_relative_positions": 16}
 _DEBERTA |= {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
 _DEBERTA |= {"position_biased_input": False, "type_vocab_size": 0}
+_MODERNBERT = _SIZES | {"local_attention": 4, "global_attn_every_n_layers": 2, "pad_token_id": 0}
 _ALBERT = _SIZES | {"embedding_size": 8}
 _BART = {"vocab_size": VOCABULARY, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32}
 _BART |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -46,6 +47,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "t5-gated": ("T5ForConditionalGeneration", _T5_GATED),
     "mt5": ("MT5ForConditionalGeneration", _T5),
     "camembert": ("CamembertModel", _SIZES),
+    "modernbert": ("ModernBertModel", _MODERNBERT),
     "mpnet": ("MPNetModel", _SIZES),
     "xlm-roberta-xl": ("XLMRobertaXLModel", _SIZES),
     "albert": ("AlbertModel", _ALBERT),

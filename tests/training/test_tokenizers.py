@@ -57,7 +57,6 @@ def modernbert(folder):
 
 
 FIRST = {"deberta": "▁", "modernbert": "Ġ"}
-MODEL = {"deberta": {}, "modernbert": {"lora_sites": []}}
 MAKERS = {"deberta": deberta, "modernbert": modernbert}
 
 
@@ -99,10 +98,10 @@ def test_train_evaluate_and_predict(backbone, data, tmp_path):
 
     from hyperloader.cli.commands import app
 
-    name, folder = backbone
+    _, folder = backbone
     training = {"steps": 2, "batch_size": 8, "eval_steps": 2, "save_steps": 2, "log_steps": 1, "report_to": "none"}
     values = {"backbone": str(folder), "tasks": str(data / "tasks.yaml"), "output": str(tmp_path / "run")}
-    values |= {"training": training, "model": {"reduction_factor": 4} | MODEL[name]}
+    values |= {"training": training, "model": {"reduction_factor": 4}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     result = CliRunner().invoke(app, ["train", str(tmp_path / "run.yaml")])
     assert result.exit_code == 0, result.output
