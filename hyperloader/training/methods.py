@@ -36,7 +36,9 @@ _LORA_TARGETS = {  # query and value, where PEFT has no names of its own
     "mbart": ["q_proj", "v_proj"],
     "modernbert": ["Wqkv"],  # fused with the key
     "mpnet": ["q", "v"],
+    "olmo2": ["q_proj", "v_proj"],
     "pegasus": ["q_proj", "v_proj"],
+    "phi3": ["qkv_proj"],  # fused with the key
     "umt5": ["q", "v"],
     "xlm-roberta-xl": ["query", "value"],
 }
