@@ -172,7 +172,7 @@ class Hypernetwork(nn.Module):
             size = (len(sites), -1) if grouped else (len(sites),)
             views = [tensor.view(*size, *shape) for tensor, shape in zip(generated, part.shapes.values(), strict=True)]
             if self.base:
-                bases = [self.base[name].to(dtype) for name in part.heads.values()]
+                bases = [self.base[part.heads[weight]].to(dtype) for weight in part.shapes]
                 views = [view + (base[:, None] if grouped else base) for view, base in zip(views, bases, strict=True)]
             found.update(by_site(sites, views))
         return found
