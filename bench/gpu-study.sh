@@ -12,6 +12,13 @@ shift 3
 : "${PYTHON:=python3}" "${PLAN:=recipes/seven-tasks-study.yaml}" "${JOBS:=$(nproc)}"
 [ -d build/payload ] || { mkdir -p build && tar xJf "$payload" -C build; }
 export PYTHONPATH=$PWD:$PWD/build/payload/site HYPERLOADER_DATA=$PWD/build/payload/data PYTHONWARNINGS=ignore
+# Kernels of several processes share the card only under NVIDIA's multi-process service; without it they take turns.
+if mps=$(command -v nvidia-cuda-mps-control || ls /usr/local/nvidia/bin/nvidia-cuda-mps-control 2>/dev/null); then
+  export CUDA_MPS_PIPE_DIRECTORY=$PWD/build/mps CUDA_MPS_LOG_DIRECTORY=$PWD/build/mps
+  mkdir -p build/mps
+  "$mps" -d
+  trap 'echo quit | "$mps"' EXIT
+fi
 "$PYTHON" -m bench.study "$PLAN" --backbone build/payload/minilm --train --jobs "$JOBS" --seconds "$seconds" "$@" || failed=$?
 mkdir -p "$out"
 find bench/results/study runs/tried/results -name '*.json' -o -name '*.npz' 2>/dev/null | tar czf "$out/study.tgz" -T -
