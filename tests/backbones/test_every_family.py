@@ -11,6 +11,7 @@ from hyperloader.backbones import find_stacks
 from hyperloader.config import ADAPTER_SITES
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
+COMPILED = ("modernbert", "deberta-v3", "bart", "phi3")  # the rest take their time in `make test-all`
 LANGUAGE_MODELS = [name for name in FAMILIES if kind_of(make(name)) != "encoder"]
 
 
@@ -162,7 +163,9 @@ def test_gradient_checkpointing_changes_nothing(name):
         close(grads[1][path], grad)
 
 
-@each_family
+@pytest.mark.parametrize(
+    "name", [name if name in COMPILED else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def test_compiles_to_one_graph(name):
     model, counter = model_for(name), CompileCounter()
     if name == "gpt2":  # whose class does not tell: transformers would warn of that within the graph
