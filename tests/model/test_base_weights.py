@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.families import make as make_family
 from helpers.tiny import make, make_batch, randomise
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
@@ -31,6 +32,19 @@ def test_mixed_batch_is_the_sentences_one_by_one(options):
     for row, task in enumerate(tasks.tolist()):
         alone = model(**{key: tensor[row : row + 1] for key, tensor in batch.items()}, task=OPTIONS["tasks"][task])
         torch.testing.assert_close(alone.logits[0], mixed[row], rtol=0, atol=1e-10)
+
+
+def test_sites_of_other_shapes_have_base_weights_of_their_own():
+    model = HyperLoaderModel(make_family("llama"), HyperLoaderConfig(**OPTIONS)).double().eval()
+    randomise(model)
+    network = next(iter(model.generators.values()))
+    assert {name: tuple(base.shape[1:]) for name, base in network.base.items() if name.startswith("lora_B")} == {
+        name: part.shapes["lora_B"] for part in network.layout.parts if (name := part.heads.get("lora_B"))
+    }
+    ids = torch.arange(10).view(2, 5)
+    mixed = model(input_ids=ids, task_ids=torch.tensor([1, 0])).logits
+    torch.testing.assert_close(model(input_ids=ids[:1], task="b").logits, mixed[:1], rtol=0, atol=1e-10)
+    torch.testing.assert_close(model.merge("a")(input_ids=ids[1:]).logits, mixed[1:], rtol=0, atol=1e-10)
 
 
 def test_they_are_trained_once_for_all_tasks():

@@ -14,7 +14,7 @@ from hyperloader.training.finite import NonFiniteLossError
 from hyperloader.training.methods import METHODS
 from hyperloader.training.metrics import load_counts
 from hyperloader.training.run import RunConfig, train
-from hyperloader.training.saved_run import evaluate, evaluate_sentences, load_run, predict, tag
+from hyperloader.training.saved_run import evaluate, evaluate_sentences, load_run, predict
 from hyperloader.training.trainer import MultiTaskTrainer
 
 
@@ -291,58 +291,3 @@ def test_a_run_holds_wherever_it_is_moved(settings, data, bert, monkeypatch, tmp
     resumed = RunConfig.from_yaml(tmp_path / "moved" / "config.yaml")
     assert train(resumed, resume=True, progress=False)["test"] == metrics["test"]
     assert not (tmp_path / "first" / "run").exists()
-
-
-def test_valid_tags_are_chosen_at_training_or_afterwards(settings, tmp_path):
-    """Both runs end with the same weights, that of the last step: their scores differ by how these are read alone."""
-    options = {"select": "last", "label_prior": False, "learning_rate": 1e-9, "steps": 1}
-    each, best = (
-        settings(training={"valid_tags": valid, **options}, output=str(tmp_path / str(valid)))
-        for valid in (False, True)
-    )
-    found = {config.output: train(config, progress=False)["test"] for config in (each, best)}
-    assert found[each.output] != found[best.output]
-    for config, other in ((each, best), (best, each)):
-        assert evaluate(config.output) == found[config.output]
-        assert evaluate(config.output, valid_tags=other is best) == found[other.output]
-    sentences = [["show", "dark", "red", "rome"], ["light"]]
-    for valid, config in ((False, each), (True, best)):
-        of_run = list(tag(load_run(config.output), sentences, "colours"))
-        assert of_run == list(tag(load_run(best.output, valid_tags=valid), sentences, "colours"))
-
-
-def test_valid_tags_need_labels(settings, t5):
-    with pytest.raises(ValueError, match="valid_tags must only be given for the head token-classification, got it for"):
-        settings(head="text-to-text", backbone=str(t5), training={"valid_tags": True})
-
-
-def test_a_run_of_before_valid_tags_is_read_as_it_was(settings, tmp_path):
-    """Its file says nothing of them: it was scored by every word's label, and is finished or resumed as that run."""
-    options = {"select": "last", "label_prior": False, "learning_rate": 1e-9, "steps": 1}
-    before = settings(training={"valid_tags": False, **options})
-    metrics, file = train(before, progress=False), Path(before.output) / "config.yaml"
-    file.write_text(file.read_text().replace("  valid_tags: false\n", ""))
-    assert evaluate(before.output) == metrics["test"] != evaluate(before.output, valid_tags=True)
-    silent = settings(training=options)
-    assert train(silent, resume=True, progress=False) == metrics
-    (file.parent / "metrics.json").unlink()
-    resumed = train(silent, resume=True, progress=False)
-    assert resumed["config"]["training"]["valid_tags"] is True
-    assert evaluate(before.output) == resumed["test"]
-    with pytest.raises(ValueError, match=r"differs in training.valid_tags \(True there, False here\)"):
-        train(before, resume=True, progress=False)
-
-
-def test_a_run_of_before_base_weights_is_the_model_it_was(settings, tmp_path):
-    """Its file says nothing of them, nor of the learning rate that was the default."""
-    options = {"steps": 2, "eval_steps": 2}
-    before = settings(model={"base_weights": False, "rank": 2}, training={"learning_rate": 5e-3, **options})
-    metrics, file = train(before, progress=False), Path(before.output) / "config.yaml"
-    text = file.read_text().replace("  base_weights: false\n", "").replace("  learning_rate: 0.005\n", "")
-    file.write_text(text)
-    assert "base_weights" not in text and "learning_rate" not in text
-    assert evaluate(before.output) == metrics["test"]
-    assert train(before, resume=True, progress=False) == metrics
-    differs = r"model.base_weights \(False there, True here\), training.learning_rate \(0.005 there, 0.003 here\)"
-    with pytest.raises(ValueError, match=differs):
-        train(settings(model={"rank": 2}, training=options), resume=True, progress=False)
