@@ -6,9 +6,9 @@
 # keeps its files, runs go on from their last checkpoints. PLAN, JOBS and PYTHON may be set; options go to bench.study:
 # `--steps 20` tries everything, on a CPU as well.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-payload=$(realpath "$1") out=$2 seconds=$3
+payload=$(realpath "$1") out=$(realpath -m "$2") seconds=$3
 shift 3
+cd "$(dirname "$0")/.."
 : "${PYTHON:=python3}" "${PLAN:=recipes/seven-tasks-study.yaml}" "${JOBS:=$(nproc)}"
 [ -d build/payload ] || { mkdir -p build && tar xJf "$payload" -C build; }
 export PYTHONPATH=$PWD:$PWD/build/payload/site HYPERLOADER_DATA=$PWD/build/payload/data PYTHONWARNINGS=ignore
@@ -20,6 +20,6 @@ if mps=$(command -v nvidia-cuda-mps-control || ls /usr/local/nvidia/bin/nvidia-c
   trap 'echo quit | "$mps"' EXIT
 fi
 "$PYTHON" -m bench.study "$PLAN" --backbone build/payload/minilm --train --jobs "$JOBS" --seconds "$seconds" "$@" || failed=$?
-mkdir -p "$out"
-find bench/results/study runs/tried/results -name '*.json' -o -name '*.npz' 2>/dev/null | tar czf "$out/study.tgz" -T -
+mkdir -p "$out" runs/tried/results
+find bench/results/study runs/tried/results -name '*.json' -o -name '*.npz' | tar czf "$out/study.tgz" -T -
 exit "${failed:-0}"
