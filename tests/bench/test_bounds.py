@@ -130,8 +130,8 @@ def test_measured_times_stand_beside_bounds_and_copies():
     content = {"calls": rows, "floor": {"bytes_per_s": 1e12}, "hardware": {"device": "a GPU"}}
     lines = measured.page(content, bounds, floors).splitlines()[4:]
     assert lines == [
-        "| CUDA C++ | adapter forward | 8 | 20.0 | 2.0× | 50 % | 9 |",
-        "| CUDA C++ | lora_linears forward | 8 | 30.0 | 3.0× | 3.00× | 8 |",
+        "| CUDA C++ | adapter forward | 8 | 20.0 | 2.0× | 50 % | 9 | 15.0 |",
+        "| CUDA C++ | lora_linears forward | 8 | 30.0 | 3.0× | 3.00× | 8 | 15.0 |",
     ]
 
 
