@@ -31,13 +31,28 @@ def _t5(hidden: int, layers: int, heads: int) -> nn.Module:
     return T5ForConditionalGeneration(config)
 
 
-BACKBONES = {
+def _decoder(hidden: int, layers: int, heads: int, value_heads: int, feed_forward: int) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=value_heads, intermediate_size=feed_forward, tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+ENCODERS = {
     "MiniLM": lambda layers: _encoder(384, layers or 6, 12),
+    "tiny encoder": lambda layers: _encoder(64, layers or 2, 4),
+}
+WRITERS = {  # of text
     "T5-small": lambda layers: _t5(512, layers or 6, 8),
     "T5-base": lambda layers: _t5(768, layers or 12, 12),
-    "tiny encoder": lambda layers: _encoder(64, layers or 2, 4),
     "tiny T5": lambda layers: _t5(64, layers or 2, 4),
+    "SmolLM2": lambda layers: _decoder(576, layers or 30, 9, 3, 1536),
+    "tiny decoder": lambda layers: _decoder(48, layers or 2, 3, 1, 96),
 }
+BACKBONES = ENCODERS | WRITERS
 
 
 def make_model(
@@ -65,7 +80,6 @@ def make_model(
 def make_batch(name: str, setting: Setting, sentences: int, tokens: int) -> dict[str, Tensor]:
     """Random token ids and labels, the same every time."""
     torch.manual_seed(_SEED)
-    most = VOCABULARY if "T5" in name else LABELS
     input_ids = torch.randint(2, VOCABULARY, (sentences, tokens))
-    labels = torch.randint(0, most, (sentences, tokens))
+    labels = torch.randint(0, VOCABULARY if name in WRITERS else LABELS, (sentences, tokens))
     return {"input_ids": input_ids.to(setting.device), "labels": labels.to(setting.device)}

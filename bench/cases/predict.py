@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import torch
 
-from bench.backbones import make_batch, make_model
+from bench.backbones import WRITERS, make_batch, make_model
 from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
+from bench.baselines.peft import PeftModel
 from bench.case import Calls, Case, Pass, Point, Provider, Setting
 from bench.clock import WALL
-from bench.providers import PLAIN, PUBLISHED, as_reference, compiled, ours
+from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours
 from hyperloader import HyperLoaderModel
 
 FROZEN = "frozen backbone alone"
@@ -19,7 +20,7 @@ MERGED, LORA_MERGED = ", merged", ", LoRA alone, merged"
 def point(
     backbone: str, sentences: int, tokens: int, sweep: str = "", headline: bool = False, new_tokens: int = 16
 ) -> Point:
-    """``sentences`` of ``tokens`` tokens of one task; T5 writes ``new_tokens`` tokens for each."""
+    """``sentences`` of ``tokens`` tokens of one task; T5 and decoders write ``new_tokens`` tokens for each."""
     sizes = {"backbone": backbone, "sentences": sentences, "tokens": tokens, "new_tokens": new_tokens}
     return Point(f"{backbone}, {sentences} × {tokens} tokens", sizes, sweep, headline)
 
@@ -28,7 +29,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     """The encoder's forward, or greedy generation. Logits are what is compared."""
     backbone, sentences = at.sizes["backbone"], at.sizes["sentences"]
     batch = make_batch(backbone, setting, sentences, at.sizes["tokens"])
-    new_tokens = at.sizes["new_tokens"] if "T5" in backbone else 0
+    new_tokens = at.sizes["new_tokens"] if backbone in WRITERS else 0
 
     def model(**options) -> HyperLoaderModel:
         return make_model(backbone, setting, **options).eval()
@@ -63,6 +64,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             ),
             Provider(PUBLISHED, lambda: baseline(PublishedModel)),
             Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
+            Provider(PEFT, lambda: baseline(PeftModel), compared=False),
             *ours(lambda: own(model())),
             *ours(lambda: merged(model()), MERGED),
             *ours(lambda: merged(model(adapter_sites=())), LORA_MERGED, compared=False),
@@ -91,6 +93,7 @@ CASE = Case(
     points=[
         point("MiniLM", 32, 32, headline=True),
         point("T5-small", 8, 32, headline=True),
+        point("SmolLM2", 8, 32),
         replace(point("T5-base", 8, 32, headline=True), device="cuda"),
         *(point("MiniLM", sentences, 32, "sentences") for sentences in (1, 4, 128)),
     ],

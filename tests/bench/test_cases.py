@@ -13,8 +13,8 @@ SMALL = {
     "adapter": [adapter.point(40, 64)],
     "lora_linear": [lora_linear.point(40, 64), lora_linear.point(40, 64, layers=2)],
     "overhead": [overhead.point(operator) for operator in ("adapter", "lora_linear", "generate")],
-    "step": [step.point("tiny encoder", 2, 5, 2), step.point("tiny T5", 2, 5, 2)],
-    "predict": [predict.point("tiny encoder", 2, 5), predict.point("tiny T5", 2, 5, new_tokens=2)],
+    "step": [step.point(name, 2, 5, 2) for name in ("tiny encoder", "tiny T5", "tiny decoder")],
+    "predict": [predict.point(name, 2, 5, new_tokens=2) for name in ("tiny encoder", "tiny T5", "tiny decoder")],
     "captured": [
         captured.point("tiny encoder", 2, 5),
         captured.point("tiny T5", 2, 5),
@@ -28,7 +28,7 @@ EXPECTED = {
     "lora_linear": {PLAIN, PEFT, lora_linear.FROZEN},
     "overhead": {PLAIN},
     "step": {PLAIN, PUBLISHED, PEFT, step.FROZEN},
-    "predict": {PLAIN, PUBLISHED, predict.FROZEN},
+    "predict": {PLAIN, PUBLISHED, PEFT, predict.FROZEN},
     "captured": {step.FROZEN},
     "mixed": {PLAIN},
 }
@@ -56,7 +56,7 @@ def test_the_drop_in_is_measured_where_it_generates():
     assert found == {FORWARD: False, BOTH: True}
 
 
-@pytest.mark.parametrize("backbone", ["tiny encoder", "tiny T5"])
+@pytest.mark.parametrize("backbone", ["tiny encoder", "tiny T5", "tiny decoder"])
 def test_whole_models_in_half_precision(backbone):
     """What we train stays float32 beside a backbone of half precision; the others are cast as a whole."""
     setting = Setting(dtype=torch.bfloat16, compile=False)
