@@ -17,7 +17,9 @@ def check(
     backbone: Annotated[
         str | None, typer.Option(help="Also count what its tokenizer splits: a folder, a model of the Hub, or minilm.")
     ] = None,
-    head: Annotated[str, typer.Option(help="token-classification or text-to-text.")] = "token-classification",
+    head: Annotated[
+        str, typer.Option(help="token-classification, text-to-text or language-model.")
+    ] = "token-classification",
     max_length: Annotated[int, typer.Option(min=8, help="Subword tokens of a sentence.")] = 128,
 ) -> None:
     """Read and check every data set of a task file, and show a table of what is there."""
@@ -54,9 +56,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def _formulation(tasks: list["Task"], backbone: str, head: str, max_length: int) -> "Formulation":
-    from hyperloader.data.heads import make_formulation
+    from hyperloader.data.heads import TOKEN_CLASSIFICATION, make_formulation
+    from hyperloader.data.wording import TextModel
     from hyperloader.training.backbone import load_backbone
 
-    _, tokenizer = load_backbone(backbone, head)
+    model, tokenizer = load_backbone(backbone, head)
     labels, kinds = {task.name: task.labels for task in tasks}, {task.name: task.kind for task in tasks}
-    return make_formulation(head, tokenizer, labels, max_length, kinds=kinds)
+    text_model = None if head == TOKEN_CLASSIFICATION else TextModel.of(model.config)
+    return make_formulation(head, tokenizer, labels, max_length, kinds=kinds, text_model=text_model)

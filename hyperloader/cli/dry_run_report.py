@@ -46,6 +46,6 @@ def conclusion(found: "DryRun", config: "RunConfig", steps: int) -> str:
 def _times(found: "DryRun", config: "RunConfig", seconds: Callable[["Work"], float]) -> str:
     from hyperloader.training.reporting import duration
 
-    steps, limit = config.options.steps, "at most " if config.head == "text-to-text" else ""
+    steps, limit = config.options.steps, "" if config.head == "token-classification" else "at most "
     training, scoring = steps * seconds(found.step), found.batches * seconds(found.scoring)
     return f"{duration(training)} for {steps:,} steps, {limit}{duration(scoring)} for scoring"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from hyperloader.training.headlines import BESIDE, HEADLINES, MEAN_F1, headline, mean_key, mean_of
+from hyperloader.training.headlines import BESIDE, HEADLINES, MEAN_F1, PERPLEXITY, headline, mean_key, mean_of
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence], *, total: Sequence | None = None, digits: int = 1) -> str:
@@ -44,8 +44,9 @@ def _table_of_kinds(scores: Mapping) -> str:
     rows = []
     for task, one in scores["tasks"].items():
         key = headline(one)
-        beside = ", ".join(f"{BESIDE[name]} {100 * value:.1f}" for name, value in one.items() if name in BESIDE)
-        rows.append((task, HEADLINES[key], 100 * one[key], beside, one["sentences"]))
+        beside = [f"{BESIDE[name]} {100 * value:.1f}" for name, value in one.items() if name in BESIDE]
+        beside += [f"{PERPLEXITY} {one[PERPLEXITY]:.4g}"] if PERPLEXITY in one else []
+        rows.append((task, HEADLINES[key], 100 * one[key], ", ".join(beside), one["sentences"]))
     total = ("mean", "", 100 * mean_of(scores), "", "") if len(rows) > 1 else None
     return table(("task", "score", "%", "beside it", "sentences"), rows, total=total)
 

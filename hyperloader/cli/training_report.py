@@ -109,6 +109,7 @@ def encoding_notes(metrics: dict) -> list[str]:
         "no_subwords": "words have no token and were labelled O",
         "long_targets": "targets are longer: a model cannot write their end",
         "truncated": "texts or pairs are longer: their first tokens were kept",
+        "cut_targets": "texts to be written are longer: their ends were not trained on",
     }
     found = {name: sum(one.get(name, 0) for one in counts) for name in notes}  # an earlier version counted fewer
     return [f"encoded  with {length} tokens: {found[name]:,} {note}" for name, note in notes.items() if found[name]]

@@ -27,7 +27,7 @@ class Example:
     word_count: words of the window. first_subwords: position of every word's first token in input_ids, -1 for a word
     without tokens; empty for text-to-text.
     targets: the number of a regression, standardised, or 1 or 0 for each label of a multi-label task. segments: of
-    which text of a pair every token is, where the backbone tells them apart.
+    which text of a pair every token is, where the backbone tells them apart. words: that inline tags are read for.
     """
 
     task_id: int
@@ -40,6 +40,7 @@ class Example:
     first_subwords: tuple[int, ...] = ()
     targets: tuple[float, ...] = ()
     segments: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 def label_counts(examples: Iterable[Example], size: int) -> Tensor:
@@ -63,7 +64,8 @@ class EncodingReport:
     that a window's border cuts.
     cut_words: words with more tokens than a window, of which the first ones are kept. no_subwords: words for which the
     tokenizer has no token. long_targets: windows whose target is over the limit. truncated: texts of tasks of whole
-    sentences with more tokens than the limit, of which the first ones are kept.
+    sentences with more tokens than the limit, of which the first ones are kept. cut_targets: texts to be written that
+    were cut likewise for training.
     """
 
     sentences: int = 0
@@ -76,6 +78,7 @@ class EncodingReport:
     cut_words: int = 0
     no_subwords: int = 0
     long_targets: int = 0
+    cut_targets: int = 0
     truncated: int = 0
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperloader.config import REGRESSION
-from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.records import Record, make_record
 from hyperloader.data.schemes import read_scheme
 from hyperloader.data.sentence import DataError, Sentence
 from hyperloader.data.splits import SPLIT_NAMES
 from hyperloader.data.tag_names import name_tags
-from hyperloader.data.text_readers import TextReading
+from hyperloader.data.text_readers import AnyText, TextReading
 from hyperloader.validation import listed
 
 if TYPE_CHECKING:
@@ -72,16 +71,14 @@ def hub_records(
     return name_tags(records, names)
 
 
-def hub_texts(
-    dataset: str | Path, config: str | None, split: str, name: str | None, how: TextReading
-) -> list[LabelledText]:
+def hub_texts(dataset: str | Path, config: str | None, split: str, name: str | None, how: TextReading) -> list[AnyText]:
     """The examples of one split of a task of whole sentences, in its order; arguments and errors as ``hub_records``.
 
     Labels that are numbers of a ClassLabel are its names.
     """
     where, rows = f"{dataset}[{split}]", _rows(str(dataset), config, split, name)
     _check_columns(rows, how.needed, where)
-    feature = rows.features[how.column("label")]
+    feature = None if how.kind.written else rows.features[how.column("label")]
     own = getattr(getattr(feature, "feature", feature), "names", None)  # of a label, or of a list of labels
     if own is not None and how.kind.name != REGRESSION:
         if how.names is not None and list(how.names) != list(own):

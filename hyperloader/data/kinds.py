@@ -8,7 +8,8 @@ from typing import Any
 from hyperloader.config import CLASSIFICATION, KINDS, REGRESSION, TAGGING
 from hyperloader.validation import check_choice
 
-TASK_KINDS = (TAGGING, CLASSIFICATION, REGRESSION)  # as a task file names them; also multi_label: true
+TEXT_TO_TEXT, COMPLETION, CHAT = WRITTEN = ("text-to-text", "completion", "chat")  # whose answer a text model writes
+TASK_KINDS = (TAGGING, CLASSIFICATION, REGRESSION, *WRITTEN)  # as a task file names them; also multi_label: true
 VALUE = "value"  # the one label of a regression
 
 
@@ -16,8 +17,8 @@ VALUE = "value"  # the one label of a regression
 class Kind:
     """One task's kind.
 
-    name: one of ``hyperloader.config.KINDS``. pair: whether a sentence of a task of whole sentences is a pair of texts.
-    mean, deviation: of a regression's training labels, by which it is standardised.
+    name: one of ``hyperloader.config.KINDS`` or ``WRITTEN``. pair: whether a sentence of a task of whole sentences is a
+    pair of texts. mean, deviation: of a regression's training labels, by which it is standardised.
     """
 
     name: str = TAGGING
@@ -26,12 +27,17 @@ class Kind:
     deviation: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.name, KINDS)
+        check_choice("kind", self.name, (*KINDS, *WRITTEN))
 
     @property
     def of_sentences(self) -> bool:
         """Whether the task is one of whole sentences, not of their words."""
         return self.name != TAGGING
+
+    @property
+    def written(self) -> bool:
+        """Whether the answer is any text, which a text model writes."""
+        return self.name in WRITTEN
 
     def standardised(self, labels: Iterable) -> "Kind":
         """The same with mean and deviation of ``labels``, if it is a regression.
@@ -64,6 +70,7 @@ class Kind:
 
 
 def kinds_of_config(kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """``kinds`` and ``units`` of a ``HyperLoaderConfig``."""
+    """``kinds`` and ``units`` of a ``HyperLoaderConfig``: of the tasks with heads."""
+    kinds = {task: kind for task, kind in kinds.items() if not kind.written}
     units = {task: (kind.mean, kind.deviation) for task, kind in kinds.items() if kind.name == REGRESSION}
     return {"kinds": {task: kind.name for task, kind in kinds.items()}, "units": units}

@@ -64,15 +64,16 @@ def make_text(
         DataError: a text that is none or empty, a label that does not fit the kind.
     """
     where = f"{path}:{line}"
-    _check_text(text, "text", where)
+    check_text(text, "text", where)
     if text_pair is not None:
-        _check_text(text_pair, "text_pair", where)
+        check_text(text_pair, "text_pair", where)
     if not labelled:
         return LabelledText(text, text_pair, None, path, line)
     return LabelledText(text, text_pair, _label(label, kind.name, where, names), path, line)
 
 
-def _check_text(text: Any, key: str, where: str) -> None:
+def check_text(text: Any, key: str, where: str) -> None:
+    """Raise ``DataError`` unless ``text`` is some."""
     if not isinstance(text, str):
         raise DataError(f"{where}: {key} must be text, got {shown(text)}; put it in quotes")
     if not text.strip():
@@ -123,3 +124,13 @@ def _name(label: Any, where: str, names: Sequence[str] | None) -> str:
         fault = "has white space at its ends" if label.strip() else "is empty"
         raise DataError(f"{where}: label {label!r} {fault}; correct it")
     return label
+
+
+def check_pair(one: LabelledText, pair: bool, task: str) -> None:
+    """Raise ``ValueError`` unless ``one`` is a pair where the task is one of pairs, and else none."""
+    if (one.text_pair is not None) == pair:
+        return
+    where = f"{one.where}: " if one.path else ""
+    if pair:
+        raise ValueError(f"{where}task {task!r} is one of pairs, and there is no text_pair; add it")
+    raise ValueError(f"{where}task {task!r} is one of single texts, and there is a text_pair; remove it")

@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from hyperloader.config import REGRESSION
 from hyperloader.data.bio import spans
 from hyperloader.data.formulation import Formulation
-from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.tasks import SPLITS, Task
 from hyperloader.data.text_tasks import names_of
@@ -23,7 +23,7 @@ def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -
 
     Returns:
         Rows with ``task``, ``split``, ``sentences``, ``words``, ``spans`` (NaN where a task has none), ``types``
-        (different span types or labels, NaN of a regression),
+        (different span types or labels, NaN where there are none),
         ``longest`` (words of the longest sentence), ``mean`` (words a sentence), ``repeats`` (train: sentences that
         came before; other splits: sentences whose words stand in train too); with a formulation also ``windows``,
         ``split_sentences``, ``over_words``, ``over_tokens``, ``cut_spans``, ``cut_words``, ``no_subwords``,
@@ -57,7 +57,7 @@ def report_rows(tasks: Sequence[Task], formulation: Formulation | None = None) -
     return rows
 
 
-def _words(sentence: Sentence | LabelledText) -> int:
+def _words(sentence: Any) -> int:
     return len(sentence.tokens) if isinstance(sentence, Sentence) else sum(len(one.split()) for one in sentence.content)
 
 
@@ -66,7 +66,7 @@ def _labels(task: Task, sentences: Sequence) -> tuple[float, float]:
     if not task.kind.of_sentences:
         found = [name for sentence in sentences for name, _, _ in spans(sentence.tags)]
         return len(found), len(set(found))
-    if task.kind.name == REGRESSION:
+    if task.kind.name == REGRESSION or task.kind.written:
         return math.nan, math.nan
     return math.nan, len({name for sentence in sentences for name in names_of(sentence)})
 

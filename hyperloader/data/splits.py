@@ -4,12 +4,11 @@ import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.parallel_files import WORDS
 from hyperloader.data.readers import READERS, reader_of
-from hyperloader.data.sentence import DataError, Sentence
+from hyperloader.data.sentence import DataError
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -17,7 +16,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev", "devel", "development", "testa"),
     "test": ("test", "testb"),
 }
-Example = TypeVar("Example", Sentence, LabelledText)
+Example = TypeVar("Example", bound=Any)  # a Sentence, or a text of any kind: each has its ``content``
 _USUAL = (".jsonl", ".conll", ".csv")  # a file SPLIT.jsonl and its like goes before every other
 _SHOWN = 20
 

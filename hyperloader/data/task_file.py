@@ -13,7 +13,8 @@ from hyperloader.data.kinds import TASK_KINDS
 from hyperloader.data.paths import existing, expanded
 from hyperloader.data.schemes import TAGS
 from hyperloader.data.sentence import DataError
-from hyperloader.data.text_readers import TEXT_COLUMNS
+from hyperloader.data.text_readers import TEXT_COLUMNS as TEXT_COLUMNS
+from hyperloader.data.text_readers import columns_of
 from hyperloader.data.yaml_text import compose, read_yaml
 from hyperloader.validation import did_you_mean, nearest, shown
 
@@ -30,7 +31,7 @@ class TaskEntry:
     """One task as the file names it: ``path``, or ``dataset`` with ``config``; ``where`` begins messages about it, as
     ``FILE:LINE``.
 
-    kind: one of ``hyperloader.config.KINDS``. columns: names or numbers of columns. splits: the file or the split of
+    kind: of ``hyperloader.data.kinds.Kind``. columns: names or numbers of columns. splits: the file or the split of
     the data set by name of the split. shares: the part of train that a split is carved from, with ``seed``. tags: the
     scheme. names: what numbers as tags or labels stand for.
     """
@@ -129,7 +130,7 @@ def _entry(node: yaml.Node, where: Where, folder: Path) -> TaskEntry:
             local = str(folder / values["dataset"])
         values["dataset"] = local or values["dataset"]
     if "columns" in special:
-        fields = _mapping(special["columns"], where, COLUMN_KEYS if kind == TAGGING else TEXT_COLUMNS)
+        fields = _mapping(special["columns"], where, COLUMN_KEYS if kind == TAGGING else columns_of(kind))
         values["columns"] = {key: _column(value, key, where) for key, value in fields.items()}
     if "splits" in special:
         values |= _splits(special["splits"], where)

@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 class Task:
     """One task: its sentences by split, its labels (from all splits; a tagger's ``O`` first), ``warnings`` about its
     data, ``notes`` on how its files were read, and its ``kind``: of a tagger the sentences are ``Sentence``, else
-    ``LabelledText``.
+    ``LabelledText``, ``WrittenText`` or ``Chat``.
     """
 
     name: str
@@ -61,6 +61,8 @@ def load_tasks(task_file: str | Path) -> list[Task]:
             names: [O, B-PER, I-PER]              # of tags that are numbers
           - {name: intents, kind: classification, path: intents}   # tagging is the default; multi_label: true
           - {name: similar, kind: regression, path: pairs}         # lines with text, text_pair and a number as label
+          - {name: titles, kind: text-to-text, path: titles}       # source, target; completion: prompt, completion
+          - {name: help, kind: chat, path: help}                   # messages
 
     Relative paths start at the file's folder; ``~`` and environment variables are expanded. Labels are collected from
     all splits: a type that training never shows is kept, and named in the task's ``warnings``.

@@ -1,5 +1,6 @@
 """Files of labelled texts, by the suffix of their name. Every fault is a DataError with file and line."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,21 +9,23 @@ from typing import Any
 from hyperloader.config import MULTI_LABEL, REGRESSION
 from hyperloader.data.csv_files import csv_rows
 from hyperloader.data.json_files import objects_of_array, parse_object
-from hyperloader.data.kinds import Kind
+from hyperloader.data.kinds import CHAT, Kind
 from hyperloader.data.labelled_text import LabelledText, make_text
 from hyperloader.data.sentence import DataError
 from hyperloader.data.text_files import read_text
+from hyperloader.data.written_text import FIELDS, Chat, WrittenText, make_chat, make_written
 
 TEXT_COLUMNS = ("text", "text_pair", "label")
 _HOLDS = "text, text_pair (of pairs) and label"
+AnyText = LabelledText | WrittenText | Chat
 
 
 @dataclass(frozen=True)
 class TextReading:
     """How a file of texts is read.
 
-    kind: of the task. columns: which key or column holds what of ``TEXT_COLUMNS``. names: what whole numbers as labels
-    stand for. labelled: whether labels are needed; else they are not looked at.
+    kind: of the task. columns: which key or column holds what of ``columns_of`` the kind. names: what whole numbers as
+    labels stand for. labelled: whether labels are needed; else they are not looked at.
     """
 
     kind: Kind
@@ -37,23 +40,42 @@ class TextReading:
     @property
     def needed(self) -> list[str]:
         """The columns that every line has."""
+        if self.kind.written:
+            keys = FIELDS[self.kind.name]
+            return [self.column(key) for key in (keys if self.labelled else keys[:1])]
         pair = ["text_pair"] if "text_pair" in self.columns else []
         return [self.column(key) for key in ("text", *pair, *(["label"] if self.labelled else []))]
 
-    def of_values(self, values: Mapping[str, Any], path: str, line: int) -> LabelledText:
+    @property
+    def holds(self) -> str:
+        """What a line holds, in words."""
+        return " and ".join(FIELDS[self.kind.name]) if self.kind.written else _HOLDS
+
+    def of_values(self, values: Mapping[str, Any], path: str, line: int) -> AnyText:
         """The example of a line that has the needed columns."""
+        if self.kind.name == CHAT:
+            return make_chat(values[self.column("messages")], path, line, labelled=self.labelled)
+        if self.kind.written:
+            given, wanted = FIELDS[self.kind.name]
+            target = values[self.column(wanted)] if self.labelled else None
+            return make_written(values[self.column(given)], target, self.kind.name, path, line, labelled=self.labelled)
         text, pair, label = (values.get(self.column(key)) for key in TEXT_COLUMNS)
         if pair is None and "text_pair" in self.columns:
             raise DataError(f"{path}:{line}: {self.column('text_pair')} is empty; write the second text")
         return make_text(text, pair, label, self.kind, path, line, names=self.names, labelled=self.labelled)
 
 
-def read_text_file(path: str | Path, how: TextReading) -> tuple[list[LabelledText], list[str]]:
+def columns_of(kind: str) -> tuple[str, ...]:
+    """What ``columns`` of a task of this kind, which is no tagging, may name."""
+    return FIELDS.get(kind, TEXT_COLUMNS)
+
+
+def read_text_file(path: str | Path, how: TextReading) -> tuple[list[AnyText], list[str]]:
     """The examples of one file, in its order, and notes on how it was read.
 
     ``.jsonl``: an object a line, ``{"text": "...", "label": "..."}``, of pairs with ``text_pair``; other keys and blank
     lines are skipped. ``.json``: an array of such objects. ``.csv`` and, separated by tabs, ``.tsv``: the same as
-    columns under a header; a multi-label task's labels are separated by spaces.
+    columns under a header; a multi-label task's labels are separated by spaces, and messages are JSON.
 
     Raises:
         DataError: a missing, empty or unreadable file, another suffix, a line that is no example.
@@ -68,7 +90,7 @@ def read_text_file(path: str | Path, how: TextReading) -> tuple[list[LabelledTex
     return examples, notes
 
 
-def of_object(record: dict, path: str, line: int, how: TextReading) -> LabelledText:
+def of_object(record: dict, path: str, line: int, how: TextReading) -> AnyText:
     """The example that a JSON object is. Raises DataError for a missing key."""
     for key in how.needed:
         if key not in record:
@@ -78,18 +100,18 @@ def of_object(record: dict, path: str, line: int, how: TextReading) -> LabelledT
     return how.of_values(record, path, line)
 
 
-def _read_lines(text: str, path: str, how: TextReading) -> Iterator[LabelledText]:
+def _read_lines(text: str, path: str, how: TextReading) -> Iterator[Any]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield of_object(parse_object(line, f"{path}:{number}", _HOLDS), path, number, how)
+            yield of_object(parse_object(line, f"{path}:{number}", how.holds), path, number, how)
 
 
-def _read_array(text: str, path: str, how: TextReading) -> Iterator[LabelledText]:
-    for number, record in objects_of_array(text, path, _HOLDS):
+def _read_array(text: str, path: str, how: TextReading) -> Iterator[Any]:
+    for number, record in objects_of_array(text, path, how.holds):
         yield of_object(record, path, number, how)
 
 
-def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> Iterator[LabelledText]:
+def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> Iterator[Any]:
     rows = csv_rows(text, path, delimiter)
     _, header = next(rows, (1, []))
     header = [name.strip() for name in header]
@@ -107,7 +129,9 @@ def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> I
                 "hold the separator"
             )
         values: dict[str, Any] = dict(zip(header, row, strict=True))
-        if how.labelled:
+        if how.kind.name == CHAT:
+            values[how.column("messages")] = _messages_of_cell(values[how.column("messages")])
+        elif how.labelled and not how.kind.written:
             values[how.column("label")] = _of_cell(values[how.column("label")], how)
         yield how.of_values(values, path, line)
 
@@ -125,11 +149,19 @@ def _of_cell(cell: str, how: TextReading) -> Any:
     return parts if how.kind.name == MULTI_LABEL else parts[0]
 
 
-def _read_tsv(text: str, path: str, how: TextReading) -> Iterator[LabelledText]:
+def _messages_of_cell(cell: str) -> Any:
+    """The JSON that a cell spells, or the cell, which is none."""
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
+
+
+def _read_tsv(text: str, path: str, how: TextReading) -> Iterator[Any]:
     return _read_csv(text, path, how, "\t")
 
 
-TEXT_READERS: dict[str, Callable[[str, str, TextReading], Iterator[LabelledText]]] = {
+TEXT_READERS: dict[str, Callable[[str, str, TextReading], Iterator[Any]]] = {
     ".jsonl": _read_lines,
     ".json": _read_array,
     ".csv": _read_csv,

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from hyperloader.config import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from hyperloader.data.hub import hub_texts
@@ -11,13 +11,13 @@ from hyperloader.data.kinds import VALUE, Kind
 from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.sentence import DataError
 from hyperloader.data.task_file import TaskEntry
-from hyperloader.data.text_readers import TextReading, read_text_file
+from hyperloader.data.text_readers import AnyText, TextReading, read_text_file
 from hyperloader.validation import listed
 
-Splits = Mapping[str, Sequence[LabelledText]]
+Splits = Mapping[str, Sequence[Any]]  # of AnyText
 
 
-def read_texts(entry: TaskEntry, files: Mapping[str, Path]) -> tuple[dict[str, list[LabelledText]], list[str]]:
+def read_texts(entry: TaskEntry, files: Mapping[str, Path]) -> tuple[dict[str, list[AnyText]], list[str]]:
     """The splits that stand in ``files``, and notes on how they were read. Raises DataError as ``read_text_file``."""
     how, splits, notes = TextReading(Kind(entry.kind), entry.columns or {}, entry.names), {}, []
     for split, file in files.items():
@@ -26,7 +26,7 @@ def read_texts(entry: TaskEntry, files: Mapping[str, Path]) -> tuple[dict[str, l
     return splits, notes
 
 
-def read_dataset(entry: TaskEntry, wanted: Sequence[str]) -> dict[str, list[LabelledText]]:
+def read_dataset(entry: TaskEntry, wanted: Sequence[str]) -> dict[str, list[AnyText]]:
     """The wanted splits of a data set. Raises DataError as ``hub_texts`` does."""
     dataset, how = cast(str, entry.dataset), TextReading(Kind(entry.kind), entry.columns or {}, entry.names)
     return {split: hub_texts(dataset, entry.config, split, entry.splits.get(split), how) for split in wanted}
@@ -38,6 +38,8 @@ def kind_of(entry: TaskEntry, splits: Splits) -> Kind:
     Raises:
         DataError: some are pairs and others are not, or the labels of a regression's train are all the same.
     """
+    if Kind(entry.kind).written:
+        return Kind(entry.kind)
     first = splits["train"][0]
     pair = first.text_pair is not None
     for sentences in splits.values():
@@ -57,10 +59,12 @@ def kind_of(entry: TaskEntry, splits: Splits) -> Kind:
 
 
 def labels_of(entry: TaskEntry, splits: Splits) -> list[str]:
-    """The labels of all splits, sorted; of a regression ``value`` alone. Raises DataError where there is nothing to
-    choose from."""
+    """The labels of all splits, sorted; of a regression ``value`` alone, none where any text is an answer. Raises
+    DataError where there is nothing to choose from."""
     if entry.kind == REGRESSION:
         return [VALUE]
+    if Kind(entry.kind).written:
+        return []
     labels = sorted({name for sentences in splits.values() for one in sentences for name in names_of(one)})
     if len(labels) < (2 if entry.kind == CLASSIFICATION else 1):
         raise DataError(

@@ -9,7 +9,7 @@ from hyperloader.config import CLASSIFICATION, MULTI_LABEL
 from hyperloader.data.examples import EncodingReport, Example, check_task_names
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.kinds import Kind
-from hyperloader.data.labelled_text import Label, LabelledText
+from hyperloader.data.labelled_text import Label, LabelledText, check_pair
 from hyperloader.nn.loss import IGNORED
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class WholeSentences(Formulation):
         task = self.tasks[task_id]
         report, pair = self.report[task], self.kinds[task].pair
         for one in sentences:
-            self._check_pair(one, task)
+            check_pair(one, self.kinds[task].pair, task)
         texts = [one.text for one in sentences]
         pairs = [one.text_pair for one in sentences] if pair else None
         cut = {"truncation": True, "max_length": self.max_length, "verbose": False}
@@ -72,14 +72,6 @@ class WholeSentences(Formulation):
             ids = tuple(encoding.ids)
             examples.append(Example(task_id, number, 0, 1, ids, labels, 0, targets=targets, segments=segments))
         return examples
-
-    def _check_pair(self, one: LabelledText, task: str) -> None:
-        if (one.text_pair is not None) == self.kinds[task].pair:
-            return
-        where = f"{one.where}: " if one.path else ""
-        if self.kinds[task].pair:
-            raise ValueError(f"{where}task {task!r} is one of pairs, and there is no text_pair; add it")
-        raise ValueError(f"{where}task {task!r} is one of single texts, and there is a text_pair; remove it")
 
     def _wanted(self, task: str, label: Label) -> tuple[int, tuple[float, ...]]:
         """The label id at the first token, and the targets, of an example with this label."""

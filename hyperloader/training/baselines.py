@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import Seq2SeqLMOutput, TokenClassifierOutput
+from transformers.modeling_outputs import TokenClassifierOutput
 
 from hyperloader.backbones import checkpointing
 from hyperloader.nn.classify import classify
@@ -69,18 +69,20 @@ class TokenClassifier(Baseline):
         return classify(self.heads, outputs, labels, tasks, False, attention_mask=attention_mask, targets=targets)
 
 
-class SequenceToSequence(Baseline):
-    """A sequence-to-sequence backbone as it is: the text alone tells the task, ``task_ids`` are ignored."""
+class TextWriter(Baseline):
+    """A backbone that writes text as it is: the text alone tells the task, ``task_ids`` are ignored."""
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         task_ids: Tensor | None = None,
-    ) -> Seq2SeqLMOutput:
+        **backbone_arguments: Any,
+    ) -> Any:
         """The backbone's output; its loss is the mean over the labels that are not -100."""
-        return self.backbone(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, **backbone_arguments}
+        return self.backbone(**inputs)
 
     @torch.no_grad()
     def generate(

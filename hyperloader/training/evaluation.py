@@ -1,14 +1,23 @@
 """Predicting tags with a model, and scoring them."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from accelerate.utils import gather_object
 from torch import nn
 
+from hyperloader.data.as_text import AsText
 from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer, Formulation
+from hyperloader.data.kinds import CHAT, COMPLETION
+from hyperloader.nn.loss import text_losses
+from hyperloader.training.headlines import PERPLEXITY
+from hyperloader.training.loss import text_logits
 from hyperloader.training.metrics import Counts, score_tasks, span_counts
+
+_MOST = 700.0  # whose exponential is a number
 
 
 def answer_examples(
@@ -39,6 +48,23 @@ def answer_examples(
     return [answers[number] for number in range(len(examples))]
 
 
+@torch.no_grad()
+def losses_of(model: nn.Module, formulation: AsText, examples: Sequence[Example], batch_size: int) -> tuple[float, int]:
+    """The sum of the cross-entropy over all labelled tokens of ``examples``, and how many there are."""
+    order = sorted(examples, key=lambda example: -len(example.input_ids))
+    device, training, total, count = next(model.parameters()).device, model.training, 0.0, 0
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            batch = formulation.collate(order[start : start + batch_size])
+            inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+            losses, _ = text_losses(*text_logits(model, inputs, formulation.text_model.causal))
+            total, count = total + float(losses.double().sum()), count + len(losses)
+    finally:
+        model.train(training)
+    return total, count
+
+
 class Scorer:
     """Scores a model on sentences of every task; under several processes each one predicts a part.
 
@@ -53,6 +79,11 @@ class Scorer:
         self.batch_size = batch_size
         self.gold = {task: [one.gold for one in some] for task, some in sentences.items()}
         self.encoded = formulation.encode_all(sentences, use_tags=False)
+        self.written: dict[str, list[Example]] = {}
+        if isinstance(formulation, AsText):
+            kinds = formulation.kinds
+            read = [task for task in sentences if task in kinds and kinds[task].name in (COMPLETION, CHAT)]
+            self.written = formulation.gold({task: sentences[task] for task in read})
 
     def predict(self, model: nn.Module) -> dict[str, list]:
         """BIO tags, labels or values of every sentence of every task."""
@@ -61,23 +92,38 @@ class Scorer:
         mine = range(rank, len(examples), processes)
         answers = answer_examples(model, self.formulation, [examples[number] for number in mine], self.batch_size)
         found = [(number, answer.ids) for number, answer in zip(mine, answers, strict=True)]
-        if processes > 1:
-            found = gather_object(found)
-        by_number = dict(found)
+        by_number = dict(gather_object(found) if processes > 1 else found)
         tags, start = {}, 0
         for task, some in self.encoded.items():
             tags[task] = self.formulation.decode(some, [by_number[start + number] for number in range(len(some))])
             start += len(some)
         return tags
 
+    def perplexities(self, model: nn.Module) -> dict[str, float]:
+        """Of completions and chats: exp of the mean cross-entropy over the tokens that are to be written."""
+        found, (rank, processes) = dict[str, float](), _rank_and_processes()
+        for task, examples in self.written.items():
+            formulation = cast(AsText, self.formulation)
+            total, count = losses_of(model, formulation, examples[rank::processes], self.batch_size)
+            sums = gather_object([(total, count)]) if processes > 1 else [(total, count)]
+            mean = math.fsum(one for one, _ in sums) / sum(some for _, some in sums)
+            found[task] = math.exp(min(mean, _MOST))
+        return found
+
     def __call__(self, model: nn.Module) -> dict:
         """``{"tasks": {task: scores}, "mean_f1": number}``, see ``hyperloader.training.metrics``."""
-        return score_tasks(self.gold, self.predict(model), self.formulation.kinds)
+        return self._scores(model, self.predict(model))
+
+    def _scores(self, model: nn.Module, predicted: Mapping[str, list]) -> dict:
+        scores = score_tasks(self.gold, predicted, self.formulation.kinds)
+        for task, perplexity in self.perplexities(model).items():
+            scores["tasks"][task][PERPLEXITY] = perplexity
+        return scores
 
     def with_counts(self, model: nn.Module) -> tuple[dict, Counts]:
         """The scores, and of every tagging task the ``span_counts`` of its sentences, in their order."""
         predicted, kinds = self.predict(model), self.formulation.kinds
-        return score_tasks(self.gold, predicted, kinds), {
+        return self._scores(model, predicted), {
             task: span_counts(gold, predicted[task]) for task, gold in self.gold.items() if task not in kinds
         }
 

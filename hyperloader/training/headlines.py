@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 
-HEADLINES = {"f1": "span F1", "accuracy": "accuracy", "pearson": "Pearson"}  # what a task's scores hold: what it is
+HEADLINES = {
+    "f1": "span F1",
+    "accuracy": "accuracy",
+    "pearson": "Pearson",
+    "exact_match": "exact match",
+}  # what a task's scores hold: what it is
 BESIDE = {
     "precision": "precision",
     "recall": "recall",
@@ -10,7 +15,9 @@ BESIDE = {
     "matthews": "Matthews",
     "micro_f1": "micro-F1",
     "spearman": "Spearman",
+    "rouge_l": "ROUGE-L",
 }
+PERPLEXITY = "perplexity"  # beside it too, and no share
 MEAN_F1, MEAN_SCORE = "mean_f1", "mean_score"  # of runs of tagging alone, and of others
 
 

@@ -1,19 +1,28 @@
 """What one training step computes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.nn.loss import IGNORED, loss_by_task, sequence_loss
+from hyperloader.nn.loss import IGNORED, loss_by_task, sequence_loss, text_loss_by_task
 
 
 def has_whole_sentences(model: nn.Module) -> bool:
     """Whether any task of ``model`` is one of whole sentences."""
     heads = getattr(model, "heads", None)
     return isinstance(heads, TaskHeads) and heads.of_sentences
+
+
+def text_logits(model: nn.Module, inputs: Mapping[str, Tensor], causal: bool) -> tuple[Tensor, Tensor]:
+    """The logits of a batch, and their labels: of a decoder those of the next token."""
+    labels = inputs["labels"]
+    if not causal:
+        return model(**inputs).logits, labels
+    logits = model(**{name: tensor for name, tensor in inputs.items() if name != "labels"}).logits
+    return logits[:, :-1], labels[:, 1:]
 
 
 class SharesLoss:
@@ -48,18 +57,27 @@ class SharesLoss:
 
 class SummedLoss(nn.Module):
     """A model and its loss, summed over the labelled tokens of a batch; with tasks of whole sentences ``loss_by_task``
-    summed over its sentences, which the model's own loss is the mean of."""
+    summed over its sentences, which the model's own loss is the mean of.
 
-    def __init__(self, model: nn.Module, label_smoothing: float) -> None:
+    causal: of a model that writes text for tasks of several kinds, whether it is a decoder: the loss is then
+    ``text_loss_by_task``, summed likewise.
+    """
+
+    def __init__(self, model: nn.Module, label_smoothing: float, causal: bool | None = None) -> None:
         super().__init__()
+        self.causal = causal
         self.model = model
         self.label_smoothing = label_smoothing
-        self.by_task = has_whole_sentences(model)
+        self.of_text = causal is not None
+        self.by_task = self.of_text or has_whole_sentences(model)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task_ids: Tensor, **others: Tensor
     ) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "task_ids": task_ids}
+        if self.of_text:
+            logits, labels = text_logits(self.model, inputs, bool(self.causal))
+            return text_loss_by_task(logits, labels, task_ids, self.label_smoothing) * len(task_ids)
         output = self.model(**inputs, **others)
         if self.by_task:
             loss = output.loss

@@ -42,6 +42,7 @@ _LORA_TARGETS = {  # query and value, where PEFT has no names of its own
     "umt5": ["q", "v"],
     "xlm-roberta-xl": ["query", "value"],
 }
+UNTOLD = ("lora", "full")  # to whose model nothing but the text tells the task, where it writes text
 FIXED_OPTIONS: dict[str, dict[str, Any]] = {  # of the methods that are a HyperLoaderModel
     "hyperloader": {},
     "hyperformer++": {"lora_sites": ()},
@@ -84,13 +85,13 @@ def build_model(
             hypernetwork); ``lora`` (PEFT's LoRA on query and value, shared by all tasks); ``full`` (every weight).
         backbone: from ``load_backbone``.
         tasks: names of the tasks, in the order of their ids.
-        labels: labels of every task, for heads; ``None`` for text-to-text.
+        labels: labels of every task, for heads; ``None`` for a model that writes text.
         options: keys of ``HyperLoaderConfig``; for ``lora``, ``rank`` and ``lora_alpha`` alone.
         kinds: of tasks of whole sentences.
     """
     options = dict(options or {})
     check_model_options(method, options)
-    of_config = kinds_of_config(kinds or {})
+    of_config = kinds_of_config({} if labels is None else kinds or {})
     if method in FIXED_OPTIONS:
         from hyperloader.model import HyperLoaderModel
 
@@ -100,7 +101,7 @@ def build_model(
         return HyperLoaderModel(backbone, HyperLoaderConfig.from_dict(values))
 
     from hyperloader.nn.heads import head_dropout
-    from hyperloader.training.baselines import SequenceToSequence, TokenClassifier
+    from hyperloader.training.baselines import TextWriter, TokenClassifier
 
     sizes = backbone.config
     if method == "full":
@@ -110,7 +111,7 @@ def build_model(
     else:
         backbone = _with_lora(backbone, options)
     if labels is None:
-        return SequenceToSequence(backbone)
+        return TextWriter(backbone)
     of_tasks = {task: list(labels[task]) for task in tasks}
     return TokenClassifier(backbone, of_tasks, sizes.hidden_size, head_dropout(sizes), of_config["kinds"])
 

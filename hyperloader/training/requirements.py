@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 
 from hyperloader.config import TAGGING
-from hyperloader.data.heads import HEADS
+from hyperloader.data.chat import ChatTemplate
+from hyperloader.data.heads import TOKEN_CLASSIFICATION, check_head
+from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT
 from hyperloader.data.sentence import DataError
 from hyperloader.data.task_file import TaskEntry
 from hyperloader.training.arguments import uses_tensorboard
-from hyperloader.training.backbone import backbone_path, backbone_without_weights
+from hyperloader.training.backbone import backbone_path, backbone_without_weights, load_tokenizer
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
 
@@ -40,26 +42,29 @@ def check_model(config: RunConfig) -> None:
         DataError: something wrong with the task file.
     """
     entries = config.task_entries()
-    _check_kinds(config.head, entries)
+    _check_kinds(config, entries)
     if config.method in FIXED_OPTIONS:
         labels = {entry.name: ["O"] for entry in entries}
-        of_heads = labels if config.head == "token-classification" else None
+        of_heads = labels if config.head == TOKEN_CLASSIFICATION else None
         backbone = backbone_without_weights(config.backbone, config.head)
         with torch.device("meta"):
             build_model(config.method, backbone, list(labels), of_heads, config.model_options)
 
 
-def _check_kinds(head: str, entries: Sequence[TaskEntry]) -> None:
-    """Raise ``DataError`` for a kind of task that ``head`` cannot do, ``ImportError`` for a package that it needs."""
+def _check_kinds(config: RunConfig, entries: Sequence[TaskEntry]) -> None:
+    """Raise ``DataError`` for a kind of task that the run's head or backbone cannot do, ``ImportError`` for a package
+    that it needs."""
     for entry in entries:
         if entry.kind == TAGGING:
             continue
-        if head != HEADS[0]:
-            raise DataError(
-                f"{entry.where}: task {entry.name!r} of kind {entry.kind} needs head: {HEADS[0]}, got {head}; train it "
-                "in a run of an encoder"
-            )
-        for module, package in (("sklearn", "scikit-learn"), ("scipy", "scipy")):
+        try:
+            check_head(config.head, entry.kind, f"task {entry.name!r}")
+            if entry.kind == CHAT:
+                ChatTemplate(load_tokenizer(config.backbone, config.head))
+        except ValueError as error:
+            raise DataError(f"{entry.where}: {error}") from error
+        needed = {TEXT_TO_TEXT: [("rouge_score", "rouge-score")], COMPLETION: [], CHAT: []}
+        for module, package in needed.get(entry.kind, [("sklearn", "scikit-learn"), ("scipy", "scipy")]):
             if importlib.util.find_spec(module) is None:
                 raise ImportError(
                     f"{entry.where}: kind {entry.kind} is scored by {package}, which is not installed; run: pip "

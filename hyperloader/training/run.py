@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hyperloader.checkpoints.atomic import recover, remove_temporary_files, write_text
 from hyperloader.config import MULTI_LABEL, REGRESSION
+from hyperloader.data.as_text import AsText
 from hyperloader.data.examples import Example, label_counts, target_counts
 from hyperloader.data.kinds import Kind
 from hyperloader.data.sentence import DataError
@@ -168,6 +169,7 @@ def prepare(
         progress=progress,
         lines=lines,
         counts=None if run.kinds else cast(list, counts),
+        causal=run.formulation.text_model.causal if isinstance(run.formulation, AsText) else None,
         check_output=check_folder,
     )
     return run, trainer, validate

@@ -33,7 +33,7 @@ class RunConfig:
         backbone: a folder, a model of the Hugging Face Hub, ``minilm`` or ``smollm2``.
         tasks: a task file, or the list of tasks that would stand in one.
         output: the folder for checkpoints, metrics and plots.
-        head: ``token-classification`` or ``text-to-text``.
+        head: ``token-classification``, ``text-to-text`` or, of decoders, ``language-model``.
         method: ``hyperloader``, ``hyperformer++``, ``adapter``, ``lora`` or ``full``.
         preset: ``default`` or ``published``.
         model: keys of ``HyperLoaderConfig`` other than tasks and labels.

@@ -12,15 +12,18 @@ from transformers import set_seed
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.data.formulation import Formulation
 from hyperloader.data.heads import make_formulation
-from hyperloader.data.kinds import Kind, kinds_of_config
+from hyperloader.data.kinds import CHAT, Kind, kinds_of_config
 from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.tasks import SPLITS, Task, subset
+from hyperloader.data.text_readers import AnyText
+from hyperloader.data.wording import TextModel
+from hyperloader.data.written_text import WrittenText, make_chat
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
 from hyperloader.nn.heads import TaskHeads
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer
-from hyperloader.training.methods import build_model
+from hyperloader.training.methods import UNTOLD, build_model
 from hyperloader.training.metrics import Counts
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.run_folder import BEST, CONFIG, KINDS, LABELS, as_of_then
@@ -68,10 +71,12 @@ def build_run(config: RunConfig, labels: dict[str, list[str]], kinds: Mapping[st
     segments = getattr(backbone.config, "type_vocab_size", 0) > 1
     set_seed(config.seed)
     of_heads = labels if config.head == "token-classification" else None
+    text_model = None if of_heads else TextModel.of(backbone.config)
     model = build_model(config.method, backbone, list(labels), of_heads, config.model_options, kinds)
     options = config.options
     answers = (options.max_length, options.decoding, options.valid_tags)
-    formulation = make_formulation(config.head, tokenizer, labels, *answers, kinds, segments)
+    names = config.method in UNTOLD
+    formulation = make_formulation(config.head, tokenizer, labels, *answers, kinds, segments, text_model, names)
     run = Run(config, model, formulation, labels, kinds=kinds)
     if config.preset == "published" and run.hyperloader is not None:
         restore_cross_attention_bias(run.hyperloader.backbone, config.backbone)
@@ -108,7 +113,9 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
 def _read_labels(path: Path) -> dict[str, list[str]]:
     labels = read_json(path, "the labels of every task")
     try:
-        HyperLoaderConfig(tasks=list(labels), labels=labels)
+        HyperLoaderConfig(tasks=list(labels))
+        if with_labels := {task: names for task, names in labels.items() if names != []}:
+            HyperLoaderConfig(tasks=list(with_labels), labels=with_labels)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return labels
@@ -120,7 +127,8 @@ def _read_kinds(path: Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Ki
         return {}
     try:
         kinds = {task: Kind.from_dict(values) for task, values in read_json(path, "the kinds of tasks").items()}
-        HyperLoaderConfig(tasks=list(labels), labels=labels, **kinds_of_config(kinds))
+        if with_labels := {task: names for task, names in labels.items() if names}:
+            HyperLoaderConfig(tasks=list(with_labels), labels=with_labels, **kinds_of_config(kinds))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return kinds
@@ -176,12 +184,16 @@ def used_part(config: RunConfig, sentences: Mapping[str, list]) -> dict[str, lis
     return {task: subset(some, config.fraction, config.data_seed, task) for task, some in sentences.items()}
 
 
-def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size: int = 64) -> Iterator[Any]:
+def predict(run: Run, sentences: Iterable[Any], task: str, batch_size: int = 64) -> Iterator[Any]:
     """BIO tags of ``sentences`` (each a list of words), one list each, in their order; of a task of whole sentences the
-    label, labels or value of each text, or pair of texts.
+    label, labels or value of each text, or pair of texts; of one whose answer is text, that to each source, prompt or
+    list of messages.
 
     Sentences are taken ``batch_size`` at a time, so that endless input works; ``task`` is checked before the first.
     """
+    if task in run.kinds and run.kinds[task].written:
+        asked = (_asked_text(run, task, number, one) for number, one in enumerate(sentences, 1))
+        return (one.label for one in answer(run, asked, task, batch_size))
     if task in run.kinds:
         pairs = ((one, None) if isinstance(one, str) else (one[0], one[1]) for one in sentences)
         texts = (LabelledText(text, text_pair, None) for text, text_pair in pairs)
@@ -189,7 +201,13 @@ def predict(run: Run, sentences: Iterable[Sequence[str]], task: str, batch_size:
     return (one.tags for one in tag(run, sentences, task, batch_size))
 
 
-def answer(run: Run, texts: Iterable[LabelledText | None], task: str, batch_size: int = 64) -> Iterator[TextAnswer]:
+def _asked_text(run: Run, task: str, number: int, one: Any) -> AnyText:
+    if run.kinds[task].name == CHAT:
+        return make_chat(one, task, number, labelled=False)
+    return WrittenText(one, None, task, number)
+
+
+def answer(run: Run, texts: Iterable[AnyText | None], task: str, batch_size: int = 64) -> Iterator[TextAnswer]:
     """The answer of a task of whole sentences to each text, None for an empty one, which has none."""
     return answer_texts(run.model, run.formulation, *_asked(run, task), texts, batch_size)
 

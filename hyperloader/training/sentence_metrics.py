@@ -1,18 +1,20 @@
-"""Scores of tasks of whole sentences, by scikit-learn and scipy."""
+"""Scores of tasks of whole sentences, by scikit-learn, scipy and rouge-score."""
 
 from collections.abc import Sequence
 
 from hyperloader.config import CLASSIFICATION, MULTI_LABEL
+from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT
 
 Scores = dict[str, float | int]
 
 
 def sentence_scores(kind: str, gold: Sequence, predicted: Sequence) -> Scores:
-    """The scores of a task of one of ``hyperloader.config.KINDS`` but tagging, and ``sentences``: how many there are.
+    """The scores of a task of a kind other than tagging, and ``sentences``: how many there are.
 
     Classification: ``accuracy``, ``macro_f1`` over the labels of either side, ``matthews``. Multi-label: ``accuracy``
     of the whole set, ``micro_f1``, ``macro_f1``. Regression: ``pearson``, ``spearman``; 0 where either side has one
-    value alone.
+    value alone. What is written: ``exact_match``, up to white space, and of ``text-to-text`` ``rouge_l``, the mean of
+    each answer's F-measure.
 
     Args:
         gold, predicted: of every sentence the label, a tuple of labels, or a number.
@@ -26,6 +28,9 @@ def sentence_scores(kind: str, gold: Sequence, predicted: Sequence) -> Scores:
         scores = _of_labels(gold, predicted)
     elif kind == MULTI_LABEL:
         scores = _of_sets(gold, predicted)
+    elif kind in (TEXT_TO_TEXT, COMPLETION, CHAT):
+        same = [one.split() == other.split() for one, other in zip(gold, predicted, strict=True)]
+        scores = {"exact_match": sum(same) / len(same), **(_overlap(gold, predicted) if kind == TEXT_TO_TEXT else {})}
     else:
         scores = _of_values(gold, predicted)
     return {**{name: float(value) for name, value in scores.items()}, "sentences": len(gold)}
@@ -62,3 +67,11 @@ def _of_values(gold: Sequence[float], predicted: Sequence[float]) -> Scores:
     if len(set(gold)) < 2 or len(set(predicted)) < 2:
         return {"pearson": 0.0, "spearman": 0.0}
     return {"pearson": pearsonr(gold, predicted).statistic, "spearman": spearmanr(gold, predicted).statistic}
+
+
+def _overlap(gold: Sequence[str], predicted: Sequence[str]) -> Scores:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    of_each = [scorer.score(one, other)["rougeL"].fmeasure for one, other in zip(gold, predicted, strict=True)]
+    return {"rouge_l": sum(of_each) / len(of_each)}

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from hyperloader.data.formulation import Formulation
-from hyperloader.data.labelled_text import Label, LabelledText
+from hyperloader.data.labelled_text import Label
+from hyperloader.data.text_readers import AnyText
 from hyperloader.training.evaluation import answer_examples
 
 
 @dataclass(frozen=True, slots=True)
 class TextAnswer:
-    """A label's name, a multi-label task's labels, or a regression's value; None for an empty text. ``probabilities``
-    are those of all labels of the task, None where there are none."""
+    """A label's name, a multi-label task's labels, a regression's value, or what is written; None for an empty text.
+    ``probabilities`` are those of all labels of the task, None where there are none."""
 
     label: Label
     probabilities: list[float] | None
@@ -25,7 +26,7 @@ def answer_texts(
     formulation: Formulation,
     task_id: int,
     merged: bool,
-    texts: Iterable[LabelledText | None],
+    texts: Iterable[AnyText | None],
     batch_size: int,
 ) -> Iterator[TextAnswer]:
     """One answer a text (None for an empty one), in their order; ``batch_size`` are taken at a time."""

@@ -43,6 +43,7 @@ class MultiTaskTrainer(Trainer):
         lines: write a line an evaluation to standard output.
         counts: of each task's labels, how often it is met in ``examples``; None for text-to-text, and with tasks of
             whole sentences.
+        causal: as in ``SummedLoss``.
         check_output: called before anything is written and at every log; raises where ``output`` is no longer there.
     """
 
@@ -59,6 +60,7 @@ class MultiTaskTrainer(Trainer):
         progress: bool = True,
         lines: bool = False,
         counts: Sequence[Tensor] | None = None,
+        causal: bool | None = None,
         check_output: Callable[[], None] = lambda: None,
     ) -> None:
         self.options = options
@@ -70,8 +72,12 @@ class MultiTaskTrainer(Trainer):
         self.progress = Progress()
         args = training_arguments(options, Path(output), seed, progress)
         super().__init__(
-            model=SummedLoss(model, options.label_smoothing), args=args, data_collator=collate, eval_dataset=examples
+            model=SummedLoss(model, options.label_smoothing, causal),
+            args=args,
+            data_collator=collate,
+            eval_dataset=examples,
         )
+        self.by_task = causal is not None or has_whole_sentences(model)
         self.model_accepts_loss_kwargs = True  # so that Trainer counts the labels of an update
         self.loss_is_scaled_for_ga = True
         self.step_times = StepTimes(args.device.type == "cuda")
@@ -112,11 +118,11 @@ class MultiTaskTrainer(Trainer):
 
         ``mean``: the sum over the batch divided by all labelled tokens of the update, on all processes; ``sum``: the
         sum over the batch divided by the number of batches of the update. The processes' gradients are averaged, so
-        that each one's loss is multiplied by their number. With tasks of whole sentences ``loss_by_task``, as the mean
-        or the sum over a batch's sentences, and then the mean of the batches.
+        that each one's loss is multiplied by their number. With tasks of several kinds, and of decoders,
+        ``loss_by_task``, as the mean or the sum over a batch's sentences, and then the mean of the batches.
         """
         loss = model(**inputs)
-        if has_whole_sentences(self.multi_task_model):
+        if self.by_task:
             sentences = len(inputs["task_ids"]) if self.options.loss == "mean" else 1
             return loss / (sentences * self.options.gradient_accumulation)
         loss = loss * self.args.world_size

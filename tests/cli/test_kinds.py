@@ -248,7 +248,7 @@ def test_a_kind_that_the_head_cannot_do_is_said_before_data_are_read(config_file
     path = config_file.parent / "text.yaml"
     path.write_text(yaml.safe_dump(values))
     line = fails("train", path)
-    assert "tasks[1]: task 'intents' of kind classification needs head: token-classification" in line
+    assert "tasks[2]: task 'topics' of kind multi-label needs head: token-classification, got text-to-text" in line
 
 
 def test_scores_need_their_libraries(config_file, fails, monkeypatch, tmp_path):

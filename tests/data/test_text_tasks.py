@@ -189,7 +189,8 @@ def test_bad_csv(load, text, message):
     [
         (
             "kind: clasification",
-            "tasks.yaml:2: kind must be one of tagging, classification, regression, got 'clasification'; did",
+            "tasks.yaml:2: kind must be one of tagging, classification, regression, text-to-text, completion, chat, "
+            "got 'clasification'; did",
         ),
         ("kind: 3", "tasks.yaml:2: kind must be text, got '3'"),
         ("kind: regression, multi_label: true", "tasks.yaml:2: multi_label goes with kind: classification; remove it"),
@@ -257,5 +258,7 @@ def test_the_kind_is_stored_and_read(load):
     kind = Kind("regression", pair=True).standardised([1.0, 2.0, 6.0])
     assert (kind.mean, kind.deviation) == (3.0, pytest.approx((14 / 3) ** 0.5))
     assert Kind.from_dict(json.loads(json.dumps(kind.to_dict()))) == kind
-    with pytest.raises(ValueError, match="kind must be one of tagging, classification, multi-label, regression"):
-        Kind("chat")
+    with pytest.raises(
+        ValueError, match="kind must be one of tagging, classification, multi-label, regression, text-to"
+    ):
+        Kind("chats")

@@ -135,5 +135,5 @@ def test_what_does_not_fit_its_task_is_refused(make, task, example, message):
 
 
 def test_a_text_to_text_model_has_no_heads(letters_tokenizer):
-    with pytest.raises(ValueError, match="task 'intent' of kind classification needs head: token-classification"):
+    with pytest.raises(ValueError, match="task 'topics' of kind multi-label needs head: token-classification"):
         make_formulation("text-to-text", letters_tokenizer, LABELS, kinds=KINDS)

@@ -1,0 +1,240 @@
+"""Every kind of task that a text model does in one run, by the commands."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import text_run
+
+from hyperloader.training.run import train
+from hyperloader.training.run_config import RunConfig
+from hyperloader.training.saved_run import evaluate, load_run, predict
+
+
+def write(folder, name="llama", **changes):
+    values = text_run.write(folder, name)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({**values, "output": "run", **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def trained(call, config_file):
+    result = call("train", config_file)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(trained, config_file):
+    return config_file.parent / "run"
+
+
+@pytest.fixture(scope="module")
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_every_task_has_the_scores_of_its_kind(metrics, trained):
+    scores = {task: set(one) - {"sentences"} for task, one in metrics["test"]["tasks"].items()}
+    assert scores == {
+        "colours": {"f1", "precision", "recall", "spans", "predicted"},
+        "answer": {"exact_match", "perplexity"},
+        "which": {"accuracy", "macro_f1", "matthews"},
+        "talk": {"exact_match", "perplexity"},
+        "twins": {"accuracy", "macro_f1", "matthews"},
+        "short": {"exact_match", "rouge_l"},
+    }
+    assert list(scores) == list(text_run.DECODER_TASKS)
+    assert "exact match" in trained.stdout and "ROUGE-L" in trained.stdout
+    perplexity = metrics["test"]["tasks"]["answer"]["perplexity"]
+    assert f"perplexity {perplexity:.4g}" in trained.stdout and perplexity > 1
+
+
+def test_another_process_evaluates_to_the_same_numbers(folder, metrics):
+    code = (
+        "import json, sys; from hyperloader.training.saved_run import evaluate; "
+        "print(json.dumps(evaluate(sys.argv[1])))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == metrics["test"]
+
+
+def test_a_resumed_run_is_the_same_to_the_bit(config_file, folder, metrics, tmp_path):
+    from hyperloader.training import trainer
+
+    config = RunConfig.from_dict({**RunConfig.from_yaml(config_file).to_dict(), "output": str(tmp_path / "again")})
+
+    class Stop(Exception):
+        pass
+
+    def stop(self, model, inputs, count=None, original=trainer.MultiTaskTrainer.training_step):
+        if self.state.global_step >= 3:
+            raise Stop
+        return original(self, model, inputs, count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.MultiTaskTrainer, "training_step", stop)
+        with pytest.raises(Stop):
+            train(config, progress=False)
+    again = train(config, resume=True, progress=False)
+    assert again["learning_curve"] == metrics["learning_curve"]
+    best = (tmp_path / "again" / "best" / "model.safetensors").read_bytes()
+    assert best == (folder / "best" / "model.safetensors").read_bytes()
+
+
+def test_python_predicts_every_kind(folder):
+    run = load_run(folder)
+    (label,) = predict(run, ["show me red in rome"], "which")
+    assert label in run.labels["which"]
+    (label,) = predict(run, [("show me red in rome", "in oslo")], "twins")
+    assert label in ("same", "other")
+    assert len(next(predict(run, [["in", "rome"]], "colours"))) == 2
+    for task, one in (("short", "red"), ("answer", "red\nplace:"), ("talk", [{"role": "user", "content": "say red"}])):
+        (text,) = predict(run, [one], task)
+        assert isinstance(text, str)
+
+
+def test_a_dry_run_and_inspect(call, config_file, folder):
+    result = call("train", config_file, "--output", config_file.parent / "dry", "--dry-run", 2)
+    assert result.exit_code == 0, result.output
+    assert "at most" in result.stdout and not (config_file.parent / "dry").exists()
+    result = call("inspect", folder, "--limit", 2)
+    assert result.exit_code == 0 and "Mean score falls by" in result.stdout, result.output
+
+
+def test_data_check_counts_what_is_cut(call, config_file):
+    command = ["data", "check", config_file, "--backbone", config_file.parent / "llama", "--head", "language-model"]
+    result = call(*command, "--max-length", 60)
+    assert result.exit_code == 0, result.output
+    rows = {tuple(line.split()[:2]): line.split() for line in result.stdout.splitlines()}
+    assert rows["answer", "train"][4:6] == ["-", "-"] and rows["which", "train"][4:6] == ["-", "3"]
+
+
+@pytest.mark.parametrize(
+    "name", ["t5", pytest.param("bart", marks=pytest.mark.slow), pytest.param("gpt2", marks=pytest.mark.slow)]
+)
+def test_other_models_do_it_too(tmp_path, name):
+    metrics = train(RunConfig.from_yaml(write(tmp_path, name)), progress=False)
+    tasks = text_run.DECODER_TASKS if name == "gpt2" else text_run.BOTH_TASKS
+    assert list(metrics["test"]["tasks"]) == list(tasks)
+    assert evaluate(tmp_path / "run") == metrics["test"]
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method", ["lora", *(pytest.param(one, marks=SLOW) for one in ("full", "adapter", "hyperformer++"))]
+)
+def test_every_method_trains_them(config_file, tmp_path, method):
+    values = RunConfig.from_yaml(config_file).to_dict() | {"method": method, "output": str(tmp_path / "run")}
+    values["model"] = {"rank": 2} if method == "lora" else {} if method == "full" else {"reduction_factor": 4}
+    values["training"] |= {"steps": 2, "eval_steps": 2, "gradient_accumulation": 2, "label_smoothing": 0.1}
+    if method == "lora":
+        pytest.importorskip("peft")
+    metrics = train(RunConfig.from_dict(values), progress=False, test=False)
+    (label,) = predict(load_run(tmp_path / "run"), ["show me red in rome"], "which")
+    assert label.startswith("to_") and metrics["trainable_parameters"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "bart"])
+def test_all_of_it_can_be_learnt(tmp_path, name):
+    changes = {"steps": 300, "eval_steps": 300, "save_steps": 300, "batch_size": 24, "learning_rate": 5e-3}
+    values = RunConfig.from_yaml(write(tmp_path, name)).to_dict() | {"method": "full", "model": {}}
+    values["training"] |= changes
+    train(RunConfig.from_dict(values), progress=False, test=False)
+    scores = evaluate(tmp_path / "run", "train")["tasks"]
+    found = {task: next(iter(one.values())) for task, one in scores.items()}
+    assert all(value > 0.9 for value in found.values()), found
+
+
+def bad(config_file, tmp_path, task, rows=None, **changes):
+    """A run of one task, with other lines in its training file."""
+    values = RunConfig.from_yaml(config_file).to_dict()
+    (entry,) = (dict(one) for one in values["tasks"] if one["name"] == task)
+    if rows is not None:
+        for split in ("train", "validation", "test"):
+            (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        entry["path"] = str(tmp_path)
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(values | {"tasks": [entry | changes], "output": str(tmp_path / "run")}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "parts"),
+    [
+        ("answer", {"prompt": "a", "completion": " "}, ["train.jsonl:1: completion is empty; write a text"]),
+        ("answer", {"prompt": "a"}, ["train.jsonl:1: the object has no 'completion', it has 'prompt'"]),
+        ("answer", {"prompt": 3, "completion": "a"}, ["train.jsonl:1: prompt must be text, got 3"]),
+        ("answer", {"prompt": "red " * 90, "completion": "a"}, [":1: the prompt has 91 tokens", "leaves room for 64"]),
+        ("short", {"source": "a", "target": ""}, ["train.jsonl:1: target is empty"]),
+        ("talk", {"messages": []}, ["train.jsonl:1: messages must be a list such as"]),
+        ("talk", {"messages": [{"role": "user"}]}, ["train.jsonl:1: message 1 has no 'content', it has 'role'"]),
+        ("talk", {"messages": [{"role": "user", "content": "a"}]}, ["must be the assistant's, got one of 'user'"]),
+        ("talk", {"messages": [{"role": "assistant", "content": "a"}]}, ["messages must hold one before the"]),
+    ],
+)  # fmt: skip
+def test_a_bad_line_is_one_line_with_its_place(config_file, tmp_path, fails, task, row, parts):
+    line = fails("train", bad(config_file, tmp_path, task, [row]))
+    for part in parts:
+        assert part in line
+
+
+def test_a_kind_that_the_backbone_cannot_do_is_said_before_data_are_read(config_file, tmp_path, fails):
+    line = fails("train", bad(config_file, tmp_path, "short", kind="regression", path="nowhere"))
+    assert "tasks[0]: task 'short' of kind regression needs head: token-classification, got language-model" in line
+    file = bad(config_file, tmp_path, "talk", path="nowhere")
+    file.write_text(file.read_text().replace("head: language-model", "head: text-to-text"))
+    assert "tasks[0]: task 'talk' of kind chat needs head: language-model, got text-to-text" in fails("train", file)
+
+
+def test_a_missing_chat_template_is_said_before_data_are_read(config_file, tmp_path, fails):
+    tokens = text_run.tokenizer()
+    tokens.chat_template = None
+    text_run.make("llama", len(tokens)).save_pretrained(tmp_path / "plain")
+    tokens.save_pretrained(tmp_path / "plain")
+    file = bad(config_file, tmp_path, "talk", path="nowhere")
+    file.write_text(file.read_text().replace(str(config_file.parent / "llama"), str(tmp_path / "plain")))
+    assert "tasks[0]: the tokenizer has no chat template; take a model that was trained for chats" in fails(
+        "train", file
+    )
+
+
+def test_a_label_that_train_never_shows_is_warned_of(config_file, tmp_path, call):
+    file = bad(config_file, tmp_path, "which", [{"text": "a", "label": "to_a"}, {"text": "b", "label": "to_b"}])
+    (tmp_path / "test.jsonl").write_text('{"text": "c", "label": "to_c"}\n')
+    result = call("data", "check", file)
+    assert "which: test has labels that train never shows (sentences): to_c (1)" in result.output
+
+
+def test_lines_of_csv_have_the_columns_that_are_named(config_file, tmp_path, call):
+    file = bad(config_file, tmp_path, "short", columns={"source": "long", "target": "title"}, path=str(tmp_path))
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.csv").write_text('id,long,title\n1,"red, in rome",red\n')
+    assert call("data", "check", file).exit_code == 0
+    messages = json.dumps([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]).replace('"', '""')
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.csv").write_text(f'messages\n"{messages}"\n')
+    file = bad(config_file, tmp_path, "talk", path=str(tmp_path))
+    assert call("data", "check", file).exit_code == 0
+
+
+def test_rouge_needs_its_library(config_file, tmp_path, fails, monkeypatch):
+    from hyperloader.training import requirements
+
+    original = requirements.importlib.util.find_spec
+    gone = lambda name, *rest: None if name == "rouge_score" else original(name, *rest)  # noqa: E731
+    monkeypatch.setattr(requirements.importlib.util, "find_spec", gone)
+    line = fails("train", bad(config_file, tmp_path, "short"))
+    assert "kind text-to-text is scored by rouge-score, which is not installed; run: pip install rouge-score" in line
