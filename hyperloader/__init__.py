@@ -11,3 +11,12 @@ from hyperloader.ops import build_info, use_backend
 
 __version__ = "0.1.0"
 __all__ = ["HyperLoaderConfig", "HyperLoaderModel", "TaskModel", "build_info", "ops", "use_backend"]
+
+
+def __getattr__(name: str) -> object:
+    """``Tagger``, which needs the extra ``train``, when it is first asked for."""
+    if name == "Tagger":
+        import importlib
+
+        return importlib.import_module("hyperloader.serving.tagger").Tagger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,6 +31,7 @@ sys.meta_path.insert(0, Block())
 import hyperloader
 missing = [name for name in getattr(hyperloader, "__all__", []) if not hasattr(hyperloader, name)]
 assert not missing, missing
+assert "hyperloader.serving" not in sys.modules
 hyperloader.HyperLoaderConfig(tasks=["atis"])
 import hyperloader.interop.published
 """

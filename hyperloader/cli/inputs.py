@@ -1,52 +1,31 @@
 """What ``predict`` reads: a line of text, a JSON object, or a sentence of any file that ``train`` reads."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from hyperloader.cli.arriving import arriving_lines, decoded
 from hyperloader.data.json_files import objects_of_array, parse_object
 from hyperloader.data.readers import READERS, read_file, reader_of
 from hyperloader.data.records import Reading, Record
 from hyperloader.data.schemes import parse_tag
-from hyperloader.data.sentence import DataError, check_words
-from hyperloader.data.spans_in_text import given_words, text_of
+from hyperloader.data.sentence import DataError
+from hyperloader.serving.inputs import Columns, Input, Split, of_object, of_words
 
 FORMATS = ("auto", "text", "jsonl", "json", "conll", "csv")
-Columns = Mapping[str, str | int]
-Split = Callable[[str], list[tuple[int, int]]]
-Batch = tuple[list["Input"], DataError | None]
+Batch = tuple[list[Input], DataError | None]
+_RENAME = "rename one, or set --columns tokens=KEY or text=KEY"
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Input:
-    """One sentence to be tagged.
-
-    line: where it starts in its file, from 1. text: as given; of words alone, these joined by spaces. offsets: first
-    character and character after the last of every word of ``text``. given: the keys of a JSON object.
-    """
-
-    line: int
-    text: str
-    offsets: list[tuple[int, int]]
-    given: Mapping = field(default_factory=dict)
-
-    @property
-    def tokens(self) -> list[str]:
-        """The words."""
-        return [self.text[start:end] for start, end in self.offsets]
 
 
 def read(
     source: BinaryIO | None,
     name: str,
     format: str,
-    split_plain: Split,
-    split_running: Split,
+    split_plain: Split | None,
+    split_running: Split | None,
     columns: Columns = MappingProxyType({}),
 ) -> Iterator[Batch]:
     """The sentences of a file or a stream.
@@ -59,8 +38,8 @@ def read(
         name: a path, or what stands in messages.
         format: one of ``FORMATS``; ``auto`` goes by the name, and else by the first line: JSONL or plain text. A
             ``.txt`` is plain text.
-        split_plain: the words of a line of plain text.
-        split_running: the words of a JSON object's ``text`` that comes without words.
+        split_plain: gives the words of a line of plain text; None leaves them to each task's rule.
+        split_running: the words of a JSON object's ``text`` that comes without words, likewise.
         columns: where ``tokens``, ``text`` and so on stand, as for ``train``.
 
     Yields:
@@ -76,7 +55,7 @@ def read(
             return iter([(_of_records(read.records, read.notes), None)])
     if format == "json":
         objects = objects_of_array(whole_text(source, name), name)
-        return iter([([of_object(one, line, name, split_running, columns) for line, one in objects], None)])
+        return iter([([of_object(one, line, name, split_running, columns, _RENAME) for line, one in objects], None)])
     if format in ("conll", "csv"):
         how = Reading(columns, labelled=False)
         records = list(READERS[f".{format}"](whole_text(source, name), name, how))
@@ -85,10 +64,10 @@ def read(
     def of_line(text: str, number: int) -> Input:
         if columns:
             raise DataError(f"{name}:{number}: --columns goes with JSON, CSV and columns, and this is plain text")
-        return Input(number, text, split_plain(text))
+        return Input(number, text, None if split_plain is None else split_plain(text))
 
     def of_record(record: dict, number: int) -> Input:
-        return of_object(record, number, name, split_running, columns)
+        return of_object(record, number, name, split_running, columns, _RENAME)
 
     def look(texts: list[str]) -> None:
         if format == "auto" and _are_columns(texts):
@@ -148,56 +127,3 @@ def _are_columns(lines: list[str]) -> bool:
     return (
         len({len(row) for row in rows}) == 1 and len(rows[0]) > 1 and all(map(parse_tag, tags)) and set(tags) != {"O"}
     )
-
-
-def of_words(tokens: Iterable[str], line: int, given: Mapping | None = None) -> Input:
-    """Words, which stand in their text with a space between."""
-    offsets, place = [], 0
-    for token in tokens:
-        offsets.append((place, place + len(token)))
-        place += len(token) + 1
-    return Input(line, " ".join(tokens), offsets, given or {})
-
-
-def of_object(record: dict, line: int, name: str, split: Split, columns: Columns = MappingProxyType({})) -> Input:
-    """A JSON object with ``tokens``, with ``text``, or with both. Whatever else it holds is not looked at.
-
-    Raises:
-        DataError: neither, or words that are none.
-    """
-    where = f"{name}:{line}"
-    text = text_of(record, Reading(columns, labelled=False))
-    tokens: Any = record.get(str(columns.get("tokens", "tokens")))
-    if tokens is None:
-        if text is None:
-            has = ", ".join(map(repr, record)) or "nothing"
-            raise DataError(
-                f"{where}: the object has no 'tokens' and no 'text', it has {has}; "
-                "rename one, or set --columns tokens=KEY or text=KEY"
-            )
-        found = Input(line, text, split(text), record)
-        if found.tokens:
-            check_words(found.tokens, None, lambda position: where)
-        return found
-    if isinstance(tokens, list) and tokens and isinstance(tokens[0], dict):
-        if text is None:
-            raise DataError(f"{where}: tokens with offsets need the 'text' that they are counted in; add it")
-        return Input(line, text, given_words(record, text, where) or [], record)
-    if tokens != []:
-        check_words(tokens, None, lambda position: where)
-    offsets = None if text is None else _aligned(tokens, text)
-    if text is None or offsets is None:
-        return of_words(tokens, line, record)
-    return Input(line, text, offsets, record)
-
-
-def _aligned(tokens: list[str], text: str) -> list[tuple[int, int]] | None:
-    """Where the words stand in the text; None unless they are all of it but white space."""
-    offsets, place = [], 0
-    for token in tokens:
-        start = text.find(token, place)
-        if start < 0 or text[place:start].strip():
-            return None
-        place = start + len(token)
-        offsets.append((start, place))
-    return None if text[place:].strip() else offsets

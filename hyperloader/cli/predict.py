@@ -2,23 +2,28 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
+
+if TYPE_CHECKING:
+    from hyperloader.training.saved_run import Run
 
 TOKENIZE = ("auto", "spaces", "words")
 
 
 def predict(
     run_folder: Annotated[Path, typer.Argument(help="Output folder of `hyperloader train`.", metavar="RUN_FOLDER")],
-    task: Annotated[str, typer.Option(help="Which of the run's tasks.")],
     input: Annotated[
         str, typer.Argument(help="A file, a folder with seq.in, or - for standard input.", metavar="[INPUT|-]")
     ] = "-",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Which of the run's tasks; again for another one. All of them if none.", show_default=False),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write to this file and not to standard output.")] = None,
     format: Annotated[
         str,
@@ -40,7 +45,10 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sentences at a time, at most.")] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sentences at a time, at most; else by their lengths.", show_default=False),
+    ] = None,
     decoding: Annotated[
         str | None,
         typer.Option(help="Read generated text by sentinel or by position, as published; if not as the run does."),
@@ -58,18 +66,18 @@ def predict(
     """Tag or label sentences: plain text, JSON or any file that `train` reads in, one JSON object a sentence out.
 
     A line of text or JSONL is answered as soon as it has been read, an empty one by an answer without words. Answers
-    keep the order, the number of the line and every other key of the input. Pairs of texts in plain text are separated
-    by a tab.
+    keep the order, the number of the line and every other key of the input; with several tasks a sentence has an answer
+    of each. Pairs of texts in plain text are separated by a tab.
     """
-    from hyperloader.cli.answers import answer, encoded, text_answer
+    from tqdm import tqdm
+
     from hyperloader.cli.columns import parse_columns
-    from hyperloader.cli.inputs import FORMATS, read
-    from hyperloader.cli.text_inputs import read_texts
+    from hyperloader.cli.inputs import FORMATS
     from hyperloader.data.task_file import COLUMN_KEYS, TEXT_COLUMNS
-    from hyperloader.data.word_rule import WordRule, split_at_spaces
-    from hyperloader.training.saved_run import answer as answers_of
-    from hyperloader.training.saved_run import for_task, load_run, tag
-    from hyperloader.training.word_rules import load_word_rule
+    from hyperloader.serving.answers import encoded
+    from hyperloader.serving.predictor import Predictor, Question
+    from hyperloader.serving.tagger import WINDOW, word_splits
+    from hyperloader.training.saved_run import for_task, load_run
     from hyperloader.validation import check_choice
 
     check_choice("format", format, FORMATS)
@@ -77,56 +85,37 @@ def predict(
     places = parse_columns(columns, dict.fromkeys((*COLUMN_KEYS, *TEXT_COLUMNS))) if columns else {}
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
-    name = "<stdin>" if input == "-" else input
     with opened(input) as source:
         run = load_run(run_folder, decoding, valid_tags)
-        check_choice("task", task, run.tasks, "tasks")
-        kind = run.kinds.get(task)
-        for key in places:
-            check_choice("--columns", key, COLUMN_KEYS if kind is None else TEXT_COLUMNS)
-        if kind is not None and tokenize != "auto":
-            raise ValueError(f"tokenize must be auto for {task!r}, a {kind.name} of whole sentences, got {tokenize}")
-        if kind is not None and valid_tags is not None:
-            raise ValueError(f"--valid-tags and --each-word go with tagging, and {task!r} is a {kind.name}")
-
-        @cache
-        def rule() -> WordRule:
-            return load_word_rule(run_folder, run.config, task)
-
-        def at_words(text: str) -> list[tuple[int, int]]:
-            return rule().split(text)
-
+        tasks = list(dict.fromkeys(task or run.tasks))
+        _check(run, tasks, tokenize, valid_tags, places)
+        splits = word_splits(run, run_folder)
         if tokenize == "words":
-            rule()  # what is wrong with it is said before the input is read
-        plain = at_words if tokenize == "words" else split_at_spaces
-        running = split_at_spaces if tokenize == "spaces" else at_words
+            for one in tasks:
+                splits[one]("")  # what is wrong with its rule is said before the input is read
         if input == "-" and sys.stdin.isatty():
             print("one sentence a line; Ctrl-D ends", file=sys.stderr)
-        if kind is None:
-            batches: Iterator = read(source, name, format, plain, running, places)
-        else:
-            batches = read_texts(source, name, format, kind, places)
-        run = for_task(run, task)
-
-        def answers_to(inputs: list) -> Iterator[dict]:
-            if kind is None:
-                for one, tags in zip(inputs, tag(run, (one.tokens for one in inputs), task, batch_size), strict=True):
-                    yield answer(one, task, tags.tags, tags.probabilities)
-            else:
-                said = answers_of(run, (one.example(name) for one in inputs), task, batch_size)
-                for one, found in zip(inputs, said, strict=True):
-                    yield text_answer(one, found, task, kind, run.labels[task])
-
-        with nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target:
+        batches = _inputs(run, tasks, source, "<stdin>" if input == "-" else input, format, tokenize, places)
+        if len(tasks) == 1:
+            run = for_task(run, tasks[0])
+        predictor = Predictor(run, splits)
+        with (
+            nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target,
+            tqdm(unit=" sentences", disable=(output is None and sys.stdout.isatty()) or None) as progress,
+        ):
             count = 0
             for inputs, fault in batches:
-                for one in answers_to(inputs):
-                    target.write(encoded(one))
+                for start in range(0, len(inputs), WINDOW):
+                    window = inputs[start : start + WINDOW]
+                    questions = [Question(one, given) for given in window for one in tasks]
+                    for answer in predictor.answers(questions, batch_size):
+                        target.write(encoded(answer))
                     target.flush()
-                    count += 1
+                    count += len(window)
+                    progress.update(len(window))
                 if fault is not None:
                     raise fault
-    cut = run.formulation.report[task].truncated
+    cut = sum(run.formulation.report[one].truncated for one in tasks)
     if cut:
         length = run.formulation.max_length
         print(f"warning: {cut:,} texts or pairs are longer than {length} tokens: the first were read", file=sys.stderr)
@@ -139,3 +128,40 @@ def opened(input: str) -> AbstractContextManager[BinaryIO | None]:
     if input == "-":
         return nullcontext(sys.stdin.buffer)
     return nullcontext() if os.path.isdir(input) else open(input, "rb")
+
+
+def _check(run: "Run", tasks: Sequence[str], tokenize: str, valid_tags: bool | None, places: Mapping) -> None:
+    """Raise ``ValueError`` for an unknown task, and for options that none of the tasks has a use for."""
+    from hyperloader.data.task_file import COLUMN_KEYS, TEXT_COLUMNS
+    from hyperloader.validation import check_choice
+
+    for task in tasks:
+        check_choice("task", task, run.tasks, "tasks")
+    tagging = [task for task in tasks if task not in run.kinds]
+    pairs = [task for task in tasks if task in run.kinds and run.kinds[task].pair]
+    if pairs and len(pairs) < len(tasks):
+        other = next(task for task in tasks if task not in pairs)
+        raise ValueError(f"task must be of pairs of texts, or of none, got {pairs[0]!r}, which is, and {other!r}")
+    for key in places:
+        check_choice("--columns", key, COLUMN_KEYS if tagging else TEXT_COLUMNS)
+    if not tagging:
+        task, kind = tasks[0], run.kinds[tasks[0]].name
+        if tokenize != "auto":
+            raise ValueError(f"tokenize must be auto for {task!r}, a {kind} of whole sentences, got {tokenize}")
+        if valid_tags is not None:
+            raise ValueError(f"--valid-tags and --each-word go with tagging, and {task!r} is a {kind}")
+
+
+def _inputs(
+    run: "Run", tasks: Sequence[str], source: BinaryIO | None, name: str, format: str, tokenize: str, places: Mapping
+) -> Iterable:
+    """The inputs as they arrive, as words unless all tasks are of whole sentences."""
+    from hyperloader.cli.inputs import read
+    from hyperloader.cli.text_inputs import read_texts
+    from hyperloader.data.word_rule import split_at_spaces
+
+    if all(task in run.kinds for task in tasks):
+        return read_texts(source, name, format, run.kinds[tasks[0]], places)
+    plain = None if tokenize == "words" else split_at_spaces
+    running = split_at_spaces if tokenize == "spaces" else None
+    return read(source, name, format, plain, running, places)

@@ -32,20 +32,27 @@ def answer_examples(
     """
     order = sorted(range(len(examples)), key=lambda number: -len(examples[number].input_ids))
     answers: dict[int, Answer] = {}
-    device, training = next(model.parameters()).device, model.training
-    unused = {"labels", "task_ids"} if merged else {"labels"}
+    training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            for start in range(0, len(order), batch_size):
-                numbers = order[start : start + batch_size]
-                some = [examples[number] for number in numbers]
-                batch = formulation.collate(some)
-                inputs = {name: tensor.to(device) for name, tensor in batch.items() if name not in unused}
-                answers.update(zip(numbers, formulation.ask(model, inputs, some), strict=True))
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
+            some = [examples[number] for number in numbers]
+            answers.update(zip(numbers, answer_batch(model, formulation, some, merged=merged), strict=True))
     finally:
         model.train(training)
     return [answers[number] for number in range(len(examples))]
+
+
+@torch.no_grad()
+def answer_batch(
+    model: nn.Module, formulation: Formulation, examples: Sequence[Example], *, merged: bool = False
+) -> list[Answer]:
+    """The answers of a model in evaluation mode to the examples of one batch; the rest as ``answer_examples``."""
+    device, unused = next(model.parameters()).device, {"labels", "task_ids"} if merged else {"labels"}
+    batch = formulation.collate(examples)
+    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name not in unused}
+    return formulation.ask(model, inputs, examples)
 
 
 @torch.no_grad()

@@ -39,10 +39,15 @@ def tag_sentences(
                 sentence = Sentence(tuple(words), ("O",) * len(words))
                 examples += formulation.encode(task_id, sentence, number, use_tags=False)
         answers = answer_examples(model, formulation, examples, batch_size, merged=merged)
-        tags = iter(formulation.decode(examples, [answer.ids for answer in answers]))
-        probabilities = _of_words(examples, answers)
+        found = iter(tagged(formulation, examples, answers))
         for words in batch:
-            yield Tagged(next(tags), next(probabilities)) if words else Tagged([], [])
+            yield next(found) if words else Tagged([], [])
+
+
+def tagged(formulation: Formulation, examples: Sequence[Example], answers: Sequence[Answer]) -> list[Tagged]:
+    """One a sentence, from the answers to all windows of some sentences, in the order in which these first appear."""
+    tags = formulation.decode(examples, [answer.ids for answer in answers])
+    return [Tagged(*one) for one in zip(tags, _of_words(examples, answers), strict=False)]
 
 
 def _of_words(examples: Sequence[Example], answers: Sequence[Answer]) -> Iterator[list[float] | None]:

@@ -1,12 +1,13 @@
 """Answers to texts: a label with every label's probability, or a value."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from hyperloader.data.formulation import Formulation
+from hyperloader.data.examples import Example
+from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.labelled_text import Label
 from hyperloader.data.text_readers import AnyText
 from hyperloader.training.evaluation import answer_examples
@@ -35,11 +36,12 @@ def answer_texts(
         some = [one for one in batch if one is not None]
         examples = formulation.encode_all({task: some}, use_tags=False)[task]
         answers = answer_examples(model, formulation, examples, batch_size, merged=merged)
-        labels = formulation.decode(examples, [answer.ids for answer in answers])
-        found = iter(zip(labels, answers, strict=True))
+        found = iter(text_answers(formulation, examples, answers))
         for one in batch:
-            if one is None:
-                yield TextAnswer(None, None)
-            else:
-                label, answer = next(found)
-                yield TextAnswer(label, answer.probabilities)
+            yield TextAnswer(None, None) if one is None else next(found)
+
+
+def text_answers(formulation: Formulation, examples: Sequence[Example], answers: Sequence[Answer]) -> list[TextAnswer]:
+    """One a text, from the model's answers."""
+    labels = formulation.decode(examples, [answer.ids for answer in answers])
+    return [TextAnswer(label, answer.probabilities) for label, answer in zip(labels, answers, strict=True)]

@@ -148,6 +148,22 @@ def test_predict_of_pairs_and_of_several_labels(call, folder):
     assert topics["label"] == sorted(label for label, score in topics["scores"].items() if score > 0.5)
 
 
+def test_predict_answers_by_several_tasks(call, folder, fails):
+    text = '{"text": "Play a song!", "id": 3}\n{"tokens": [], "id": 4}\n'
+    result = call("predict", folder, "--task", "music", "--task", "length", input=text)
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["line"], one["id"], one["task"]) for one in found] == [
+        (1, 3, "music"), (1, 3, "length"), (2, 4, "music"), (2, 4, "length")
+    ]  # fmt: skip
+    assert found[0]["tokens"] == ["Play", "a", "song", "!"]
+    assert found[1]["value"] == pytest.approx(answers(call, folder, "length", "Play a song!\n")[0]["value"], rel=1e-5)
+    assert (found[2]["tags"], found[3]["value"]) == ([], None)
+    plain = call("predict", folder, "--task", "intents", "--task", "music", input="play a song!\n").stdout
+    assert [json.loads(line).get("tokens") for line in plain.splitlines()] == [None, ["play", "a", "song!"]]
+    line = fails("predict", folder, input="a\n")  # all tasks
+    assert "task must be of pairs of texts, or of none, got 'pairs', which is, and 'music'" in line
+
+
 def test_predict_says_how_many_texts_were_cut(call, folder):
     result = call("predict", folder, "--task", "intents", input="play a song\n" + "play " * 300 + "\n")
     assert len(result.stdout.splitlines()) == 2

@@ -86,11 +86,10 @@ def test_an_answer_keeps_the_link_to_its_input(call, run_folder, tmp_path):
 def test_spans_have_characters_and_a_score(call, run_folder, monkeypatch):
     from hyperloader.training.tagging import Tagged
 
-    def tag(run, sentences, task, batch_size):
-        for words in sentences:
-            yield Tagged(["O", "B-song", "I-song", "B-artist"][: len(words)], [0.9, 0.8, 0.5, 0.7][: len(words)])
+    def tagged(formulation, examples, answers):
+        return [Tagged(["O", "B-song", "I-song", "B-artist"], [0.9, 0.8, 0.5, 0.7])]
 
-    monkeypatch.setattr("hyperloader.training.saved_run.tag", tag)
+    monkeypatch.setattr("hyperloader.serving.forms.tagged", tagged)
     (found,) = answers(call("predict", run_folder, "--task", "music", input="play  silver\triver omar \n").stdout)
     assert found["text"] == "play  silver\triver omar "
     assert found["offsets"] == [[0, 4], [6, 12], [13, 18], [19, 23]]

@@ -1,14 +1,13 @@
-"""What ``predict`` writes: one JSON object a sentence."""
+"""What a task answers to an input: one JSON object."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 
-from hyperloader.cli.inputs import Input
-from hyperloader.cli.text_inputs import TextInput
 from hyperloader.config import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from hyperloader.data.bio import spans
 from hyperloader.data.kinds import Kind
+from hyperloader.serving.inputs import Input
 from hyperloader.training.text_answers import TextAnswer
 
 _DIGITS = 4  # of a score
@@ -24,19 +23,20 @@ def answer(given: Input, task: str, tags: Sequence[str], probabilities: Sequence
     the product of its words' probabilities to the power of 1 / words. An input's own value under one of these names is
     kept under ``input`` where it differs.
     """
+    offsets = given.offsets or []
     found = {
         "line": given.line,
         "task": task,
         "text": given.text,
         "tokens": given.tokens,
         "tags": list(tags),
-        "offsets": [list(one) for one in given.offsets],
-        "spans": [_span(given, label, first, after, probabilities) for label, first, after in spans(tags)],
+        "offsets": [list(one) for one in offsets],
+        "spans": [_span(given.text, offsets, one, probabilities) for one in spans(tags)],
     }
     return _with_given(found, given.given)
 
 
-def text_answer(given: TextInput, answer: TextAnswer, task: str, kind: Kind, labels: Sequence[str]) -> dict:
+def text_answer(given: Input, answer: TextAnswer, task: str, kind: Kind, labels: Sequence[str]) -> dict:
     """The answer of a task of whole sentences to one text, with every key of the input as in ``answer``.
 
     ``line``, ``task``, ``text``, ``text_pair`` of pairs, and ``label`` with its ``score`` and the ``scores`` of all
@@ -68,12 +68,15 @@ def _with_given(found: dict, given: Mapping) -> dict:
     return {**found, **kept, **({"input": hidden} if hidden else {})}
 
 
-def _span(given: Input, label: str, first: int, after: int, probabilities: Sequence[float] | None) -> dict:
-    start, end = given.offsets[first][0], given.offsets[after - 1][1]
-    span = {"label": label, "start": start, "end": end, "text": given.text[start:end]}
+def _span(
+    text: str, offsets: Sequence[tuple[int, int]], span: tuple[str, int, int], probabilities: Sequence[float] | None
+) -> dict:
+    label, first, after = span
+    start, end = offsets[first][0], offsets[after - 1][1]
+    found = {"label": label, "start": start, "end": end, "text": text[start:end]}
     if probabilities is not None:
-        span["score"] = round(math.prod(probabilities[first:after]) ** (1 / (after - first)), _DIGITS)
-    return span
+        found["score"] = round(math.prod(probabilities[first:after]) ** (1 / (after - first)), _DIGITS)
+    return found
 
 
 def encoded(answer: dict) -> bytes:

@@ -1,0 +1,1 @@
+"""Answers to texts: in Python, for the command ``predict``, and over HTTP."""

@@ -1,0 +1,77 @@
+"""What each kind of task is asked about an input, and how it answers."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from hyperloader.data.examples import Example
+from hyperloader.data.formulation import Answer
+from hyperloader.data.kinds import Kind
+from hyperloader.data.sentence import Sentence
+from hyperloader.serving.answers import answer, text_answer
+from hyperloader.serving.inputs import Input, Split, of_object, reading_of, text_of_object
+from hyperloader.training.saved_run import Run
+from hyperloader.training.tagging import Tagged, tagged
+from hyperloader.training.text_answers import TextAnswer, text_answers
+
+
+class Form(Protocol):
+    """One task's: from a JSON object to what its formulation encodes, and from the model's answers to JSON."""
+
+    def read(self, record: dict, line: int, name: str) -> Input:
+        """The input that a JSON object is; raises DataError, with ``name:line``, for anything else."""
+
+    def ready(self, given: Input) -> Input:
+        """The input as this task takes it."""
+
+    def example(self, given: Input) -> Any:
+        """What the formulation encodes; None where there is nothing to ask about."""
+
+    def answer(self, given: Input, examples: Sequence[Example], answers: Sequence[Answer]) -> dict:
+        """The answer to one input, from those to its examples."""
+
+
+class TaggingForm(Form):
+    """Tags and spans of words, which ``split`` finds in a text that comes without."""
+
+    def __init__(self, run: Run, task: str, split: Split) -> None:
+        self.run, self.task, self.split = run, task, split
+
+    def read(self, record: dict, line: int, name: str) -> Input:
+        return of_object(record, line, name)
+
+    def ready(self, given: Input) -> Input:
+        return given.parted(self.split)
+
+    def example(self, given: Input) -> Sentence | None:
+        tokens = given.tokens
+        return Sentence(tuple(tokens), ("O",) * len(tokens)) if tokens else None
+
+    def answer(self, given: Input, examples: Sequence[Example], answers: Sequence[Answer]) -> dict:
+        found = tagged(self.run.formulation, examples, answers)[0] if examples else Tagged([], [])
+        return answer(given, self.task, found.tags, found.probabilities)
+
+
+class TextForm(Form):
+    """A label, labels or a value of a whole text, or of a pair."""
+
+    def __init__(self, run: Run, task: str, kind: Kind) -> None:
+        self.run, self.task, self.kind = run, task, kind
+
+    def read(self, record: dict, line: int, name: str) -> Input:
+        return text_of_object(record, line, name, reading_of(self.kind))
+
+    def ready(self, given: Input) -> Input:
+        return given
+
+    def example(self, given: Input) -> Any:
+        return given.example()
+
+    def answer(self, given: Input, examples: Sequence[Example], answers: Sequence[Answer]) -> dict:
+        found = text_answers(self.run.formulation, examples, answers)[0] if examples else TextAnswer(None, None)
+        return text_answer(given, found, self.task, self.kind, self.run.labels[self.task])
+
+
+def make_form(run: Run, task: str, split: Split) -> Form:
+    """The form of a task; ``split`` gives the words of a text."""
+    kind = run.kinds.get(task)
+    return TaggingForm(run, task, split) if kind is None else TextForm(run, task, kind)
