@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperloader.json_file import read_json
+from hyperloader.task_words import check_descriptions, check_label_words, check_no_words, names_of
 from hyperloader.validation import (
     check_choice,
     check_names,
     check_positive,
+    check_share,
     check_switch,
     check_whole,
     is_finite,
@@ -36,10 +38,13 @@ GENERATORS = ("hypernetwork", "table")
 INITS = ("published", "scaled")
 KINDS = ("tagging", "classification", "multi-label", "regression")  # what a task with a head asks
 TAGGING, CLASSIFICATION, MULTI_LABEL, REGRESSION = KINDS
+TASK_CONDITIONS = NAME, DESCRIPTION = ("name", "description")  # what tells the hypernetwork which task it is for
+TEXT_ENCODERS = BACKBONE, MINILM = ("backbone", "minilm")
 
 _SIZES = ("task_embedding_dim", "condition_hidden_dim", "condition_dim", "reduction_factor", "rank")
 _SWITCHES = ("condition_norm", "train_norms", "hypernetwork_per_stack", "base_weights")
 _CHOICES = {"activation": ACTIVATIONS, "norm": NORMS, "generator": GENERATORS, "init": INITS}
+_CHOICES |= {"task_condition": TASK_CONDITIONS, "text_encoder": TEXT_ENCODERS}
 _POSITIVE = ("lora_alpha", "norm_eps", "condition_eps")
 
 
@@ -83,6 +88,13 @@ class HyperLoaderConfig:
             with ``*`` for the number of the layer, such as ``model.layers.*.self_attn.q_proj``; with several stacks a
             list of paths. ``[0:512]`` behind it are those outputs of a fused projection. ``adapter_sites`` and
             ``lora_sites`` say which are used.
+        task_condition: ``name``: a task's embedding is a row of its own; ``description``: that row and a trained map of
+            a frozen embedding of its words, see ``hyperloader.nn.described``. So are the rows of its head.
+        descriptions: with ``task_condition="description"``, of every task what it is about: a text, or several
+            phrasings, of which training draws one a step; afterwards the first counts.
+        label_words: words for labels, of a tagger for types of spans, where their names do not say it.
+        text_encoder: what embeds them: the ``backbone``, as it was before training, or ``minilm``.
+        row_dropout: share of the steps in which a task is left with its words alone.
 
     Raises:
         ValueError, TypeError: an invalid value, with the name of the argument.
@@ -112,6 +124,11 @@ class HyperLoaderConfig:
     kinds: Mapping[str, str] | None = None
     units: Mapping[str, Sequence[float]] | None = None
     sites: Mapping[str, str | Sequence[str]] | None = None
+    task_condition: str = NAME
+    descriptions: Mapping[str, str | Sequence[str]] | None = None
+    label_words: Mapping[str, Mapping[str, str]] | None = None
+    text_encoder: str = BACKBONE
+    row_dropout: float = 0.5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", check_names("tasks", self.tasks))
@@ -148,6 +165,15 @@ class HyperLoaderConfig:
             object.__setattr__(self, "labels", _labels(self.labels, self.tasks))
         object.__setattr__(self, "kinds", _kinds(self.kinds, self.labels))
         object.__setattr__(self, "units", _units(self.units, self.kinds or {}))
+        check_share("row_dropout", self.row_dropout)
+        if self.task_condition == NAME:
+            check_no_words(self.descriptions, self.label_words)
+        elif self.generator == "table":
+            raise ValueError(f"task_condition must be {NAME!r} with generator 'table', which has no condition")
+        else:
+            names = self.labels and {t: names_of(self.labels[t], self.kind_of(t) == TAGGING) for t in self.tasks}
+            object.__setattr__(self, "descriptions", check_descriptions(self.descriptions, self.tasks))
+            object.__setattr__(self, "label_words", check_label_words(self.label_words, self.tasks, names))
 
     def kind_of(self, task: str) -> str:
         """What ``task`` asks of its head, one of ``KINDS``."""

@@ -83,6 +83,14 @@ def check_positive(argument: str, value: Any) -> None:
         raise ValueError(f"{argument} must be positive and finite, got {shown(value)}")
 
 
+def check_share(argument: str, value: Any) -> None:
+    """Raise ``TypeError`` unless ``value`` is a number, ``ValueError`` unless from 0 on and below 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{argument} must be a number, got {shown(value)}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{argument} must be at least 0 and below 1, got {shown(value)}")
+
+
 def check_names(argument: str, values: Any) -> tuple[str, ...]:
     """``values`` as a tuple; raises ``TypeError`` unless they are a list of strings, ``ValueError`` for one that is
     there twice."""

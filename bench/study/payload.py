@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from hyperloader.training.backbone import minilm_folder
+from hyperloader.checkpoints.minilm import minilm_folder
 
 SETS = ("mit_movie_trivia", "mit_movie", "mit_restaurant", "atis", "snips", "mtod", "mtop")
 PACKAGES = ("peft", "seqeval")

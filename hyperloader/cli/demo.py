@@ -39,8 +39,8 @@ def demo(
 ) -> None:
     """Train one model for three small slot-filling tasks, and show what it does: offline, in under three minutes."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+    from hyperloader.checkpoints.minilm import minilm_folder
     from hyperloader.data import grammar
-    from hyperloader.training.backbone import minilm_folder
 
     minilm_folder()  # before anything is written: without the package this says what installs it
     task_file = grammar.write(output / "data")

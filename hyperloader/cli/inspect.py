@@ -63,7 +63,8 @@ def inspect(
     print(norms_table(norms))
     print("\nCosine similarity of what is generated (1: the same for all; -: zero everywhere or alone)\n")
     print(similarity_table(tasks, layers))
-    print(f"\n{conclusion(control, split, limit)}\n")
+    words = "names" if model.hyperloader_config.descriptions is None else "descriptions"
+    print(f"\n{conclusion(control, split, limit, words)}\n")
     for path in (*plots, output / NUMBERS):
         print(f"{'plot   ' if path in plots else 'numbers'}  {path}")
 
@@ -92,10 +93,10 @@ def similarity_table(tasks: dict, layers: dict) -> str:
     return table(header, rows, digits=3)
 
 
-def conclusion(control: dict | None, split: str, limit: int) -> str:
-    """The control's scores by task, and what they say."""
+def conclusion(control: dict | None, split: str, limit: int, words: str = "names") -> str:
+    """The control's scores by task, and what they say; shuffled are the tasks' ``words``: names or descriptions."""
     if control is None:
-        return "Control: none, a run of one task has no names to shuffle."
+        return f"Control: none, a run of one task has no {words} to shuffle."
     right, wrong = control["right"], control["shuffled"]
     keys = {task: headline(scores) for task, scores in right["tasks"].items()}
     rows = [
@@ -104,8 +105,8 @@ def conclusion(control: dict | None, split: str, limit: int) -> str:
     ]
     total = ("mean", 100 * mean_of(right), 100 * mean_of(wrong), "")
     falls, score = 100 * (mean_of(right) - mean_of(wrong)), mean_name(right).removeprefix("mean ")
-    verdict = f"Mean {score} falls by {falls:.1f} points when the names are shuffled" + (
-        ": this model hardly uses its tasks' names." if falls < _NEGLIGIBLE else "."
+    verdict = f"Mean {score} falls by {falls:.1f} points when the {words} are shuffled" + (
+        f": this model hardly uses its tasks' {words}." if falls < _NEGLIGIBLE else "."
     )
     return (
         f"Control: {scored_by(right)}, {split}, at most {limit:,} sentences a task\n\n"

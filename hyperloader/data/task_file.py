@@ -18,7 +18,9 @@ from hyperloader.data.text_readers import columns_of
 from hyperloader.data.yaml_text import compose, read_yaml
 from hyperloader.validation import did_you_mean, nearest, shown
 
-KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names", "kind", "multi_label")
+_KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names", "kind", "multi_label")
+WORDS = ("description", "labels")
+KEYS = (*_KEYS, *WORDS)
 COLUMN_KEYS = ("tokens", "tags", "sentence", "text", "spans")
 SPLIT_KEYS = ("train", "validation", "test", "seed")
 _SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
@@ -33,7 +35,8 @@ class TaskEntry:
 
     kind: of ``hyperloader.data.kinds.Kind``. columns: names or numbers of columns. splits: the file or the split of
     the data set by name of the split. shares: the part of train that a split is carved from, with ``seed``. tags: the
-    scheme. names: what numbers as tags or labels stand for.
+    scheme. names: what numbers as tags or labels stand for. description: phrasings of what the task is about;
+    label_words: words for its labels, of a tagger for types of spans; ``labels_where`` begins messages about them.
     """
 
     name: str
@@ -48,6 +51,9 @@ class TaskEntry:
     tags: str | None = None
     names: list[str] | None = None
     kind: str = TAGGING
+    description: tuple[str, ...] = ()
+    label_words: dict[str, str] = field(default_factory=dict)
+    labels_where: str = ""
 
 
 def read_task_file(path: Path) -> list[TaskEntry]:
@@ -114,7 +120,7 @@ def _entry(node: yaml.Node, where: Where, folder: Path) -> TaskEntry:
     if ("path" in fields) == ("dataset" in fields):
         raise DataError(f"{where(node)}: a task must have either path or dataset, got {', '.join(fields)}")
     kind = _kind(fields, where)
-    special = {key: fields.pop(key) for key in ("columns", "splits", "names") if key in fields}
+    special = {key: fields.pop(key) for key in ("columns", "splits", "names", *WORDS) if key in fields}
     values: dict[str, Any] = {key: _text(value, key, where) for key, value in fields.items()}
     if values.get("tags", TAGS[0]) not in TAGS:
         got = f"{shown(values['tags'])}{nearest(values['tags'], TAGS)}"
@@ -140,7 +146,25 @@ def _entry(node: yaml.Node, where: Where, folder: Path) -> TaskEntry:
             example = "tags, as [O, B-city, I-city]" if kind == TAGGING else "labels, as [negative, positive]"
             raise DataError(f"{where(names)}: names must be a list of {example}")
         values["names"] = [_text(one, "names", where) for one in names.value]
-    return TaskEntry(where=where(node), kind=kind, **values)
+    return TaskEntry(where=where(node), kind=kind, **values, **_words({key: special.get(key) for key in WORDS}, where))
+
+
+def _words(nodes: dict[str, yaml.Node | None], where: Where) -> dict[str, Any]:
+    """What an entry says about its task in words."""
+    description, labels, values = nodes["description"], nodes["labels"], dict[str, Any]()
+    if description is not None:
+        several = description.value if isinstance(description, yaml.SequenceNode) else [description]
+        if not several:
+            raise DataError(f"{where(description)}: description must not be empty")
+        values["description"] = tuple(_text(one, "description", where) for one in several)
+    if labels is not None:
+        if not isinstance(labels, yaml.MappingNode):
+            raise DataError(f"{where(labels)}: labels must map labels to words, as {{LOC: a place}}")
+        values["labels_where"] = where(labels)
+        values["label_words"] = {
+            str(name.value): _text(words, f"labels.{name.value}", where) for name, words in labels.value
+        }
+    return values
 
 
 def _kind(fields: dict[str, yaml.Node], where: Where) -> str:

@@ -22,6 +22,7 @@ from hyperloader.data.tag_names import name_tags
 from hyperloader.data.task_file import TaskEntry, read_task_file
 from hyperloader.data.text_readers import TEXT_READERS
 from hyperloader.data.text_tasks import kind_of, labels_of, read_dataset, read_texts, unseen_labels
+from hyperloader.task_words import check_words, names_of
 from hyperloader.validation import listed
 
 _T = TypeVar("_T")
@@ -31,7 +32,7 @@ _T = TypeVar("_T")
 class Task:
     """One task: its sentences by split, its labels (from all splits; a tagger's ``O`` first), ``warnings`` about its
     data, ``notes`` on how its files were read, and its ``kind``: of a tagger the sentences are ``Sentence``, else
-    ``LabelledText``, ``WrittenText`` or ``Chat``.
+    ``LabelledText``, ``WrittenText`` or ``Chat``; ``description`` and ``label_words`` as in ``TaskEntry``.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Task:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kind: Kind = field(default_factory=Kind)
+    description: tuple[str, ...] = ()
+    label_words: dict[str, str] = field(default_factory=dict)
 
 
 def load_tasks(task_file: str | Path) -> list[Task]:
@@ -59,6 +62,8 @@ def load_tasks(task_file: str | Path) -> list[Task]:
             splits: {validation: 10%, seed: 1}    # a file, a split of the data set, or a share of train
             tags: iob1                            # bio, iob1, iobes, bilou or repair; found where it is not given
             names: [O, B-PER, I-PER]              # of tags that are numbers
+            description: Find people in news.     # or a list of phrasings, for task_condition: description
+            labels: {PER: a person}               # words for labels, optional
           - {name: intents, kind: classification, path: intents}   # tagging is the default; multi_label: true
           - {name: similar, kind: regression, path: pairs}         # lines with text, text_pair and a number as label
           - {name: titles, kind: text-to-text, path: titles}       # source, target; completion: prompt, completion
@@ -75,8 +80,16 @@ def load_tasks(task_file: str | Path) -> list[Task]:
 
 def load_task(entry: TaskEntry) -> Task:
     """The task that one entry of a task file names. Raises DataError as ``load_tasks`` does."""
-    if entry.kind != TAGGING:
-        return _load_texts(entry)
+    task = _load_tagging(entry) if entry.kind == TAGGING else _load_texts(entry)
+    try:
+        check_words("labels", entry.label_words, names_of(task.labels, entry.kind == TAGGING))
+    except ValueError as error:
+        raise DataError(f"{entry.labels_where}: {error}") from None
+    task.description, task.label_words = entry.description, entry.label_words
+    return task
+
+
+def _load_tagging(entry: TaskEntry) -> Task:
     splits, notes = load_splits(entry, [split for split in SPLITS if split not in entry.shares])
     train, validation, test = (splits[split] for split in SPLITS)
     labels = label_list(sentence for sentences in splits.values() for sentence in sentences)

@@ -1,8 +1,8 @@
 """A backbone with what generates its weights: attaching, precision, state, saving and loading, detaching."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,15 @@ from hyperloader.backbones.cross_attention_bias import stored_bias
 from hyperloader.backbones.own_head import check_own_head
 from hyperloader.checkpoints import stored_model
 from hyperloader.checkpoints.tensors import check_shapes
-from hyperloader.config import HyperLoaderConfig
+from hyperloader.config import MINILM, HyperLoaderConfig
 from hyperloader.model import trained
 from hyperloader.model.attachment import Attachment
 from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.model.calling import NamedTasks
 from hyperloader.model.sizes import check_fits, check_stored, new_parts
 from hyperloader.model.task_model import TaskModel
+from hyperloader.model.task_texts import TaskTexts, task_texts
+from hyperloader.model.text_encoder import embedded, minilm, tokenizer_of
 from hyperloader.model.weight_provider import WeightProvider
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
@@ -37,7 +39,9 @@ class AttachedModel(BackboneWrapper):
     generators: Any  # nn.ModuleDict: layer stack -> its Hypernetwork or Table
     task_embedding: TaskEmbedding
 
-    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig) -> None:
+    def __init__(
+        self, backbone: nn.Module, config: HyperLoaderConfig, tokenizer: Any = None, embed_texts: bool = True
+    ) -> None:
         nn.Module.__init__(self)
         if not isinstance(backbone, nn.Module):
             raise TypeError(f"backbone must be a model of transformers, got {backbone!r:.80}")
@@ -46,6 +50,7 @@ class AttachedModel(BackboneWrapper):
         given, backbone = backbone, without_compile(backbone)
         check_own_head(backbone, config.labels is not None)
         self.hyperloader_config = config
+        self.tokenizer = tokenizer
         self.bank = WeightBank()
         self._merged: Merged | None = None
         self._active = ActiveWeights()
@@ -59,6 +64,8 @@ class AttachedModel(BackboneWrapper):
             for name, part in new_parts(backbone, config, self._attachment.layouts).items():
                 setattr(self, name, part)
             self.to(next(backbone.parameters()).device)
+            if embed_texts and config.descriptions is not None and not next(backbone.parameters()).is_meta:
+                self._fill_in(task_texts(config, config.tasks, lambda texts: self._embed(backbone, texts)))
         except BaseException:  # also when memory runs out, or at Ctrl-C: the backbone is given back
             self._attachment.undo(backbone)
             raise
@@ -96,6 +103,33 @@ class AttachedModel(BackboneWrapper):
             self.generators, embedding, len(config.tasks), self.bank, self.generated_dtype, self.training
         )
 
+    def text_embeddings(self, texts: Sequence[str]) -> Tensor:
+        """The frozen embeddings (texts, width) of ``texts`` by what ``config.text_encoder`` names: the mean over a
+        text's tokens of its last hidden states; the backbone is as it was before it was attached to.
+
+        Raises:
+            ValueError: no tokenizer, a text without tokens or with too many. FileNotFoundError: no ``minilm``.
+        """
+        self._check_attached()
+        with self._forwards.changing("text_embeddings()"):
+            return self._embed(self.backbone, texts)
+
+    def _embed(self, backbone: nn.Module, texts: Sequence[str]) -> Tensor:
+        if self.hyperloader_config.text_encoder == MINILM:
+            return embedded(*minilm(), texts)
+        if self.tokenizer is None:
+            self.tokenizer = tokenizer_of(backbone)
+        with self._attachment.as_before(backbone):
+            return embedded(backbone, self.tokenizer, texts)
+
+    @torch.no_grad()
+    def _fill_in(self, texts: Sequence[TaskTexts]) -> None:
+        """Give a new model the embeddings of its tasks' words."""
+        embedding, heads = cast(Any, self.task_embedding), cast(Any, self.heads)
+        embedding.texts.copy_(torch.cat([one.task for one in texts]))
+        if heads is not None:
+            heads.texts.copy_(torch.cat([one.labels for one in texts if one.labels is not None]))
+
     def detach(self) -> nn.Module:
         """Unwrap the backbone and return it, bit for bit as it was before; this model is then empty."""
         with self._forwards.changing("detach()"):
@@ -116,7 +150,7 @@ class AttachedModel(BackboneWrapper):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # which .to() and .half() call
         self.bank.clear()  # else it would keep the old memory alive
         self._named_tasks.clear()
-        return super()._apply(trained.kept_in_float32(trained.trained_parameters(self, self.norm_names), fn), recurse)
+        return super()._apply(trained.kept_in_float32(trained.own_tensors(self, self.norm_names), fn), recurse)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping | None = None, **backbone_arguments: Any
@@ -138,7 +172,8 @@ class AttachedModel(BackboneWrapper):
         checkpointing(self.backbone, "disable")()
 
     def trainable_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """What is trained, and a bias of the cross-attention, by name: all that a checkpoint has to hold.
+        """What is trained, embeddings of texts and a bias of the cross-attention, by name: all that a checkpoint has to
+        hold.
 
         The values are those of ``state_dict``, None for the model's own.
         """
@@ -199,7 +234,7 @@ class AttachedModel(BackboneWrapper):
         with stored_bias(plain, stored.tensors) as added:
             stored.check_backbone(plain)
             check_stored(stored, plain)
-            model = cls(backbone, stored.config)
+            model = cls(backbone, stored.config, embed_texts=False)
             try:
                 stored.check_tensors(model.trainable_state())
             except ValueError:

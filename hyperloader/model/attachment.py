@@ -1,6 +1,7 @@
 """Attaching to a backbone and detaching from it: its weights are neither copied nor changed."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -53,6 +54,24 @@ class Attachment:
         for norm in self._norms_of(backbone):
             keep_in_float32(norm)
         shared_positions.project_for_each_sentence(backbone)
+
+    @contextmanager
+    def as_before(self, backbone: nn.Module) -> Iterator[None]:
+        """Inside the block ``backbone`` computes what it did before; its parameters keep their names."""
+        wrapped = {path: backbone.get_submodule(path) for path in self.site_paths}
+        norms = {name: backbone.get_parameter(name) for name, value in self.norms.items() if not value.is_meta}
+        trained = {name: parameter.data for name, parameter in norms.items()}
+        try:
+            for path, site in wrapped.items():
+                replace(backbone, path, unwrapped(site))
+            for name, parameter in norms.items():
+                parameter.data = self.norms[name].to(parameter.device, parameter.dtype)
+            yield
+        finally:
+            for name, parameter in norms.items():
+                parameter.data = trained[name]
+            for path, site in wrapped.items():
+                replace(backbone, path, site)
 
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""

@@ -1,7 +1,7 @@
 """A frozen backbone, and hypernetworks that generate its adapters, LoRA updates and their norms for every task."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones.compiled import without_compile
-from hyperloader.config import TAGGING, HyperLoaderConfig
-from hyperloader.model import calling, merging, new_tasks, pretrained
-from hyperloader.model.attached_model import AttachedModel
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.model import calling, merging, pretrained
 from hyperloader.model.export import ExportedTask
+from hyperloader.model.growing_model import GrowingModel
 from hyperloader.model.task_model import TaskModel
 from hyperloader.model.task_selection import TaskSelection, number_of_sentences
 from hyperloader.nn.stacked import Sites
 
 
-class HyperLoaderModel(AttachedModel):
+class HyperLoaderModel(GrowingModel):
     """Fine-tunes one frozen ``backbone`` on many tasks (HyperLoader, arXiv 2407.01411).
 
     Attaching wraps some of the backbone's ``nn.Linear`` layers in place and freezes it; nothing is copied.
@@ -34,18 +34,23 @@ class HyperLoaderModel(AttachedModel):
     Args:
         backbone: a transformers model of a family in ``hyperloader.backbones.FAMILIES``.
         config: sizes and switches.
+        tokenizer: of the backbone, for the words of a model with ``config.descriptions``; by default the one that
+            stands where the backbone was loaded from.
+        embed_texts: False leaves the embeddings of those words NaN: they are to be loaded.
 
     Raises:
         ValueError: an unsupported backbone, one that is attached already, or sizes that do not fit it.
         TypeError: a backbone that is no module, or a config of another type.
     """
 
-    def __new__(cls, backbone: nn.Module | None = None, config: HyperLoaderConfig | None = None) -> "HyperLoaderModel":
+    def __new__(cls, backbone: nn.Module | None = None, *_: Any, **__: Any) -> "HyperLoaderModel":
         return pretrained.new(cls, without_compile(backbone))
 
-    def __init__(self, backbone: nn.Module, config: HyperLoaderConfig) -> None:
+    def __init__(
+        self, backbone: nn.Module, config: HyperLoaderConfig, tokenizer: Any = None, embed_texts: bool = True
+    ) -> None:
         calling.start_graphs_at_forward(HyperLoaderModel)
-        super().__init__(backbone, config)
+        super().__init__(backbone, config, tokenizer, embed_texts)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """``forward``, with the hooks of modules; ``torch.compile`` makes one graph for every ``task``."""
@@ -138,82 +143,6 @@ class HyperLoaderModel(AttachedModel):
         if self.training:
             raise RuntimeError("the weight bank serves a model in evaluation mode: call model.eval() first")
         return self.weight_provider.of_task(index)
-
-    @torch.inference_mode(False)  # new parameters are to be trained
-    def add_task(
-        self,
-        name: str,
-        init: str = new_tasks.MEAN,
-        labels: Sequence[str] | None = None,
-        kind: str = TAGGING,
-        units: Sequence[float] | None = None,
-    ) -> int:
-        """Add a task behind the others, which stay as they are: a row of the task embedding and, with
-        ``config.labels``, a head. ``hyperloader_config`` is then another one. An optimizer made before does not know
-        the new parameters: make a new one.
-
-        Args:
-            name: of the new task.
-            init: ``mean`` starts at the mean of all tasks' embeddings, the name of a task at a copy of its own.
-            labels: labels of the new task, to be given if, and only if, the model has heads; of a regression one.
-            kind, units: as in ``HyperLoaderConfig``, of the new task.
-
-        Returns:
-            The task's index: its id in ``task_ids``.
-
-        Raises:
-            ValueError, TypeError: a name that exists, an unknown task in ``init``, labels missing or without use, a
-                model with ``generator="table"`` or frozen except for one task. The model is then as it was.
-        """
-        self._check_attached()
-        new_tasks.check_has_task_embedding(self.hyperloader_config, "add_task")
-        embedding, tasks = self.task_embedding, self.hyperloader_config.tasks
-        if embedding.trained_task is not None:
-            trained = tasks[embedding.trained_task]
-            raise ValueError(f"add_task needs a model that is not frozen except for {trained!r}: call unfreeze() first")
-        config = new_tasks.extended_config(self.hyperloader_config, name, labels, kind, units)
-        weight = embedding.extended(new_tasks.first_embedding(embedding.weight.detach(), init, tasks))
-        heads, known = self.heads, config.labels
-        head = None if heads is None or known is None else heads.new_head(len(known[name]))
-        # Whatever can fail has been done; from here on the model changes.
-        self.hyperloader_config = config
-        embedding.weight, embedding.num_embeddings = weight, len(config.tasks)
-        if heads is not None and head is not None:
-            heads.append(head, config.kind_of(name))
-        return len(config.tasks) - 1
-
-    @torch.inference_mode(False)
-    def freeze_except_task_embedding(self, name: str) -> None:
-        """Leave nothing to be trained but the embedding of the task ``name`` and, with ``config.labels``, its head.
-
-        Whatever optimizer then trains the model, with decay or momentum, every other task computes the same bits as
-        before: the backbone's norms are frozen too. An optimizer made before does not hold what is trained now: make a
-        new one, here and after ``unfreeze()``. Saving and loading work as always.
-
-        Raises:
-            ValueError: an unknown task, or a model with ``generator="table"``.
-        """
-        self._check_attached()
-        new_tasks.check_has_task_embedding(self.hyperloader_config, "freeze_except_task_embedding")
-        task = self.hyperloader_config.task_id(name)
-        self.unfreeze()
-        self._trained_before = {path: parameter.requires_grad for path, parameter in self.named_parameters()}
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None  # even an optimizer over all parameters skips what has no gradient
-        self.task_embedding.train_only(task)
-        if self.heads is not None:
-            self.heads.heads[task].requires_grad_(True)
-
-    @torch.inference_mode(False)
-    def unfreeze(self) -> None:
-        """Train again what was trained before ``freeze_except_task_embedding``; without that, nothing happens."""
-        self._check_attached()
-        if self._trained_before is not None:
-            self.task_embedding.train_all()
-            for path, requires_grad in self._trained_before.items():
-                self.get_parameter(path).requires_grad_(requires_grad)
-            self._trained_before = None
 
     @torch.inference_mode(False)  # what is merged may be trained, cast and saved later
     @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hyperloader.config import HyperLoaderConfig
+from hyperloader.config import NAME, HyperLoaderConfig
 from hyperloader.model.attachment import replace
 from hyperloader.nn.layout import LayerSites, SiteTensors
 from hyperloader.nn.linears import Rows, weight_of
@@ -22,7 +22,8 @@ def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
     for name in ("labels", "kinds", "units"):
         of_all = getattr(config, name)
         own[name] = {task: of_all[task]} if of_all and task in of_all else None
-    return dataclasses.replace(config, tasks=(task,), generator="table", base_weights=False, **own)
+    words: dict[str, Any] = {"task_condition": NAME, "descriptions": None, "label_words": None}
+    return dataclasses.replace(config, tasks=(task,), generator="table", base_weights=False, **words, **own)
 
 
 def fold_in(

@@ -1,12 +1,13 @@
 """Adding a task to a trained model: the config that names it, its first task embedding."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from hyperloader.config import TAGGING, HyperLoaderConfig
+from hyperloader.task_words import phrasings
 from hyperloader.validation import listed, nearest, shown
 
 MEAN = "mean"
@@ -27,6 +28,8 @@ def extended_config(
     labels: Sequence[str] | None,
     kind: str = TAGGING,
     units: Sequence[float] | None = None,
+    description: str | Sequence[str] | None = None,
+    label_words: Mapping[str, str] | None = None,
 ) -> HyperLoaderConfig:
     """``config`` with the task ``name`` behind the others; raises ``ValueError`` for a name that exists, labels missing
     or without use."""
@@ -39,6 +42,10 @@ def extended_config(
         "kinds": {**(config.kinds or {}), **({} if kind == TAGGING else {name: kind})},
         "units": {**(config.units or {}), **({} if units is None else {name: units})},
     }
+    if description is not None:
+        own["descriptions"] = {**(config.descriptions or {}), name: phrasings("description", description)}
+    if label_words is not None:
+        own["label_words"] = {**(config.label_words or {}), name: label_words}
     if config.labels is None:
         if labels is not None:
             raise ValueError(f"labels must be None for a model without token-classification heads, got {shown(labels)}")
@@ -49,6 +56,24 @@ def extended_config(
             "got None"
         )
     return dataclasses.replace(config, tasks=(*config.tasks, name), labels={**config.labels, name: labels}, **own)
+
+
+def words_of(config: HyperLoaderConfig, description: Any, label_words: Any, init: str) -> dict[str, Any]:
+    """The words of a new task as arguments of ``extended_config``, none for a model without descriptions; raises
+    ``ValueError`` for words missing or without use."""
+    if config.descriptions is None:
+        for argument, value in (("description", description), ("label_words", label_words)):
+            if value is not None:
+                raise ValueError(f"{argument} must be None for a model without descriptions, got {shown(value)}")
+        return {}
+    if description is None:
+        raise ValueError(
+            "description must be given for a model with task_condition='description', such as 'Find names of cities in "
+            "questions about flights.', got None"
+        )
+    if init != MEAN:
+        raise ValueError(f"init must not be given with a description, where the task begins, got {shown(init)}")
+    return {"description": description, "label_words": label_words}
 
 
 def first_embedding(weight: Tensor, init: str, tasks: Sequence[str]) -> Tensor:

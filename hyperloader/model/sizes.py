@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,9 @@ from hyperloader.checkpoints.stored_model import DESCRIPTION, StoredModel
 from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.model.attachment import layouts_of
-from hyperloader.nn.heads import task_heads
+from hyperloader.model.text_encoder import text_width
+from hyperloader.nn.described import DescribedEmbedding, DescribedHeads, text_buffers
+from hyperloader.nn.heads import TaskHeads, head_dropout, hidden_size, task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
 from hyperloader.nn.table import Table
@@ -28,15 +31,29 @@ def new_parts(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[s
     if config.generator == "table":
         parts["generators"] = nn.ModuleDict({name: Table(config, layout) for name, layout in layouts.items()})
     else:
-        parts["task_embedding"] = TaskEmbedding(len(config.tasks), config.task_embedding_dim)
+        parts["task_embedding"] = _task_embedding(backbone, config)
         parts["generators"] = nn.ModuleDict(hypernetworks(config, layouts))
     if config.labels is not None:
-        parts["heads"] = task_heads(backbone, config.labels, config.kinds)
+        parts["heads"] = _heads(backbone, config, config.labels)
     return parts
 
 
+def _task_embedding(backbone: nn.Module, config: HyperLoaderConfig) -> TaskEmbedding:
+    if config.descriptions is None:
+        return TaskEmbedding(len(config.tasks), config.task_embedding_dim)
+    phrasings = [len(config.descriptions[task]) for task in config.tasks]
+    return DescribedEmbedding(phrasings, config.task_embedding_dim, text_width(backbone, config), config.row_dropout)
+
+
+def _heads(backbone: Any, config: HyperLoaderConfig, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
+    if config.descriptions is None:
+        return task_heads(backbone, labels, config.kinds)
+    sizes = hidden_size(backbone), labels, head_dropout(backbone.config), config.kinds
+    return DescribedHeads(*sizes, text_width(backbone, config), config.row_dropout)
+
+
 def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
-    """Name and shape of every trained tensor but the backbone's norms, on ``meta``.
+    """Name and shape of every stored tensor but the backbone's norms, on ``meta``.
 
     Raises:
         ValueError: sizes that no tensor can have.
@@ -47,7 +64,7 @@ def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[
             parts = nn.ModuleDict(new_parts(backbone, config, layouts))
     except (RuntimeError, OverflowError) as error:  # beyond what 64 bits count
         raise ValueError("config must describe tensors of fewer than 2**63 numbers, got more") from error
-    return dict(parts.named_parameters())
+    return dict(parts.named_parameters()) | text_buffers(parts)
 
 
 def check_stored(stored: StoredModel, backbone: nn.Module) -> None:

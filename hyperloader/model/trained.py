@@ -7,26 +7,29 @@ from torch import Tensor, nn
 
 from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import NAME
+from hyperloader.nn.described import text_buffers
 from hyperloader.nn.norms import HALF
 
 
-def trained_parameters(model: nn.Module, norm_names: Collection[str]) -> Iterator[tuple[str, nn.Parameter]]:
-    """Name and parameter of all that is trained, of the backbone ``norm_names`` alone; what two stacks share once."""
+def own_tensors(model: nn.Module, norm_names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of all that is trained, of the backbone ``norm_names`` alone, what two stacks share once; and of
+    the frozen embeddings of texts."""
     norms = {f"backbone.{name}" for name in norm_names}
     for full, parameter in model.named_parameters():
         name = plain_name(full)
         if not name.startswith("backbone.") or name in norms:
             yield name, parameter
+    yield from text_buffers(model).items()
 
 
 def trained_state(
     model: nn.Module, norm_names: Collection[str], state_dict: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """What a checkpoint holds: what is trained, and a bias of the cross-attention; the values are those of
+    """What a checkpoint holds: ``own_tensors``, and a bias of the cross-attention; the values are those of
     ``state_dict``, None for the model's own."""
     state_dict = model.state_dict() if state_dict is None else state_dict
     by_name = {plain_name(name): tensor for name, tensor in state_dict.items()}
-    names = [*(name for name, _ in trained_parameters(model, norm_names)), f"backbone.{NAME}"]
+    names = [*(name for name, _ in own_tensors(model, norm_names)), f"backbone.{NAME}"]
     return {name: by_name[name] for name in names if name in by_name}
 
 
@@ -36,19 +39,19 @@ def load_trained_state(model: nn.Module, norm_names: Collection[str], tensors: M
 
     What is stored in float64 is float64 then; everything else has the dtype that it is trained in.
     """
-    for name, parameter in trained_parameters(model, norm_names):
+    for name, tensor in own_tensors(model, norm_names):
         if name in tensors and tensors[name].dtype == torch.float64:
-            parameter.data = parameter.data.double()
+            tensor.data = tensor.data.double()
     names = {plain_name(name): name for name in model.state_dict()}
     model.load_state_dict({names[name]: tensor for name, tensor in tensors.items()}, strict=False)
 
 
 def kept_in_float32(
-    parameters: Iterator[tuple[str, nn.Parameter]], convert: Callable[[Tensor], Tensor]
+    tensors: Iterator[tuple[str, Tensor]], convert: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor]:
-    """``convert``, what ``.to()`` or ``.half()`` do to a tensor, but for the trained ``parameters``, which stay in
+    """``convert``, what ``.to()`` or ``.half()`` do to a tensor, but for these ``tensors``, which stay in
     float32 where they would become half precision: an optimizer's steps are lost in half precision."""
-    kept = {id(tensor) for _, parameter in parameters for tensor in (parameter, parameter.grad) if tensor is not None}
+    kept = {id(tensor) for _, one in tensors for tensor in (one, one.grad) if tensor is not None}
 
     def apply(tensor: Tensor) -> Tensor:
         converted = convert(tensor)

@@ -105,4 +105,5 @@ class WeightProvider:
         embedding = self.task_embedding
         if embedding is None:
             return Sources(self.dtype, shared, [], lambda: all_tasks[:, None])
-        return Sources(self.dtype, shared, list(embedding.parameters()), lambda: embedding(all_tasks))
+        own = [*embedding.parameters(), *embedding.buffers()]
+        return Sources(self.dtype, shared, own, lambda: embedding(all_tasks))

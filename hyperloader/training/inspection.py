@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperloader import HyperLoaderModel
+from hyperloader.nn.described import DescribedEmbedding
 
 SiteTensors = dict[tuple[str, str, str], Tensor]
 
@@ -78,13 +79,17 @@ def other_tasks(tasks: Sequence[str]) -> dict[str, str]:
 def shuffled(model: HyperLoaderModel, others: Mapping[str, str]) -> Iterator[None]:
     """Inside the block every task's weights are those generated for ``others[task]``; its head stays its own.
 
-    The embeddings, or the rows of a table, are permuted and then restored to the bit.
+    The embeddings, or the rows of a table, are permuted and then restored to the bit; of tasks in words their
+    descriptions alone, while their rows stay.
     """
     tasks = model.hyperloader_config.tasks
     ids = {task: number for number, task in enumerate(tasks)}
-    order = [ids[others[task]] for task in tasks]
+    order = torch.tensor([ids[others[task]] for task in tasks])
     if model.hyperloader_config.generator == "table":
         tensors = [(tensor, 1) for tensor in model.generators.parameters()]
+    elif isinstance(model.task_embedding, DescribedEmbedding):
+        tensors, starts = [(model.task_embedding.texts, 0)], model.task_embedding.starts.cpu()
+        order = torch.arange(len(model.task_embedding.texts)).index_copy(0, starts, starts[order])
     elif model.task_embedding.row is None:
         tensors = [(model.task_embedding.weight, 0)]
     else:
@@ -93,7 +98,7 @@ def shuffled(model: HyperLoaderModel, others: Mapping[str, str]) -> Iterator[Non
     try:
         with torch.no_grad():
             for (tensor, axis), before in zip(tensors, kept, strict=True):
-                tensor.copy_(before.index_select(axis, torch.tensor(order, device=before.device)))
+                tensor.copy_(before.index_select(axis, order.to(before.device)))
         yield
     finally:
         with torch.no_grad():

