@@ -16,6 +16,7 @@ from hyperloader.serving.inputs import Columns, Input, Split, of_object, of_word
 
 FORMATS = ("auto", "text", "jsonl", "json", "conll", "csv")
 Batch = tuple[list[Input], DataError | None]
+Own = Callable[[dict, int], Input | None]
 _RENAME = "rename one, or set --columns tokens=KEY or text=KEY"
 _T = TypeVar("_T")
 
@@ -27,6 +28,7 @@ def read(
     split_plain: Split | None,
     split_running: Split | None,
     columns: Columns = MappingProxyType({}),
+    own: Own = lambda record, number: None,
 ) -> Iterator[Batch]:
     """The sentences of a file or a stream.
 
@@ -41,6 +43,7 @@ def read(
         split_plain: gives the words of a line of plain text; None leaves them to each task's rule.
         split_running: the words of a JSON object's ``text`` that comes without words, likewise.
         columns: where ``tokens``, ``text`` and so on stand, as for ``train``.
+        own: the input of a JSON object and its line that says what it is; None: it is read as any other.
 
     Yields:
         Sentences, and what is wrong with the line after them, which is the last that is read: of plain text with
@@ -53,9 +56,13 @@ def read(
         elif source is None or reader_of(Path(name)) is not None:
             read = read_file(name, columns=columns, labelled=False)
             return iter([(_of_records(read.records, read.notes), None)])
+
+    def of_record(record: dict, number: int) -> Input:
+        return own(record, number) or of_object(record, number, name, split_running, columns, _RENAME)
+
     if format == "json":
         objects = objects_of_array(whole_text(source, name), name)
-        return iter([([of_object(one, line, name, split_running, columns, _RENAME) for line, one in objects], None)])
+        return iter([([of_record(one, line) for line, one in objects], None)])
     if format in ("conll", "csv"):
         how = Reading(columns, labelled=False)
         records = list(READERS[f".{format}"](whole_text(source, name), name, how))
@@ -65,9 +72,6 @@ def read(
         if columns:
             raise DataError(f"{name}:{number}: --columns goes with JSON, CSV and columns, and this is plain text")
         return Input(number, text, None if split_plain is None else split_plain(text))
-
-    def of_record(record: dict, number: int) -> Input:
-        return of_object(record, number, name, split_running, columns, _RENAME)
 
     def look(texts: list[str]) -> None:
         if format == "auto" and _are_columns(texts):

@@ -5,11 +5,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 if TYPE_CHECKING:
+    from hyperloader.serving.inputs import Input
+    from hyperloader.serving.predictor import Predictor
     from hyperloader.training.saved_run import Run
 
 TOKENIZE = ("auto", "spaces", "words")
@@ -67,13 +69,16 @@ def predict(
 
     A line of text or JSONL is answered as soon as it has been read, an empty one by an answer without words. Answers
     keep the order, the number of the line and every other key of the input; with several tasks a sentence has an answer
-    of each. Pairs of texts in plain text are separated by a tab.
+    of each, and a JSON object that names its `task` one of that alone. Pairs of texts in plain text are separated by a
+    tab.
     """
     from tqdm import tqdm
 
     from hyperloader.cli.columns import parse_columns
     from hyperloader.cli.inputs import FORMATS
-    from hyperloader.data.task_file import COLUMN_KEYS, TEXT_COLUMNS
+    from hyperloader.data.kinds import TASK_KINDS
+    from hyperloader.data.task_file import COLUMN_KEYS
+    from hyperloader.data.text_readers import columns_of
     from hyperloader.serving.answers import encoded
     from hyperloader.serving.predictor import Predictor, Question
     from hyperloader.serving.tagger import WINDOW, word_splits
@@ -82,7 +87,8 @@ def predict(
 
     check_choice("format", format, FORMATS)
     check_choice("tokenize", tokenize, TOKENIZE)
-    places = parse_columns(columns, dict.fromkeys((*COLUMN_KEYS, *TEXT_COLUMNS))) if columns else {}
+    keys = dict.fromkeys((*COLUMN_KEYS, *(key for kind in TASK_KINDS[1:] for key in columns_of(kind))))
+    places = parse_columns(columns, keys) if columns else {}
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     with opened(input) as source:
@@ -95,10 +101,10 @@ def predict(
                 splits[one]("")  # what is wrong with its rule is said before the input is read
         if input == "-" and sys.stdin.isatty():
             print("one sentence a line; Ctrl-D ends", file=sys.stderr)
-        batches = _inputs(run, tasks, source, "<stdin>" if input == "-" else input, format, tokenize, places)
-        if len(tasks) == 1:
-            run = for_task(run, tasks[0])
         predictor = Predictor(run, splits)
+        batches = _inputs(predictor, tasks, source, "<stdin>" if input == "-" else input, format, tokenize, places)
+        if len(tasks) == 1:
+            predictor = Predictor(for_task(run, tasks[0]), splits)
         with (
             nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target,
             tqdm(unit=" sentences", disable=(output is None and sys.stdout.isatty()) or None) as progress,
@@ -107,7 +113,7 @@ def predict(
             for inputs, fault in batches:
                 for start in range(0, len(inputs), WINDOW):
                     window = inputs[start : start + WINDOW]
-                    questions = [Question(one, given) for given in window for one in tasks]
+                    questions = [Question(one, given) for given in window for one in _asked(run, tasks, given)]
                     for answer in predictor.answers(questions, batch_size):
                         target.write(encoded(answer))
                     target.flush()
@@ -132,18 +138,15 @@ def opened(input: str) -> AbstractContextManager[BinaryIO | None]:
 
 def _check(run: "Run", tasks: Sequence[str], tokenize: str, valid_tags: bool | None, places: Mapping) -> None:
     """Raise ``ValueError`` for an unknown task, and for options that none of the tasks has a use for."""
-    from hyperloader.data.task_file import COLUMN_KEYS, TEXT_COLUMNS
+    from hyperloader.data.task_file import COLUMN_KEYS
+    from hyperloader.data.text_readers import columns_of
     from hyperloader.validation import check_choice
 
     for task in tasks:
         check_choice("task", task, run.tasks, "tasks")
     tagging = [task for task in tasks if task not in run.kinds]
-    pairs = [task for task in tasks if task in run.kinds and run.kinds[task].pair]
-    if pairs and len(pairs) < len(tasks):
-        other = next(task for task in tasks if task not in pairs)
-        raise ValueError(f"task must be of pairs of texts, or of none, got {pairs[0]!r}, which is, and {other!r}")
     for key in places:
-        check_choice("--columns", key, COLUMN_KEYS if tagging else TEXT_COLUMNS)
+        check_choice("--columns", key, COLUMN_KEYS if tagging else columns_of(run.kinds[tasks[0]].name))
     if not tagging:
         task, kind = tasks[0], run.kinds[tasks[0]].name
         if tokenize != "auto":
@@ -152,16 +155,45 @@ def _check(run: "Run", tasks: Sequence[str], tokenize: str, valid_tags: bool | N
             raise ValueError(f"--valid-tags and --each-word go with tagging, and {task!r} is a {kind}")
 
 
+def _asked(run: "Run", tasks: Sequence[str], given: "Input") -> Sequence[str]:
+    """The task that an input names, else all; raises ``ValueError`` where these are of pairs and of texts."""
+    named: Any = given.given.get("task")
+    if named in tasks:
+        return [named]
+    pairs = [task for task in tasks if task in run.kinds and run.kinds[task].pair]
+    if pairs and len(pairs) < len(tasks):
+        other = next(task for task in tasks if task not in pairs)
+        raise ValueError(f"task must be of pairs of texts, or of none, got {pairs[0]!r}, which is, and {other!r}")
+    return tasks
+
+
 def _inputs(
-    run: "Run", tasks: Sequence[str], source: BinaryIO | None, name: str, format: str, tokenize: str, places: Mapping
+    predictor: "Predictor",
+    tasks: Sequence[str],
+    source: BinaryIO | None,
+    name: str,
+    format: str,
+    tokenize: str,
+    places: Mapping,
 ) -> Iterable:
-    """The inputs as they arrive, as words unless all tasks are of whole sentences."""
+    """The inputs as they arrive: as a task takes them that they name or that is the only one, else as words unless all
+    tasks are of whole sentences."""
     from hyperloader.cli.inputs import read
     from hyperloader.cli.text_inputs import read_texts
+    from hyperloader.config import CLASSIFICATION
+    from hyperloader.data.kinds import Kind
     from hyperloader.data.word_rule import split_at_spaces
 
-    if all(task in run.kinds for task in tasks):
-        return read_texts(source, name, format, run.kinds[tasks[0]], places)
+    kinds = predictor.run.kinds
+
+    def own(record: dict, number: int) -> "Input | None":
+        task: Any = record.get("task")
+        return predictor.forms[task].read(record, number, name) if task in tasks and len(tasks) > 1 else None
+
+    if all(task in kinds for task in tasks):
+        same = len({kinds[task].name for task in tasks}) == 1 and kinds[tasks[0]].written
+        kind = kinds[tasks[0]] if same else Kind(CLASSIFICATION, all(kinds[task].pair for task in tasks))
+        return read_texts(source, name, format, kind, places, own)
     plain = None if tokenize == "words" else split_at_spaces
     running = split_at_spaces if tokenize == "spaces" else None
-    return read(source, name, format, plain, running, places)
+    return read(source, name, format, plain, running, places, own)

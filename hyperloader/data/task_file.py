@@ -13,7 +13,6 @@ from hyperloader.data.kinds import TASK_KINDS
 from hyperloader.data.paths import existing, expanded
 from hyperloader.data.schemes import TAGS
 from hyperloader.data.sentence import DataError
-from hyperloader.data.text_readers import TEXT_COLUMNS as TEXT_COLUMNS
 from hyperloader.data.text_readers import columns_of
 from hyperloader.data.yaml_text import compose, read_yaml
 from hyperloader.validation import did_you_mean, nearest, shown

@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hyperloader.config import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from hyperloader.data.bio import spans
-from hyperloader.data.kinds import Kind
+from hyperloader.data.kinds import CHAT, COMPLETION, Kind
+from hyperloader.data.written_text import FIELDS
 from hyperloader.serving.inputs import Input
 from hyperloader.training.text_answers import TextAnswer
 
@@ -45,6 +47,18 @@ def text_answer(given: Input, answer: TextAnswer, task: str, kind: Kind, labels:
     """
     pair = {} if given.text_pair is None else {"text_pair": given.text_pair}
     found = {"line": given.line, "task": task, "text": given.text, **pair, **_said(kind.name, labels, answer)}
+    return _with_given(found, given.given)
+
+
+def written_answer(given: Input, text: Any, task: str, kind: str) -> dict:
+    """The text that answers a source, a prompt or a chat, with every key of the input as in ``answer``.
+
+    ``line``, ``task``, and ``source`` and ``target``, ``prompt`` and ``completion``, or ``messages`` and
+    ``completion``, which is null for an empty text.
+    """
+    asked, *wanted = FIELDS[kind]
+    said = given.messages or [{"role": "user", "content": given.text}] if kind == CHAT else given.text
+    found = {"line": given.line, "task": task, asked: said, wanted[0] if wanted else COMPLETION: text}
     return _with_given(found, given.given)
 
 

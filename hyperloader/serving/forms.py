@@ -5,10 +5,11 @@ from typing import Any, Protocol
 
 from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer
-from hyperloader.data.kinds import Kind
+from hyperloader.data.kinds import CHAT, Kind
 from hyperloader.data.sentence import Sentence
-from hyperloader.serving.answers import answer, text_answer
-from hyperloader.serving.inputs import Input, Split, of_object, reading_of, text_of_object
+from hyperloader.data.written_text import WrittenText, make_chat
+from hyperloader.serving.answers import answer, text_answer, written_answer
+from hyperloader.serving.inputs import Input, Split, of_object, reading_of, text_of_object, written_of_object
 from hyperloader.training.saved_run import Run
 from hyperloader.training.tagging import Tagged, tagged
 from hyperloader.training.text_answers import TextAnswer, text_answers
@@ -71,7 +72,26 @@ class TextForm(Form):
         return text_answer(given, found, self.task, self.kind, self.run.labels[self.task])
 
 
+class WrittenForm(TextForm):
+    """Text that follows a source, a prompt or a chat; a text alone is what the user of the chat says."""
+
+    def read(self, record: dict, line: int, name: str) -> Input:
+        return written_of_object(record, line, name, reading_of(self.kind))
+
+    def example(self, given: Input) -> Any:
+        if self.kind.name != CHAT:
+            return WrittenText(given.text, None, "input", given.line) if given.text.strip() else None
+        said = [{"role": "user", "content": given.text}] if given.messages is None else given.messages
+        return make_chat(said, "input", given.line, labelled=False) if given.messages or given.text.strip() else None
+
+    def answer(self, given: Input, examples: Sequence[Example], answers: Sequence[Answer]) -> dict:
+        found = text_answers(self.run.formulation, examples, answers)[0] if examples else TextAnswer(None, None)
+        return written_answer(given, found.label, self.task, self.kind.name)
+
+
 def make_form(run: Run, task: str, split: Split) -> Form:
     """The form of a task; ``split`` gives the words of a text."""
     kind = run.kinds.get(task)
-    return TaggingForm(run, task, split) if kind is None else TextForm(run, task, kind)
+    if kind is None:
+        return TaggingForm(run, task, split)
+    return WrittenForm(run, task, kind) if kind.written else TextForm(run, task, kind)

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
 
+from hyperloader.config import CLASSIFICATION
 from hyperloader.data.kinds import Kind
 from hyperloader.data.labelled_text import LabelledText, make_text
 from hyperloader.data.records import Reading
 from hyperloader.data.sentence import DataError, check_words
 from hyperloader.data.spans_in_text import given_words, text_of
-from hyperloader.data.text_readers import TextReading
+from hyperloader.data.text_readers import AnyText, TextReading
+from hyperloader.data.text_readers import of_object as records_object
 from hyperloader.data.word_rule import split_at_spaces
+from hyperloader.data.written_text import Chat, WrittenText
 
 Columns = Mapping[str, str | int]
 Split = Callable[[str], list[tuple[int, int]]]
@@ -24,7 +27,7 @@ class Input:
 
     line: where it starts in its file, or its number, from 1. text: as given; of words alone, these joined by spaces.
     offsets: first character and character after the last of every word of ``text``; None: the task's own rule parts the
-    text. given: the keys of a JSON object. text_pair: of a pair.
+    text. given: the keys of a JSON object. text_pair: of a pair. messages: of a chat; its text is then empty.
     """
 
     line: int
@@ -32,6 +35,7 @@ class Input:
     offsets: list[tuple[int, int]] | None = None
     given: Mapping = field(default_factory=dict)
     text_pair: str | None = None
+    messages: list | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -122,6 +126,31 @@ def text_of_object(record: dict, line: int, name: str, how: TextReading, to_do: 
         if not isinstance(one, str | None) or (isinstance(one, str) and one.strip()):
             make_text(one, None, None, how.kind, name, line, labelled=False)  # refuses what is no text
     return given
+
+
+def written_of_object(record: dict, line: int, name: str, how: TextReading) -> Input:
+    """A JSON object with the ``source``, ``prompt`` or ``messages`` of the kind, or with ``text`` in its place.
+
+    Raises:
+        DataError: there is none of them, or one that is no text.
+    """
+    (key,) = how.needed
+    if key not in record and "text" in record:
+        return text_of_object(record, line, name, TextReading(Kind(CLASSIFICATION), {}, labelled=False))
+    if isinstance(value := record.get(key), str) and not value.strip():
+        return Input(line, value, None, record)
+    return replace(written_input(records_object(record, name, line, how)), given=record)
+
+
+def written_input(one: AnyText) -> Input:
+    """The input of an example without its answer."""
+    if isinstance(one, Chat):
+        return Input(one.line, "", messages=[dict(message) for message in one.messages])
+    return (
+        Input(one.line, one.given)
+        if isinstance(one, WrittenText)
+        else Input(one.line, one.text, text_pair=one.text_pair)
+    )
 
 
 def reading_of(kind: Kind, columns: Columns = _NO_COLUMNS) -> TextReading:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,7 @@ class Tagger:
         elif not isinstance(one, Mapping):
             raise ValueError(f"{_NAME}:{number}: an input must be a text, two as a tuple, or a dict, got {shown(one)}")
         found = self.predictor.forms[task].read(dict(one), number, _NAME)
-        return Input(number, found.text, found.offsets, {} if set(one) <= {"text", "text_pair"} else found.given,
-                     found.text_pair)  # fmt: skip
+        return replace(found, line=number, given={} if set(one) <= {"text", "text_pair"} else found.given)
 
 
 def word_splits(run: Run, folder: Path, tokenize: str = "words") -> dict[str, Split]:

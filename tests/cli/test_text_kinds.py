@@ -103,6 +103,66 @@ def test_python_predicts_every_kind(folder):
         assert isinstance(text, str)
 
 
+def answers(call, folder, text, *tasks):
+    result = call("predict", folder, *(word for task in tasks for word in ("--task", task)), input=text)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+PROMPTS = [
+    {"task": "short", "source": "show me red in rome", "id": 3},
+    {"task": "answer", "prompt": "show me red in rome\nplace:", "completion": " rome"},
+    {"task": "talk", "messages": [{"role": "user", "content": "say red"}]},
+    {"task": "which", "text": "show me red in rome"},
+    {"task": "twins", "text": "red in rome", "text_pair": "in rome"},
+    {"task": "colours", "text": "show me red"},
+]
+
+
+def test_mixed_prompts_are_answered_in_one_batch_as_by_merged_models(call, folder):
+    lines = "".join(json.dumps(one) + "\n" for one in PROMPTS)
+    found = answers(call, folder, lines)
+    assert [(one["line"], one["task"]) for one in found] == [(n, one["task"]) for n, one in enumerate(PROMPTS, 1)]
+    short, answer, talk, which, twins, colours = found
+    assert set(short) == {"line", "task", "source", "target", "id"} and isinstance(short["target"], str)
+    assert set(answer) == {"line", "task", "prompt", "completion", "input"}  # what the line says stays under input
+    assert set(talk) == {"line", "task", "messages", "completion"} and talk["messages"] == PROMPTS[2]["messages"]
+    assert which["label"] == next(iter(which["scores"])) and sum(which["scores"].values()) == pytest.approx(1, abs=1e-3)
+    assert twins["text_pair"] == "in rome" and colours["tokens"] == ["show", "me", "red"]
+    for one, mixed in zip(PROMPTS, found, strict=True):
+        (alone,) = answers(call, folder, json.dumps(one), one["task"])
+        assert alone == {**mixed, "line": 1}
+
+
+def test_a_text_is_answered_by_several_tasks(call, folder):
+    found = answers(call, folder, "show red\n", "which", "short", "talk", "answer")
+    assert [one["task"] for one in found] == ["which", "short", "talk", "answer"]
+    assert found[2]["messages"] == [{"role": "user", "content": "show red"}] and found[3]["prompt"] == "show red"
+    assert answers(call, folder, " \n", "short")[0]["target"] is None
+    (one,) = answers(call, folder, json.dumps({"text": "show red"}), "short")
+    assert one["source"] == "show red"
+
+
+def test_a_tagger_answers_prompts_and_chats(folder):
+    from hyperloader.serving.tagger import Tagger
+
+    tagger = Tagger.from_pretrained(folder)
+    (one, other) = tagger([PROMPTS[1], PROMPTS[2]])
+    assert one["prompt"] == PROMPTS[1]["prompt"] and isinstance(other["completion"], str)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "part"),
+    [
+        ("answer", json.dumps({"body": "a"}), "<stdin>:1: the object has no 'prompt', it has 'body'"),
+        ("answer", "red " * 300, "input:1: the prompt has 30"),
+        ("talk", json.dumps({"messages": [{"role": "user"}]}), "<stdin>:1: message 1 has no 'content', it has 'role'"),
+    ],
+)
+def test_what_predict_cannot_answer_is_one_line(fails, folder, task, text, part):
+    assert part in fails("predict", folder, "--task", task, input=text)
+
+
 def test_a_dry_run_and_inspect(call, config_file, folder):
     result = call("train", config_file, "--output", config_file.parent / "dry", "--dry-run", 2)
     assert result.exit_code == 0, result.output
