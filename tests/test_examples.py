@@ -1,5 +1,6 @@
 """Every script under examples/ runs as it stands, with a small random backbone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,36 @@ def test_own_loop_then_a_new_task_then_serving(folder):
 def test_trainer(folder):
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     assert "numbers, names after 8 steps" in run(folder, "trainer.py", "encoder", "trained")
+
+
+@pytest.mark.slow
+def test_onnx_without_torch(folder):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    import torch
+    from transformers import BertTokenizerFast
+
+    from hyperloader import HyperLoaderConfig, HyperLoaderModel
+    from hyperloader.interop.onnx import save_onnx
+    from hyperloader.interop.program import describe
+
+    labels = {"music": ["O", "B-artist", "I-artist"], "alarm": ["O", "B-time"]}
+    torch.manual_seed(0)
+    model = HyperLoaderModel(
+        BertModel.from_pretrained(folder / "encoder"), HyperLoaderConfig(tasks=list(labels), labels=labels)
+    ).eval()
+    (folder / "served").mkdir()
+    save_onnx(model, folder / "served" / "model.onnx")
+    (folder / "served" / "tasks.json").write_text(json.dumps(describe(model.hyperloader_config)))
+    tokenizer = BertTokenizerFast.from_pretrained(folder / "encoder")
+    tokenizer.save_pretrained(folder / "served")
+    lines = run(folder, "onnx_all_tasks.py", "served").splitlines()
+    sentences = {"music": "play nina simone", "alarm": "wake me at seven"}
+    for number, (line, (task, sentence)) in enumerate(zip(lines, sentences.items(), strict=True)):
+        with torch.no_grad():
+            logits = model(**tokenizer(sentence, return_tensors="pt"), task_ids=torch.tensor([number])).logits[0, 1:-1]
+        said = [labels[task][label] for label in logits.argmax(-1).tolist()]
+        assert line == f"{task}: {' '.join(f'{word}/{tag}' for word, tag in zip(sentence.split(), said, strict=True))}"
 
 
 def test_operators(folder):

@@ -13,6 +13,7 @@ from hyperloader.cli.demo import demo
 from hyperloader.cli.env import env
 from hyperloader.cli.errors import OneLineErrors
 from hyperloader.cli.evaluate import evaluate
+from hyperloader.cli.export import export
 from hyperloader.cli.inspect import inspect
 from hyperloader.cli.predict import predict
 from hyperloader.cli.train import train
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "predict": predict,
     "inspect": inspect,
+    "export": export,
     "demo": demo,
     "backbones": backbones,
     "env": env,

@@ -9,7 +9,7 @@ import torch
 from hyperloader.model.task_selection import NamedTask
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.nn.modes import may_be_kept
+from hyperloader.ops._modes import may_be_kept
 
 
 class NamedTasks:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.heads import kind_of
-from hyperloader.nn.modes import values_on_host
+from hyperloader.ops._modes import values_on_host
 
 
 class NamedTask:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from hyperloader.model.task_selection import TaskSelection
 from hyperloader.nn.bank import Sources, WeightBank
-from hyperloader.nn.modes import may_be_kept, values_on_host
 from hyperloader.nn.site_weights import SiteWeights
 from hyperloader.nn.stacked import Sites, StackedWeights
 from hyperloader.nn.task_embedding import TaskEmbedding
+from hyperloader.ops._modes import may_be_kept, serves_any, values_on_host
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class WeightProvider:
     def _of_unknown(self, tasks: Tensor) -> SiteWeights:
         """The weights for ``tasks`` (batch,) on the device, whose values the host does not know."""
         all_tasks = range(self.num_tasks)
-        few = self.num_tasks <= tasks.numel()
+        few = not serves_any(tasks.shape[0]) and self.num_tasks <= tasks.numel()
         if self._bank_serves() and (few or self.bank.holds(all_tasks, self._sources())):
             stacked = self._from_bank(all_tasks)
             return SiteWeights(stacked.sites, stacked.slots[tasks])

@@ -8,7 +8,7 @@ from torch import Tensor
 from hyperloader.config import CLASSIFICATION, KINDS, MULTI_LABEL, REGRESSION
 from hyperloader.nn.heads import TaskHeads, kind_of
 from hyperloader.nn.loss import IGNORED, check_shape, loss_by_task, sequence_loss
-from hyperloader.nn.modes import values_on_host
+from hyperloader.ops._modes import values_on_host
 
 
 def classify(

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
 from hyperloader.ops import _transforms
+from hyperloader.ops._modes import serves_any
 from hyperloader.validation import shown
 
 
@@ -156,9 +157,10 @@ class TaskHeads(nn.Module):
         columns = torch.arange(self._most_labels, device=weight.device)
         own = columns < self.sizes[task_ids][:, None]  # (batch, most labels)
         index = (self.starts[task_ids][:, None] + columns).clamp(max=weight.shape[0] - 1)
-        if index.numel() < weight.shape[0]:  # heads of its own for each sentence
+        any_batch = serves_any(index.shape[0])
+        if any_batch or index.numel() < weight.shape[0]:  # heads of its own for each sentence
             weight, bias = functional.embedding(index, weight), functional.embedding(index, bias[:, None])
-            if len(task_ids) == 1:
+            if not any_batch and len(task_ids) == 1:
                 logits = functional.linear(hidden_states, weight[0], bias[0, :, 0])
             else:
                 logits = torch.baddbmm(bias.transpose(1, 2), hidden_states, weight.transpose(1, 2))

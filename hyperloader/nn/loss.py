@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hyperloader.config import KINDS, REGRESSION
-from hyperloader.nn.modes import values_on_host
+from hyperloader.ops._modes import values_on_host
 
 IGNORED = -100  # the label of a token without one
 

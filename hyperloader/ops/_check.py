@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperloader.config import ACTIVATIONS, NORMS
+from hyperloader.ops._modes import values_on_host
 from hyperloader.reference.groups import AdapterWeights, ConditionWeights
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -163,7 +164,7 @@ def _check_indices(name: str, index: Tensor, count: int, like: Tensor) -> None:
         raise TypeError(f"{name} must be torch.int64, got {index.dtype}")
     if index.device != like.device:
         raise ValueError(f"{name} must be on {like.device}, got {index.device}")
-    if index.device.type == "cpu" and index.numel():
+    if values_on_host(index) and index.numel():
         low, high = index.aminmax()
         if low < 0 or high >= count:
             wrong = index[(index < 0) | (index >= count)]

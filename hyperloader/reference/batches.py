@@ -1,5 +1,7 @@
 """What the operators share: the accumulation dtype, one layout for one set of weights and for a group of sets."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,8 @@ def as_batches(x: Tensor, group: Tensor | None) -> Tensor:
     """View ``x`` (..., hidden) as (batches, tokens, hidden): one batch without groups, one a sentence with them."""
     x = x.to(accumulate_dtype(x.dtype))
     if group is None:
-        return x.reshape(1, x.shape[:-1].numel(), x.shape[-1])  # -1 would be any number where x has no features
-    return x.reshape(x.shape[0], x.shape[1:-1].numel(), x.shape[-1])
+        return x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1])  # -1 would be any number where x has no features
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 def of_batches(weight: Tensor, group: Tensor | None, dtype: torch.dtype) -> Tensor:

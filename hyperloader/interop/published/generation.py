@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hyperloader import ops
 from hyperloader.interop.published.layers import AdapterWeights, LinearWeights, LoraWeights, NormWeights
-from hyperloader.nn.modes import may_be_kept
+from hyperloader.ops._modes import may_be_kept
 from hyperloader.ops.backend import operator
 from hyperloader.reference import condition as reference
 

@@ -12,6 +12,11 @@ def values_on_host(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not _tensors_are_fake()
 
 
+def serves_any(size: int | torch.SymInt) -> bool:
+    """Whether a program is being exported that is to serve batches of any ``size``: it may not ask how large one is."""
+    return isinstance(size, torch.SymInt) and getattr(torch.compiler, "is_exporting", bool)()
+
+
 def may_be_kept() -> bool:
     """Whether tensors made now may serve later calls.
 

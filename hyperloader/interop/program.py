@@ -1,0 +1,107 @@
+"""Encoders with task heads as programs of PyTorch's own operators, which need nothing of this package."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import hyperloader
+from hyperloader.config import HyperLoaderConfig
+from hyperloader.model import HyperLoaderModel, TaskModel
+from hyperloader.ops._reference import plain
+from hyperloader.ops._schema import SCHEMAS
+from hyperloader.ops.backend import use_backend
+
+INPUT_IDS, ATTENTION_MASK, SEGMENTS, TASK_IDS = "input_ids", "attention_mask", "token_type_ids", "task_ids"
+LOGITS = "logits"
+_MOST_SENTENCES = 1 << 16
+_MOST_TOKENS = 1 << 14  # of a backbone without a limit
+
+
+class Logits(nn.Module):
+    """A model's forward as what is exported: tensors in, by position, logits out.
+
+    ``inputs`` names them: ``input_ids`` and ``attention_mask`` (batch, tokens), of a backbone that tells the texts of a
+    pair apart ``token_type_ids``, of a model of several tasks ``task_ids`` (batch,).
+    """
+
+    def __init__(self, model: HyperLoaderModel | TaskModel) -> None:
+        super().__init__()
+        self.model = model
+        segments = [SEGMENTS] if getattr(model.config, "type_vocab_size", 0) > 1 else []
+        tasks = [TASK_IDS] if isinstance(model, HyperLoaderModel) else []
+        self.inputs = [INPUT_IDS, ATTENTION_MASK, *segments, *tasks]
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.model(**dict(zip(self.inputs, tensors, strict=True))).logits
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Two short sentences."""
+        sizes = [(2,) if name == TASK_IDS else (2, 3) for name in self.inputs]
+        return tuple(torch.ones(size, dtype=torch.int64) * (name != TASK_IDS) * (name != SEGMENTS)
+                     for size, name in zip(sizes, self.inputs, strict=True))  # fmt: skip
+
+
+def exported(model: HyperLoaderModel | TaskModel) -> torch.export.ExportedProgram:
+    """``model``'s forward as a program of PyTorch's own operators, for any number of sentences and tokens.
+
+    Its inputs are those of ``Logits``, int64, its output the logits: those of ``HyperLoaderModel.forward`` with
+    ``task_ids``, or of ``TaskModel.forward``. Of several tasks every sentence's weights are generated inside, for its
+    own task; the file is as large as the model.
+
+    Args:
+        model: an encoder with task heads, float32, on the CPU.
+
+    Raises:
+        ValueError: a model without heads, in another dtype or elsewhere.
+    """
+    if model.heads is None:
+        raise ValueError(
+            f"model must be an encoder with task heads to be exported, got {type(model.backbone).__name__}, which "
+            "writes text"
+        )
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        raise ValueError(f"model must be float32 on the CPU to be exported, got {model.dtype} on {model.device}")
+    training = model.training
+    logits = Logits(model).eval()
+    batch = torch.export.Dim("batch", min=1, max=_MOST_SENTENCES)
+    tokens = torch.export.Dim("tokens", min=1, max=_most_tokens(model.backbone))
+    shapes = tuple({0: batch} if name == TASK_IDS else {0: batch, 1: tokens} for name in logits.inputs)
+    try:
+        with torch.no_grad(), use_backend("native"):
+            program = torch.export.export(logits, logits.example(), dynamic_shapes=(shapes,), strict=False)
+            operators = torch.export.default_decompositions()
+            return program.run_decompositions(operators | _plain_operators())
+    finally:
+        model.train(training)
+
+
+def describe(config: HyperLoaderConfig) -> dict[str, Any]:
+    """What one has to know to read logits: of every task, in the order of the ids, kind, labels and units."""
+    if config.labels is None:
+        raise ValueError("config.labels must be given to describe an encoder's tasks, got None")
+    tasks = [
+        {
+            "name": task,
+            "kind": config.kind_of(task),
+            "labels": list(config.labels[task]),
+            **({"mean": units[0], "deviation": units[1]} if (units := (config.units or {}).get(task)) else {}),
+        }
+        for task in config.tasks
+    ]
+    return {"tasks": tasks, "version": hyperloader.__version__}
+
+
+def _plain_operators() -> dict[Any, Any]:
+    names = [name for name in (*SCHEMAS, "lora_linear") if not name.endswith("_backward")]
+    return {getattr(torch.ops.hyperloader, name).default: plain(name) for name in names}
+
+
+def _most_tokens(backbone: nn.Module) -> int:
+    """What the backbone's position embeddings allow; RoBERTa's begin behind the padding's."""
+    positions: Any = getattr(backbone.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return _MOST_TOKENS
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return positions if padding is None else positions - padding - 1

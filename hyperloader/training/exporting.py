@@ -1,0 +1,128 @@
+"""A run's model in the formats of others."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hyperloader.checkpoints.atomic import write_text, writing_folder
+from hyperloader.model import HyperLoaderModel
+from hyperloader.training.saved_run import Run, load_run
+from hyperloader.validation import check_choice
+
+ONNX, INT8, PROGRAM, TASKS = "model.onnx", "model.int8.onnx", "model.pt2", "tasks.json"
+_NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+_OF_ONE_TASK = ("ours", "peft", "transformers")
+
+
+def export_run(
+    folder: str | Path,
+    output: str | Path,
+    format: str,
+    task: str | None = None,
+    *,
+    int8: bool = False,
+    lora_only: bool = False,
+) -> Run:
+    """Write the best weights of the run in ``folder`` to the folder ``output``.
+
+    Args:
+        format: one of ``FORMATS``. ``ours``: one task without hypernetworks, for the same backbone. ``peft``: its LoRA
+            updates. ``transformers``: a token classifier. ``onnx`` and ``torch-export``: one task, or all in one file
+            to which the task of each sentence is an input; beside it the tokenizer and ``tasks.json``.
+        task: which one; None for all.
+        int8: of ``onnx``, a second file with int8 weights.
+        lora_only: of ``peft``, leave out what it has no place for.
+
+    Returns:
+        The run.
+
+    Raises:
+        FileNotFoundError, ValueError: no run, an unknown task or format, an option without use, a method without
+            generated weights, an output that is in use. ImportError: a library is missing.
+    """
+    check_choice("format", format, FORMATS)
+    if task is None and format in _OF_ONE_TASK:
+        raise ValueError(f"--task must be given for the format {format}, which holds one")
+    for name, given, needed in (("--int8", int8, "onnx"), ("--lora-only", lora_only, "peft")):
+        if given and format != needed:
+            raise ValueError(f"{name} must be given with the format {needed} alone, got {format}")
+    missing = [name for name in _NEEDED.get(format, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"the format {format} needs {' and '.join(missing)}, which is not installed; run: "
+            f"pip install 'hyperloader[{format}]'"
+        )
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or os.listdir(output)):
+        raise ValueError(f"output must be a new or an empty folder, got {output}")
+    run = load_run(folder)
+    if task is not None:
+        check_choice("task", task, run.tasks, "tasks")
+    model = run.hyperloader
+    if model is None:
+        raise ValueError(
+            f"{folder}: method must be hyperloader, hyperformer++ or adapter to be exported, got {run.config.method}"
+        )
+    model.to("cpu").eval()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if format == "peft":
+        model.export_peft(str(task), output, lora_only=lora_only)
+    elif format == "onnx":
+        with writing_folder(output) as temporary:
+            _write_onnx(run, model, temporary, task, int8)
+    else:
+        _WRITERS[format](run, model, output, task)
+    return run
+
+
+def _write_ours(run: Run, model: HyperLoaderModel, output: Path, task: str | None) -> None:
+    model.export_task(str(task), output)
+
+
+def _write_transformers(run: Run, model: HyperLoaderModel, output: Path, task: str | None) -> None:
+    from hyperloader.interop.token_classifier import save_token_classifier
+
+    save_token_classifier(model.merge(str(task)), output, run.formulation.tokenizer)
+
+
+def _write_program(run: Run, model: HyperLoaderModel, output: Path, task: str | None) -> None:
+    from hyperloader.interop.program import exported
+
+    program = exported(model if task is None else model.merge(task))
+    with writing_folder(output) as temporary:
+        torch.export.save(program, temporary / PROGRAM)
+        _describe(run, temporary, task)
+
+
+def _write_onnx(run: Run, model: HyperLoaderModel, folder: Path, task: str | None, int8: bool) -> None:
+    from hyperloader.interop.onnx import quantize_onnx, save_onnx
+
+    save_onnx(model if task is None else model.merge(task), folder / ONNX)
+    if int8:
+        quantize_onnx(folder / ONNX, folder / INT8)
+    _describe(run, folder, task)
+
+
+def _describe(run: Run, folder: Path, task: str | None) -> None:
+    from hyperloader.interop.program import describe
+
+    model = run.hyperloader
+    assert model is not None
+    described = describe(model.hyperloader_config)
+    if task is not None:
+        described["tasks"] = [one for one in described["tasks"] if one["name"] == task]
+    described["max_length"] = run.formulation.max_length
+    write_text(folder / TASKS, json.dumps(described, ensure_ascii=False, indent=1))
+    run.formulation.tokenizer.save_pretrained(folder)
+
+
+_WRITERS: dict[str, Callable] = {
+    "ours": _write_ours,
+    "transformers": _write_transformers,
+    "torch-export": _write_program,
+}
+FORMATS = ("ours", "peft", "transformers", "onnx", "torch-export")

@@ -1,0 +1,67 @@
+"""ONNX files in onnxruntime: equal to the model, with all tasks inside and with one."""
+
+import pytest
+import torch
+from helpers import tiny
+
+from hyperloader.interop.onnx import OnnxModel, quantize_onnx, save_onnx
+
+for package in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(package)
+KINDS = {"kinds": {"a": "tagging", "b c": "classification", "ü.weight": "tagging"}}
+SIZES = ((5, 7), (1, 4), (7, 1), (1, 1))
+
+
+def batch(sentences, tokens):
+    """Inputs by name, some of them padded."""
+    generator = torch.Generator().manual_seed(sentences)
+    mask = torch.ones(sentences, tokens, dtype=torch.int64)
+    mask[1::2, tokens // 2 + 1 :] = 0
+    ids = torch.randint(2, tiny.VOCABULARY, (sentences, tokens), generator=generator)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def assert_same(found, wanted, tolerance):
+    """Beyond the columns of ``wanted`` there is nothing; -inf stands in the same places."""
+    assert not found[..., wanted.shape[-1] :].isfinite().any()
+    found, finite = found[..., : wanted.shape[-1]], wanted.isfinite()
+    assert torch.equal(found.isfinite(), finite)
+    assert (found[finite] - wanted[finite]).abs().max() <= tolerance * wanted[finite].abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("bert", KINDS), ("distilbert", {}), ("t5-encoder", {})])
+def test_all_tasks_in_one_file(name, options, tmp_path):
+    model = tiny.make_model(name, torch.float32, **options)
+    save_onnx(model, tmp_path / "all.onnx")
+    quantize_onnx(tmp_path / "all.onnx", tmp_path / "int8.onnx")
+    onnx, int8 = OnnxModel(tmp_path / "all.onnx"), OnnxModel(tmp_path / "int8.onnx")
+    assert [task["name"] for task in onnx.description["tasks"]] == tiny.TASKS
+    for sentences, tokens in SIZES:
+        inputs = batch(sentences, tokens)
+        task_ids = torch.arange(sentences) % len(tiny.TASKS)
+        with torch.no_grad():
+            wanted = model(**inputs, task_ids=task_ids).logits
+        assert_same(onnx(**inputs, task_ids=task_ids).logits, wanted, 1e-5)
+        assert_same(int8(**inputs, task_ids=task_ids).logits, wanted, 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["post", "none", "both"])
+def test_one_task(norm, tmp_path):
+    merged = tiny.make_model("bert", torch.float32, norm=norm).merge("ü.weight")
+    save_onnx(merged, tmp_path / "one.onnx", opset=20)
+    onnx = OnnxModel(tmp_path / "one.onnx")
+    for size in SIZES:
+        inputs = batch(*size)
+        with torch.no_grad():
+            assert_same(onnx(**inputs).logits, merged(**inputs).logits, 1e-5)
+
+
+def test_what_cannot_be_written_says_so(tmp_path):
+    model = tiny.make_model("bert", torch.float32)
+    with pytest.raises(ValueError, match="opset must be from 18 to 23, got 11"):
+        save_onnx(model, tmp_path / "old.onnx", opset=11)
+    with pytest.raises(ValueError, match="model must be an encoder with task heads"):
+        save_onnx(tiny.make_model("t5", torch.float32), tmp_path / "text.onnx")
+    assert not list(tmp_path.iterdir())
