@@ -57,12 +57,12 @@ def token_classifier(model: TaskModel) -> Any:
     base = getattr(built, built.base_model_prefix)
     state = {name: tensor for name, tensor in model.backbone.state_dict().items() if not name.startswith("pooler.")}
     base.load_state_dict(state)
-    (head,) = model.heads.heads
+    weight, bias = model.heads.rows_of(0)
     own = [part for name, part in built.named_modules() if _is_outside(name, built.base_model_prefix)]
-    if [type(part) for part in own] != [nn.Linear] or own[0].weight.shape != head.weight.shape:
+    if [type(part) for part in own] != [nn.Linear] or own[0].weight.shape != weight.shape:
         parts = listed([type(part).__name__ for part in own])
         raise ValueError(f"{kind.__name__} must have one linear layer behind the backbone, got {parts}{way_out}")
-    own[0].load_state_dict(head.state_dict())
+    own[0].load_state_dict({"weight": weight, "bias": bias})
     _check_same(model, built, way_out)
     return built
 

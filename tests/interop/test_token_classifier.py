@@ -9,7 +9,7 @@ from hyperloader.interop.token_classifier import save_token_classifier, token_cl
 LORA_ALONE = {"adapter_sites": ()}
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "t5-encoder"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "t5-encoder"])
 def test_loaded_by_transformers_it_says_the_same(name, tmp_path):
     from transformers import AutoModelForTokenClassification
 
@@ -28,7 +28,6 @@ def test_loaded_by_transformers_it_says_the_same(name, tmp_path):
     [
         ("bert", {}, "transformers has no place for the adapters at encoder.layer.0.attention.output.dense"),
         ("bert", {"kinds": {"a": "classification"}} | LORA_ALONE, "task 'a' must be one of tagging"),
-        ("electra", LORA_ALONE, "ElectraForTokenClassification "),
     ],
 )
 def test_what_has_no_place_there_is_named(name, options, message):
@@ -36,3 +35,15 @@ def test_what_has_no_place_there_is_named(name, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         token_classifier(merged)
     assert "; the formats onnx and ours hold all of it" in str(caught.value)
+
+
+def test_a_classifier_with_layers_of_its_own():
+    from transformers import ModernBertConfig, ModernBertModel
+
+    from hyperloader import HyperLoaderModel
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 2}
+    backbone = ModernBertModel(ModernBertConfig(vocab_size=tiny.VOCABULARY, pad_token_id=0, **sizes)).eval()
+    merged = HyperLoaderModel(backbone, tiny.config_for("bert", **LORA_ALONE)).eval().merge("a")
+    with pytest.raises(ValueError, match="ModernBertForTokenClassification must have one linear layer behind"):
+        token_classifier(merged)
