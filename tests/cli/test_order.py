@@ -11,9 +11,9 @@ def no_data(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError(f"data were read: {arguments}")
 
-    monkeypatch.setattr("hyperloader.data.tasks.load_task", refuse)
-    monkeypatch.setattr("hyperloader.training.run_config.load_task", refuse)
+    monkeypatch.setattr("hyperloader.training.run_config.load_task", refuse)  # first: importing it copies the name
     monkeypatch.setattr("hyperloader.training.run_config.RunConfig.load_tasks", refuse)
+    monkeypatch.setattr("hyperloader.data.tasks.load_task", refuse)
     monkeypatch.setattr("hyperloader.data.tasks.load_tasks", refuse)
 
 
@@ -33,7 +33,7 @@ TRAIN = {
     "model.norm=nan": "model: norm must be one of",
     "method=loraa": "full, got 'loraa'",
     "preset=3": "preset must be a string, got 3",
-    "head=text": "text-to-text, got 'text'",
+    "head=text": "language-model, got 'text'",
     "tasks=7": "tasks must be a task file or a list of tasks, got 7",
     "tasks={}": "tasks must be a task file or a list of tasks",
     "backbone=./nowhere": "Hugging Face Hub, minilm or smollm2, got ./nowhere",
