@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hyperloader.cli import language_model_demo
 from hyperloader.cli.training_report import train_and_report
+from hyperloader.validation import check_choice
 
 if TYPE_CHECKING:
     from hyperloader.training.saved_run import Run
 
+MODELS = ("minilm", "smollm2")
 # Their names, people, places and times belong to the test split: training never shows them.
 SAME_WORDS = (
     "find silver river with nina next tuesday at six",
@@ -36,9 +39,14 @@ COLOURS = (34, 32, 35, 33, 36)  # ANSI: blue, green, magenta, yellow, cyan
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for data, model and plots.")] = Path("hyperloader-demo"),
+    model: Annotated[str, typer.Option(help="minilm or, with five tasks in under ten minutes, smollm2.")] = MODELS[0],
 ) -> None:
     """Train one model for three small slot-filling tasks, and show what it does: offline, in under three minutes."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+    check_choice("model", model, MODELS)
+    if model != MODELS[0]:
+        language_model_demo.demo(output)
+        return
     from hyperloader.checkpoints.minilm import minilm_folder
     from hyperloader.data import grammar
 

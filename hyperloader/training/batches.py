@@ -51,6 +51,14 @@ class TrainBatches:
             **options.batches,
         )
 
+    def padding(self, count: int) -> float:
+        """The share of padding among the input tokens of the next ``count`` batches, or of those that are left."""
+        read = padded = 0
+        for _, batch in zip(range(count), self.batches(), strict=False):
+            lengths = [len(self.examples[task][index].input_ids) for task, index in batch]
+            read, padded = read + sum(lengths), padded + max(lengths) * len(lengths)
+        return 1 - read / padded
+
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches():
             yield self.collate([self.examples[task][index] for task, index in batch])

@@ -26,6 +26,7 @@ from hyperloader.training.saved_run import Run
 # Measured beside an H200 (docs/cuda.md): 103.6 ms for the 2,418 operators of T5-base's step; its products in bfloat16,
 # as a CUDA graph, at 100 TFLOP/s. In float32 the card has 67 TFLOP/s at most.
 SECONDS_PER_OPERATOR = 103.6e-3 / 2418
+_BATCHES = 256  # whose padding is counted
 FLOPS_PER_SECOND = {True: 100e12, False: 40e12}  # in bfloat16, in float32
 
 
@@ -48,7 +49,7 @@ class DryRun:
 
     step: the median step; scoring: predicting one batch of sentences, of which the whole run predicts ``batches``, on
     each process; losses: the mean loss of the first and of the last tenth of the steps; trained: how many parameters
-    are; memory: bytes at most; device: where it ran.
+    are; memory: bytes at most; padding: its share among the tokens of the first batches; device: where it ran.
     """
 
     step: Work
@@ -57,6 +58,7 @@ class DryRun:
     losses: tuple[float, float]
     trained: int
     memory: int
+    padding: float
     device: torch.device
 
 
@@ -80,6 +82,7 @@ def dry_run(
         run, trainer, validate = prepare(shortened, tasks, progress=progress)
         first = _FirstSteps(steps, trainer.args.device)
         trainer.add_callback(first)
+        padding = trainer.get_train_dataloader().padding(_BATCHES)
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         scoring = _scoring(run, validate, config.options.eval_batch_size, trainer.args.device)
@@ -92,6 +95,7 @@ def dry_run(
         losses=(losses[0], losses[-1]),
         trained=sum(one.numel() for one in run.model.parameters() if one.requires_grad),
         memory=peak_memory(trainer.args.device),
+        padding=padding,
         device=trainer.args.device,
     )
 

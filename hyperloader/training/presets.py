@@ -77,7 +77,8 @@ class TrainingOptions:
         replacement: draw every sentence of a task independently of the others; without, a sentence comes again when all
             others of its task have come.
         temperature: a task is drawn with probability proportional to size^(1/temperature).
-        bucket: mixed batches are drawn this many at a time and cut by length, which saves padding; 1 for none.
+        bucket: mixed batches are drawn this many at a time and cut by length, which saves padding; 1 for none. A run
+            with the head ``language-model`` has 32.
         max_length: subword tokens of a source or target; longer sentences are split into windows.
         select: the weights that end in the folder ``best`` and are scored: those that were ``best`` on validation, or
             the ``last``, and then nothing is scored during training.

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hyperloader.data.heads import HEADS
+from hyperloader.data.heads import HEADS, LANGUAGE_MODEL
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
 from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
 from hyperloader.data.tasks import Task, load_task
@@ -81,8 +81,9 @@ class RunConfig:
 
     @property
     def options(self) -> TrainingOptions:
-        """The preset with this run's changes."""
-        return training_options(self.preset, self.method, self.training)
+        """The preset with this run's changes; of a decoder, whose texts differ most in length, with a wider bucket."""
+        of_head = {"bucket": 32} if self.head == LANGUAGE_MODEL else {}
+        return training_options(self.preset, self.method, {**of_head, **self.training})
 
     @property
     def model_options(self) -> dict:

