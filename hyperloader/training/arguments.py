@@ -4,24 +4,28 @@ from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
-from transformers.integrations import is_tensorboard_available
+from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
 
-from hyperloader.training.presets import TrainingOptions
+from hyperloader.training.presets import TRACKERS, TrainingOptions
 
 
-def uses_tensorboard(report_to: str) -> bool:
-    """Whether TensorBoard logs are to be written; raises ``ImportError`` where they are asked for and cannot be."""
-    if report_to == "tensorboard" and not is_tensorboard_available():
-        raise ImportError(
-            "report_to: tensorboard needs TensorBoard, which is not installed; run: pip install tensorboard"
-        )
-    return report_to != "none" and is_tensorboard_available()
+def tracker_of(report_to: str) -> str | None:
+    """The one of ``TRACKERS`` that logs go to, None for none; raises ``ImportError`` for one that is not installed."""
+    if report_to == "none" or (report_to == "auto" and not is_tensorboard_available()):
+        return None
+    tracker = "tensorboard" if report_to == "auto" else report_to
+    installed = get_available_reporting_integrations()
+    if not (is_tensorboard_available() if tracker == "tensorboard" else tracker in installed):
+        package = TRACKERS[tracker]
+        raise ImportError(f"report_to: {tracker} needs {package}, which is not installed; run: pip install {package}")
+    return tracker
 
 
 def training_arguments(options: TrainingOptions, output: Path, seed: int, progress: bool) -> TrainingArguments:
     """``options`` as transformers' Trainer takes them; checkpoints go to ``output``."""
     return TrainingArguments(
         output_dir=str(output),
+        run_name=output.resolve().name,
         max_steps=options.steps,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,

@@ -13,7 +13,23 @@ LOSSES = ("mean", "sum")
 SAMPLING = ("mixed", "single", "update")
 OPTIMIZERS = ("adamw_torch", "adamw_hf")
 SELECTIONS = ("best", "last")
-REPORTS = ("auto", "tensorboard", "none")
+TRACKERS = {  # by the names that transformers has for them: what pip installs
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "azure_ml": "azureml-mlflow",
+    "clearml": "clearml",
+    "codecarbon": "codecarbon",
+    "comet_ml": "comet-ml",
+    "dagshub": "dagshub",
+    "dvclive": "dvclive",
+    "flyte": "flytekit",
+    "kubeflow": "kubeflow",
+    "neptune": "neptune",
+    "swanlab": "swanlab",
+}
+REPORTS = ("auto", "none", *TRACKERS)
 _CHOICES = {
     "schedule": SCHEDULES,
     "loss": LOSSES,
@@ -94,7 +110,8 @@ class TrainingOptions:
             data, instead of equal ones.
         bf16: compute in bfloat16, with weights in float32.
         gradient_checkpointing: recompute activations in the backward pass.
-        report_to: ``auto``: TensorBoard logs where it is installed; ``tensorboard``; ``none``.
+        report_to: ``auto``: TensorBoard logs where it is installed; ``none``; or one of ``TRACKERS``, which finds its
+            own settings in its environment variables.
     """
 
     steps: int = 3000

@@ -12,7 +12,7 @@ from hyperloader.data.heads import TOKEN_CLASSIFICATION, check_head
 from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT
 from hyperloader.data.sentence import DataError
 from hyperloader.data.task_file import TaskEntry
-from hyperloader.training.arguments import uses_tensorboard
+from hyperloader.training.arguments import tracker_of
 from hyperloader.training.backbone import backbone_path, backbone_without_weights, load_tokenizer
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
@@ -30,7 +30,7 @@ def check_requirements(config: RunConfig) -> None:
     if Path(config.output).exists() and not Path(config.output).is_dir():
         raise ValueError(f"output must be a folder, got the file {config.output}")
     backbone_path(config.backbone)
-    uses_tensorboard(config.options.report_to)
+    tracker_of(config.options.report_to)
     check_packages(config.method)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hyperloader.checkpoints.atomic import writing_folder
 from hyperloader.data.examples import Example
-from hyperloader.training.arguments import training_arguments, uses_tensorboard
+from hyperloader.training.arguments import tracker_of, training_arguments
 from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
@@ -89,10 +89,13 @@ class MultiTaskTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         if progress:
             self.add_callback(Bar())
-        if uses_tensorboard(options.report_to):
-            board = TensorBoardCallback()
-            board.logging_dir = str(Path(output) / "tensorboard")
-            self.add_callback(board)
+        tracker = tracker_of(options.report_to)
+        if tracker is not None:
+            (kind,) = get_reporting_integration_callbacks([tracker])
+            reporting = kind()
+            if tracker == "tensorboard":
+                reporting.logging_dir = str(Path(output) / "tensorboard")
+            self.add_callback(reporting)
         self.losses = LossSum(options, Path(output), args.device)
         comparable = counts is not None and options.loss == "mean" and not options.label_smoothing
         self.shares_loss = SharesLoss(counts, args.device) if counts is not None and comparable else None

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers.integrations import integration_utils
 from transformers.modeling_outputs import BaseModelOutput, TokenClassifierOutput
 
 from hyperloader.nn.classify import classify
 from hyperloader.nn.heads import TaskHeads
 from hyperloader.nn.loss import sequence_loss
-from hyperloader.training.presets import TrainingOptions
+from hyperloader.training.presets import TRACKERS, TrainingOptions
 from hyperloader.training.trainer import MultiTaskTrainer
 
 
@@ -138,6 +139,34 @@ def test_frozen_parameters_are_not_given_to_the_optimizer(build):
     model = Tagger()
     model.embedding.requires_grad_(False)
     assert sum(len(group["params"]) for group in build(model).create_optimizer().param_groups) == 2
+
+
+def test_trackers_are_those_that_transformers_knows():
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    assert INTEGRATION_TO_CALLBACK.keys() <= TRACKERS.keys()
+
+
+def test_a_tracker_by_its_name(build, monkeypatch):
+    from transformers import TrainerCallback
+
+    logged = []
+
+    class Recorder(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            logged.append((args.run_name, logs))
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", Recorder)
+    with pytest.raises(
+        ImportError, match="report_to: mlflow needs mlflow, which is not installed; run: pip install ml"
+    ):
+        build(report_to="mlflow")
+    monkeypatch.setattr("hyperloader.training.arguments.get_available_reporting_integrations", lambda: ["mlflow"])
+    trainer = build(report_to="mlflow")
+    trainer.log({"loss": 1.5})
+    ((name, logs),) = logged
+    assert name == Path(trainer.args.output_dir).name
+    assert logs["loss"] == 1.5
 
 
 def test_tensorboard_that_is_asked_for_and_missing_is_an_error(build, monkeypatch):
