@@ -1,8 +1,10 @@
 """Every kind of task that a text model does in one run, by the commands."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -216,6 +218,31 @@ def test_all_of_it_can_be_learnt(tmp_path, name):
     scores = evaluate(tmp_path / "run", "train")["tasks"]
     found = {task: next(iter(one.values())) for task, one in scores.items()}
     assert all(value > 0.9 for value in found.values()), found
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_with_twice_the_batch(config_file, tmp_path):
+    script = (
+        "import json, sys, torch; torch.set_num_threads(1)\n"
+        "from hyperloader.training.run import RunConfig, train\n"
+        "train(RunConfig.from_dict(json.loads(sys.argv[1])), progress=False)"
+    )
+    (tmp_path / "main.py").write_text(script)
+    found = []
+    for processes in (1, 2):
+        values = RunConfig.from_yaml(config_file).to_dict() | {"output": str(tmp_path / str(processes))}
+        values["training"] |= {"batch_size": 8 // processes, "bucket": 1}
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *launch, str(tmp_path / "main.py"), json.dumps(values)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert ran.returncode == 0, ran.stderr
+        found.append(json.loads((tmp_path / str(processes) / "metrics.json").read_text()))
+    one, two = ([point["train_loss"] for point in metrics["learning_curve"]] for metrics in found)
+    assert one == pytest.approx(two, rel=0.05)  # a task's tokens are averaged on each process
+    perplexities = [metrics["test"]["tasks"]["answer"]["perplexity"] for metrics in found]
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=0.2)
+    assert found[1]["test"]["tasks"]["talk"]["sentences"] == 8
 
 
 def bad(config_file, tmp_path, task, rows=None, **changes):

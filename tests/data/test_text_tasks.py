@@ -262,3 +262,18 @@ def test_the_kind_is_stored_and_read(load):
         ValueError, match="kind must be one of tagging, classification, multi-label, regression, text-to"
     ):
         Kind("chats")
+
+
+def test_a_data_set_of_texts_to_be_written(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    split = datasets.Dataset.from_dict({"long": ["a b"], "title": ["a"], "turns": [chat]})
+    datasets.DatasetDict({"train": split, "validation": split, "test": split}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "tasks.yaml").write_text(
+        "tasks:\n"
+        "  - {name: t, dataset: saved, kind: text-to-text, columns: {source: long, target: title}}\n"
+        "  - {name: c, dataset: saved, kind: chat, columns: {messages: turns}}\n"
+    )
+    titles, chats = load_tasks(tmp_path / "tasks.yaml")
+    assert [(one.given, one.wanted) for one in titles.test] == [("a b", "a")] and titles.labels == []
+    assert chats.train[0].messages == (chat[0],) and chats.train[0].reply == chat[1] and chats.kind == Kind("chat")
