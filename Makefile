@@ -19,7 +19,7 @@ install: $(installed)
 $(dependencies): pyproject.toml constraints.txt
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
 	$(pip) setuptools ninja torch
-	HYPERLOADER_NATIVE=none $(pip) --editable '.[train,bench,dev]'
+	HYPERLOADER_NATIVE=none $(pip) --editable '.[train,serve,bench,dev]'
 	touch $@
 
 $(installed): $(dependencies) setup.py $(wildcard csrc/* csrc/cpu/* csrc/cpu/loops/* csrc/cuda/*) hyperloader/ops/schemas.inc

@@ -16,12 +16,14 @@ from hyperloader.cli.evaluate import evaluate
 from hyperloader.cli.export import export
 from hyperloader.cli.inspect import inspect
 from hyperloader.cli.predict import predict
+from hyperloader.cli.serve import serve
 from hyperloader.cli.train import train
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "serve": serve,
     "inspect": inspect,
     "export": export,
     "demo": demo,

@@ -1,6 +1,7 @@
-"""Packages of the extra ``train`` that are not installed. Needs none of them."""
+"""Packages of the extras ``train`` and ``serve`` that are not installed. Needs none of them."""
 
-INSTALL = "pip install 'hyperloader[train]'"
+INSTALL, INSTALL_SERVE = "pip install 'hyperloader[train]'", "pip install 'hyperloader[serve]'"
+SERVE_PACKAGES = ("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn")
 TRAIN_PACKAGES = (
     "accelerate",
     "datasets",
@@ -19,5 +20,6 @@ TRAIN_PACKAGES = (
 def missing_package(error: ModuleNotFoundError) -> str:
     """One line: which package is not installed, and what installs it."""
     package = (error.name or str(error)).partition(".")[0]
-    install = INSTALL if package in TRAIN_PACKAGES else f"pip install {package}"
+    extras = {**dict.fromkeys(TRAIN_PACKAGES, INSTALL), **dict.fromkeys(SERVE_PACKAGES, INSTALL_SERVE)}
+    install = extras.get(package, f"pip install {package}")
     return f"error: the package {package} is not installed; run: {install}"

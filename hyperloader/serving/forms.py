@@ -1,13 +1,13 @@
 """What each kind of task is asked about an input, and how it answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer
 from hyperloader.data.kinds import CHAT, Kind
 from hyperloader.data.sentence import Sentence
-from hyperloader.data.written_text import WrittenText, make_chat
+from hyperloader.data.written_text import FIELDS, WrittenText, make_chat
 from hyperloader.serving.answers import answer, text_answer, written_answer
 from hyperloader.serving.inputs import Input, Split, of_object, reading_of, text_of_object, written_of_object
 from hyperloader.training.saved_run import Run
@@ -17,6 +17,9 @@ from hyperloader.training.text_answers import TextAnswer, text_answers
 
 class Form(Protocol):
     """One task's: from a JSON object to what its formulation encodes, and from the model's answers to JSON."""
+
+    def takes(self, record: Mapping) -> bool:
+        """Whether a JSON object is meant for such a task, where all tasks are asked."""
 
     def read(self, record: dict, line: int, name: str) -> Input:
         """The input that a JSON object is; raises DataError, with ``name:line``, for anything else."""
@@ -36,6 +39,9 @@ class TaggingForm(Form):
 
     def __init__(self, run: Run, task: str, split: Split) -> None:
         self.run, self.task, self.split = run, task, split
+
+    def takes(self, record: Mapping) -> bool:
+        return record.get("text_pair") is None and not {"text", "tokens"}.isdisjoint(record)
 
     def read(self, record: dict, line: int, name: str) -> Input:
         return of_object(record, line, name)
@@ -58,6 +64,10 @@ class TextForm(Form):
     def __init__(self, run: Run, task: str, kind: Kind) -> None:
         self.run, self.task, self.kind = run, task, kind
 
+    def takes(self, record: Mapping) -> bool:
+        pair = record.get("text_pair") is not None
+        return pair == self.kind.pair and not {"text", "tokens"}.isdisjoint(record)
+
     def read(self, record: dict, line: int, name: str) -> Input:
         return text_of_object(record, line, name, reading_of(self.kind))
 
@@ -74,6 +84,10 @@ class TextForm(Form):
 
 class WrittenForm(TextForm):
     """Text that follows a source, a prompt or a chat; a text alone is what the user of the chat says."""
+
+    def takes(self, record: Mapping) -> bool:
+        asked = FIELDS[self.kind.name][0]
+        return asked in record or ("text" in record and record.get("text_pair") is None)
 
     def read(self, record: dict, line: int, name: str) -> Input:
         return written_of_object(record, line, name, reading_of(self.kind))

@@ -81,7 +81,8 @@ class Tagger:
             inputs: a text, a pair of texts as a tuple, or a dict with ``text``, ``text_pair``, ``tokens`` (words) and
                 whatever else, which the answer keeps; a list of these; an iterator of them, of which up to ``WINDOW``
                 are read at a time.
-            task: a name, or several; None: what a dict says under ``task``, else all of the run's.
+            task: a name, or several; None: what a dict says under ``task``, else all of the run's that
+                take such an input (a pair, or a single text).
             aggregation_strategy: ``none``, ``simple``, ``first``, ``average`` or ``max``: of tagging the entities, as
                 transformers' pipeline ``token-classification`` writes them, in the place of an answer.
             batch_size: inputs in a batch, at most; None leaves that to their lengths.
@@ -99,7 +100,8 @@ class Tagger:
         if isinstance(inputs, str | tuple | Mapping):
             return next(self._answered([inputs], task, answer, batch_size))
         if isinstance(inputs, Iterator):
-            self._names(task)
+            if task is not None:
+                self._names(task)  # before anything is read
             return self._answered(inputs, task, answer, batch_size)
         if not isinstance(inputs, Iterable):
             raise TypeError(f"inputs must be texts, got {shown(inputs)}")
@@ -114,38 +116,49 @@ class Tagger:
     def _answered(
         self, inputs: Iterable, task: str | Sequence[str] | None, answer: Callable, batch_size: int | None
     ) -> Iterator:
-        numbered = enumerate(inputs, 1)
-        while window := list(itertools.islice(numbered, WINDOW)):
-            names = [self._names(task, one) for _, one in window]
+        records = ((number, _record(one, number)) for number, one in enumerate(inputs, 1))
+        while window := list(itertools.islice(records, WINDOW)):
+            names = [self._names(task, number, record) for number, record in window]
             tasks = [[name] if isinstance(name, str) else name for name in names]
             questions = [
-                Question(name, self._read(one, number, name))
-                for (number, one), some in zip(window, tasks, strict=True)
+                Question(name, self._read(record, number, name))
+                for (number, record), some in zip(window, tasks, strict=True)
                 for name in some
             ]
             found = iter(answer(questions, batch_size))
             for name, some in zip(names, tasks, strict=True):
                 yield next(found) if isinstance(name, str) else {one: next(found) for one in some}
 
-    def _names(self, task: str | Sequence[str] | None, one: Any = None) -> str | list[str]:
-        """The task or tasks of an input."""
-        if task is None and isinstance(one, Mapping):
-            task = one.get("task")
+    def _names(self, task: str | Sequence[str] | None, number: int = 0, record: Mapping | None = None) -> Any:
+        """The task of an input, or a list of them."""
+        record = record or {}
+        task = record.get("task") if task is None else task
+        if task is None and len(self.tasks) == 1:
+            return self.tasks[0]
         if task is None:
-            return self.tasks if len(self.tasks) > 1 else self.tasks[0]
+            takes = [one for one in self.tasks if self.predictor.forms[one].takes(record)]
+            if not takes:
+                has = ", ".join(map(repr, record)) or "nothing"
+                raise ValueError(f"{_NAME}:{number}: no task takes such an input, which has {has}; name one")
+            return takes
         for name in [task] if isinstance(task, str) else task:
             check_choice("task", name, self.tasks, "tasks")
         return task if isinstance(task, str) else list(task)
 
-    def _read(self, one: Any, number: int, task: str) -> Input:
-        if isinstance(one, str):
-            one = {"text": one}
-        elif isinstance(one, tuple) and len(one) == 2:
-            one = {"text": one[0], "text_pair": one[1]}
-        elif not isinstance(one, Mapping):
-            raise ValueError(f"{_NAME}:{number}: an input must be a text, two as a tuple, or a dict, got {shown(one)}")
-        found = self.predictor.forms[task].read(dict(one), number, _NAME)
-        return replace(found, line=number, given={} if set(one) <= {"text", "text_pair"} else found.given)
+    def _read(self, record: dict, number: int, task: str) -> Input:
+        found = self.predictor.forms[task].read(record, number, _NAME)
+        return replace(found, line=number, given={} if set(record) <= {"text", "text_pair"} else found.given)
+
+
+def _record(one: Any, number: int) -> dict:
+    """An input as a JSON object."""
+    if isinstance(one, str):
+        return {"text": one}
+    if isinstance(one, tuple) and len(one) == 2:
+        return {"text": one[0], "text_pair": one[1]}
+    if not isinstance(one, Mapping):
+        raise ValueError(f"{_NAME}:{number}: an input must be a text, two as a tuple, or a dict, got {shown(one)}")
+    return dict(one)
 
 
 def word_splits(run: Run, folder: Path, tokenize: str = "words") -> dict[str, Split]:

@@ -1,6 +1,15 @@
-"""A small run of every kind of task, with heads that answer everything."""
+"""A small run of every kind of task, with heads that answer everything, and servers of it in this process."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from types import SimpleNamespace
 
 import pytest
+
+ODD = "to/pics <b>🎵"  # a name that would be two parts of a path, and HTML
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +26,7 @@ def folder(tmp_path_factory):
     values = kinds_run.write(here)
     for entry in values["tasks"]:
         entry["path"] = str(here / entry["path"])
+        entry["name"] = {"topics": ODD}.get(entry["name"], entry["name"])
     train(RunConfig.from_dict({**values, "output": str(here / "run")}), progress=False)
     model = load_run(here / "run").model
     torch.manual_seed(3)
@@ -25,3 +35,55 @@ def folder(tmp_path_factory):
         torch.nn.init.zeros_(head.bias)
     model.save_pretrained(here / "run" / "best")
     return here / "run"
+
+
+@pytest.fixture(scope="session")
+def start():
+    """``start(folders, **settings)``: around a server in a thread, with ``call(method, path, body)``, which returns
+    status, headers and JSON; ``service``; ``port``."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
+    uvicorn = pytest.importorskip("uvicorn")
+    from hyperloader.serving.app import make_app
+    from hyperloader.serving.registry import Registry
+    from hyperloader.serving.server import listen
+    from hyperloader.serving.service import Service
+    from hyperloader.serving.settings import Settings
+
+    @contextlib.contextmanager
+    def start(folders, **settings):
+        settings = Settings(**{"port": 0, **settings})
+        service = Service(Registry(folders), settings)
+        server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, access_log=False, lifespan="on"))
+        with listen(settings) as listener:
+            port = listener.getsockname()[1]
+            thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+            thread.start()
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.01)
+
+            def call(method, path, body=None, headers=None):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                sent = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+                kind = {"Content-Type": "application/json"} if method == "POST" else {}
+                connection.request(method, path, sent, kind | (headers or {}))
+                reply = connection.getresponse()
+                text = reply.read()
+                connection.close()
+                is_json = "json" in reply.headers.get("Content-Type", "")
+                return SimpleNamespace(status=reply.status, headers=reply.headers, text=text,
+                                       json=json.loads(text) if is_json else None)  # fmt: skip
+
+            yield SimpleNamespace(call=call, service=service, port=port)
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def server(start, folder):
+    with start({"run": folder}) as server:
+        yield server

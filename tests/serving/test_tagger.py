@@ -4,13 +4,12 @@ import itertools
 import json
 
 import pytest
-from helpers import kinds_run
 
 import hyperloader
 from hyperloader.training.saved_run import load_run, predict
 
 TEXTS = ["play silver river by carlos", "wake me up at six", "", "add midnight garden to my list now"]
-TASKS = ["music", *kinds_run.KINDS]
+ODD = "to/pics <b>🎵"
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +29,14 @@ def test_tagging_is_that_of_the_run_with_spans_of_characters(tagger, folder):
         )
 
 
-@pytest.mark.parametrize("task", ["intents", "topics", "length"])
+@pytest.mark.parametrize("task", ["intents", ODD, "length"])
 def test_whole_texts_are_answered_as_by_the_run(tagger, folder, task):
     found = tagger(TEXTS[:2], task=task)
     for one, expected in zip(found, predict(load_run(folder), TEXTS[:2], task), strict=True):
         if task == "length":
             assert one["value"] == pytest.approx(expected, rel=1e-5)
         else:
-            assert one["label"] == (list(expected) if task == "topics" else expected)
+            assert one["label"] == (list(expected) if task == ODD else expected)
     assert tagger("", task=task)["value" if task == "length" else "label"] is None
 
 
@@ -61,8 +60,8 @@ def test_several_tasks_and_tasks_of_their_own_share_batches(tagger, monkeypatch)
     assert found[1]["music"]["tokens"] == TEXTS[1].split()
     mixed = tagger([{"text": TEXTS[0], "task": "music"}, {"text": TEXTS[0], "task": "length"}])
     assert [one["task"] for one in mixed] == ["music", "length"]
-    with pytest.raises(ValueError, match="the task is one of single texts|has no 'text_pair'"):
-        tagger(TEXTS[0])  # all tasks, one of which is of pairs
+    assert list(tagger(TEXTS[0])) == ["music", "intents", ODD, "length"]  # all but the one of pairs
+    assert list(tagger(("a", "b"))) == ["pairs"]
 
 
 def test_a_generator_is_read_a_window_at_a_time(tagger):
@@ -75,7 +74,7 @@ def test_a_generator_is_read_a_window_at_a_time(tagger):
     assert [one["line"] for one in first] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("task", ["music", "topics"])
+@pytest.mark.parametrize("task", ["music", ODD])
 def test_merged_for_one_task_it_answers_the_same(tagger, folder, task):
     alone = hyperloader.Tagger.from_pretrained(folder, task=task)
     assert alone.tasks == [task]
@@ -142,6 +141,7 @@ def _rounded(entity):
         ("a", {"task": "music", "aggregation_strategy": "sum"}, "aggregation_strategy must be one of none, simple"),
         ("a", {"task": "length", "aggregation_strategy": "max"}, "must be None for 'length', which does not"),
         ({"text": "\ud800"}, {"task": "music"}, "surrogate"),
+        ({"body": "a"}, {}, "input:1: no task takes such an input, which has 'body'; name one"),
         (iter("a"), {"task": "musik"}, "got 'musik'"),
     ],
 )  # fmt: skip
@@ -181,4 +181,4 @@ def test_the_package_has_no_other_name_of_its_own():
 
 
 def test_answers_are_json(tagger):
-    json.dumps(tagger(TEXTS, task=["music", "intents", "topics", "length"]))
+    json.dumps(tagger(TEXTS, task=["music", "intents", ODD, "length"]))
