@@ -132,7 +132,7 @@ class AsText(Formulation):
     def _tagging(self, task_id: int, sentence: Sentence, number: int, use_tags: bool) -> list[Example]:
         name = self.wording.ids(f"{self.tasks[task_id]}:") if self.name_tasks else []
         room = max(1, self.wording.free - len(name))
-        windows = inline_windows(sentence, self.wording.ids, room, self.report[self.tasks[task_id]], use_tags)
+        windows = inline_windows(sentence, self.wording.length, room, self.report[self.tasks[task_id]], use_tags)
         examples = []
         for place, (words, text) in enumerate(windows):
             source = self._source(task_id, [" ".join(words)], [True], named=True)

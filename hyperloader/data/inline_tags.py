@@ -52,7 +52,7 @@ def read_inline(text: str, words: Sequence[str]) -> list[str]:
 
 
 def inline_windows(
-    sentence: Sentence, ids: Callable[[str], Sequence[int]], room: int, report: EncodingReport, use_tags: bool
+    sentence: Sentence, length: Callable[[str], int], room: int, report: EncodingReport, use_tags: bool
 ) -> list[tuple[tuple[str, ...], str]]:
     """The words of every window of a sentence, and the same with their spans.
 
@@ -60,22 +60,22 @@ def inline_windows(
     and no border cuts a span that is shorter.
 
     Args:
-        ids: the token ids of a text.
+        length: tokens of a text.
         room: tokens of a window's words.
         report: counts what was met.
     """
     words, tags, whole = sentence.tokens, sentence.tags, spans(sentence.tags)
-    lengths = [len(ids(f" {word}")) for word in words]
+    lengths = [length(f" {word}") for word in words]
     written = list(lengths)
     for label, first, _ in whole if use_tags else ():
-        written[first] += len(ids(f" [ | {label} ]"))
+        written[first] += length(f" [ | {label} ]")
     windows = [slice(0, len(words))]
     if max(sum(lengths), sum(written)) > room:
         keep = [(first, after) for _, first, after in whole] if use_tags else []
         windows = split_windows(lengths, len(words), room, target_lengths=written, keep=keep)
         borders = {window.start for window in windows[1:]}
         report.cut_spans += sum(any(first < border < after for border in borders) for _, first, after in whole)
-        report.cut_words += sum(length > room for length in lengths)
+        report.cut_words += sum(one > room for one in lengths)
     report.over_tokens += sum(lengths) > room
     report.split_sentences += len(windows) > 1
     return [(words[window], write_inline(words[window], tags[window])) for window in windows]

@@ -1,7 +1,8 @@
 """The token ids that a model which writes text reads and writes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Wording:
         self.tokenizer, self.text_model, self.max_length, self.end = tokenizer, text_model, max_length, end
         context = text_model.context
         self.room = max_length if context is None else min(max_length, context - 1)
+        self.length: Callable[[str], int] = lru_cache(1 << 16)(lambda text: len(self.ids(text)))  # of words, in tokens
         self.pad_id = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._before, self._after = _affixes(tokenizer)
         self._before_target, self._after_target = list[int](), [end]

@@ -28,7 +28,7 @@ def test_yaml_and_back(tmp_path):
     [
         ({"metod": "full"}, "unknown key 'metod'; did you mean 'method'"),
         ({"method": "hyperload"}, "lora, full, got 'hyperload'; did you mean 'hyperloader'"),
-        ({"head": "text-2-text"}, "text-to-text, got 'text-2-text'; did you mean 'text-to-text'"),
+        ({"head": "text-2-text"}, "language-model, got 'text-2-text'; did you mean 'text-to-text'"),
         ({"preset": "publish"}, "got 'publish'; did you mean 'published'"),
         ({"training": {"step": 3}}, "unknown training option 'step'; did you mean 'steps'"),
         ({"training": {"steps": 0}}, "steps must be at least 1, got 0"),
