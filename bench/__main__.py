@@ -4,6 +4,7 @@ python -m bench [CASE ...]        check every provider against the reference, ti
 python -m bench report [FOLDER]   put tables of what was measured into docs/speed.md, a figure into the README
 python -m bench gate [--record]   compare operators and allocated bytes with those recorded, or record them
 python -m bench bounds            compute what the GPU kernels can reach at best, and put it into docs/cuda.md
+python -m bench serve RUN_FOLDER  the server of a run under load, and large files by `predict`, into docs/serving.md
 python -m bench choose [FILE]     fill in what auto takes on a GPU: from the times in FILE, or from the bounds
 """
 
@@ -29,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"report": _report, "gate": _gate, "bounds": _bounds, "choose": _choose}
+    commands = {"report": _report, "gate": _gate, "bounds": _bounds, "choose": _choose, "serve": _serve}
     try:
         return commands[arguments[0]](arguments[1:]) if arguments[:1] and arguments[0] in commands else _run(arguments)
     except UsageError as error:
@@ -111,6 +112,12 @@ def _choose(arguments: list[str]) -> int:
     parser.add_argument("file", nargs="?", metavar="FILE", type=Path, help="that bench.bounds.measured wrote")
     choice.write(parser.parse_args(arguments).file)
     return 0
+
+
+def _serve(arguments: list[str]) -> int:
+    from bench.serve.__main__ import main as serve
+
+    return serve(arguments)
 
 
 def _device(name: str) -> torch.device:
