@@ -17,7 +17,7 @@ from hyperloader.cli import errors
         (["train"], ["CONFIG.yaml", "hyperloader train --help"]),
         (["train", "x.yaml", "--sead", "3"], ["--sead", "hyperloader train --help"]),
         (["train", "x.yaml", "--seed", "three"], ["--seed", "integer"]),
-        (["predict", "run"], ["--task"]),
+        (["export", "run", "out"], ["--format"]),
         (["data"], ["hyperloader data --help"]),
         (["data", "check"], ["TASKS.yaml"]),
     ],
