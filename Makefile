@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all test-cpus lint docs bench sanitize cuda-host cuda-check study newtask clean
+.PHONY: help install demo test test-all test-cpus lint docs bench sanitize cuda-host cuda-check study newtask described clean
 help:
-	@echo "make demo | test | test-all | test-cpus | lint | docs | bench | sanitize | cuda-host | cuda-check | study | newtask | clean"
+	@echo "make demo | test | test-all | test-cpus | lint | docs | bench | sanitize | cuda-host | cuda-check | study | newtask | described | clean"
 
 install: $(installed)
 
@@ -106,6 +106,9 @@ study: $(installed) $(minilm)
 
 newtask: $(installed) $(minilm)
 	$(bin)/python -m bench.newtask recipes/new-task.yaml
+
+described: $(installed) $(minilm)
+	$(bin)/python -m bench.described recipes/held-out-tasks.yaml
 
 clean:
 	rm -rf build dist *.egg-info hyperloader/_C*.so $(installed) hyperloader-demo .pytest_cache .ruff_cache .hypothesis

@@ -1,20 +1,16 @@
 """One training on the new task."""
 
-import shutil
-
 import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
+from bench.newtask.fit import fit, some_of
 from bench.newtask.plan import Learning, Plan
-from hyperloader.data import TokenClassification, subset
+from hyperloader.data import TokenClassification
 from hyperloader.data.tasks import Task
 from hyperloader.training.backbone import load_backbone
-from hyperloader.training.evaluation import Scorer
 from hyperloader.training.methods import METHODS, build_model
-from hyperloader.training.presets import training_options
 from hyperloader.training.saved_run import load_run
-from hyperloader.training.trainer import MultiTaskTrainer
 from hyperloader.training.versions import versions
 
 
@@ -24,34 +20,19 @@ def learn(plan: Plan, tasks: dict[str, Task], run: Learning) -> dict:
     new = tasks[plan.held_out]
     set_seed(run.seed)
     model, formulation = _adapters(plan, new) if run.method == "adapter" else _of_base(plan, new, run.method)
-    some = {new.name: _some(new.train, run.examples, run.seed, new.name)}
     split = getattr(new, run.scored)
-    scored = split if run.sentences is None else _some(split, run.sentences, run.seed, new.name)
-    changes = {"steps": plan.steps, "batch_size": min(plan.batch_size, run.examples), "learning_rate": run.rate}
-    changes |= {"eval_steps": plan.steps, "save_steps": plan.steps, "report_to": "none"}
-    options = training_options(plan.recipe.preset, "hyperloader", {**plan.recipe.training, **changes})
-    scorer = Scorer(formulation, {new.name: scored}, options.eval_batch_size)
-    scores = []
-
-    def validate(model: nn.Module) -> dict:  # once, at the end
-        scores.append(scorer(model))
-        return scores[-1]
-
-    folder = plan.runs / run.name
-    shutil.rmtree(folder, ignore_errors=True)
-    examples = [formulation.encode_all(some)[new.name]]
+    scored = split if run.sentences is None else some_of(split, run.sentences, run.seed, new.name)
     before = _outputs(model, formulation, tasks)
-    trainer = MultiTaskTrainer(
-        model, options, folder, examples, formulation.collate, validate,
-        seed=run.seed, data_seed=run.seed, progress=False,
+    scores, seconds = fit(
+        model, formulation, new.name, some_of(new.train, run.examples, run.seed, new.name), scored, plan.recipe,
+        plan.runs / run.name, steps=plan.steps, batch_size=plan.batch_size, rate=run.rate, seed=run.seed,
     )  # fmt: skip
-    trainer.train()
     after = _outputs(model, formulation, tasks)
     return {
-        "scores": scores[-1]["tasks"][new.name],
+        "scores": scores,
         "trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "others_unchanged": None if before is None else torch.equal(before, after),
-        "seconds_per_step": trainer.step_times.median(),
+        "seconds_per_step": seconds,
         "run": vars(run),
         "versions": versions(torch.device("cpu")),
     }
@@ -73,10 +54,6 @@ def _adapters(plan: Plan, new: Task) -> tuple[nn.Module, TokenClassification]:
     labels = {new.name: new.labels}
     model = build_model("adapter", backbone, [new.name], labels, sizes)
     return model, TokenClassification(tokenizer, labels, plan.recipe.options.max_length)
-
-
-def _some(sentences: list, count: int, seed: int, name: str) -> list:
-    return subset(sentences, min(1.0, count / len(sentences)), seed, name)
 
 
 @torch.no_grad()

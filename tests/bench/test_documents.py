@@ -7,6 +7,8 @@ import pytest
 from bench import document, report, results
 from bench.bounds import report as bounds
 from bench.cases import CASES
+from bench.described import report as described
+from bench.described.plan import Plan as DescribedPlan
 from bench.newtask import report as newtask
 from bench.newtask.plan import Plan as NewTaskPlan
 from bench.study import report as study
@@ -44,6 +46,11 @@ def test_study(written):
 def test_new_task(written):
     newtask.write(NewTaskPlan.from_yaml("recipes/new-task.yaml"))
     assert stand(written) == {(document.RESULTS, "newtask"), (document.RESULTS, "inspect")}
+
+
+def test_described(written):
+    described.write(DescribedPlan.from_yaml("recipes/held-out-tasks.yaml"))
+    assert stand(written) == {(document.RESULTS, "described")}
 
 
 def test_speed(written):

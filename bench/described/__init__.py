@@ -1,0 +1,1 @@
+"""Tasks that were never seen, from their words and a few examples."""
