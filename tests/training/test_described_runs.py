@@ -152,3 +152,20 @@ def test_a_broken_file_of_words_is_named(whole, tmp_path):
     (tmp_path / "descriptions.json").write_text('{"descriptions": {"music": "x"}}')
     with pytest.raises(ValueError, match=r"descriptions.json: descriptions must hold every task, got none for 'intent"):
         task_words.read_words(tmp_path, run, ["music", "intents"])
+
+
+def test_a_text_model_in_words(t5, data, tmp_path):
+    """Without heads: the words make its generated weights alone."""
+    tasks = [{"name": name, "path": str(data / name), "description": f"find {name}"} for name in ("colours", "places")]
+    training = {"steps": 2, "batch_size": 4, "eval_steps": 2, "save_steps": 2, "report_to": "none", "max_length": 32}
+    values = {"backbone": str(t5), "head": "text-to-text", "tasks": tasks, "training": training}
+    train(config_of(values, tmp_path / "run", model={"task_condition": "description", "rank": 2}), progress=False)
+    run = load_run(tmp_path / "run")
+    assert run.heads is None
+    assert run.hyperloader.hyperloader_config.label_words == {
+        "colours": {"colour": "colour"},
+        "places": {"place": "place"},
+    }
+    assert len(next(predict(run, [("show", "red")], "colours"))) == 2
+    run.hyperloader.add_task("new", description="find me")
+    assert torch.equal(run.hyperloader.task_embedding.weight[2], torch.zeros(64))
