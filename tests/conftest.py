@@ -11,6 +11,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated, so before any is imported
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it in deterministic mode
+if torch.backends.cpu.get_cpu_capability() == "DEFAULT":  # without AVX2, MKL's last bits go by where a tensor lies
+    os.environ.setdefault("MKL_CBWR", "COMPATIBLE")  # read at the first product
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would download is a mistake
 
 
