@@ -16,6 +16,7 @@ from hyperloader.cli.evaluate import evaluate
 from hyperloader.cli.export import export
 from hyperloader.cli.inspect import inspect
 from hyperloader.cli.predict import predict
+from hyperloader.cli.push import push
 from hyperloader.cli.serve import serve
 from hyperloader.cli.train import train
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "serve": serve,
     "inspect": inspect,
     "export": export,
+    "push": push,
     "demo": demo,
     "backbones": backbones,
     "env": env,

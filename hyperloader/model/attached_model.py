@@ -12,6 +12,7 @@ from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.cross_attention_bias import stored_bias
 from hyperloader.backbones.own_head import check_own_head
 from hyperloader.checkpoints import stored_model
+from hyperloader.checkpoints.hub import local_folder
 from hyperloader.checkpoints.tensors import check_shapes
 from hyperloader.config import MINILM, HyperLoaderConfig
 from hyperloader.model import trained
@@ -29,6 +30,7 @@ from hyperloader.nn.layout import LayerSites, Layout
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.task_embedding import TaskEmbedding
 
+_WHAT = "a folder that save_pretrained wrote"
 Merged = tuple[TaskModel, dict[str, nn.Module]]  # merged in place, and the layers that its weights replace
 Model = TypeVar("Model", bound="AttachedModel")
 
@@ -215,11 +217,14 @@ class AttachedModel(BackboneWrapper):
             stored_model.save(folder, tensors, self.hyperloader_config, self.backbone, self.norm_names)
 
     @classmethod
-    def from_pretrained(cls: type[Model], folder: str | Path, backbone: nn.Module | None = None) -> Model:
+    def from_pretrained(
+        cls: type[Model], folder: str | Path, backbone: nn.Module | None = None, *, revision: str | None = None
+    ) -> Model:
         """Load what ``save_pretrained`` wrote.
 
         Args:
-            folder: a local folder.
+            folder: a folder or, on the Hugging Face Hub, ``owner/name``.
+            revision: a branch, a tag or a commit there.
             backbone: the backbone that it was trained with; None loads the one named in the checkpoint.
 
         Returns:
@@ -228,7 +233,7 @@ class AttachedModel(BackboneWrapper):
         Raises:
             FileNotFoundError, ValueError: a missing, truncated or foreign file, or another backbone.
         """
-        stored = stored_model.load(folder)
+        stored = stored_model.load(local_folder(folder, ("*",), revision, _WHAT))
         backbone = stored.load_backbone() if backbone is None else backbone
         plain = without_compile(backbone)
         with stored_bias(plain, stored.tensors) as added:

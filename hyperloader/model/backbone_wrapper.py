@@ -1,6 +1,8 @@
 """What the models around a backbone have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -8,6 +10,9 @@ from torch import Tensor, nn
 
 from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.index_buffers import outside_of_state, restore
+from hyperloader.backbones.origin import name_of
+from hyperloader.checkpoints.card import model_card
+from hyperloader.checkpoints.hub import push
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.classify import classify
 from hyperloader.nn.forwards import Forwards
@@ -62,6 +67,36 @@ class BackboneWrapper(nn.Module):
         super().to_empty(device=device, recurse=recurse)
         restore(self.backbone, outside_of_state(self.backbone))
         return self
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, license: str | None = None
+    ) -> str:
+        """Put what ``save_pretrained`` writes, and a model card, into the repository ``repo_id`` of the Hugging Face
+        Hub; returns the address of the commit.
+
+        Args:
+            repo_id: ``owner/name``; it is made if need be.
+            private: whether a new repository is.
+            token: that may write there; None for the one of `hf auth login`.
+            license: of what is published, as the Hub names licences.
+
+        Raises:
+            ValueError: what ``save_pretrained`` raises, or another ``repo_id``. ConnectionError: the Hub did not take
+                it.
+        """
+        kind = next(one for one in type(self).__mro__ if one.__module__.startswith("hyperloader")).__name__
+        usage = f"from hyperloader import {kind}\n\nmodel = {kind}.from_pretrained({repo_id!r})"
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        card = model_card(repo_id, name_of(self.backbone), self.hyperloader_config, trained, usage, license=license)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push(Path(folder), repo_id, ("*",), card, private, token)
+
+    def save_pretrained(
+        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
+    ) -> None:
+        """Write the model to ``folder``."""
+        raise NotImplementedError
 
     @property
     def config(self) -> Any:

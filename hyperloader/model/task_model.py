@@ -12,6 +12,7 @@ from hyperloader.backbones.cross_attention_bias import add_stored_bias
 from hyperloader.checkpoints import stored_task
 from hyperloader.checkpoints.backbone_config import first_line
 from hyperloader.checkpoints.descriptions import config_of
+from hyperloader.checkpoints.hub import local_folder
 from hyperloader.checkpoints.stored_task import StoredTask
 from hyperloader.checkpoints.structure import keep_norms_in_float32, untie
 from hyperloader.checkpoints.tensors import check_shapes
@@ -135,13 +136,15 @@ class TaskModel(BackboneWrapper):
         stored_task.save(folder, structure, tensors, self.config.to_json_string(), generation_text)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "TaskModel":
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> "TaskModel":
         """Load what ``save_pretrained`` wrote, in evaluation mode; nothing else is needed.
+
+        ``folder`` may be ``owner/name`` on the Hugging Face Hub, ``revision`` a branch, a tag or a commit there.
 
         Raises:
             FileNotFoundError, ValueError: a missing, truncated or foreign file.
         """
-        stored = stored_task.load(folder)
+        stored = stored_task.load(local_folder(folder, ("*",), revision, "a folder that save_pretrained wrote"))
         with torch.device("meta"):  # sizes that the tensors have not cost no memory
             shell = _build_stored(stored, copy.deepcopy(stored.backbone_config))
         stored.check(_by_name(shell, shell.state_dict()))

@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hyperloader.checkpoints.hub import local_folder
 from hyperloader.data.word_rule import WordRule, split_at_spaces
 from hyperloader.serving.entities import entities
-from hyperloader.serving.folders import local_folder
 from hyperloader.serving.inputs import Input, Split
 from hyperloader.serving.predictor import Predictor, Question
+from hyperloader.training.publishing import RUN_FILES
 from hyperloader.training.saved_run import Run, for_task, load_run
 from hyperloader.training.word_rules import load_word_rule
 from hyperloader.validation import check_choice, shown
@@ -56,7 +57,7 @@ class Tagger:
                 unknown task.
         """
         check_choice("tokenize", tokenize, TOKENIZE)
-        folder = local_folder(folder_or_name, revision)
+        folder = local_folder(folder_or_name, RUN_FILES, revision)
         run = load_run(folder, decoding, valid_tags)
         if task is not None:
             run = for_task(run, task)
