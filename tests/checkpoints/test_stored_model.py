@@ -120,7 +120,9 @@ def test_backbone_of_another_kind_is_refused(saved, name, message):
 
 
 def test_missing_files(tmp_path, saved):
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder; name a folder that save_pretrained wrote, or owner"):
+    with pytest.raises(
+        FileNotFoundError, match="nowhere: no such folder; name a folder that save_pretrained wrote, or owner"
+    ):
         HyperLoaderModel.from_pretrained(tmp_path / "nowhere", tiny.make("t5"))
     (saved[1] / "hyperloader.json").unlink()
     with pytest.raises(FileNotFoundError, match="hyperloader.json: no such file"):
