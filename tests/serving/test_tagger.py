@@ -85,9 +85,9 @@ def test_merged_for_one_task_it_answers_the_same(tagger, folder, task):
 
 
 def test_lengths_do_not_change_answers(tagger):
-    texts = [" ".join(["play", "silver", "river"][: 1 + number % 3] * (1 + number % 50)) for number in range(120)]
+    texts = [" ".join(["play", "silver", "river"][: 1 + number % 3] * (1 + number % 25)) for number in range(60)]
     together = tagger(texts, task="music")
-    for number in (0, 17, 49, 119):
+    for number in (0, 17, 24, 59):
         alone = tagger(texts[number], task="music")
         assert alone["tags"] == together[number]["tags"]
         assert [span["score"] for span in alone["spans"]] == pytest.approx(
