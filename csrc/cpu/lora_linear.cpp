@@ -97,9 +97,9 @@ std::vector<Tensor> lora_linears(const LoraLinearsArguments& arguments) {
   const auto converted = [&](const Tensor& factor) { return contiguous_as(factor, accumulated); };
   Call call{
       contiguous(x), map(arguments.lora_A, converted), map(arguments.lora_B, converted), arguments.scaling, tokens};
-  const Tensor input = as_dtype(call.x, dtype);
+  const Tensor input = as_dtype(x, dtype);  // as it lies in memory, which the last bits may depend on
   const auto product = [&](size_t i, const Tensor& weight) {
-    return at::linear(input, weight, biases.empty() ? Optional() : Optional(as_dtype(biases[i], dtype)));
+    return at::linear(input, weight, biases.empty() ? Optional() : Optional(as_dtype(biases[i], dtype))).contiguous();
   };
   if (folds(x, weights, arguments.group.has_value())) {
     std::vector<Tensor> results;

@@ -7,6 +7,7 @@ from helpers.cases import lora_inputs, plain_lora_linear
 from helpers.oracle import assert_as_accurate, value_and_gradients
 
 from hyperloader import ops
+from hyperloader.ops import native
 
 NAMES = ("weight", "bias", "lora_A", "lora_B")
 SIZES = [(24, 8), (24, 8), (17, 3)]  # (out_features, rank) of every layer
@@ -175,3 +176,15 @@ def test_rejects_stacks_of_two_sizes(backend):
     layers["lora_A"][1] = layers["lora_A"][1][:2]
     with pytest.raises(ValueError, match=r"lora_A\[1\] must have shape \(3, 8, 4\), got \(2, 8, 4\)"):
         ops.lora_linears(x, *layers.values(), group=group)
+
+
+@pytest.mark.skipif(not native.available, reason="needs the compiled extension")
+@pytest.mark.parametrize("group", [None, torch.tensor([0, 1, 0, 1])], ids=["one task", "two tasks"])
+def test_an_expanded_input_is_read_as_the_frozen_layer_reads_it(group):
+    """With an update of zero the result is the frozen layer's to the bit, however the input lies in memory."""
+    x, weight = torch.randn(1, 7, 16).expand(4, 7, 16), torch.randn(12, 16)
+    groups = () if group is None else (2,)
+    lora_A, lora_B = torch.randn(*groups, 3, 16), torch.zeros(*groups, 12, 3)
+    with ops.use_backend("native"):
+        found = ops.lora_linear(x, weight, None, lora_A, lora_B, group=group)
+    assert torch.equal(found, torch.nn.functional.linear(x, weight))
