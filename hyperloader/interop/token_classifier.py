@@ -42,7 +42,11 @@ def token_classifier(model: TaskModel) -> Any:
     from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
     task, way_out = model.task, "; the formats onnx and ours hold all of it"
-    if model.heads is None or model.labels is None or model.hyperloader_config.kind_of(task) != TAGGING:
+    if model.heads is None or model.labels is None:
+        raise ValueError(
+            f"task {task!r} must have a head for transformers' token classifiers; the format ours holds it"
+        )
+    if model.hyperloader_config.kind_of(task) != TAGGING:
         raise ValueError(f"task {task!r} must be one of tagging for transformers' token classifiers{way_out}")
     adapted = [path for path, module in model.backbone.named_modules() if isinstance(module, AdaptedLinear)]
     if adapted:

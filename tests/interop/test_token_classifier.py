@@ -47,3 +47,10 @@ def test_a_classifier_with_layers_of_its_own():
     merged = HyperLoaderModel(backbone, tiny.config_for("bert", **LORA_ALONE)).eval().merge("a")
     with pytest.raises(ValueError, match="ModernBertForTokenClassification must have one linear layer behind"):
         token_classifier(merged)
+
+
+def test_a_model_that_writes_text():
+    with pytest.raises(
+        ValueError, match="task 'a' must have a head for transformers' token classifiers; the format ours"
+    ):
+        token_classifier(tiny.make_model("t5", torch.float32).merge("a"))
