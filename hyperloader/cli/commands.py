@@ -59,4 +59,4 @@ def hyperloader_command(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
     ] = False,
 ) -> None:
-    """One frozen transformer, many sequence-labelling tasks."""
+    """One frozen transformer, many tasks."""
