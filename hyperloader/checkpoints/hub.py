@@ -1,11 +1,12 @@
 """Folders on the Hugging Face Hub: had by their name, put there."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_ON_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 CARD = "README.md"  # which the Hub shows
 
 
@@ -31,11 +32,10 @@ def local_folder(
     if isinstance(folder_or_name, Path) or not _ON_HUB.fullmatch(folder_or_name):
         raise FileNotFoundError(f"{folder}: no such folder; name {what}, or owner/name on the Hub")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(folder_or_name, revision=revision, allow_patterns=list(files)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except _refusals() as error:
         raise FileNotFoundError(
             f"{folder_or_name}: no such folder, and no repository of the Hugging Face Hub that can be had "
             f"({_first_line(error)})"
@@ -43,10 +43,17 @@ def local_folder(
 
 
 def push(
-    folder: Path, repo_id: str, files: Sequence[str], card: str, private: bool | None = None, token: str | None = None
+    files: Mapping[str, Path | bytes],
+    repo_id: str,
+    own: Sequence[str],
+    private: bool | None = None,
+    token: str | None = None,
 ) -> str:
-    """Put ``files`` (patterns) of ``folder``, and ``card`` as its README.md, into the repository ``repo_id``, which is
-    made if need be; returns the address of the commit.
+    """Put ``files``, by their names there, into the repository ``repo_id``, which is made if need be; returns the
+    address of the commit.
+
+    Args:
+        own: patterns of names; what the repository has of these beside ``files`` is of an earlier push, and goes.
 
     Raises:
         ValueError: ``repo_id`` is no ``owner/name``.
@@ -54,21 +61,28 @@ def push(
     """
     if not _ON_HUB.fullmatch(repo_id):
         raise ValueError(f"repo_id must have the form owner/name, got {repo_id!r}")
-    from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    paths = sorted({path for pattern in files for path in folder.glob(pattern) if path.is_file()})
-    added: list[Any] = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
-    added.append(CommitOperationAdd(CARD, card.encode()))
+    changes: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(api.create_commit(repo_id, added, commit_message="HyperLoader: tasks and weights").commit_url)
-    except (HfHubHTTPError, OSError) as error:
+        there = [name for name in api.list_repo_files(repo_id) if any(fnmatch(name, one) for one in own)]
+        changes += [CommitOperationDelete(name) for name in there if name not in files]
+        return str(api.create_commit(repo_id, changes, commit_message="HyperLoader: tasks and weights").commit_url)
+    except _refusals() as error:
         raise ConnectionError(
-            f"{repo_id}: the Hugging Face Hub did not take it ({_first_line(error)}); log in with `hf auth login`, or "
-            "give a token that may write there"
+            f"{repo_id}: the Hugging Face Hub did not take it ({_first_line(error)}); a repository that you may write "
+            "to needs `hf auth login`, or a token"
         ) from error
+
+
+def _refusals() -> tuple[type[BaseException], ...]:
+    """What the Hub's client raises: for its answers, for names that are none, and where there is no network."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    of_client = [kind for kind in HfHubHTTPError.__mro__ if not kind.__module__.startswith("builtins")]
+    return OSError, HFValidationError, *of_client
 
 
 def _first_line(error: BaseException) -> str:

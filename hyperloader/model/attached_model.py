@@ -192,6 +192,15 @@ class AttachedModel(BackboneWrapper):
         check_shapes("this state", tensors, self.trainable_state())
         trained.load_trained_state(self, self.norm_names, tensors)
 
+    _public = "HyperLoaderModel"
+
+    def _about(self) -> str:
+        count = len(self.hyperloader_config.tasks)
+        return (
+            f"{self.trainable_parameters():,} trained parameters for {count:,} task{'s' if count > 1 else ''} of one "
+            "frozen transformer, which is not in this repository: weights generated, or kept for each task, as in"
+        )
+
     def trainable_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

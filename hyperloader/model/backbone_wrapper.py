@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.index_buffers import outside_of_state, restore
 from hyperloader.backbones.origin import name_of
-from hyperloader.checkpoints.card import model_card
-from hyperloader.checkpoints.hub import push
+from hyperloader.checkpoints.card import card_tasks, model_card
+from hyperloader.checkpoints.hub import CARD, push
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.classify import classify
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads
+
+_FILES = ("model.safetensors", "hyperloader.json", "task.json", "config.json", "generation_config.json")  # of a model
 
 
 class BackboneWrapper(nn.Module):
@@ -84,13 +86,20 @@ class BackboneWrapper(nn.Module):
             ValueError: what ``save_pretrained`` raises, or another ``repo_id``. ConnectionError: the Hub did not take
                 it.
         """
-        kind = next(one for one in type(self).__mro__ if one.__module__.startswith("hyperloader")).__name__
-        usage = f"from hyperloader import {kind}\n\nmodel = {kind}.from_pretrained({repo_id!r})"
-        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        card = model_card(repo_id, name_of(self.backbone), self.hyperloader_config, trained, usage, license=license)
+        config, backbone = self.hyperloader_config, name_of(self.backbone)
+        tasks = card_tasks(config)
+        usage = f"from hyperloader import {self._public}\n\nmodel = {self._public}.from_pretrained({repo_id!r})"
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return push(Path(folder), repo_id, ("*",), card, private, token)
+            files: dict[str, Path | bytes] = {path.name: path for path in Path(folder).iterdir()}
+            files[CARD] = model_card(repo_id, self._about(), backbone, tasks, usage, license)
+            return push(files, repo_id, _FILES, private, token)
+
+    _public = ""  # the name of the class that loads it
+
+    def _about(self) -> str:
+        """What the model is, for its card: a sentence that ends with the method's name."""
+        raise NotImplementedError
 
     def save_pretrained(
         self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True

@@ -86,6 +86,11 @@ class TaskModel(BackboneWrapper):
                 f"this model ended with unmerge(), which took {self.task!r} out of its backbone: call merge() again"
             )
 
+    _public = "TaskModel"
+
+    def _about(self) -> str:
+        return f"A whole model of the task {self.task!r}, merged from one of several tasks, of"
+
     def saved_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All that a checkpoint has to hold, what is tied once, from ``state_dict`` if given, else the model's own."""
         state = self.state_dict() if state_dict is None else state_dict

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import tiny
+from huggingface_hub import CommitOperationDelete
+from huggingface_hub.errors import HfHubHTTPError
 
 from hyperloader import HyperLoaderModel, TaskModel
-from hyperloader.checkpoints.card import model_card
+from hyperloader.checkpoints.card import CardTask, model_card
 
 REPO = "owner/name"
 
@@ -26,10 +28,16 @@ def repository(monkeypatch, tmp_path):
         def create_repo(self, repo_id, private, exist_ok):
             calls.append((repo_id, private, exist_ok))
 
+        def list_repo_files(self, repo_id):
+            return [path.name for path in folder.iterdir()] if folder.exists() else []
+
         def create_commit(self, repo_id, operations, commit_message):
             for one in operations:
                 path = folder / one.path_in_repo
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(one, CommitOperationDelete):
+                    path.unlink()
+                    continue
                 content = one.path_or_fileobj
                 path.write_bytes(content if isinstance(content, bytes) else Path(content).read_bytes())
             return SimpleNamespace(commit_url=f"https://hub/{repo_id}")
@@ -58,46 +66,52 @@ def test_a_merged_task(repository):
     assert torch.equal(tiny.logits(TaskModel.from_pretrained(REPO), "bert"), tiny.logits(merged, "bert"))
 
 
+def test_files_of_an_earlier_push_go_and_others_stay(repository):
+    repository.folder.mkdir()
+    for name in ("task.json", "config.json", "mine.txt"):
+        (repository.folder / name).write_text("old")
+    tiny.make_model("bert", torch.float32).push_to_hub(REPO)
+    names = {path.name for path in repository.folder.iterdir()}
+    assert names == {"hyperloader.json", "model.safetensors", "README.md", "mine.txt"}
+
+
 def test_the_card_has_metadata_that_the_hub_reads():
     from huggingface_hub import ModelCard
 
-    config = tiny.config_for("bert", kinds={"a": "classification"})
-    scores = {"a": ("accuracy", 0.5), "b c": ("f1", 0.25), "ü.weight": ("f1", 1.0)}
-    counts = {task: {"train": 1000, "validation": 10, "test": 20} for task in tiny.TASKS}
-    text = model_card(REPO, "google/t5", config, 1234, "print()", scores, counts, "mit")
+    tasks = [CardTask("a|b", "classification", ["x", "y"], ("accuracy", 0.5)), CardTask("c", "chat")]
+    text = model_card(REPO, "About, as in", "google/t5", tasks, "print()", "mit").decode()
     data = ModelCard(text).data
     assert (data.library_name, data.base_model, data.license) == ("hyperloader", "google/t5", "mit")
-    assert [(one.dataset_name, one.metric_type, one.metric_value) for one in data.eval_results] == [
-        (task, *score) for task, score in scores.items()
-    ]
-    assert "| a | classification | O, B-x, I-x | 1,000 | 10 | 20 | accuracy 50.0 |" in text
-    assert "1,234 trained parameters for 3 tasks" in text
+    assert data.pipeline_tag == "text-classification"
+    ((name, metric, value),) = [(one.dataset_name, one.metric_type, one.metric_value) for one in data.eval_results]
+    assert (name, metric, value) == ("a|b", "accuracy", 0.5)
+    assert "| a\\|b | classification | x, y | accuracy 0.500 |\n| c | chat |  |  |" in text
 
 
-def test_a_folder_of_this_machine_is_not_published():
-    text = model_card(REPO, "/home/me/secret", tiny.config_for("bert"), 1, "print()")
-    assert "secret" not in text
+@pytest.mark.parametrize("folder", ["/home/me/secret", "./secret", "../a/secret", "secret"])
+def test_a_folder_of_this_machine_is_not_told(folder):
+    assert b"secret" not in model_card(REPO, "About", folder, [CardTask("a", "tagging")], "print()")
 
 
 def test_what_is_wrong_is_one_line(monkeypatch):
+    def refuse(*_, **__):
+        client = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # of its library
+        raise client("nobody there")
+
     model = tiny.make_model("bert", torch.float32)
     with pytest.raises(ValueError, match="repo_id must have the form owner/name, got 'name'"):
         model.push_to_hub("name")
 
-    class Api:
-        def __init__(self, token=None):
-            pass
-
-        def create_repo(self, *_, **__):
-            raise OSError("no network\nat all")
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    with pytest.raises(
-        ConnectionError, match=r"owner/name: the Hugging Face Hub did not take it \(no network\); log in"
-    ):
-        model.push_to_hub(REPO)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.create_repo", refuse)
+    with pytest.raises(ConnectionError, match=r"owner/name: the Hugging Face Hub did not take it \(nobody there\); a"):
+        model.push_to_hub(REPO, token="x")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="nobody/nothing: no such folder, and no repository"):
         HyperLoaderModel.from_pretrained("nobody/nothing")
     with pytest.raises(FileNotFoundError, match="no such folder; name a folder that save_pretrained wrote, or owner/"):
         HyperLoaderModel.from_pretrained("nowhere")
+    with pytest.raises(FileNotFoundError, match="runs: no such folder; name a folder that save_pretrained wrote"):
+        HyperLoaderModel.from_pretrained("./runs")
+    with pytest.raises(FileNotFoundError, match="a--b/c: no such folder, and no repository"):
+        HyperLoaderModel.from_pretrained("a--b/c")

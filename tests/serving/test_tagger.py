@@ -169,7 +169,9 @@ def test_a_run_of_the_hub_is_loaded_from_its_files(folder, tagger, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     found = hyperloader.Tagger.from_pretrained("owner/name", revision="v2")
-    assert asked == [("owner/name", "v2", ["config.yaml", "labels.json", "kinds.json", "words.json", "best/*"])]
+    assert asked == [
+        ("owner/name", "v2", ["config.yaml", "labels.json", "kinds.json", "words.json", "descriptions.json", "best/*"])
+    ]
     assert found.tasks == tagger.tasks
     with pytest.raises(ValueError, match="revision must be None for a folder"):
         hyperloader.Tagger.from_pretrained(folder, revision="v2")
