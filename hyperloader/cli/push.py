@@ -12,7 +12,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     license: Annotated[str | None, typer.Option(help="Licence of the weights, as apache-2.0.")] = None,
 ) -> None:
-    """Publish a run on the Hugging Face Hub with a model card: weights, labels, metrics, words that texts are split by."""
+    """Publish a run on the Hugging Face Hub with a model card: weights, labels, metrics, words to split texts by."""
     from hyperloader.training.publishing import push_run
 
     print(push_run(run_folder, repo_id, private=private or None, license=license))
