@@ -30,13 +30,29 @@ def padded_left(inputs: Inputs, examples: Sequence[Example], pad_id: int) -> dic
 
 def write(model: Any, inputs: Inputs, text_model: TextModel, pad_id: int, ends: Sequence[int], most: int) -> list:
     """What the model writes greedily to each row (a decoder's padded on the left), up to the first of ``ends``, at most
-    ``most`` tokens, and never more than fit into its context."""
-    width = inputs["input_ids"].shape[1] if text_model.causal else 1
-    if text_model.context is not None:
-        most = min(most, text_model.context - width)
-    options = {"max_new_tokens": most, "eos_token_id": list(ends), "pad_token_id": pad_id, **GREEDY}
-    rows = model.generate(**inputs, **options)[:, width:].tolist()
-    return [row[: next((place for place, one in enumerate(row) if one in ends), len(row))] for row in rows]
+    ``most`` tokens, and never more than fit into its context: each row as if it were alone."""
+    options = {"eos_token_id": list(ends), "pad_token_id": pad_id, **GREEDY}
+    lengths = inputs["attention_mask"].sum(1).tolist() if text_model.causal else [1] * len(inputs["input_ids"])
+    rooms = [most if text_model.context is None else min(most, text_model.context - length) for length in lengths]
+    written: list[list[int]] = [[] for _ in lengths]
+    some, going = dict(inputs), list(range(len(lengths)))
+    while going:  # as far as all rows have room, then those on that have more
+        step = min(rooms[row] - len(written[row]) for row in going)
+        width = some["input_ids"].shape[1] if text_model.causal else 1
+        ids = model.generate(**some, max_new_tokens=step, **options)
+        on = []
+        for place, (row, new) in enumerate(zip(going, ids[:, width:].tolist(), strict=True)):
+            kept = new[: next((at for at, one in enumerate(new) if one in ends), len(new))]
+            written[row] += kept
+            if len(kept) == step and len(written[row]) < rooms[row]:
+                on.append(place)
+        going = [going[place] for place in on]
+        if going:
+            longest = max(lengths[row] + len(written[row]) for row in going)
+            mask = torch.nn.functional.pad(some["attention_mask"], (0, step), value=1)
+            some = rows_of({**some, "input_ids": ids, "attention_mask": mask}, on)
+            some |= {name: some[name][:, -longest:] for name in ("input_ids", "attention_mask")}
+    return written
 
 
 def following(

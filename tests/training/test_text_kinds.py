@@ -206,6 +206,22 @@ def test_decoders_have_wider_buckets_and_little_padding():
     assert shares[1] < 0.1 < 0.4 < shares[0]
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_long_prompt_takes_no_room_from_those_beside_it(name):
+    tokens = text_run.tokenizer()
+    place = "n_positions" if name == "gpt2" else "max_position_embeddings"
+    backbone = text_run.make(name, len(tokens), **{place: 64}).double()
+    found = AsText(tokens, {"a": []}, {"a": Kind("completion")}, TextModel.of(backbone.config), max_length=20)
+    found.ends = [len(tokens)]  # none that it writes
+    prompts = [WrittenText("x" * count, None) for count in (3, 62, 50, 44, 1, 62)]
+    examples = found.encode_all({"a": prompts}, use_tags=False)["a"]
+    lengths = [len(one.input_ids) for one in examples]
+    model = TextWriter(backbone)
+    together = [one.ids for one in answer_examples(model, found, examples, len(examples))]
+    assert [len(ids) for ids in together] == [min(20, 64 - length) for length in lengths] == [20, 2, 14, 20, 20, 2]
+    assert together == [answer_examples(model, found, [one], 1)[0].ids for one in examples]
+
+
 def test_writing_stops_at_the_context():
     tokens = text_run.tokenizer()
     backbone = text_run.make("gpt2", len(tokens), n_positions=16).double()
