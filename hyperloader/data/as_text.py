@@ -111,11 +111,18 @@ class AsText(Formulation):
             examples += found
         return examples
 
-    def _source(self, task_id: int, texts: Sequence[str], may_be_cut: Sequence[bool], named: bool = False) -> list[int]:
+    def _source(
+        self,
+        task_id: int,
+        texts: Sequence[str],
+        may_be_cut: Sequence[bool],
+        named: bool = False,
+        target: int | None = None,
+    ) -> list[int]:
         task = self.tasks[task_id]
         named = named and self.name_tasks
         texts, may_be_cut = [f"{task}:"] * named + [*texts], [False] * named + [*may_be_cut]
-        source, cut = self.wording.source(texts, may_be_cut)
+        source, cut = self.wording.source(texts, may_be_cut, target)
         self.report[task].truncated += cut
         return source
 
@@ -143,11 +150,16 @@ class AsText(Formulation):
     def _classification(self, task_id: int, one: LabelledText, number: int, use_tags: bool) -> list[Example]:
         task = self.tasks[task_id]
         check_pair(one, self.kinds[task].pair, task)
-        if one.text_pair is None:
-            source = self._source(task_id, [one.text], [True], named=True)
-        else:
-            texts = ["sentence1:", one.text, "sentence2:", one.text_pair]
-            source = self._source(task_id, texts, [False, True, False, True], named=True)
+        texts, may_be_cut = [one.text], [True]
+        if one.text_pair is not None:
+            texts, may_be_cut = ["sentence1:", one.text, "sentence2:", one.text_pair], [False, True, False, True]
+        longest, context = self.trees[task].longest, self.text_model.context
+        source = self._source(task_id, texts, may_be_cut, named=True, target=longest)
+        if self.text_model.causal and context is not None and len(source) + longest > context:
+            raise DataError(
+                f"{one.where}: the longest label of task {task!r} has {longest:,} tokens, and the backbone's context "
+                f"of {context:,} leaves no room for a text before it; shorten the label"
+            )
         if not use_tags:
             beginning = self.trees[task].beginning if self.text_model.causal else []
             return [self._example(task_id, number, [*source, *beginning], ())]

@@ -12,6 +12,7 @@ class LabelTree:
     """Labels, each a sequence of token ids with an end that no other begins with, as a tree.
 
     ``beginning``: the tokens that all share. ``width``: how many different beginnings of one length there are at most.
+    ``longest``: the tokens of the longest label.
     """
 
     def __init__(self, labels: Sequence[Sequence[int]]) -> None:
@@ -29,7 +30,7 @@ class LabelTree:
             if node in self.label or self.children[node]:
                 raise ValueError(f"labels must differ in their tokens, got label {number + 1} like another one")
             self.label[node] = number
-        self.width = max(by_depth.values())
+        self.width, self.longest = max(by_depth.values()), len(by_depth)
         self.root, self.beginning = 0, list[int]()
         while len(self.children[self.root]) == 1 and self.root not in self.label:
             ((token, node),) = self.children[self.root].items()

@@ -34,7 +34,8 @@ class TextModel:
 class Wording:
     """Sources and targets of ``text_model``, of at most ``max_length`` tokens each, as its ``tokenizer`` spells them.
 
-    Of a decoder the source ends with ``SEPARATOR``, and the target is what follows a space, with the end token.
+    Of a decoder the source ends with ``SEPARATOR``, and the target is what follows a space, with the end token. Both
+    share its context: a source leaves room for a target of ``max_length`` tokens, at most half of the context.
 
     Raises:
         ValueError: the tokenizer has no end token.
@@ -47,6 +48,7 @@ class Wording:
         self.tokenizer, self.text_model, self.max_length, self.end = tokenizer, text_model, max_length, end
         context = text_model.context
         self.room = max_length if context is None else min(max_length, context - 1)
+        self.target_room = self.room if context is None or not text_model.causal else min(max_length, context // 2)
         self.length: Callable[[str], int] = lru_cache(1 << 16)(lambda text: len(self.ids(text)))  # of words, in tokens
         self.pad_id = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._before, self._after = _affixes(tokenizer)
@@ -64,17 +66,24 @@ class Wording:
     @property
     def free(self) -> int:
         """Tokens of texts that fit into a source, and into a target."""
-        source = len(self._before) + len(self._separator) + len(self._after)
-        return max(1, self.room - max(source, len(self._before_target) + len(self._after_target)))
+        source = self._source_room(self.target_room) - len(self._before) - len(self._separator) - len(self._after)
+        return max(1, min(source, self.target_room - len(self._before_target) - len(self._after_target)))
 
-    def source(self, texts: Sequence[str], may_be_cut: Sequence[bool]) -> tuple[list[int], bool]:
-        """The texts one after the other, those that may be cut as far as there is room; and whether one was."""
+    def source(
+        self, texts: Sequence[str], may_be_cut: Sequence[bool], target: int | None = None
+    ) -> tuple[list[int], bool]:
+        """The texts one after the other, those that may be cut as far as there is room before a target of so many
+        tokens (of None, ``target_room``); and whether one was."""
         pieces = [
             self.ids(f" {text}" if place and self.text_model.causal else text) for place, text in enumerate(texts)
         ]
         around = len(self._before) + len(self._separator) + len(self._after)
-        body, cut = _fit(pieces, may_be_cut, self.room - around)
+        body, cut = _fit(pieces, may_be_cut, self._source_room(self.target_room if target is None else target) - around)
         return [*self._before, *body, *self._separator, *self._after], cut
+
+    def _source_room(self, target: int) -> int:
+        context = self.text_model.context
+        return self.room if context is None or not self.text_model.causal else min(self.max_length, context - target)
 
     def target(self, text: str) -> list[int]:
         """The whole target that says ``text``."""

@@ -152,6 +152,23 @@ def test_what_is_too_long_is_cut_and_counted(tokens):
         )
 
 
+def test_a_source_leaves_room_for_what_follows_in_the_context(tokens):
+    found = formulation(tokens, context=24)
+    target = " dark red" * 3
+    read, written = read_and_written(tokens, one(found, "copy", WrittenText("blue " * 40, target.strip())))
+    assert written == target + "<|eos|>" and read.endswith(" ->") and len(tokens(read).input_ids) == 12
+    read, written = read_and_written(tokens, one(found, "class", LabelledText("red " * 40, None, "a")))
+    longest = max(len(found.wording.target(label)) for label in LABELS["class"])
+    assert written == " a<|eos|>" and len(tokens(read).input_ids) == 24 - longest
+    assert (found.report["copy"].truncated, found.report["copy"].cut_targets) == (1, 0)
+    tagged = found.encode(0, Sentence(("red", "in", "rome") * 8, ("B-x", "O", "O") * 8), 0)
+    assert max(len(example.input_ids) for example in tagged) <= 24 and found.report["tag"].cut_targets == 0
+    found = formulation(tokens, context=24, max_length=10)
+    assert len(tokens(read_and_written(tokens, one(found, "copy", WrittenText("blue " * 9, "a")))[0]).input_ids) == 10
+    with pytest.raises(DataError, match="^a:2: the longest label of task 'pair' has .* context of 8 leaves no room"):
+        one(formulation(tokens, context=8), "pair", LabelledText("red", "blue", "same", "a", 2))
+
+
 def test_a_prompt_is_never_cut(tokens):
     found = formulation(tokens, max_length=12, context=20)
     long = WrittenText("red " * 30, "blue", "a.jsonl", 7)
