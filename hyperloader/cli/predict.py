@@ -69,8 +69,8 @@ def predict(
 
     A line of text or JSONL is answered as soon as it has been read, an empty one by an answer without words. Answers
     keep the order, the number of the line and every other key of the input; with several tasks a sentence has an answer
-    of each, and a JSON object that names its `task` one of that alone. Pairs of texts in plain text are separated by a
-    tab.
+    of each, and a JSON object that names its `task`, which must be among them, one of that alone. Pairs of texts in
+    plain text are separated by a tab.
     """
     from tqdm import tqdm
 
@@ -182,13 +182,21 @@ def _inputs(
     from hyperloader.cli.text_inputs import read_texts
     from hyperloader.config import CLASSIFICATION
     from hyperloader.data.kinds import Kind
+    from hyperloader.data.sentence import DataError
     from hyperloader.data.word_rule import split_at_spaces
+    from hyperloader.validation import check_choice
 
     kinds = predictor.run.kinds
 
     def own(record: dict, number: int) -> "Input | None":
         task: Any = record.get("task")
-        return predictor.forms[task].read(record, number, name) if task in tasks and len(tasks) > 1 else None
+        if task is None or "task" in places.values():
+            return None
+        try:
+            check_choice("task", task, tasks, "tasks")
+        except ValueError as error:
+            raise DataError(f"{name}:{number}: {error}") from None
+        return predictor.forms[task].read(record, number, name) if len(tasks) > 1 else None
 
     if all(task in kinds for task in tasks):
         same = len({kinds[task].name for task in tasks}) == 1 and kinds[tasks[0]].written

@@ -7,7 +7,7 @@ from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer
 from hyperloader.data.kinds import CHAT, Kind
 from hyperloader.data.sentence import Sentence
-from hyperloader.data.written_text import FIELDS, WrittenText, make_chat
+from hyperloader.data.written_text import FIELDS, Chat, WrittenText, make_chat
 from hyperloader.serving.answers import answer, text_answer, written_answer
 from hyperloader.serving.inputs import Input, Split, of_object, reading_of, text_of_object, written_of_object
 from hyperloader.training.saved_run import Run
@@ -95,8 +95,10 @@ class WrittenForm(TextForm):
     def example(self, given: Input) -> Any:
         if self.kind.name != CHAT:
             return WrittenText(given.text, None, "input", given.line) if given.text.strip() else None
-        said = [{"role": "user", "content": given.text}] if given.messages is None else given.messages
-        return make_chat(said, "input", given.line, labelled=False) if given.messages or given.text.strip() else None
+        if given.messages is not None:  # without the reply already
+            return Chat(tuple(given.messages), None, "input", given.line)
+        said = [{"role": "user", "content": given.text}]
+        return make_chat(said, "input", given.line, labelled=False) if given.text.strip() else None
 
     def answer(self, given: Input, examples: Sequence[Example], answers: Sequence[Answer]) -> dict:
         found = text_answers(self.run.formulation, examples, answers)[0] if examples else TextAnswer(None, None)

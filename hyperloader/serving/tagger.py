@@ -25,11 +25,12 @@ _NAME = "input"  # in messages, with the input's number from 1
 class Tagger:
     """Answers texts by the tasks of one run; made by ``from_pretrained``.
 
-    ``tasks`` are their names.
+    ``tasks`` are their names; ``task`` the only one that may be asked, None for all of the run's.
     """
 
-    def __init__(self, run: Run, splits: Mapping[str, Split]) -> None:
+    def __init__(self, run: Run, splits: Mapping[str, Split], task: str | None = None) -> None:
         self.run = run
+        self.tasks = run.tasks if task is None else [task]
         self.predictor = Predictor(run, splits)
 
     @classmethod
@@ -47,7 +48,7 @@ class Tagger:
 
         Args:
             folder_or_name: the output of a training, or ``owner/name``.
-            task: the only one that will be asked, for which the model is merged: that is faster.
+            task: the only one that will be asked; a hypernetwork's model is merged for it, which is faster.
             tokenize: how words are found in a text: ``words``, as in the task's training data, or ``spaces``.
             revision: branch, tag or commit on the Hub.
             decoding, valid_tags: as in ``hyperloader.training.saved_run.load_run``.
@@ -61,12 +62,7 @@ class Tagger:
         run = load_run(folder, decoding, valid_tags)
         if task is not None:
             run = for_task(run, task)
-        return cls(run, word_splits(run, folder, tokenize))
-
-    @property
-    def tasks(self) -> list[str]:
-        """Names of the tasks that can be asked."""
-        return self.run.tasks if self.run.merged_for is None else [self.run.merged_for]
+        return cls(run, word_splits(run, folder, tokenize), task)
 
     def __call__(
         self,
@@ -142,6 +138,8 @@ class Tagger:
                 has = ", ".join(map(repr, record)) or "nothing"
                 raise ValueError(f"{_NAME}:{number}: no task takes such an input, which has {has}; name one")
             return takes
+        if not isinstance(task, Sequence) or not task:
+            raise ValueError(f"task must be a name, or a list of names, got {shown(task)}")
         for name in [task] if isinstance(task, str) else task:
             check_choice("task", name, self.tasks, "tasks")
         return task if isinstance(task, str) else list(task)

@@ -153,6 +153,8 @@ def test_the_rule_of_an_earlier_run_comes_from_its_data(call, fails, run_folder,
         (b'{"tokens": 3}', "list of text"),
         (b'{"text": "\\ud800"}', "surrogate"),
         (b'{"tokens": ["a b"]}', "white space"),
+        (b'{"tokens": ["a"], "task": "musik"}', "task must be one of music, got 'musik'; did you mean 'music'?"),
+        (b'{"tokens": ["a"], "task": "calendar"}', "task must be one of music, got 'calendar'"),
         (b'{"tokens": ["\xff"]}', "0xff is not UTF-8"),
     ],
 )

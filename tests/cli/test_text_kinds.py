@@ -158,16 +158,31 @@ def test_a_tagger_answers_prompts_and_chats(folder):
     assert one["prompt"] == PROMPTS[1]["prompt"] and isinstance(other["completion"], str)
 
 
+def test_of_a_chat_the_last_reply_alone_is_left_out(folder, monkeypatch):
+    from hyperloader.serving.tagger import Tagger
+
+    tagger, asked = Tagger.from_pretrained(folder), []
+    encode = tagger.run.formulation.encode_all
+    monkeypatch.setattr(
+        tagger.run.formulation, "encode_all", lambda some, **options: asked.append(some) or encode(some, **options)
+    )
+    said = [{"role": "user" if one == "say red" else "assistant", "content": one} for one in ("say red", "a", "b")]
+    assert tagger({"messages": said}, task="talk")["messages"] == said[:2]
+    assert list(asked[0]["talk"][0].messages) == said[:2]
+
+
 @pytest.mark.parametrize(
     ("task", "text", "part"),
     [
         ("answer", json.dumps({"body": "a"}), "<stdin>:1: the object has no 'prompt', it has 'body'"),
         ("answer", "red " * 300, "input:1: the prompt has 30"),
         ("talk", json.dumps({"messages": [{"role": "user"}]}), "<stdin>:1: message 1 has no 'content', it has 'role'"),
+        ("talk", json.dumps({"text": "red", "task": "short"}), "<stdin>:1: task must be one of talk, got 'short'"),
+        (None, json.dumps({"text": "red", "task": "wich"}), "got 'wich'; did you mean 'which'?"),
     ],
 )
 def test_what_predict_cannot_answer_is_one_line(fails, folder, task, text, part):
-    assert part in fails("predict", folder, "--task", task, input=text)
+    assert part in fails("predict", folder, *(() if task is None else ("--task", task)), input=text)
 
 
 def test_a_dry_run_and_inspect(call, config_file, folder):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 import hyperloader
-from hyperloader.training.saved_run import load_run, predict
+from hyperloader.training.saved_run import Run, load_run, predict
 
 TEXTS = ["play silver river by carlos", "wake me up at six", "", "add midnight garden to my list now"]
 ODD = "to/pics <b>🎵"
@@ -84,6 +84,14 @@ def test_merged_for_one_task_it_answers_the_same(tagger, folder, task):
         alone("a", task="length")
 
 
+def test_a_model_that_cannot_be_merged_is_asked_for_its_one_task(folder, monkeypatch):
+    monkeypatch.setattr(Run, "hyperloader", None)  # as of the methods lora and full
+    alone = hyperloader.Tagger.from_pretrained(folder, task="music")
+    assert alone.tasks == ["music"] and alone(TEXTS[0])["task"] == "music"
+    with pytest.raises(ValueError, match="task must be one of music, got 'length'"):
+        alone("a", task="length")
+
+
 def test_lengths_do_not_change_answers(tagger):
     texts = [" ".join(["play", "silver", "river"][: 1 + number % 3] * (1 + number % 25)) for number in range(60)]
     together = tagger(texts, task="music")
@@ -143,6 +151,8 @@ def _rounded(entity):
         ({"text": "\ud800"}, {"task": "music"}, "surrogate"),
         ({"body": "a"}, {}, "input:1: no task takes such an input, which has 'body'; name one"),
         (iter("a"), {"task": "musik"}, "got 'musik'"),
+        ({"text": "a", "task": 5}, {}, "task must be a name, or a list of names, got 5"),
+        ({"text": "a", "task": []}, {}, r"task must be a name, or a list of names, got \[\]"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(tagger, inputs, options, message):
