@@ -13,7 +13,7 @@ import hyperloader
 from hyperloader.serving.guard import Guard
 from hyperloader.serving.page import page
 from hyperloader.serving.receiving import body_of
-from hyperloader.serving.refusals import INTERNAL, Refusal
+from hyperloader.serving.refusals import Refusal, internal
 from hyperloader.serving.requests import PredictRequest, ReloadRequest, parsed
 from hyperloader.serving.service import Service
 
@@ -41,7 +41,7 @@ def make_app(service: Service) -> Guard:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return INTERNAL.response()  # and ``Guard`` logs it
+        return internal().response()  # and ``Guard`` logs it
 
     @app.post("/v1/predict", openapi_extra=_body(PredictRequest), responses=_REFUSALS)
     async def predict(request: Request) -> Response:
@@ -66,7 +66,7 @@ def make_app(service: Service) -> Guard:
     async def healthz() -> JSONResponse:
         """Whether the process works."""
         if not service.pipeline.alive:
-            raise INTERNAL
+            raise internal()
         return JSONResponse({"status": "ok"})
 
     @app.get("/readyz")

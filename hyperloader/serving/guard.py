@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hyperloader.serving.logs import log
 from hyperloader.serving.metrics import Metrics
-from hyperloader.serving.refusals import INTERNAL, Refusal, too_large
+from hyperloader.serving.refusals import Refusal, internal, too_large
 from hyperloader.serving.settings import Settings, is_loopback
 
 OPEN = ("/", "/healthz", "/readyz")  # paths that need no key
@@ -50,7 +50,7 @@ class Guard:
         except Exception as error:
             log("error", 40, error=error, request=request)
             if not status:
-                await INTERNAL.response()(scope, receive, sending)
+                await internal().response()(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "other")

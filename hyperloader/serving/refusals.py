@@ -33,4 +33,6 @@ def busy(seconds: int) -> Refusal:
     return Refusal(429, "busy", message, headers={"Retry-After": str(seconds)})
 
 
-INTERNAL = Refusal(500, "internal", "internal error; the log has more under the X-Request-Id of this answer")
+def internal() -> Refusal:
+    """For an error of ours."""
+    return Refusal(500, "internal", "internal error; the log has more under the X-Request-Id of this answer")

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import math
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from hyperloader.serving.app import make_app
 from hyperloader.serving.logs import log, log_to_stderr
@@ -23,6 +25,7 @@ _SWITCH_S = (
     2e-4  # the model's thread asks for the interpreter after each operator: others give it up sooner than by default
 )
 _IDLE_S = 30  # that a connection may be without a request
+_READ_S = 5  # that clients have at the end to read the last answers
 
 
 class Server(uvicorn.Server):
@@ -82,6 +85,15 @@ def listen(settings: Settings) -> socket.socket:
         raise ValueError(f"host must be an address of this machine, got {settings.host} ({error})") from None
 
 
+def config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How it speaks HTTP, and how long its end may take."""
+    quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
+    end = math.ceil(settings.body_timeout_s + settings.timeout_s + _READ_S)
+    return uvicorn.Config(
+        app, lifespan="on", timeout_keep_alive=_IDLE_S, timeout_graceful_shutdown=end, ws="none", **quiet
+    )
+
+
 def serve(registry: Registry, settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     log_to_stderr()
@@ -89,8 +101,7 @@ def serve(registry: Registry, settings: Settings, listener: socket.socket) -> No
     sys.setswitchinterval(_SWITCH_S)
     service = Service(registry, settings)
     app = make_app(service)
-    quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-    server = Server(uvicorn.Config(app, lifespan="on", timeout_keep_alive=_IDLE_S, ws="none", **quiet))
+    server = Server(config(app, settings))
     server.service = service
     server.run(sockets=[listener])
     log("ended")

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +11,7 @@ from hyperloader.data.sentence import DataError
 from hyperloader.serving.jobs import Job
 from hyperloader.serving.logs import log
 from hyperloader.serving.metrics import Metrics
+from hyperloader.serving.pace import Pace
 from hyperloader.serving.pipeline import Pipeline
 from hyperloader.serving.receiving import body_of, disconnected
 from hyperloader.serving.refusals import Refusal, busy
@@ -30,7 +30,7 @@ class Service:
         most = max(version.predictor.max_tokens for version in registry.runs.values())
         self.pipeline = Pipeline(settings, settings.max_batch_tokens or most, self.metrics)
         self.waiting = 0  # inputs
-        self._done, self._since = 0, time.monotonic()
+        self.pace = Pace()
 
     async def predict(self, request: Request) -> Response:
         """Answers as JSON; raises ``Refusal``."""
@@ -38,21 +38,22 @@ class Service:
         body = await body_of(request, settings.max_body_bytes, settings.body_timeout_s)
         asked, weight = questions(parsed(PredictRequest, body), self.registry.tasks, settings)
         if self.waiting and self.waiting + weight > settings.max_queue:
-            raise busy(self._seconds_to_wait())
+            raise busy(self.pace.seconds(self.waiting, min(60, math.ceil(settings.timeout_s))))
         request.state.fields |= {"inputs": len(asked), "bytes": len(body)}
         for _, question in asked:
             self.metrics.inputs.labels(question.task).inc()
         return await self._answered(Job(asked, weight), request)
 
     async def _answered(self, job: Job, request: Request) -> Response:
-        self.waiting += job.weight
-        self.metrics.queue.set(self.waiting)
+        answered = 0
+        self._wait(job.weight)
         self.pipeline.submit(job)
         left = asyncio.ensure_future(disconnected(request))
         try:
             await asyncio.wait((job.future, left), timeout=self.settings.timeout_s, return_when="FIRST_COMPLETED")
             if job.future.done():
-                return Response(job.future.result(), media_type="application/json")
+                response, answered = Response(job.future.result(), media_type="application/json"), job.weight
+                return response
             if left.done():
                 return Response(status_code=_GONE)
             raise Refusal(504, "timeout", f"no answer within {self.settings.timeout_s:g} s")
@@ -61,14 +62,12 @@ class Service:
         finally:
             job.dropped = True
             left.cancel()
-            self.waiting -= job.weight
-            self.metrics.queue.set(self.waiting)
-            self._done += job.weight
+            self._wait(-job.weight, answered)
 
-    def _seconds_to_wait(self) -> int:
-        """Until the queue will be empty, by how fast it has been so far."""
-        rate = self._done / max(1e-3, time.monotonic() - self._since)
-        return max(1, min(60, math.ceil(self.waiting / max(rate, 1))))
+    def _wait(self, more: int, answered: int = 0) -> None:
+        self.waiting += more
+        self.metrics.queue.set(self.waiting)
+        self.pace.note(self.waiting, answered)
 
     async def reload(self, names: list[str]) -> dict[str, int]:
         """Load new versions of runs: the number of each; raises ``Refusal`` for the first that stays as it was."""

@@ -46,7 +46,7 @@ def start():
     uvicorn = pytest.importorskip("uvicorn")
     from hyperloader.serving.app import make_app
     from hyperloader.serving.registry import Registry
-    from hyperloader.serving.server import listen
+    from hyperloader.serving.server import config, listen
     from hyperloader.serving.service import Service
     from hyperloader.serving.settings import Settings
 
@@ -54,7 +54,7 @@ def start():
     def start(folders, **settings):
         settings = Settings(**{"port": 0, **settings})
         service = Service(Registry(folders), settings)
-        server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, access_log=False, lifespan="on"))
+        server = uvicorn.Server(config(make_app(service), settings))
         with listen(settings) as listener:
             port = listener.getsockname()[1]
             thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)

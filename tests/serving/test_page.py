@@ -1,10 +1,15 @@
 """The page, in a real browser."""
 
+import json
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+
+from hyperloader.serving.page import FILE
 
 HTML = 'play <img src=x onerror="document.title=1"> by \U0001d48e carlos'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -16,6 +21,21 @@ def test_it_runs_nothing_but_its_own_script(server):
     assert "default-src 'none'" in policy and "'unsafe" not in policy and "frame-ancestors 'none'" in policy
     text = found.text.decode()
     assert "http:" not in text and "https:" not in text and "innerHTML" not in text and "style=" not in text
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js")
+def test_the_best_labels_come_first_even_of_whole_numbers():
+    (function,) = re.findall(r"^function scores.*?^}", FILE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    script = (
+        function
+        + """
+    const made = (tag, text) => ({text, parts: [], append(...some) { this.parts.push(...some); }, setAttribute() {}});
+    const answer = {label: "b", scores: {b: 0.7, 10: 0.2, 2: 0.1}};
+    console.log(JSON.stringify(scores(answer).parts.map((one) => one.text)));
+    """
+    )
+    found = json.loads(subprocess.run(["node", "-e", script], capture_output=True, check=True).stdout)
+    assert found[::3] == ["b", "10", "2"]
 
 
 @pytest.mark.slow

@@ -230,7 +230,36 @@ def test_an_error_inside_is_answered_without_details_and_others_are_answered(ser
     assert b"secret" not in found[1].text.lower()
 
 
+def test_a_client_that_does_not_read_cannot_stop_the_end(start, folder, monkeypatch):
+    from starlette.responses import Response
+
+    from hyperloader.serving import server as module
+
+    async def long_answer(request):
+        return Response(bytes(50_000_000))
+
+    monkeypatch.setattr(module, "_READ_S", 0.1)
+    with socket.socket() as client:
+        with start({"run": folder}, timeout_s=0.1, body_timeout_s=0.1) as server:
+            monkeypatch.setattr(server.service, "predict", long_answer)
+            client.connect(("127.0.0.1", server.port))
+            client.sendall(f"{HEAD}Content-Length: 2\r\n\r\n{{}}".encode())
+            assert client.recv(1)
+        assert client.fileno() >= 0  # it is still there, and the server has ended
+
+
+def test_a_process_that_does_not_work_says_so(server, monkeypatch):
+    from hyperloader.serving import refusals as module
+
+    monkeypatch.setattr(type(server.service.pipeline), "alive", False)
+    for _ in range(2):
+        found = server.call("GET", "/healthz")
+        assert (found.status, found.json["error"]["code"]) == (500, "internal")
+    assert module.internal() is not module.internal()
+
+
 def test_metrics(server):
+    assert server.call("POST", "/v1/predict", {"inputs": [{"text": "a", "task": "music"}]}).status == 200
     before = server.call("GET", "/metrics").text.decode()
     assert 'hyperloader_inputs_total{task="music"}' in before
     assert "hyperloader_batch_tasks_bucket" in before and "hyperloader_queue_inputs 0.0" in before
