@@ -35,6 +35,9 @@ inputs = {one.name: given[one.name] for one in session.get_inputs()}
 
 for sentence, task, row, one in zip(sentences, wanted, logits, encoded, strict=True):
     labels = tasks[task]["labels"]
+    if tasks[task]["kind"] == "classification":
+        print(f"{tasks[task]['name']}: {sentence}: {labels[row[0].argmax()]}")
+        continue
     first = {word: token for token, word in reversed(list(enumerate(one.word_ids))) if word is not None}
     said = [f"{word}/{labels[row[first[number]].argmax()]}" for number, word in enumerate(sentence.split())]
     print(f"{tasks[task]['name']}: {' '.join(said)}")
