@@ -70,8 +70,8 @@ def test_a_new_model_is_its_backbone_to_the_bit(name):
         expected = backbone(**batch, output_hidden_states=True)
         model = model_for(name, torch.float32, backbone, init="scaled", labels=None)
         found = model(**batch, output_hidden_states=True, task_ids=TASK_IDS)
-        if name.startswith("longt5") and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
-            # without AVX2, products sum in another order where a block's numbers lie elsewhere in memory
+        if name.startswith("longt5") and "AVX512" not in torch.backends.cpu.get_cpu_capability():
+            # without AVX-512, products sum in another order where a block's numbers lie elsewhere in memory
             torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
         else:
             assert torch.equal(found[0], expected[0])
