@@ -35,8 +35,8 @@ $(minilm): $(dependencies)
 demo: $(installed) $(minilm)
 	$(bin)/hyperloader demo
 
-# A process a core; at most four, since each holds a PyTorch of its own.
-pytest := $(bin)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# A process a core; at most four, since each holds a PyTorch of its own. Their threads share the cores: none spins.
+pytest := OMP_WAIT_POLICY=passive $(bin)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: $(installed) $(minilm)
 	$(pytest) -m 'not slow and not gpu'
 
