@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 COLOURS = ["red", "green", "blue", "dark red"]
 PLACES = ["rome", "oslo", "new york"]
@@ -142,3 +143,10 @@ def rows(task: str, count: int, seed: int) -> list[dict]:
             ]
             found.append({"messages": messages})
     return found
+
+
+def write_config(folder: Path, name: str = "llama", **changes) -> Path:
+    """The same with the file of a run, whose path is returned; ``changes`` are keys of it."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({**write(folder, name), "output": "run", **changes}))
+    return path

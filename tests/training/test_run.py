@@ -4,8 +4,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -254,17 +252,6 @@ def test_tensorboard_logs_are_written_where_it_is_installed(settings):
     config = settings(training={"report_to": "tensorboard"})
     train(config, progress=False)
     assert list((Path(config.output) / "tensorboard").glob("events.out.tfevents.*"))
-
-
-@pytest.mark.slow
-def test_wandb_without_a_network(settings, tmp_path):
-    pytest.importorskip("wandb", reason="wandb is not installed")
-    (tmp_path / "run.yaml").write_text(settings(training={"report_to": "wandb"}).to_yaml())
-    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "hyperloader.cli", "train", str(tmp_path / "run.yaml")]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    assert b"eval/mean_f1" in file.read_bytes()
 
 
 @pytest.mark.parametrize("option", ["bf16", "gradient_checkpointing"])
