@@ -55,7 +55,8 @@ def save_onnx(model: HyperLoaderModel | TaskModel, path: str | Path, opset: int 
 def quantize_onnx(path: str | Path, target: str | Path) -> None:
     """Write the ONNX file ``path`` with int8 weights to ``target``, by onnxruntime's dynamic quantisation.
 
-    Embeddings and the products with frozen weights become int8; what is generated stays float32.
+    Embeddings and every product with weights of the file become int8, those that generate weights too; products with
+    generated weights stay float32.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
