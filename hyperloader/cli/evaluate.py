@@ -25,10 +25,18 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Sentences of every task, at most, a fixed random part; 0 for all; if not as many as the run scored.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Score a run's best weights, task by task."""
     from hyperloader.training.saved_run import evaluate as scores_of
 
-    scores = scores_of(run_folder, split, tasks=task, decoding=decoding, valid_tags=valid_tags)
+    scores = scores_of(run_folder, split, tasks=task, decoding=decoding, valid_tags=valid_tags, limit=limit)
     print(f"{run_folder}: {scored_by(scores)}, {split}\n")
     print(scores_table(scores))

@@ -27,6 +27,7 @@ from hyperloader.training.saved_run import Run
 # as a CUDA graph, at 100 TFLOP/s. In float32 the card has 67 TFLOP/s at most.
 SECONDS_PER_OPERATOR = 103.6e-3 / 2418
 _BATCHES = 256  # whose padding is counted
+_WRITTEN = 8  # sentences that a model writes the answers of: a new one writes as much as it may
 FLOPS_PER_SECOND = {True: 100e12, False: 40e12}  # in bfloat16, in float32
 
 
@@ -87,7 +88,9 @@ def dry_run(
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         scoring = _scoring(run, validate, config.options.eval_batch_size, trainer.args.device)
     validated = sum(len(of_task) for of_task in validate.gold.values())
-    sentences = sum(len(task.test) for task in tasks) + _validations(config.options) * validated
+    most = config.options.eval_sentences
+    tested = sum(min(len(task.test), most) if most else len(task.test) for task in tasks)
+    sentences = tested + _validations(config.options) * validated
     return DryRun(
         step=Work(statistics.median(first.seconds), *first.counted),
         scoring=scoring,
@@ -107,15 +110,18 @@ def _validations(options: TrainingOptions) -> int:
 
 
 def _scoring(run: Run, validate: Scorer, batch_size: int, device: torch.device) -> Work:
-    """Predicting one batch of sentences from all over the validation sets."""
+    """Predicting one batch of sentences from all over the validation sets, of which a text model writes a few."""
     examples = [example for task in validate.encoded.values() for example in task]
-    some = examples[:: max(1, len(examples) // batch_size)][:batch_size]
+    wanted = batch_size if run.heads is not None else min(batch_size, _WRITTEN)
+    some = examples[:: max(1, len(examples) // wanted)][:wanted]
     start = _now(device)
     answer_examples(run.model, run.formulation, some, batch_size)
     seconds = _now(device) - start
     with _counting() as counted:
         answer_examples(run.model, run.formulation, some, batch_size)
-    return Work(seconds * batch_size / len(some), *counted())
+    flops, operators = counted()
+    share = len(some) / batch_size
+    return Work(seconds / share, round(flops / share), operators)
 
 
 class _FirstSteps(TrainerCallback):

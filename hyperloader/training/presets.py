@@ -51,7 +51,7 @@ _AT_LEAST_ONE = (
     "keep_checkpoints",
     "max_length",
 )
-_NOT_NEGATIVE = ("warmup", "weight_decay", "max_grad_norm", "patience", "label_smoothing")
+_NOT_NEGATIVE = ("warmup", "weight_decay", "max_grad_norm", "patience", "label_smoothing", "eval_sentences")
 _POSITIVE = ("learning_rate", "temperature")
 _AT_MOST = {"batch_size": 1 << 16, "eval_batch_size": 1 << 16, "gradient_accumulation": 1 << 16, "max_length": 1 << 20}
 
@@ -103,6 +103,8 @@ class TrainingOptions:
         valid_tags: predict the most probable sequence of labels that is BIO (``I-X`` behind ``B-X`` or ``I-X`` alone),
             instead of every word's most probable label. For the head ``token-classification``.
         eval_steps, eval_batch_size: how often the validation sets are scored, and sentences at a time.
+        eval_sentences: score at most so many sentences of each task, the same random part every time, on validation
+            and on test; 0 for all.
         save_steps, keep_checkpoints: how often a checkpoint is written, and how many are kept.
         log_steps: how often the loss is logged.
         patience: stop after this many evaluations in a row without a better mean F1; 0 for never.
@@ -135,6 +137,7 @@ class TrainingOptions:
     valid_tags: bool = True
     eval_steps: int = 250
     eval_batch_size: int = 64
+    eval_sentences: int = 0
     save_steps: int = 250
     keep_checkpoints: int = 1
     log_steps: int = 25

@@ -150,6 +150,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     decoding: str | None = None,
     valid_tags: bool | None = None,
+    limit: int | None = None,
 ) -> dict:
     """Score the run in ``folder`` on a split of its tasks: ``{"tasks": {task: scores}, "mean_f1": number}``.
 
@@ -157,8 +158,9 @@ def evaluate(
         split: ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it.
         tasks: names of those to score; all of the run's if None.
         decoding, valid_tags: as in ``load_run``.
+        limit: as in ``scorer``.
     """
-    return evaluate_sentences(folder, split, tasks, decoding, valid_tags)[0]
+    return evaluate_sentences(folder, split, tasks, decoding, valid_tags, limit)[0]
 
 
 def evaluate_sentences(
@@ -167,6 +169,7 @@ def evaluate_sentences(
     tasks: Sequence[str] | None = None,
     decoding: str | None = None,
     valid_tags: bool | None = None,
+    limit: int | None = None,
 ) -> tuple[dict, Counts]:
     """What ``evaluate`` returns, and of every task (sentences, 3) int32: each sentence's spans that are predicted
     rightly, predicted, and there (see ``hyperloader.training.metrics.span_counts``).
@@ -175,16 +178,17 @@ def evaluate_sentences(
     run = load_run(folder, decoding, valid_tags)
     for task in tasks or ():
         check_choice("task", task, run.tasks, "tasks")
-    return scorer(run, run.config.load_tasks(tasks or None), split).with_counts(run.model)
+    return scorer(run, run.config.load_tasks(tasks or None), split, limit).with_counts(run.model)
 
 
 def scorer(run: Run, tasks: Iterable[Task], split: str, limit: int | None = None) -> Scorer:
-    """Scores a model on a split of the run's tasks: the part that the run has used, of ``test`` all of it; with
-    ``limit`` a fixed random part of that, so many sentences of every task."""
+    """Scores a model on a split of the run's tasks: the part that the run has used, of ``test`` all of it; of that at
+    most ``limit`` sentences of every task, a fixed random part, or all if 0; if None what ``eval_sentences`` says."""
     sentences = {task.name: getattr(task, split) for task in tasks}
     if split != "test":
         sentences = used_part(run.config, sentences)
-    if limit is not None:
+    limit = run.config.options.eval_sentences if limit is None else limit
+    if limit:
         sentences = {task: subset(some, min(1, limit / len(some)), 0, task) for task, some in sentences.items()}
     return Scorer(run.formulation, sentences, run.config.options.eval_batch_size)
 

@@ -29,6 +29,11 @@ def test_they_are_the_first_steps_of_the_training(settings, method):
     assert found.memory > 1e6
 
 
+def test_sentences_that_are_not_scored_cost_nothing(settings):
+    options = {"eval_steps": 1, "eval_batch_size": 16, "eval_sentences": 4}
+    assert dry_run(settings(training=options), 1).batches == (2 * 4 + 7 * 2 * 4) / 16
+
+
 def test_more_steps_than_the_training_has(settings):
     found = dry_run(settings(training={"steps": 2, "save_steps": 1, "patience": 1}), 3)
     assert all(loss > 0 for loss in found.losses)

@@ -1,0 +1,108 @@
+"""python -m bench.decoder [RECIPE.yaml] [--steps 200] [--batch-size 8] [--sentences 100] [--time] [--report]
+
+Trains the tasks of a recipe as one HyperLoader model, as one LoRA that all of them share, and as one LoRA a task, each
+with the same number of steps in all, and scores them on the same test sentences. Writes one JSON a run into
+bench/results/decoder, and the table into docs/results.md; a run that stopped goes on, one that is there is not run
+again. --time measures a step of each in processes of their own, in turn, on a machine that is to be idle.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from bench import document, machine, results
+from bench.decoder import report
+from hyperloader.checkpoints.atomic import write_text
+from hyperloader.training.dry_run import dry_run
+from hyperloader.training.run import train
+from hyperloader.training.run_config import RunConfig
+
+RECIPE = document.ROOT / "recipes" / "language-model.yaml"
+LORA = {"rank": 8}
+_KEPT = ("test", "steps", "seconds_per_step", "trainable_parameters", "versions")
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.decoder", description=__doc__)
+    parser.add_argument("recipe", nargs="?", type=Path, default=RECIPE)
+    parser.add_argument("--steps", type=int, default=200, help="in all, of each of the three")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--sentences", type=int, default=100, help="of each task that are scored, at most")
+    parser.add_argument("--output", type=Path, default=results.ROOT / "decoder", help="for the JSON files")
+    parser.add_argument("--time", action="store_true", help="measure steps; train nothing")
+    parser.add_argument("--rounds", type=int, default=3, help="of --time, of five steps each")
+    parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--report", action="store_true", help="only make the table")
+    given = parser.parse_args(words)
+    runs = runs_of(given)
+    if given.only:
+        print(json.dumps(step_of(runs[given.only])))
+        return
+    if given.time:
+        results.writable(given.output)
+        write_text(given.output / "steps.json", json.dumps(times(given, list(runs)[:2]), indent=1))
+    elif not given.report:
+        results.writable(given.output)
+        for name, config in runs.items():
+            run(name, config, given.output)
+    report.write(given.output)
+
+
+def runs_of(given: argparse.Namespace) -> dict[str, RunConfig]:
+    """The runs by name: ``hyperloader``, ``lora``, and ``lora-TASK`` of every task with its share of the steps."""
+    recipe = RunConfig.from_yaml(given.recipe)
+    if not isinstance(recipe.tasks, list):
+        raise results.UsageError(f"{given.recipe}: tasks must be a list, got the file {recipe.tasks}")
+    entries = recipe.task_entries()
+    changes = {"steps": given.steps, "batch_size": given.batch_size, "eval_sentences": given.sentences}
+    changes |= {"save_steps": 50, "report_to": "none"}
+
+    def of(name: str, **values: object) -> RunConfig:
+        folder = f"{recipe.output}-{name}-{given.steps}x{given.batch_size}"
+        return dataclasses.replace(recipe, output=folder, training={**recipe.training, **changes}, **values)
+
+    found = {"hyperloader": of("hyperloader"), "lora": of("lora", method="lora", model=LORA)}
+    changes = {**changes, "steps": given.steps // len(entries)}
+    for entry, task in zip(entries, recipe.tasks, strict=True):
+        name = f"lora-{entry.name.replace(' ', '-')}"
+        found[name] = of(name, method="lora", model=LORA, tasks=[task])
+    return found
+
+
+def run(name: str, config: RunConfig, output: Path) -> None:
+    """Train ``config`` and write its JSON, unless that is there."""
+    path, asked = output / f"{name}.json", {"training": vars(config.options), "model": config.model_options}
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["asked"] == asked:
+        return
+    metrics = train(config, resume=Path(config.output).exists(), progress=False, lines=True)
+    kept = {key: metrics[key] for key in _KEPT} | {"asked": asked, "commit": machine.commit()}
+    write_text(path, json.dumps(kept, ensure_ascii=False, indent=1))
+    print(f"{name}: {metrics['test']}", flush=True)
+
+
+def step_of(config: RunConfig) -> dict:
+    """Seconds of a step, and bytes that the process had at most."""
+    found = dry_run(config, 5)
+    return {"seconds": found.step.seconds, "memory": found.memory, "trained": found.trained}
+
+
+def times(given: argparse.Namespace, names: list[str]) -> dict:
+    """``step_of`` each of ``names``, in processes of their own, in turn."""
+    found: dict[str, list[dict]] = {name: [] for name in names}
+    words = ["--steps", str(given.steps), "--batch-size", str(given.batch_size)]
+    for _ in range(given.rounds):
+        for name, measured in found.items():
+            command = [sys.executable, "-m", "bench.decoder", str(given.recipe), *words, "--only", name]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            measured.append(json.loads(said.splitlines()[-1]))
+            print(f"{name}: {measured[-1]}", flush=True)
+    return {"hardware": machine.hardware(torch.device("cpu")), "steps": found, "batch_size": given.batch_size}
+
+
+if __name__ == "__main__":
+    main()
