@@ -1,8 +1,9 @@
 """python -m bench serve RUN_FOLDER [--seconds 20] [--soak 600] [--output FOLDER] [--report]
 
-Loads a run, answers mixed test sentences of its tasks without a server, then asks a server for the same: the most that
-it answers, with mixed batches and with one task a batch; latencies at several rates, open loop; memory over a long time
-at 80 %; and a load under which versions are reloaded and the process is killed, every answer checked.
+Loads a run and answers mixed test sentences of its tasks without a server and, in turn, by a server with mixed batches
+and by one with one task a batch, for several numbers of clients that wait for their answers; then latencies at several
+rates, open loop; memory over a long time at 80 %; and a load under which versions are reloaded and the process is
+killed. Every answer is checked.
 Client and server share the machine. Writes serve.json and serve.png, and the table in docs/serving.md.
 """
 
@@ -10,8 +11,10 @@ import argparse
 import asyncio
 import json
 import signal
+import statistics
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -29,10 +32,11 @@ def main(words: list[str] | None = None) -> int:
     """Measure, or make the report of what was measured."""
     parser = argparse.ArgumentParser(prog="python -m bench serve", description=__doc__)
     parser.add_argument("run", nargs="?", type=Path, help="output folder of a training on several tasks")
-    parser.add_argument("--seconds", type=float, default=20, help="at each rate")
+    parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
     parser.add_argument("--soak", type=float, default=600, help="seconds at 80 %%; 0 leaves it out")
     parser.add_argument("--inputs", type=int, default=8, help="sentences of a request")
-    parser.add_argument("--clients", type=int, default=32, help="that send without a pause, for the most it answers")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 32], help="that send without a pause")
+    parser.add_argument("--rounds", type=int, default=3, help="of these, whose medians count")
     parser.add_argument("--questions", type=int, default=4000)
     parser.add_argument("--predict", type=int, default=10_000, help="sentences of the large file")
     parser.add_argument("--output", type=Path, default=results.ROOT / "cpu")
@@ -52,29 +56,46 @@ def main(words: list[str] | None = None) -> int:
 def _measure(given: argparse.Namespace) -> dict:
     tagger = Tagger.from_pretrained(given.run)
     asked = offline.questions(tagger.run, given.questions)
-    rate, answers = offline.mixed(tagger, asked, 3)
+    _, answers = offline.mixed(tagger, asked)
     found = {
         "versions": machine.versions(), "hardware": machine.hardware(torch.device("cpu")), "commit": machine.commit(),
         "threads": torch.get_num_threads(), "tasks": tagger.tasks, "inputs": given.inputs,
-        "offline_per_s": rate, "predict": offline.predict(given.run, given.predict, 2),
+        "predict": offline.predict(given.run, given.predict, 2),
     }  # fmt: skip
-    print(f"without a server {rate:,.0f} sentences a second; {found['predict']}", flush=True)
+    print(found["predict"], flush=True)
     load = Load(given, *offline.bodies(asked, given.inputs), answers)
+    servers = {"mixed": load.server(), "one_task": load.server("--one-task-batches")}
+    rounds = [_round(tagger, asked, load, servers) for _ in range(given.rounds)]
     del tagger
-    for name, options in (("mixed", ()), ("one_task", ("--one-task-batches",))):
-        server = load.server(*options)
-        most = load.most(server)
-        found[name] = {"most": most, "rates": []}
-        print(f"{name}: {most}", flush=True)
-        goal = found["mixed"]["most"]["sentences_per_s"]
-        for share in SHARES:
-            found[name]["rates"].append(load.at(server, share * goal, given.seconds))
-            print(f"{name} at {share:.0%}: {found[name]['rates'][-1]}", flush=True)
-        if name == "mixed" and given.soak:
-            found["soak"] = load.at(server, 0.8 * goal, given.soak, memory=True)
-        server.stop()
+    found["offline_per_s"] = statistics.median(one["offline"] for one in rounds)
+    goal = statistics.median(one["mixed"][-1]["sentences_per_s"] for one in rounds)
+    for name, server in servers.items():
+        found[name] = {"clients": [_median(one[name][place] for one in rounds) for place in range(len(given.clients))]}
+        found[name]["rates"] = [load.at(server, share * goal, given.seconds) for share in SHARES]
+        print(f"{name}: {found[name]}", flush=True)
+    servers["one_task"].stop()
+    if given.soak:
+        found["soak"] = load.at(servers["mixed"], 0.8 * goal, given.soak, memory=True)
+    servers["mixed"].stop()
     found["kill_and_reload"] = load.killed_and_reloaded(0.5 * goal)
     return found
+
+
+def _round(tagger: Tagger, asked: list[dict], load: "Load", servers: dict[str, ServerProcess]) -> dict:
+    """Sentences a second without a server, and what each server answers each number of clients, all in turn."""
+    found: dict = {"offline": offline.mixed(tagger, asked)[0], **{name: [] for name in servers}}
+    for clients in load.given.clients:
+        for name, server in servers.items():
+            found[name].append(load.most(server, clients))
+    print(found, flush=True)
+    return found
+
+
+def _median(summaries: Iterable[dict]) -> dict:
+    """Of the numbers of several summaries the medians; of what was lost, refused or wrong the sums."""
+    some = list(summaries)
+    sums = {key: sum(one[key] for one in some) for key in ("requests", "refused", "lost", "wrong")}
+    return {key: statistics.median(one[key] for one in some) for key in some[0]} | sums
 
 
 class Load:
@@ -101,11 +122,11 @@ class Load:
             **{f"p{share}_ms": taken[min(len(taken) - 1, len(taken) * share // 100)] for share in (50, 90, 99)},
         }  # fmt: skip
 
-    def most(self, server: ServerProcess) -> dict:
+    def most(self, server: ServerProcess, clients: int) -> dict:
         """Clients without a pause."""
         start = time.perf_counter()
-        sent = asyncio.run(closed_loop(server.port, self.bodies, self.given.clients, self.given.seconds))
-        return self.summary(sent, time.perf_counter() - start)
+        sent = asyncio.run(closed_loop(server.port, self.bodies, clients, self.given.seconds))
+        return {"clients": clients, **self.summary(sent, time.perf_counter() - start)}
 
     def at(self, server: ServerProcess, sentences: float, seconds: float, memory: bool = False) -> dict:
         """Open loop at so many sentences a second."""

@@ -40,12 +40,18 @@ def _draw(found: dict, path: Path) -> Path:
 
 def _text(found: dict, figure: str) -> str:
     mixed, alone, offline = found["mixed"], found["one_task"], found["offline_per_s"]
-    most = {name: found[name]["most"]["sentences_per_s"] for name in _NAMES}
+    most = mixed["clients"][-1]["sentences_per_s"]
     lines = [
         f"{len(found['tasks'])} tasks mixed at random, {found['inputs']} sentences a request, on "
         f"{found['hardware']['device']} ({found['threads']} threads; the client runs there too). Without a server "
-        f"(`Tagger`) {offline:,.0f} sentences a second; the server answers at most {most['mixed']:,.0f} "
-        f"({most['mixed'] / offline:.2f} of that), with one task a batch {most['one_task']:,.0f}.",
+        f"(`Tagger`) {offline:,.0f} sentences a second; the server answers at most {most:,.0f} ({most / offline:.2f} "
+        "of that). Clients that each wait for an answer before they ask again:",
+        "",
+        "| clients | answered a second | with one task a batch | times as many | p99 | with one task a batch |",
+        "|---:|---:|---:|---:|---:|---:|",
+        *(_clients(one, other) for one, other in zip(mixed["clients"], alone["clients"], strict=True)),
+        "",
+        "Requests at random times, whoever waits:",
         "",
         "| arrive a second | answered | p50 | p99 | one task a batch: answered | p50 | p99 |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -75,3 +81,9 @@ def _text(found: dict, figure: str) -> str:
         f"({predict['different_answers']} answers differ).",
     ]
     return "\n".join(lines)
+
+
+def _clients(one: dict, other: dict) -> str:
+    times = one["sentences_per_s"] / other["sentences_per_s"]
+    rates = f"{one['sentences_per_s']:,.0f} | {other['sentences_per_s']:,.0f} | {times:.2f}"
+    return f"| {one['clients']} | {rates} | {one['p99_ms']:,.0f} ms | {other['p99_ms']:,.0f} ms |"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-A_BATCH = 256  # tokens of padding that take as long as one more batch does
+A_BATCH = 128  # tokens of padding that take as long as one more batch does, about
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int, most: int | None = None) -> list[list[int]]:

@@ -85,8 +85,9 @@ def test_the_table_and_the_figure(tmp_path):
            "wrong": 0, "refused": 0, "memory_mib": [700, 702, 701]}  # fmt: skip
     found = {
         "tasks": ["a", "b"], "inputs": 8, "threads": 2, "hardware": {"device": "CPU"}, "offline_per_s": 100.0,
-        "mixed": {"most": {"sentences_per_s": 90.0}, "rates": [row, row]},
-        "one_task": {"most": {"sentences_per_s": 40.0}, "rates": [row, row]}, "soak": {**row, "seconds": 600.0},
+        "mixed": {"clients": [{**row, "clients": 4}, {**row, "clients": 32, "sentences_per_s": 90.0}], "rates": [row]},
+        "one_task": {"clients": [{**row, "clients": 4, "sentences_per_s": 40.0}, row], "rates": [row]},
+        "soak": {**row, "seconds": 600.0},
         "kill_and_reload": {**row, "reloads": 3}, "predict": {"sentences": 9, "words": 99, "different_answers": 0,
         "sentences_per_s": {"before": 10.0, "now": 25.0}},
     }  # fmt: skip
@@ -94,7 +95,7 @@ def test_the_table_and_the_figure(tmp_path):
     (tmp_path / "page.md").write_text("<!-- serve: begin -->\n<!-- serve: end -->\n")
     report.write(tmp_path / "serve.json", tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
-    assert "at most 90 (0.90 of that), with one task a batch 40" in text
+    assert "at most 90 (0.90 of that)" in text and "| 4 | 79 | 40 | 1.98 | 31 ms | 31 ms |" in text
     assert "| 80 | 79 | 10 ms | 31 ms | 79 | 10 ms | 31 ms |" in text
     assert "2.50 times as many" in text and "10 minutes at 80 a second" in text
     assert (tmp_path / "serve.png").stat().st_size > 1000

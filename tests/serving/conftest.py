@@ -15,12 +15,10 @@ ODD = "to/pics <b>🎵"  # a name that would be two parts of a path, and HTML
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """The output folder of a short training on ``helpers.kinds_run``; its heads are random, so that spans are found."""
-    import torch
-    from helpers import kinds_run
+    from helpers import kinds_run, small_run
 
     from hyperloader.training.run import train
     from hyperloader.training.run_config import RunConfig
-    from hyperloader.training.saved_run import load_run
 
     here = tmp_path_factory.mktemp("serving")
     values = kinds_run.write(here)
@@ -28,13 +26,7 @@ def folder(tmp_path_factory):
         entry["path"] = str(here / entry["path"])
         entry["name"] = {"topics": ODD}.get(entry["name"], entry["name"])
     train(RunConfig.from_dict({**values, "output": str(here / "run")}), progress=False)
-    model = load_run(here / "run").model
-    torch.manual_seed(3)
-    for head in model.heads.heads:
-        torch.nn.init.normal_(head.weight, 0, 0.5)
-        torch.nn.init.zeros_(head.bias)
-    model.save_pretrained(here / "run" / "best")
-    return here / "run"
+    return small_run.with_random_heads(here / "run")
 
 
 @pytest.fixture(scope="session")

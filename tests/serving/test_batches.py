@@ -20,6 +20,6 @@ def test_every_place_is_in_one_batch_within_the_limits(max_tokens, most):
 
 
 def test_a_long_one_does_not_pad_many_short_ones():
-    assert batches_by_length([4] * 15 + [128], 2048) == [[15, 0, 1], list(range(2, 15))]
+    assert batches_by_length([4] * 15 + [128], 2048) == [[15, 0], list(range(1, 15))]
     assert batches_by_length([4, 5, 4], 2048) == [[1, 0, 2]]
     assert batches_by_length([], 2048) == []
