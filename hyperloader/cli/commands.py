@@ -17,11 +17,13 @@ from hyperloader.cli.export import export
 from hyperloader.cli.inspect import inspect
 from hyperloader.cli.predict import predict
 from hyperloader.cli.push import push
+from hyperloader.cli.search import search
 from hyperloader.cli.serve import serve
 from hyperloader.cli.train import train
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
+    "search": search,
     "evaluate": evaluate,
     "predict": predict,
     "serve": serve,

@@ -11,8 +11,6 @@ from hyperloader.cli.training_report import train_and_report
 if TYPE_CHECKING:
     from hyperloader.training.run_config import RunConfig
 
-SECTIONS = ("model", "training")
-
 
 def train(
     config_file: Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG.yaml")],
@@ -60,22 +58,14 @@ def override(config: "RunConfig", changes: dict, assignments: list[str]) -> "Run
     import yaml
 
     from hyperloader.data.yaml_text import load
-    from hyperloader.training.run_config import RunConfig
 
-    values = config.to_dict() | changes
+    values = list(changes.items())
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ValueError(f"--set must have the form KEY=VALUE, got {assignment!r}")
         try:
-            value = load(text)
+            values.append((key, load(text)))
         except yaml.YAMLError:
             raise ValueError(f"--set must have a YAML value, got {assignment!r}") from None
-        section, dot, name = key.partition(".")
-        if not dot:
-            values[key] = value
-        elif section in SECTIONS:
-            values[section] = {**values[section], name: value}
-        else:
-            raise ValueError(f"--set must have a key of {' or '.join(SECTIONS)} before the dot, got {assignment!r}")
-    return RunConfig.from_dict(values, source="command line") if changes or assignments else config
+    return config.with_values(values, source="command line") if values else config

@@ -154,6 +154,56 @@ def heat_maps(
     return _save(figure, path)
 
 
+def search_points(
+    panels: Mapping[str, tuple[Sequence[str], Sequence[tuple[int, float | None]]]],
+    path: str | Path | None = None,
+    *,
+    title: str,
+    axis: str,
+) -> Figure:
+    """The scores of a search's trials over the values of each key, three keys a row; a line joins the best of each
+    value, a star is the first of the best, and a cross at the bottom a trial that failed.
+
+    Args:
+        panels: key → its values as they are shown, and of every trial the value's place among them and the score, as a
+            share, None if it failed; the trials in one order for all keys.
+        path: a PNG is written there if given.
+        title: stands over the figure.
+        axis: what the scores are.
+
+    Raises:
+        ValueError: if there are no panels, or no trials.
+        ImportError: without matplotlib.
+    """
+    if not panels or not all(trials for _, trials in panels.values()):
+        raise ValueError("panels must hold at least one key with a trial, got none")
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(3.6 * columns + 0.8, 3.2 * rows + 0.6)
+    figure.suptitle(title)
+    all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    for axes, (key, (values, trials)) in zip(all_axes, panels.items(), strict=False):
+        points = [(place, 100 * score) for place, score in trials if score is not None]
+        best_of = {place: max(score for other, score in points if other == place) for place, _ in points}
+        axes.plot(*_columns(sorted(best_of.items())), color=COLOURS[0], linewidth=1)
+        axes.plot(*_columns(points), color=COLOURS[0], marker="o", markersize=5, linestyle="none", alpha=0.7)
+        if points:
+            best = max(points, key=lambda point: point[1])
+            axes.plot(*_columns([best]), color=COLOURS[2], marker="*", markersize=14, linestyle="none")
+        failed = sorted({place for place, score in trials if score is None})
+        bottom = axes.get_xaxis_transform()  # places across, shares of the height upwards
+        axes.plot(failed, [0.03] * len(failed), color=COLOURS[1], marker="x", linestyle="none", transform=bottom)
+        axes.set_xticks(range(len(values)), [drawable(value) for value in values])
+        axes.tick_params(axis="x", rotation=45 if sum(map(len, values)) > 32 else 0)
+        axes.margins(x=0.15, y=0.12)
+        axes.set_xlabel(drawable(key))
+    for axes in all_axes[::columns]:
+        axes.set_ylabel(axis)
+    for axes in all_axes[len(panels) :]:
+        axes.set_visible(False)
+    return _finish(figure, path, *all_axes)
+
+
 def drawable(name: str) -> str:
     """``name`` as the figures show it: of a long one start and end, of characters that no font here has a box."""
     from matplotlib.font_manager import FontProperties, findfont, get_font

@@ -1,7 +1,7 @@
 """A run: what is trained on what, how, and where it goes. YAML in and out."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from hyperloader.data.yaml_text import load, read_yaml
 from hyperloader.training.backbone import PACKAGED
 from hyperloader.training.methods import METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
-from hyperloader.validation import check_choice, check_key, shown
+from hyperloader.validation import check_choice, check_key, nearest, shown
 
+SECTIONS = ("model", "training")
 _OF_HEAD = {  # training options for one head alone
     "decoding": "text-to-text",
     "label_prior": "token-classification",
@@ -128,6 +129,21 @@ class RunConfig:
             return cls(**{**values, **{key: resolve(values[key], Path(folder)) for key, resolve in paths.items()}})
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
+
+    def with_values(self, changes: Iterable[tuple[str, Any]], source: str) -> "RunConfig":
+        """This run with other values of keys as ``seed``, ``training.steps`` or ``model.rank``, one after the other;
+        messages start with ``source``, paths are relative to the working directory."""
+        values = self.to_dict()
+        for key, value in changes:
+            section, dot, name = key.partition(".")
+            if not dot:
+                values[key] = value
+            elif section in SECTIONS:
+                values[section] = {**values[section], name: value}
+            else:
+                hint = nearest(section, SECTIONS)
+                raise ValueError(f"{source}: key must have {' or '.join(SECTIONS)} before the dot, got {key!r}{hint}")
+        return RunConfig.from_dict(values, source=source)
 
     def to_dict(self) -> dict:
         """Every field, as plain types."""

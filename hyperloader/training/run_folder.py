@@ -100,7 +100,7 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
     now = stated(config).to_dict()
     if "valid_tags" in now["training"]:
         before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
-    changed = _differences(before, now)
+    changed = differences(before, now)
     if changed:
         raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")
     metrics = output / METRICS
@@ -128,13 +128,13 @@ def as_of_then(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, model={"base_weights": False, **config.model}, training=training)
 
 
-def _differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:
+def differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:
     """The keys whose values differ, with both of these; inside a section those of the section."""
     found = []
     for key in {**before, **now}:
         one, other = ({key: values[key]} if key in values else {} for values in (before, now))
         if all(isinstance(values.get(key), Mapping) for values in (one, other)):
-            found += _differences(one[key], other[key], f"{section}{key}.")
+            found += differences(one[key], other[key], f"{section}{key}.")
         elif one != other:
             there, here = (shown(values[key]) if values else "nothing" for values in (one, other))
             found.append(f"{section}{key} ({there} there, {here} here)")

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from hyperloader.training.plots import heat_maps, learning_curve, per_task_bars
+from hyperloader.training.plots import heat_maps, learning_curve, per_task_bars, search_points
 
 CURVE = [
     {"step": 50, "train_loss": 2.0, "mean_f1": 0.25},
@@ -47,6 +47,26 @@ def test_per_task_bars(tmp_path):
     low, high = axes.get_xlim()
     assert low == 0
     assert high > 100
+
+
+def test_search_points(tmp_path):
+    rates = [(0, 0.5), (0, 0.25), (1, 0.75), (0, 0.75), (2, None)]
+    ranks = [(0, 0.5), (1, 0.25), (0, 0.75), (1, 0.75), (1, None)]
+    panels = {"rate": (["0.001", "0.003", "9.0"], rates), "rank": (["4", "8"], ranks)}
+    figure = search_points(panels, tmp_path / "search.png", title="Search", axis="mean F1 (%)")
+    size_of_png(tmp_path / "search.png")
+    left, right = figure.axes
+    assert [axes.get_xlabel() for axes in (left, right)] == ["rate", "rank"]
+    assert left.get_ylabel() == "mean F1 (%)"
+    assert [label.get_text() for label in left.get_xticklabels()] == ["0.001", "0.003", "9.0"]
+    line, points, star, failed = (one.get_xydata().tolist() for one in left.lines)
+    assert line == [[0, 75], [1, 75]]
+    assert points == [[0, 50], [0, 25], [1, 75], [0, 75]]
+    assert star == [[1, 75]]
+    assert [place for place, _ in failed] == [2]
+    assert right.lines[2].get_xydata().tolist() == [[0, 75]]
+    with pytest.raises(ValueError, match="panels must hold at least one key"):
+        search_points({}, title="", axis="")
 
 
 def test_heat_maps(tmp_path):

@@ -1,0 +1,151 @@
+"""Searches for the best values of a run: a training a combination, compared on validation."""
+
+import gc
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hyperloader.checkpoints.atomic import write_text
+from hyperloader.data.tasks import Task
+from hyperloader.training.finite import NonFiniteLossError
+from hyperloader.training.headlines import mean_of
+from hyperloader.training.progress import process_count
+from hyperloader.training.requirements import check_model, check_requirements
+from hyperloader.training.run import train
+from hyperloader.training.run_folder import CONFIG, LOCK, own_folder
+from hyperloader.training.search_space import SearchSpace, Values
+from hyperloader.training.trials import JOURNAL, Journal, Trial, next_values
+from hyperloader.validation import check_whole
+
+REPORT = "search.json"
+
+
+def search(
+    space: SearchSpace,
+    output: str | Path,
+    trials: int | None = None,
+    *,
+    progress: bool = True,
+    lines: bool = False,
+    on_data: Callable[[Sequence[Task]], None] = lambda tasks: None,
+    on_start: Callable[[str, int, int], None] = lambda name, number, count: None,
+    on_end: Callable[[Trial], None] = lambda trial: None,
+) -> list[Trial]:
+    """Train combinations of ``space``, each in a folder of its own; what has been trained there is not trained again.
+
+    No test set is scored. A search that was ended, however, goes on where it stopped, to the same end. A training whose
+    loss is not finite, or that does not fit into the memory of its GPU, is a failed trial.
+
+    Args:
+        space: of ``search_space``.
+        output: gets a folder a trial, ``optuna.journal`` and ``search.json``; may hold a search of the same run over
+            other values of the same keys.
+        trials: how many combinations, those that ``output`` holds already included: Optuna's tree-structured Parzen
+            estimator chooses them, drawn by the run's seed. If None or as many as there are, all of them.
+        progress, lines: as in ``train``.
+        on_data: called with the tasks of the first training.
+        on_start: called with a trial's folder, its number from 1 on, and how many there will be.
+        on_end: called with each trial.
+
+    Returns:
+        All trials in ``output``, best first, the failed ones last.
+
+    Raises:
+        ValueError: ``output`` holds something else, or a search of another run or over other keys; several processes.
+        RunFolderError: another process searches there.
+        Others: what ``train`` raises.
+    """
+    if trials is not None:
+        check_whole("trials", trials)
+    if process_count() > 1:
+        raise ValueError(f"a search must run in one process, got {process_count()}; start it without torchrun")
+    output, count = Path(output).absolute(), min(trials or space.size, space.size)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output must be a folder, got the file {output}")
+    with own_folder(output) as folder:
+        _check_free(output)
+        _check_values(space)
+        journal, first = Journal(output, _recipe(space)), True
+        while (values := next_values(space, journal.trials(), count)) is not None:
+            number = 1 + sum(space.holds(trial.values) for trial in journal.trials())
+            on_start(space.name(values), number, count)
+            show = {"progress": progress, "lines": lines, "on_data": on_data if first else lambda tasks: None}
+            trial, first = _trained(space, values, output, **show), False
+            folder.check()
+            journal.add(trial, space)
+            _report(space, journal, output / REPORT)
+            on_end(trial)
+        return _report(space, journal, output / REPORT)
+
+
+def ranking(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, best first, of equal ones the earlier, the failed ones last."""
+    return sorted(trials, key=lambda trial: math.inf if trial.score is None else -trial.score)
+
+
+def _check_free(output: Path) -> None:
+    """Raise ``ValueError`` if ``output`` holds something, and no search."""
+    if (output / JOURNAL).exists():
+        return
+    if (output / CONFIG).is_file():
+        raise ValueError(f"{output}: holds a run, and a search needs a folder of its own; choose another output")
+    for path in sorted(output.iterdir()):
+        if path.name != LOCK:
+            raise ValueError(f"{output}: holds {path.name}, and no search; choose another output")
+
+
+def _check_values(space: SearchSpace) -> None:
+    """Raise what would stop the training of a value, whatever its data are."""
+    first = next(space.combinations())
+    for key, values in space.over.items():
+        for value in values if key == next(iter(space.over)) else values[1:]:
+            config = space.run({**first, key: value}, Path(space.config.output))
+            check_requirements(config)
+            check_model(config)
+
+
+def _recipe(space: SearchSpace) -> dict:
+    """What all trials have in common, and the keys in which they differ."""
+    recipe: dict[str, Any] = {**space.config.to_dict(), "over": sorted(space.over)}
+    del recipe["output"]
+    for key in space.over:
+        section, dot, name = key.partition(".")
+        (recipe[section] if dot else recipe).pop(name or key)
+    return recipe
+
+
+def _trained(space: SearchSpace, values: Values, output: Path, **show: Any) -> Trial:
+    name = space.name(values)
+    try:
+        metrics = train(space.run(values, output / name), resume=True, test=False, **show)
+    except (NonFiniteLossError, torch.OutOfMemoryError) as error:
+        return Trial(values, name, reason=" ".join(str(error).split()))
+    finally:
+        gc.collect()  # the model and its trainer hold one another
+        torch.cuda.empty_cache()
+    score, seconds = mean_of(metrics["validation"]), metrics["seconds_per_step"]
+    if not math.isfinite(score):
+        return Trial(values, name, reason=f"the score on validation must be finite, got {score}")
+    return Trial(
+        values,
+        name,
+        score,
+        best_step=metrics["best_step"],
+        steps=metrics["steps"],
+        seconds=None if seconds is None else seconds * metrics["steps"],
+        validation=metrics["validation"],
+    )
+
+
+def _report(space: SearchSpace, journal: Journal, path: Path) -> list[Trial]:
+    """Write all trials, best first, and return them."""
+    found = ranking(journal.trials())
+    best = found[0].name if found and found[0].score is not None else None
+    report = {"best": best, "trials": [asdict(trial) for trial in found], "run": _recipe(space)}
+    write_text(path, json.dumps(report, ensure_ascii=False, indent=1))
+    return found
