@@ -1,12 +1,21 @@
-"""The card of a model on the Hugging Face Hub: what it does, as metadata and as text."""
+"""The card of a model, README.md: what it does, as metadata that the Hugging Face Hub reads and as text."""
 
 import importlib.metadata
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from torch import nn
+
+from hyperloader.backbones import origin
+from hyperloader.checkpoints.card_file import signed
 from hyperloader.config import CLASSIFICATION, MULTI_LABEL, REGRESSION, TAGGING, HyperLoaderConfig
 
+FOLDER = "path/to/this/folder"
 _ON_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _PIPELINES = {
     TAGGING: "token-classification",
@@ -14,81 +23,134 @@ _PIPELINES = {
 }
 _WRITTEN = "text-generation"
 _MOST_LABELS = 20  # that are shown of a task
+_IN_TITLE = 3  # tasks
+_MARKUP = re.compile(r"[\\|<&`*~\[\]]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is none
+_PACKAGES = ("hyperloader", "torch", "transformers")
+_NONE: Mapping = MappingProxyType({})
 
 
 class CardTask(NamedTuple):
-    """A task as a card shows it; score: name and value of the headline score on its test set."""
+    """A task as a card shows it; by split how many ``sentences`` were used, name and value of the headline score."""
 
     name: str
     kind: str
     labels: Sequence[str] = ()
-    score: tuple[str, float] | None = None
-
-
-def card_tasks(config: HyperLoaderConfig) -> list[CardTask]:
-    """The tasks of a model."""
-    if config.labels is None:
-        return [CardTask(task, "text") for task in config.tasks]
-    return [CardTask(task, config.kind_of(task), config.labels[task]) for task in config.tasks]
+    sentences: Mapping[str, int] = _NONE
+    scores: Mapping[str, tuple[str, float]] = _NONE
 
 
 def on_hub(backbone: str) -> bool:
     """Whether what a backbone is loaded by is a name on the Hub, and no folder."""
-    return _ON_HUB.fullmatch(backbone) is not None
+    return _ON_HUB.fullmatch(backbone) is not None and not Path(backbone).is_dir()
+
+
+def backbone_text(name: str, kind: str) -> str:
+    """A backbone in a card: ``name``, what it is loaded by, is told if it is on the Hub, else its class ``kind``."""
+    return f"[`{name}`](https://huggingface.co/{name}), which has a licence of its own" if on_hub(name) else f"`{kind}`"
 
 
 def model_card(
-    name: str, about: str, backbone: str, tasks: Sequence[CardTask], usage: str, license: str | None = None
+    about: str,
+    backbone: str,
+    tasks: Sequence[CardTask],
+    usage: str,
+    repo_id: str | None = None,
+    license: str | None = None,
+    versions: Mapping[str, Any] | None = None,
 ) -> bytes:
     """A README.md with the metadata that the Hub reads, as UTF-8.
 
     Args:
-        name: of the repository, ``owner/name``.
         about: a sentence or two: what the model is.
         backbone: what it is loaded by; only a name on the Hub is told.
         usage: Python that loads and asks the model.
+        repo_id: ``owner/name`` on the Hub.
         license: of what is published, as the Hub names licences.
+        versions: of the packages that it was made with; None for those that are installed.
     """
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    scored = [task for task in tasks if task.score is not None]
+    more = f" and {len(tasks) - _IN_TITLE:,} more" if len(tasks) > _IN_TITLE else ""
+    title = repo_id or ", ".join(_escaped(task.name) for task in tasks[:_IN_TITLE]) + more
     data: Any = ModelCardData(
-        model_name=name.partition("/")[2],
+        model_name=repo_id.partition("/")[2] if repo_id else "hyperloader",
         library_name="hyperloader",
         license=license,
         base_model=backbone if on_hub(backbone) else None,
         pipeline_tag=_PIPELINES.get(tasks[0].kind, _WRITTEN),
         tags=["hyperloader", "hypernetwork", "adapter", "lora"],
-        eval_results=[
-            EvalResult(
-                _PIPELINES.get(task.kind, _WRITTEN), _slug(task.name), task.name, *task.score, dataset_split="test"
-            )
-            for task in scored
-            if task.score is not None
-        ]
-        or None,
+        eval_results=_results(tasks) or None,
     )
-    header = ["task", "kind", "labels", *(["test score"] if scored else [])]
-    rows = [_row(task, bool(scored)) for task in tasks]
-    return "\n".join(
+    versions = _installed() if versions is None else versions
+    return signed(
         [
-            f"---\n{data.to_yaml()}\n---\n",
-            f"# {name}\n",
+            f"---\n{data.to_yaml(line_break=chr(10))}\n---\n",
+            f"# {title}\n",
             f"{about} [HyperLoader](https://arxiv.org/abs/2407.01411).\n",
-            *(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)),
+            *_table(tasks),
             f"\n```python\n{usage}\n```\n",
-            f"Written by hyperloader {importlib.metadata.version('hyperloader')}.\n",
+            f"Made with {', '.join(f'{name} {versions[name]}' for name in _PACKAGES if versions.get(name))}.\n",
         ]
-    ).encode()
+    )
 
 
-def _row(task: CardTask, scored: bool) -> list[str]:
-    more = f" and {len(task.labels) - _MOST_LABELS:,} more" if len(task.labels) > _MOST_LABELS else ""
-    row = [task.name, task.kind, ", ".join(task.labels[:_MOST_LABELS]) + more]
-    if scored:
-        row.append("" if task.score is None else f"{task.score[0]} {task.score[1]:.3f}")
-    return [cell.replace("|", "\\|").replace("\n", " ") for cell in row]
+def card_of_model(
+    loaded_by: str,
+    config: HyperLoaderConfig,
+    backbone: nn.Module,
+    about: str,
+    repo_id: str | None = None,
+    license: str | None = None,
+) -> bytes:
+    """The card of a model that ``save_pretrained`` writes and the class ``loaded_by`` loads; no scores are known."""
+    name, kind = origin.name_of(backbone), type(backbone).__name__
+    tasks = [CardTask(task, "text") for task in config.tasks]
+    if config.labels is not None:
+        tasks = [CardTask(task, config.kind_of(task), config.labels[task]) for task in config.tasks]
+    usage = f"from hyperloader import {loaded_by}\n\nmodel = {loaded_by}.from_pretrained({repo_id or FOLDER!r})"
+    return model_card(about.format(backbone=backbone_text(name, kind)), name, tasks, usage, repo_id, license)
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-") or "task"
+def _installed() -> dict[str, str]:
+    """The versions of the packages that a card names; of a copy that was not installed none is known."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _results(tasks: Sequence[CardTask]) -> list[Any]:
+    """The scores on the test sets, or on what there is, as the Hub reads them: it tells data sets apart by types."""
+    from huggingface_hub import EvalResult
+
+    found, types = [], set[str]()
+    for task in tasks:
+        kind = re.sub(r"[^\w.-]+", "-", task.name).strip("-") or "task"
+        while kind in types:
+            kind += "-2"
+        types.add(kind)
+        for split, (metric, value) in list(task.scores.items())[-1:]:
+            if math.isfinite(value):
+                pipeline = _PIPELINES.get(task.kind, _WRITTEN)
+                found.append(EvalResult(pipeline, kind, task.name, metric, value, dataset_split=split))
+    return found
+
+
+def _table(tasks: Sequence[CardTask]) -> list[str]:
+    counted = list(dict.fromkeys(split for task in tasks for split in task.sentences))
+    scored = list(dict.fromkeys(split for task in tasks for split in task.scores))
+    header = ["task", "kind", "labels", *(f"{one} sentences" for one in counted), *(f"{one} score" for one in scored)]
+    rows = []
+    for task in tasks:
+        more = f" and {len(task.labels) - _MOST_LABELS:,} more" if len(task.labels) > _MOST_LABELS else ""
+        row = [task.name, task.kind, ", ".join(task.labels[:_MOST_LABELS]) + more]
+        row += [f"{task.sentences[split]:,}" if split in task.sentences else "" for split in counted]
+        row += [f"{task.scores[one][0]} {task.scores[one][1]:.3f}" if one in task.scores else "" for one in scored]
+        rows.append([_escaped(cell) for cell in row])
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def _escaped(text: str) -> str:
+    """``text`` in one line of Markdown, where nothing of it is markup."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.splitlines()))

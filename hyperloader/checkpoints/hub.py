@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 _ON_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-CARD = "README.md"  # which the Hub shows
 
 
 def local_folder(

@@ -10,6 +10,7 @@ from hyperloader.backbones import origin
 from hyperloader.checkpoints import fingerprints
 from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations
+from hyperloader.checkpoints.card_file import card_file
 from hyperloader.checkpoints.descriptions import (
     TENSORS,
     check_own_hash,
@@ -81,8 +82,9 @@ def save(
     config: HyperLoaderConfig,
     backbone: nn.Module,
     trained_norms: Sequence[str],
+    card: bytes,
 ) -> None:
-    """Write a checkpoint; the files of an older one stay intact until the new ones are complete.
+    """Write a checkpoint with its ``card``; the files of an older one stay intact until the new ones are complete.
 
     Raises ``ValueError`` for a folder with tensors of something else, and for weights that are NaN or infinite.
     """
@@ -104,7 +106,8 @@ def save(
             "fingerprint": fingerprints.fingerprint_of(backbone, trained_norms, with_heads=config.labels is not None),
         },
     }
-    write_files({folder / TENSORS: content, folder / DESCRIPTION: encoded(description)})
+    files = {folder / TENSORS: content, folder / DESCRIPTION: encoded(description)}
+    write_files(files | card_file(folder, card))
 
 
 def load(folder: str | Path) -> StoredModel:

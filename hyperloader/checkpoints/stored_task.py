@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.backbone_config import backbone_class, read_backbone_config, read_generation_config
+from hyperloader.checkpoints.card_file import card_file
 from hyperloader.checkpoints.descriptions import (
     TENSORS,
     check_hashes,
@@ -58,12 +59,14 @@ def save(
     tensors: Mapping[str, Tensor],
     backbone_config: str,
     generation_config: str | None,
+    card: bytes,
 ) -> None:
     """Write a task's model; the files of an older one stay intact until the new ones are complete.
 
     Args:
         structure: ``class``, ``without_pooler``, ``config``, ``adapted``, ``norms`` and ``untied``, as JSON has them.
         backbone_config, generation_config: as JSON.
+        card: README.md, unless there is one of the user's.
 
     Raises:
         ValueError: a folder with tensors of something else, and weights that are NaN or infinite.
@@ -77,7 +80,7 @@ def save(
     folder = own_folder(folder, DESCRIPTION)
     hashes = {name: hash_of(content) for name, content in files.items()}
     files[DESCRIPTION] = encoded({"sha256": hashes, **structure})
-    write_files({folder / name: content for name, content in files.items()})
+    write_files({folder / name: content for name, content in files.items()} | card_file(folder, card))
     if generation_config is None:
         (folder / GENERATION).unlink(missing_ok=True)  # of the model that was there before
 

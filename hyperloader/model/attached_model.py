@@ -195,10 +195,11 @@ class AttachedModel(BackboneWrapper):
     _public = "HyperLoaderModel"
 
     def _about(self) -> str:
-        count = len(self.hyperloader_config.tasks)
+        count, total = len(self.hyperloader_config.tasks), sum(one.numel() for one in self.parameters())
         return (
-            f"{self.trainable_parameters():,} trained parameters for {count:,} task{'s' if count > 1 else ''} of one "
-            "frozen transformer, which is not in this repository: weights generated, or kept for each task, as in"
+            f"{self.trainable_parameters():,} trained parameters, of {total:,} in all, for {count:,} "
+            f"task{'s' if count > 1 else ''} of one frozen {{backbone}}, which is not in these files: weights "
+            "generated, or kept for each task, as in"
         )
 
     def trainable_parameters(self) -> int:
@@ -214,16 +215,18 @@ class AttachedModel(BackboneWrapper):
     def save_pretrained(
         self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
     ) -> None:
-        """Write ``model.safetensors`` (what is trained) and ``hyperloader.json`` (config, backbone) to ``folder``.
+        """Write ``model.safetensors`` (what is trained) and ``hyperloader.json`` (config, backbone) to ``folder``, and
+        a model card, ``README.md``, unless there is one that was edited.
 
-        Both are written under temporary names and renamed: a failure leaves what was there before. As transformers'
+        They are written under temporary names and renamed: a failure leaves what was there before. As transformers'
         Trainer wants it, ``state_dict`` holds the values instead of this model, and of several processes the main one
         alone writes.
         """
         self._check_attached()
         if is_main_process:
             tensors = self.trainable_state(state_dict)
-            stored_model.save(folder, tensors, self.hyperloader_config, self.backbone, self.norm_names)
+            config, card = self.hyperloader_config, self._card()
+            stored_model.save(folder, tensors, config, self.backbone, self.norm_names, card)
 
     @classmethod
     def from_pretrained(

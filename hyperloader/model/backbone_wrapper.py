@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.index_buffers import outside_of_state, restore
-from hyperloader.backbones.origin import name_of
-from hyperloader.checkpoints.card import card_tasks, model_card
-from hyperloader.checkpoints.hub import CARD, push
+from hyperloader.checkpoints.card import card_of_model
+from hyperloader.checkpoints.card_file import CARD
+from hyperloader.checkpoints.hub import push
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.classify import classify
 from hyperloader.nn.forwards import Forwards
@@ -86,19 +86,19 @@ class BackboneWrapper(nn.Module):
             ValueError: what ``save_pretrained`` raises, or another ``repo_id``. ConnectionError: the Hub did not take
                 it.
         """
-        config, backbone = self.hyperloader_config, name_of(self.backbone)
-        tasks = card_tasks(config)
-        usage = f"from hyperloader import {self._public}\n\nmodel = {self._public}.from_pretrained({repo_id!r})"
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             files: dict[str, Path | bytes] = {path.name: path for path in Path(folder).iterdir()}
-            files[CARD] = model_card(repo_id, self._about(), backbone, tasks, usage, license)
+            files[CARD] = self._card(repo_id, license)
             return push(files, repo_id, _FILES, private, token)
 
     _public = ""  # the name of the class that loads it
 
+    def _card(self, repo_id: str | None = None, license: str | None = None) -> bytes:
+        return card_of_model(self._public, self.hyperloader_config, self.backbone, self._about(), repo_id, license)
+
     def _about(self) -> str:
-        """What the model is, for its card: a sentence that ends with the method's name."""
+        """What the model is, for its card: a sentence with {backbone} that the method's name ends."""
         raise NotImplementedError
 
     def save_pretrained(

@@ -10,6 +10,7 @@ from torch import nn
 from hyperloader.backbones import origin
 from hyperloader.backbones.cross_attention_bias import NAME, cross_attention_bias
 from hyperloader.checkpoints import peft, stored_model
+from hyperloader.checkpoints.card import card_of_model
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.fused_projection import joined
 from hyperloader.nn.heads import TaskHeads
@@ -47,7 +48,10 @@ class ExportedTask:
             tensors |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
         bias = [] if cross_attention_bias(self.backbone) is None else [NAME]
         tensors |= {f"backbone.{name}": self.backbone.get_parameter(name) for name in (*self.norm_names, *bias)}
-        stored_model.save(folder, tensors, self.config, self.backbone, self.norm_names)
+        count = sum(tensor.numel() for tensor in tensors.values())
+        about = f"One task's weights, {count:,} numbers, for a frozen {{backbone}}: generated as in"
+        card = card_of_model("HyperLoaderModel", self.config, self.backbone, about)
+        stored_model.save(folder, tensors, self.config, self.backbone, self.norm_names, card)
 
     def save_peft(self, folder: str | Path, *, lora_only: bool, overwrite: bool) -> None:
         """Write the LoRA updates in PEFT's format, and nothing else only if ``lora_only``."""

@@ -89,7 +89,8 @@ class TaskModel(BackboneWrapper):
     _public = "TaskModel"
 
     def _about(self) -> str:
-        return f"A whole model of the task {self.task!r}, merged from one of several tasks, of"
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"A whole model of one task, {count:,} parameters: a {{backbone}} with what was generated for it, as in"
 
     def saved_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All that a checkpoint has to hold, what is tied once, from ``state_dict`` if given, else the model's own."""
@@ -99,7 +100,8 @@ class TaskModel(BackboneWrapper):
     def save_pretrained(
         self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, is_main_process: bool = True
     ) -> None:
-        """Write the whole model to ``folder``: ``model.safetensors``, ``task.json``, the backbone's ``config.json``.
+        """Write the whole model to ``folder``: ``model.safetensors``, ``task.json``, the backbone's ``config.json``,
+        and a model card, ``README.md``, unless there is one that was edited.
 
         As transformers' Trainer wants it, ``state_dict`` holds the values instead of this model, and of several
         processes the main one alone writes.
@@ -138,7 +140,7 @@ class TaskModel(BackboneWrapper):
         check_shapes("this model, which its backbone's class and config do not build again", tensors, wanted)
         generation = getattr(self.backbone, "generation_config", None)
         generation_text = None if generation is None else generation.to_json_string()
-        stored_task.save(folder, structure, tensors, self.config.to_json_string(), generation_text)
+        stored_task.save(folder, structure, tensors, self.config.to_json_string(), generation_text, self._card())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> "TaskModel":

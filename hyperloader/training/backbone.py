@@ -189,3 +189,7 @@ def _file(path: str, name: str) -> Path | None:
 
 
 PACKAGED: dict[str, Callable[[], Path]] = {"minilm": minilm_folder, "smollm2": smollm2_folder}  # -> their folders
+HUB_NAMES = {
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
+    "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
+}  # the same models on the Hub

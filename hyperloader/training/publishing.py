@@ -2,32 +2,22 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hyperloader.checkpoints import hub
-from hyperloader.checkpoints.card import CardTask, model_card, on_hub
+from hyperloader.checkpoints.card import on_hub
+from hyperloader.checkpoints.card_file import CARD, is_replaceable
 from hyperloader.config import MULTI_LABEL
-from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT, Kind
+from hyperloader.data.kinds import Kind
 from hyperloader.json_file import read_json
 from hyperloader.training.backbone import PACKAGED
-from hyperloader.training.headlines import headline
+from hyperloader.training.run_card import run_card
 from hyperloader.training.run_folder import BEST, CONFIG, KINDS, LABELS, METRICS
 from hyperloader.training.saved_run import Run, load_run
 from hyperloader.training.task_words import FILE as DESCRIPTIONS
 from hyperloader.training.word_rules import WORDS
 
 RUN_FILES = (CONFIG, LABELS, KINDS, WORDS, DESCRIPTIONS, f"{BEST}/*")
-_USAGE = """from hyperloader import Tagger
-
-tagger = Tagger.from_pretrained({name!r})
-print(tagger({example!r}, task={task!r}))"""
-_EXAMPLES: dict[str, Any] = {
-    TEXT_TO_TEXT: {"source": "a text of yours"},
-    COMPLETION: {"prompt": "a prompt of yours"},
-    CHAT: {"messages": [{"role": "user", "content": "a question of yours"}]},
-}
 
 
 def push_run(
@@ -44,43 +34,31 @@ def push_run(
     Of its data nothing goes there but the labels, words for them, and the words by which texts are split (words.json);
     no path of this machine does.
 
+    The card is the folder's README.md, where that was edited, else a new one.
+
     Raises:
-        ValueError: a backbone in a folder, which nobody else has; what ``load_run`` and ``hub.push`` raise.
+        ValueError: a backbone in a folder, which nobody else has; a ``license`` for a card that was edited; what
+            ``load_run`` and ``hub.push`` raise.
     """
     folder = Path(folder)
+    card = folder / CARD
+    if license is not None and not is_replaceable(card):
+        raise ValueError(f"license must stand in {card}, which was edited and is published as it is, got {license!r}")
     run = load_run(folder)  # nothing damaged is published
     if not on_hub(run.config.backbone) and run.config.backbone not in PACKAGED:
         raise ValueError(
             f"{folder}: backbone must be a model of the Hub, {' or '.join(PACKAGED)} to be published, got "
             f"{run.config.backbone}, which others do not have"
         )
-    paths = sorted({path for pattern in RUN_FILES for path in folder.glob(pattern) if path.is_file()})
+    found = {path for pattern in RUN_FILES for path in folder.glob(pattern) if path.is_file()}
+    paths = sorted(path for path in found if path.name != CARD)
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
     files[CONFIG] = _published_config(run).encode()
     metrics = read_json(folder / METRICS, "the metrics of a run") if (folder / METRICS).is_file() else {}
     if metrics:
         files[METRICS] = json.dumps({key: value for key, value in metrics.items() if key != "config"}).encode()
-    files[hub.CARD] = run_card(run, metrics.get("test"), repo_id, license)
+    files[CARD] = run_card(run, metrics, repo_id, license) if is_replaceable(card) else card
     return hub.push(files, repo_id, (*RUN_FILES, METRICS), private, token)
-
-
-def run_card(run: Run, test: Mapping | None, repo_id: str, license: str | None = None) -> bytes:
-    """The model card of a run, with the scores of its ``test`` sets, if they were taken."""
-    tasks = []
-    for task in run.tasks:
-        scores = None if test is None else test["tasks"].get(task)
-        key = None if scores is None else headline(scores)
-        score = None if scores is None or key is None else (key, float(scores[key]))
-        tasks.append(CardTask(task, run.kinds.get(task, Kind()).name, run.labels[task], score))
-    trained = sum(one.numel() for one in run.model.parameters() if one.requires_grad)
-    count = f"{len(tasks):,} task{'s' if len(tasks) > 1 else ''}"
-    about = (
-        f"`{run.config.backbone}` with {trained:,} parameters trained for {count} by the method {run.config.method} of"
-    )
-    kind = run.kinds.get(run.tasks[0], Kind())
-    example = _EXAMPLES.get(kind.name, {"text": "a text of yours"} | ({"text_pair": "another"} if kind.pair else {}))
-    usage = _USAGE.format(name=repo_id, example=example, task=run.tasks[0])
-    return model_card(repo_id, about, run.config.backbone, tasks, usage, license)
 
 
 def _published_config(run: Run) -> str:

@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hyperloader.checkpoints.atomic import recover, remove_temporary_files, write_text
+from hyperloader.checkpoints.atomic import recover, remove_temporary_files, write_files, write_text
+from hyperloader.checkpoints.card_file import card_file
 from hyperloader.config import MULTI_LABEL, REGRESSION
 from hyperloader.data.as_text import AsText
 from hyperloader.data.examples import Example, label_counts, target_counts
@@ -23,6 +24,7 @@ from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.metrics import save_counts
 from hyperloader.training.progress import Progress, check_processes, is_main_process
 from hyperloader.training.requirements import check_model, check_requirements
+from hyperloader.training.run_card import run_card
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.run_folder import (
     BEST,
@@ -57,8 +59,8 @@ def train(
         config: the run. Its ``output`` gets ``config.yaml``, ``labels.json``, ``words.json``, with
             tasks of whole sentences ``kinds.json``, with ``task_condition: description`` ``descriptions.json``,
             ``checkpoint-N``,
-            ``best`` and, at the end, ``test.counts.npz`` (``evaluate_sentences`` of the test sets) and
-            ``metrics.json``.
+            ``best`` and, at the end, ``test.counts.npz`` (``evaluate_sentences`` of the test sets),
+            ``metrics.json`` and ``README.md``, its model card, unless there is one that was edited.
         resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
             to the bit as without the interruption. A finished run gives its metrics at once.
         progress: show a progress bar.
@@ -131,13 +133,15 @@ def _train(
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     check_folder()
     load_weights(run.model, output / BEST)
-    scores, counts_of_test = scorer(run, tasks, "test").with_counts(run.model) if test else (None, None)
-    metrics = _metrics(run, trainer, validate(run.model), scores)
+    scored = {"validation": validate} | ({"test": scorer(run, tasks, "test")} if test else {})
+    scores, counts_of_test = scored["test"].with_counts(run.model) if test else (None, None)
+    metrics = _metrics(run, trainer, validate(run.model), scores) | {"sentences": _sentences(config, tasks, scored)}
     check_folder()
     if trainer.args.should_save:
         if counts_of_test:
             save_counts(output / COUNTS, counts_of_test)
-        write_text(output / METRICS, json.dumps(metrics, ensure_ascii=False, indent=1))
+        text = json.dumps(metrics, ensure_ascii=False, indent=1)
+        write_files({output / METRICS: text.encode()} | card_file(output, run_card(run, metrics)))
     return metrics
 
 
@@ -215,6 +219,15 @@ def _metrics(run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict |
         "encoding": {task: vars(report) for task, report in run.formulation.report.items()},
         "config": config.to_dict() | {"training": vars(config.options)},
         "versions": versions(trainer.args.device),
+    }
+
+
+def _sentences(config: RunConfig, tasks: Sequence[Task], scored: Mapping[str, Scorer]) -> dict[str, dict[str, int]]:
+    """How many sentences of each split of a task the run has trained on, or has ``scored``."""
+    trained_on = used_part(config, {task.name: task.train for task in tasks})
+    return {
+        task: {"train": len(some), **{split: len(scorer.gold[task]) for split, scorer in scored.items()}}
+        for task, some in trained_on.items()
     }
 
 

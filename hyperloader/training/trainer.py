@@ -12,6 +12,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hyperloader.checkpoints.atomic import writing_folder
+from hyperloader.checkpoints.card_file import keep_card
 from hyperloader.data.examples import Example
 from hyperloader.training.arguments import tracker_of, training_arguments
 from hyperloader.training.batches import Batch, TrainBatches
@@ -195,6 +196,7 @@ class MultiTaskTrainer(Trainer):
         with self._writing("best") as folder:
             if self.args.should_save:
                 self.multi_task_model.save_pretrained(folder)
+                keep_card(Path(str(self.args.output_dir)) / "best", folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.losses.check()

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, without a network: what is uploaded, what is asked for, and the card that is shown."""
+"""The Hugging Face Hub, without a network: what is uploaded, and what is asked for."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import tiny
-from huggingface_hub import CommitOperationDelete
+from huggingface_hub import CommitOperationDelete, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
 from hyperloader import HyperLoaderModel, TaskModel
-from hyperloader.checkpoints.card import CardTask, model_card
 
 REPO = "owner/name"
 
@@ -55,6 +54,9 @@ def test_a_model_and_a_task_go_there_and_come_back(repository):
     model = tiny.make_model("bert", torch.float32)
     assert model.push_to_hub(REPO, private=True, token="secret", license="mit") == "https://hub/owner/name"
     assert repository.calls == ["secret", (REPO, True, True)]
+    card = ModelCard.load(repository.folder / "README.md")
+    assert card.data.license == "mit"
+    assert "# owner/name\n" in card.text and "HyperLoaderModel.from_pretrained('owner/name')" in card.text
     again = HyperLoaderModel.from_pretrained(REPO, tiny.make("bert"), revision="v2")
     assert repository.calls[-1] == (REPO, "v2")
     assert torch.equal(tiny.logits(again, "bert", task="a"), tiny.logits(model, "bert", task="a"))
@@ -73,24 +75,6 @@ def test_files_of_an_earlier_push_go_and_others_stay(repository):
     tiny.make_model("bert", torch.float32).push_to_hub(REPO)
     names = {path.name for path in repository.folder.iterdir()}
     assert names == {"hyperloader.json", "model.safetensors", "README.md", "mine.txt"}
-
-
-def test_the_card_has_metadata_that_the_hub_reads():
-    from huggingface_hub import ModelCard
-
-    tasks = [CardTask("a|b", "classification", ["x", "y"], ("accuracy", 0.5)), CardTask("c", "chat")]
-    text = model_card(REPO, "About, as in", "google/t5", tasks, "print()", "mit").decode()
-    data = ModelCard(text).data
-    assert (data.library_name, data.base_model, data.license) == ("hyperloader", "google/t5", "mit")
-    assert data.pipeline_tag == "text-classification"
-    ((name, metric, value),) = [(one.dataset_name, one.metric_type, one.metric_value) for one in data.eval_results]
-    assert (name, metric, value) == ("a|b", "accuracy", 0.5)
-    assert "| a\\|b | classification | x, y | accuracy 0.500 |\n| c | chat |  |  |" in text
-
-
-@pytest.mark.parametrize("folder", ["/home/me/secret", "./secret", "../a/secret", "secret"])
-def test_a_folder_of_this_machine_is_not_told(folder):
-    assert b"secret" not in model_card(REPO, "About", folder, [CardTask("a", "tagging")], "print()")
 
 
 def test_what_is_wrong_is_one_line(monkeypatch):

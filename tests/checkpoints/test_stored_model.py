@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.checkpoints.fingerprints import fingerprint_of
 
+FILES = ["README.md", "hyperloader.json", "model.safetensors"]
 each_name = pytest.mark.parametrize("name", ["t5", "bert"])
 
 
@@ -64,7 +65,7 @@ def test_holds_only_what_is_trained(saved):
     model, folder = saved
     tensors = load_file(folder / "model.safetensors")
     assert sum(tensor.numel() for tensor in tensors.values()) == model.trainable_parameters()
-    assert sorted(path.name for path in folder.iterdir()) == ["hyperloader.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
 
 
 def test_loads_the_backbone_that_it_names(tmp_path):
@@ -195,7 +196,7 @@ def test_full_disk_leaves_the_old_checkpoint(saved, monkeypatch, file):
     with pytest.raises(OSError, match="No space left on device"):
         model.save_pretrained(folder)
     monkeypatch.undo()
-    assert sorted(path.name for path in folder.iterdir()) == ["hyperloader.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
     assert torch.equal(logits(HyperLoaderModel.from_pretrained(folder, tiny.make("t5"))), expected)
 
 
@@ -203,6 +204,6 @@ def test_saving_needs_no_room_of_an_older_one(saved, tmp_path):
     model, folder = saved
     shutil.copytree(folder, tmp_path / "older")
     model.save_pretrained(folder)
-    for name in ("model.safetensors", "hyperloader.json"):
+    for name in FILES:
         assert (folder / name).read_bytes() == (tmp_path / "older" / name).read_bytes(), "saving is repeatable"
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 3

@@ -1,6 +1,7 @@
 """`hyperloader push`: what is published of a run, and what is not."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -40,9 +41,22 @@ def test_a_run(call, run_folder, pushed, monkeypatch):
     assert [entry["path"] for entry in config["tasks"]] == ["music", "calendar"]
     assert "config" not in json.loads(files["metrics.json"])
     for name in ("README.md", "metrics.json"):
-        assert str(run_folder.parent).encode() not in files[name].split(b"`")[0]
+        assert str(run_folder.parent).encode() not in files[name]
+    assert b"Tagger.from_pretrained('owner/name')" in files["README.md"]
     data = ModelCard(files["README.md"].decode()).data
     assert (data.license, data.pipeline_tag, len(data.eval_results)) == ("mit", "token-classification", 2)
+
+
+def test_a_card_that_was_edited_is_published_as_it_is(call, fails, run_folder, pushed, monkeypatch, tmp_path):
+    monkeypatch.setattr("hyperloader.training.publishing.on_hub", lambda name: True)
+    shutil.copytree(run_folder, tmp_path / "run")
+    card = tmp_path / "run" / "README.md"
+    card.write_text("# Mine\n")
+    assert call("push", tmp_path / "run", "owner/name").exit_code == 0
+    assert pushed[0][1]["README.md"] == card
+    message = fails("push", tmp_path / "run", "owner/name", "--license", "mit")
+    assert message.endswith("README.md, which was edited and is published as it is, got 'mit'")
+    assert len(pushed) == 1
 
 
 def test_a_backbone_that_nobody_else_has(fails, run_folder, pushed):
@@ -58,16 +72,22 @@ def test_a_card_of_texts():
     from torch import nn
 
     from hyperloader.data.kinds import Kind
-    from hyperloader.training.publishing import run_card
+    from hyperloader.training.run_card import run_card
 
     run = SimpleNamespace(
         config=SimpleNamespace(backbone="smollm2", method="lora"),
-        model=nn.Linear(2, 1),
+        model=nn.ModuleDict({"backbone": nn.Linear(2, 1)}),
         labels={"titles": []},
         tasks=["titles"],
         kinds={"titles": Kind("text-to-text")},
     )
-    card = run_card(run, {"tasks": {"titles": {"exact_match": 0.25}}}, "owner/name").decode()
-    assert "3 parameters trained for 1 task by the method lora" in card
-    assert ModelCard(card).data.pipeline_tag == "text-generation"
+    run.model.backbone = run.model["backbone"]
+    metrics = {"test": {"tasks": {"titles": {"exact_match": 0.0}}}, "sentences": {"titles": {"train": 1200, "test": 7}}}
+    card = run_card(run, metrics, "owner/name").decode()
+    assert "3 parameters trained, of 3 in all, for 1 task by the method lora" in card
+    assert "| task | kind | labels | train sentences | test sentences | test score |" in card
+    assert "| titles | text-to-text |  | 1,200 | 7 | exact_match 0.000 |" in card
+    data = ModelCard(card).data
+    assert (data.pipeline_tag, data.base_model) == ("text-generation", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert [(one.metric_type, one.metric_value) for one in data.eval_results] == [("exact_match", 0.0)]
     assert "tagger({'source': 'a text of yours'}, task='titles')" in card

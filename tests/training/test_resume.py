@@ -122,6 +122,7 @@ def outcome(output: Path) -> dict:
     return {
         "metrics": metrics,
         "names": sorted(path.name for path in output.iterdir()),
+        "card": (output / "README.md").read_bytes(),
         "last": (output / "checkpoint-10" / "model.safetensors").read_bytes(),
         "best": (output / "best" / "model.safetensors").read_bytes(),
         "optimizer": (output / "checkpoint-10" / "optimizer.pt").read_bytes(),
@@ -204,7 +205,7 @@ def test_every_file_of_a_run_is_flushed_once(settings, monkeypatch):
     config = settings(training={"steps": 4, "save_steps": 2, "eval_steps": 4, "keep_checkpoints": 2})
     train(config, progress=False)
     output = Path(config.output)
-    own = ("config.yaml", "words.json", "labels.json", "test.counts.npz", "metrics.json")
+    own = ("config.yaml", "words.json", "labels.json", "test.counts.npz", "metrics.json", "README.md")
     names = {f".{name}.{os.getpid()}.tmp": name for name in own}
     found = [names.get(path.name, str(path.relative_to(output)).replace(".tmp/", "/")) for path in paths]
     files = [str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()]

@@ -29,6 +29,7 @@ def test_every_method_trains_and_scores_the_same_when_it_is_loaded(settings, met
         "words.json",
         "metrics.json",
         "test.counts.npz",
+        "README.md",
         "best",
         "checkpoint-6",
     }

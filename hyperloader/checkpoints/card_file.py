@@ -1,0 +1,34 @@
+"""The file of a model card: as hyperloader wrote it, it may be replaced; one that the user wrote or edited stays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyperloader.checkpoints.descriptions import hash_of
+
+CARD = "README.md"  # which the Hub shows
+_MARK = "<!-- written by hyperloader, and written anew by the next save unless it was changed: sha256 {} -->\n"
+
+
+def signed(lines: Sequence[str]) -> bytes:
+    """A card of these ``lines`` and a last one that tells later whether they were changed."""
+    text = ("\n".join(lines) + "\n").encode()
+    return text + _MARK.format(hash_of(text)).encode()
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether there is no card at ``path``, or one that hyperloader wrote and that nobody has changed since."""
+    if not path.exists():
+        return True
+    text, newline, mark = path.read_bytes().rstrip(b"\n").rpartition(b"\n") if path.is_file() else (b"", b"", b"")
+    return mark + b"\n" == _MARK.format(hash_of(text + newline)).encode()
+
+
+def card_file(folder: Path, card: bytes) -> dict[Path, bytes]:
+    """The file to write as ``folder``'s card; none where the one that is there is the user's."""
+    return {folder / CARD: card} if is_replaceable(folder / CARD) else {}
+
+
+def keep_card(folder: Path, new: Path) -> None:
+    """Take the user's own card over from ``folder``, which ``new`` is to replace."""
+    if not is_replaceable(folder / CARD) and (folder / CARD).is_file():
+        (new / CARD).write_bytes((folder / CARD).read_bytes())

@@ -1,0 +1,56 @@
+"""The model card of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperloader.checkpoints.card import FOLDER, CardTask, backbone_text, model_card
+from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT, Kind
+from hyperloader.training.backbone import HUB_NAMES
+from hyperloader.training.headlines import headline
+from hyperloader.training.saved_run import Run
+
+_SPLITS = ("validation", "test")
+_USAGE = """from hyperloader import Tagger
+
+tagger = Tagger.from_pretrained({name!r})
+print(tagger({example!r}, task={task!r}))"""
+_EXAMPLES: dict[str, Any] = {
+    TEXT_TO_TEXT: {"source": "a text of yours"},
+    COMPLETION: {"prompt": "a prompt of yours"},
+    CHAT: {"messages": [{"role": "user", "content": "a question of yours"}]},
+}
+
+
+def run_card(run: Run, metrics: Mapping, repo_id: str | None = None, license: str | None = None) -> bytes:
+    """The model card of a run.
+
+    Args:
+        metrics: what its ``metrics.json`` holds; of an earlier version, or of none, less is told.
+        repo_id, license: as in ``model_card``.
+    """
+    tasks = []
+    for task in run.tasks:
+        scores = {}
+        for split in _SPLITS:
+            found = (metrics.get(split) or {"tasks": {}})["tasks"].get(task)
+            if found is not None:
+                scores[split] = (headline(found), float(found[headline(found)]))
+        sentences = metrics.get("sentences", {}).get(task, {})
+        tasks.append(CardTask(task, run.kinds.get(task, Kind()).name, run.labels[task], sentences, scores))
+    parameters = list(run.model.parameters())
+    trained, total = sum(one.numel() for one in parameters if one.requires_grad), sum(one.numel() for one in parameters)
+    name = HUB_NAMES.get(run.config.backbone, run.config.backbone)
+    about = (
+        f"{backbone_text(name, _backbone_class(run.model))} with {trained:,} parameters trained, of {total:,} in all, "
+        f"for {len(tasks):,} "
+        f"task{'s' if len(tasks) > 1 else ''} by the method {run.config.method} of"
+    )
+    kind = run.kinds.get(run.tasks[0], Kind())
+    example = _EXAMPLES.get(kind.name, {"text": "a text of yours"} | ({"text_pair": "another"} if kind.pair else {}))
+    usage = _USAGE.format(name=repo_id or FOLDER, example=example, task=run.tasks[0])
+    return model_card(about, name, tasks, usage, repo_id, license, metrics.get("versions"))
+
+
+def _backbone_class(model: Any) -> str:
+    backbone = model.backbone
+    return type(backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone).__name__  # PEFT's
