@@ -28,6 +28,9 @@ def serve(
     max_inputs: Annotated[int, typer.Option(help="Inputs times tasks of one request; beyond, 413.")] = 1024,
     max_body_bytes: Annotated[int, typer.Option(help="Size of a request's body; beyond, 413.")] = 1 << 20,
     timeout_s: Annotated[float, typer.Option(help="Seconds for an answer; beyond, 504.")] = 30.0,
+    drain_s: Annotated[
+        float, typer.Option(help="Seconds after SIGTERM in which /readyz says 503 and connections are still taken.")
+    ] = 0.0,
     one_task_batches: Annotated[
         bool, typer.Option("--one-task-batches", help="Compute batches of one task alone, for comparison.")
     ] = False,
@@ -45,8 +48,8 @@ def serve(
     folders = _named(runs)
     settings = Settings(
         host=host, port=port, api_key=os.environ.get(API_KEY) or None, max_body_bytes=max_body_bytes,
-        max_inputs=max_inputs, max_queue=max_queue, timeout_s=timeout_s, max_batch_tokens=max_batch_tokens,
-        max_wait_ms=max_wait_ms, mixed=not one_task_batches,
+        max_inputs=max_inputs, max_queue=max_queue, timeout_s=timeout_s, drain_s=drain_s,
+        max_batch_tokens=max_batch_tokens, max_wait_ms=max_wait_ms, mixed=not one_task_batches,
     )  # fmt: skip
     if not settings.is_local and settings.api_key is None and not insecure:
         raise ValueError(

@@ -71,7 +71,9 @@ def make_app(service: Service) -> Guard:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        """Whether there is room for requests."""
+        """Whether there is room for requests, and the process is not going to end."""
+        if service.draining:
+            raise Refusal(503, "draining", "the server is going to end")
         if service.waiting >= settings.max_queue:
             raise Refusal(503, "busy", "the queue is full")
         return JSONResponse({"status": "ready"})

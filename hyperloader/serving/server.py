@@ -29,8 +29,8 @@ _READ_S = 5  # that clients have at the end to read the last answers
 
 
 class Server(uvicorn.Server):
-    """Ends in order at SIGTERM and Ctrl-C, when what has been accepted is answered; at once when it comes again. SIGHUP
-    loads new versions of all runs."""
+    """Ends in order at SIGTERM and Ctrl-C, after ``drain_s`` seconds in which it is not ready, when what has been
+    accepted is answered; at once when it comes again. SIGHUP loads new versions of all runs."""
 
     service: Service
 
@@ -39,9 +39,13 @@ class Server(uvicorn.Server):
         """While it serves."""
         loop, reloads = asyncio.get_running_loop(), set[asyncio.Task]()
 
+        def close() -> None:
+            self.should_exit = True
+
         def end() -> None:
             log("draining", waiting=self.service.waiting)
-            self.force_exit, self.should_exit = self.should_exit, True
+            self.force_exit, self.service.draining = self.service.draining, True
+            loop.call_later(0 if self.force_exit else self.service.settings.drain_s, close)
 
         def reload() -> None:
             task = loop.create_task(self._reload())

@@ -30,6 +30,7 @@ class Service:
         most = max(version.predictor.max_tokens for version in registry.runs.values())
         self.pipeline = Pipeline(settings, settings.max_batch_tokens or most, self.metrics)
         self.waiting = 0  # inputs
+        self.draining = False  # the process is going to end
         self.pace = Pace()
 
     async def predict(self, request: Request) -> Response:

@@ -15,9 +15,10 @@ class Settings:
 
     host, port: where it listens. api_key: what requests must bring, None for none. max_body_bytes: of a request.
     max_inputs: inputs times tasks of a request; max_queue: of all requests that wait; a long text counts once more for
-    every ``WEIGHT`` characters. timeout_s: for an answer; body_timeout_s: for a request to arrive. max_batch_tokens: of
-    a batch, padding included, None for what suits the device. max_wait_ms: how long an input waits for others to fill
-    its batch while nothing is computed. mixed: False computes batches of one task alone, for comparison.
+    every ``WEIGHT`` characters. timeout_s: for an answer; body_timeout_s: for a request to arrive. drain_s: how long
+    connections are taken after SIGTERM, for a load balancer to notice. max_batch_tokens: of a batch, padding included,
+    None for what suits the device. max_wait_ms: how long an input waits for others to fill its batch while nothing is
+    computed. mixed: False computes batches of one task alone, for comparison.
     """
 
     host: str = "127.0.0.1"
@@ -28,6 +29,7 @@ class Settings:
     max_queue: int = 4096
     timeout_s: float = 30.0
     body_timeout_s: float = 10.0
+    drain_s: float = 0.0
     max_batch_tokens: int | None = None
     max_wait_ms: float = 2.0
     mixed: bool = True
@@ -40,8 +42,9 @@ class Settings:
             check_whole("max_batch_tokens", self.max_batch_tokens)
         for name in ("timeout_s", "body_timeout_s"):
             check_positive(name, getattr(self, name))
-        if not 0 <= self.max_wait_ms <= 60_000:
-            raise ValueError(f"max_wait_ms must be from 0 to 60000, got {self.max_wait_ms}")
+        for name, most in (("max_wait_ms", 60_000), ("drain_s", 600)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be from 0 to {most}, got {getattr(self, name)}")
         if self.max_inputs > self.max_queue:
             raise ValueError(f"max_inputs must be at most max_queue, {self.max_queue}, got {self.max_inputs}")
 

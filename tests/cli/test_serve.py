@@ -1,5 +1,6 @@
 """`hyperloader serve`, as a command."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -48,41 +49,68 @@ def test_a_missing_package_is_named_with_the_extra():
     assert line == "error: the package uvicorn is not installed; run: pip install 'hyperloader[serve]'"
 
 
-@pytest.mark.slow
-def test_signals_reload_and_drain_and_logs_hold_no_text(run_folder):
-    words = [sys.executable, "-m", "hyperloader.cli", "serve", str(run_folder), "--port", "0", "--max-wait-ms", "1500"]
-    with subprocess.Popen(
-        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    ) as process:
+@contextlib.contextmanager
+def serving(run_folder, *options):
+    """A process that serves at ``port``, and the lines that it has ``logged``."""
+    words = [sys.executable, "-m", "hyperloader.cli", "serve", str(run_folder), "--port", "0", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             line = next(one for one in process.stderr if one.startswith('{"time"'))
             port = int(json.loads(line)["url"].rpartition(":")[2])
             logged = []
             reader = threading.Thread(target=lambda: logged.extend(process.stderr), daemon=True)
             reader.start()
-            found = []
-
-            def ask():
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-                body = json.dumps({"inputs": [{"text": "play SECRETSONG", "task": "music"}]})
-                connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
-                found.append(json.loads(connection.getresponse().read()))
-
-            process.send_signal(signal.SIGHUP)
-            while not any('"reloaded"' in one for one in logged):
-                time.sleep(0.05)
-                assert process.poll() is None
-            threads = [threading.Thread(target=ask) for _ in range(5)]
-            for thread in threads:
-                thread.start()
-            time.sleep(0.7)  # they wait for others to join their batch
-            process.send_signal(signal.SIGTERM)
-            for thread in threads:
-                thread.join(60)
+            yield process, port, logged
             assert process.wait(60) == 0
             reader.join(60)
         finally:
             process.kill()
+
+
+@pytest.mark.slow
+def test_connections_are_taken_while_it_is_not_ready_and_a_second_signal_ends_it(run_folder):
+    def status(method, path):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        body = json.dumps({"inputs": [{"text": "play", "task": "music"}]}) if method == "POST" else None
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+
+    with serving(run_folder, "--drain-s", "300") as (process, port, logged):
+        assert status("GET", "/readyz") == 200
+        process.send_signal(signal.SIGTERM)
+        while not any('"draining"' in one for one in logged):
+            time.sleep(0.05)
+            assert process.poll() is None
+        assert status("GET", "/readyz") == 503
+        assert status("POST", "/v1/predict") == status("GET", "/healthz") == 200
+        process.send_signal(signal.SIGTERM)
+    with serving(run_folder, "--drain-s", "0.3") as (process, port, logged):
+        process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_signals_reload_and_drain_and_logs_hold_no_text(run_folder):
+    with serving(run_folder, "--max-wait-ms", "1500") as (process, port, logged):
+        found = []
+
+        def ask():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            body = json.dumps({"inputs": [{"text": "play SECRETSONG", "task": "music"}]})
+            connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
+            found.append(json.loads(connection.getresponse().read()))
+
+        process.send_signal(signal.SIGHUP)
+        while not any('"reloaded"' in one for one in logged):
+            time.sleep(0.05)
+            assert process.poll() is None
+        threads = [threading.Thread(target=ask) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.7)  # they wait for others to join their batch
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(60)
     assert [one["answers"][0]["text"] for one in found] == ["play SECRETSONG"] * 5
     events = [json.loads(one) for one in logged]
     assert [one["event"] for one in events if one["event"] != "request"] == ["reloaded", "draining", "ended"]

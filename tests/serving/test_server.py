@@ -230,6 +230,14 @@ def test_an_error_inside_is_answered_without_details_and_others_are_answered(ser
     assert b"secret" not in found[1].text.lower()
 
 
+def test_one_that_is_to_end_is_not_ready_and_still_answers(server, monkeypatch):
+    monkeypatch.setattr(server.service, "draining", True)
+    found = server.call("GET", "/readyz")
+    assert (found.status, found.json["error"]["code"]) == (503, "draining")
+    assert server.call("GET", "/healthz").status == 200
+    assert server.call("POST", "/v1/predict", {"inputs": [{"text": "a", "task": "music"}]}).status == 200
+
+
 def test_a_client_that_does_not_read_cannot_stop_the_end(start, folder, monkeypatch):
     from starlette.responses import Response
 
