@@ -74,11 +74,14 @@ class AsText(Formulation):
             self.report |= {task: sentinels.report[task] for task in labels if task not in self.kinds}
         self.chat = ChatTemplate(tokenizer) if any(kind.name == CHAT for kind in self.kinds.values()) else None
         self.ends = [self.wording.end, *([] if self.chat is None else {self.chat.end} - {self.wording.end})]
-        self.trees = {
-            task: LabelTree([self.wording.target(name) for name in self.labels[task]])
-            for task, kind in self.kinds.items()
-            if kind.name == CLASSIFICATION
-        }
+        self.trees = {task: self._tree(task) for task, kind in self.kinds.items() if kind.name == CLASSIFICATION}
+
+    def _tree(self, task: str) -> LabelTree:
+        names = self.labels[task]
+        try:
+            return LabelTree(names, [self.wording.target(name) for name in names])
+        except ValueError as error:
+            raise ValueError(f"task {task!r}: {error}") from None
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """A batch, as ``hyperloader.data.examples.collate`` makes it."""

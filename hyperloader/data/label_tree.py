@@ -9,26 +9,36 @@ _NEGLIGIBLE = math.log(1e-6)  # what is less probable is not looked at further
 
 
 class LabelTree:
-    """Labels, each a sequence of token ids with an end that no other begins with, as a tree.
+    """The labels ``names``, each a sequence of token ids that no other begins with, as a tree.
 
     ``beginning``: the tokens that all share. ``width``: how many different beginnings of one length there are at most.
     ``longest``: the tokens of the longest label.
+
+    Raises:
+        ValueError: labels that are the same in their tokens, or one that begins with another.
     """
 
-    def __init__(self, labels: Sequence[Sequence[int]]) -> None:
+    def __init__(self, names: Sequence[str], labels: Sequence[Sequence[int]]) -> None:
         self.children: list[dict[int, int]] = [{}]
         self.label: dict[int, int] = {}  # of the leaves
         by_depth: dict[int, int] = {}
         for number, ids in enumerate(labels):
             node = 0
             for depth, token in enumerate(ids):
+                if node in self.label:
+                    break
                 if token not in self.children[node]:
                     self.children[node][token] = len(self.children)
                     self.children.append({})
                     by_depth[depth] = by_depth.get(depth, 0) + 1
                 node = self.children[node][token]
             if node in self.label or self.children[node]:
-                raise ValueError(f"labels must differ in their tokens, got label {number + 1} like another one")
+                while node not in self.label:
+                    node = next(iter(self.children[node].values()))
+                raise ValueError(
+                    f"labels must differ in their tokens, got {names[self.label[node]]!r} and {names[number]!r}, which "
+                    "the model's tokenizer cannot tell apart; rename one of them in the data"
+                )
             self.label[node] = number
         self.width, self.longest = max(by_depth.values()), len(by_depth)
         self.root, self.beginning = 0, list[int]()

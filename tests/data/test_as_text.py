@@ -1,5 +1,7 @@
 """Every kind of task as text: what is read, what is written and labelled, what cannot be."""
 
+import re
+
 import pytest
 import torch
 from helpers import text_run
@@ -224,9 +226,19 @@ def test_whatever_is_written_becomes_tags(text, tags):
     assert read_inline(text, ("fly", "to", "rome")) == tags
 
 
-def test_labels_that_are_the_same_to_the_tokenizer_are_refused(sequence_tokens):
-    with pytest.raises(ValueError, match="labels must differ in their tokens"):
-        AsText(sequence_tokens, {"t": ["a", "a"]}, {"t": Kind("classification")}, TextModel(False, None, 0))
+@pytest.mark.parametrize("labels", [["b", "a", "A"], ["b", "a", "a<|eos|>"], ["b", "a<|eos|>", "a"]])
+@pytest.mark.parametrize("causal", [True, False])
+def test_labels_that_the_tokenizer_cannot_tell_apart_are_named(labels, causal):
+    from tokenizers.normalizers import Lowercase
+
+    tokens = text_run.tokenizer(sequence=not causal)
+    tokens.backend_tokenizer.normalizer = Lowercase()
+    message = f"task 't u': labels must differ in their tokens, got {labels[1]!r} and {labels[2]!r}, which the model's"
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        AsText(tokens, {"t u": labels}, {"t u": Kind("classification")}, TextModel(causal, None, None if causal else 0))
+
+
+def test_labels_that_are_none_of_the_task_are_refused(sequence_tokens):
     found = formulation(sequence_tokens, causal=False)
     with pytest.raises(ValueError, match="label of task 'class' must be one of its labels, got 'c'"):
         one(found, "class", LabelledText("red", None, "c"))
