@@ -227,11 +227,15 @@ LEARNING_RATES = {"hyperloader": 3e-3, "adapter": 3e-3, "full": 1e-3, "lora": 1e
 
 
 def training_options(preset: str, method: str, overrides: Mapping | None = None) -> TrainingOptions:
-    """The options of ``preset`` for ``method``, with ``overrides``; an unknown name is a ``ValueError``."""
+    """The options of ``preset`` for ``method``, with ``overrides``, the section ``training`` of a run; raises
+    ``ValueError`` for an unknown name or a bad value."""
     check_choice("preset", preset, PRESETS)
     values = dict(overrides or {})
     for key in values:
         check_key("training option", key, [field.name for field in dataclasses.fields(TrainingOptions)])
     if preset == "default" and method in LEARNING_RATES:
         values.setdefault("learning_rate", LEARNING_RATES[method])
-    return dataclasses.replace(PRESETS[preset], **values)
+    try:
+        return dataclasses.replace(PRESETS[preset], **values)
+    except ValueError as error:
+        raise ValueError(f"training: {error}") from error

@@ -16,6 +16,7 @@ from hyperloader.data.kinds import CHAT, Kind, kinds_of_config
 from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.tasks import SPLITS, Task, subset
 from hyperloader.data.text_readers import AnyText
+from hyperloader.data.text_to_text import DECODINGS
 from hyperloader.data.wording import TextModel
 from hyperloader.data.written_text import WrittenText, make_chat
 from hyperloader.json_file import read_json
@@ -103,6 +104,8 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
         FileNotFoundError, ValueError: the folder holds no run, or one whose weights are missing or damaged; a
             decoding that is unknown, or an option that is of no use for the run's head.
     """
+    if decoding is not None:
+        check_choice("decoding", decoding, DECODINGS)
     folder = Path(folder)
     for name in (CONFIG, LABELS, BEST):
         if not (folder / name).exists():

@@ -174,7 +174,7 @@ def test_a_decoding_needs_generated_text(settings, published):
         evaluate(config.output, decoding="position")
     other = published(output=f"{config.output}-2")
     train(other, progress=False, test=False)
-    with pytest.raises(ValueError, match="decoding must be one of sentinel, position, got 'words'"):
+    with pytest.raises(ValueError, match="^decoding must be one of sentinel, position, got 'words'"):
         evaluate(other.output, decoding="words")
 
 
