@@ -45,7 +45,7 @@ def test_folders_have_plain_names_of_their_own(settings, bert, tmp_path):
         ({"seed": [1], "model.rank": [4, -4]}, ["over model.rank=-4: ", "rank must be", "got -4"]),
         ({"training.steps": [4, "many"]}, ["over training.steps=many: ", "steps must be a whole number"]),
         ({"training.patience": [0, 2], "training.select": ["best", "last"]},
-         ["over training.patience=2, training.select=last: patience must be 0"]),
+         ["over training.patience=2, training.select=last: training: patience must be 0"]),
         ({"method": ["hyperloader", "hyperformer++"], "model.rank": [4, 8]},
          ["over method=hyperformer++: model.rank must not be given"]),
         ({"output": ["a", "b"]}, ["every trial has its own folder"]),
