@@ -1,11 +1,15 @@
 """Folders on the Hugging Face Hub: had by their name, put there."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from hyperloader.checkpoints.card_file import CARD, is_replaceable
+
+_logger = logging.getLogger("hyperloader")
 _ON_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -49,7 +53,8 @@ def push(
     token: str | None = None,
 ) -> str:
     """Put ``files``, by their names there, into the repository ``repo_id``, which is made if need be; returns the
-    address of the commit.
+    address of the commit. A card that was edited there stays, with a warning, unless ``files`` have one that was edited
+    here.
 
     Args:
         own: patterns of names; what the repository has of these beside ``files`` is of an earlier push, and goes.
@@ -62,12 +67,17 @@ def push(
         raise ValueError(f"repo_id must have the form owner/name, got {repo_id!r}")
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    changes: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        there = [name for name in api.list_repo_files(repo_id) if any(fnmatch(name, one) for one in own)]
-        changes += [CommitOperationDelete(name) for name in there if name not in files]
+        there, kept = api.list_repo_files(repo_id), set[str]()
+        written = CARD in there and isinstance(files.get(CARD), bytes)
+        if written and not is_replaceable(Path(api.hf_hub_download(repo_id, CARD))):
+            _logger.warning("warning: %s: its %s was edited there, and stays as it is", repo_id, CARD)
+            kept = {CARD}
+        changes: list[Any] = [CommitOperationAdd(name, one) for name, one in files.items() if name not in kept]
+        old = [name for name in there if name not in files and any(fnmatch(name, one) for one in own)]
+        changes += [CommitOperationDelete(name) for name in old]
         return str(api.create_commit(repo_id, changes, commit_message="HyperLoader: tasks and weights").commit_url)
     except _refusals() as error:
         raise ConnectionError(

@@ -10,6 +10,7 @@ from huggingface_hub import CommitOperationDelete, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
 from hyperloader import HyperLoaderModel, TaskModel
+from hyperloader.checkpoints import hub
 
 REPO = "owner/name"
 
@@ -29,6 +30,9 @@ def repository(monkeypatch, tmp_path):
 
         def list_repo_files(self, repo_id):
             return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+        def hf_hub_download(self, repo_id, filename):
+            return str(folder / filename)
 
         def create_commit(self, repo_id, operations, commit_message):
             for one in operations:
@@ -75,6 +79,23 @@ def test_files_of_an_earlier_push_go_and_others_stay(repository):
     tiny.make_model("bert", torch.float32).push_to_hub(REPO)
     names = {path.name for path in repository.folder.iterdir()}
     assert names == {"hyperloader.json", "model.safetensors", "README.md", "mine.txt"}
+
+
+def test_a_card_that_was_edited_there_stays(repository, caplog):
+    model, path = tiny.make_model("bert", torch.float32), repository.folder / "README.md"
+    model.push_to_hub(REPO)
+    model.push_to_hub(REPO, license="mit")
+    assert "license: mit" in path.read_text() and not caplog.records
+    path.write_text(path.read_text().replace("trained", "learned"))
+    (repository.folder / "model.safetensors").unlink()
+    model.push_to_hub(REPO, license="apache-2.0")
+    assert "license: mit" in path.read_text() and "learned" in path.read_text()
+    assert [one.getMessage() for one in caplog.records] == [
+        "warning: owner/name: its README.md was edited there, and stays as it is"
+    ]
+    assert (repository.folder / "model.safetensors").exists()
+    hub.push({"README.md": Path(__file__)}, REPO, ())  # one that was edited here
+    assert path.read_text() == Path(__file__).read_text()
 
 
 def test_what_is_wrong_is_one_line(monkeypatch):
