@@ -84,7 +84,7 @@ def model_card(
     versions = _installed() if versions is None else versions
     return signed(
         [
-            f"---\n{data.to_yaml(line_break=chr(10))}\n---\n",
+            f"---\n{data.to_yaml()}\n---\n",
             f"# {title}\n",
             f"{about} [HyperLoader](https://arxiv.org/abs/2407.01411).\n",
             *_table(tasks),

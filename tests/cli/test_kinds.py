@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 from helpers import kinds_run
+from huggingface_hub import ModelCard
 
 from hyperloader.training.headlines import headline
 from hyperloader.training.run import train
@@ -58,6 +59,17 @@ def test_every_task_has_the_scores_of_its_kind(metrics, trained):
     assert [set(point) for point in metrics["learning_curve"]] == [{"step", "train_loss", "mean_score"}] * 2
     assert "mean score" in trained.stdout
     assert "Test scores by task (the score of each task's kind)" in trained.stdout
+
+
+def test_its_card_has_every_kind(folder, metrics):
+    card, scores = ModelCard.load(folder / "README.md"), metrics["test"]["tasks"]
+    assert "# music, intents, topics and 2 more\n" in card.text
+    assert "| topics | multi-label | long, music | 80 | 20 | 20 |" in card.text
+    assert "| length | regression | value | 80 | 20 | 20 |" in card.text
+    found = {one.dataset_name: (one.task_type, one.metric_type, one.metric_value) for one in card.data.eval_results}
+    assert found["length"] == ("text-classification", "pearson", scores["length"]["pearson"])
+    assert found["music"] == ("token-classification", "f1", scores["music"]["f1"])
+    assert "| music | tagging |" in (folder / "best" / "README.md").read_text()
 
 
 def test_it_learns(metrics):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import text_run
+from huggingface_hub import ModelCard
 
 from hyperloader.training.run import train
 from hyperloader.training.run_config import RunConfig
@@ -50,6 +51,16 @@ def test_every_task_has_the_scores_of_its_kind(metrics, trained):
     assert "exact match" in trained.stdout and "ROUGE-L" in trained.stdout
     perplexity = metrics["test"]["tasks"]["answer"]["perplexity"]
     assert f"perplexity {perplexity:.4g}" in trained.stdout and perplexity > 1
+
+
+def test_its_card_has_every_kind(folder, metrics):
+    card, scores = ModelCard.load(folder / "README.md"), metrics["test"]["tasks"]
+    for task, kind in text_run.DECODER_TASKS.items():
+        score = f" exact_match {scores[task]['exact_match']:.3f} |\n" if "exact_match" in scores[task] else ""
+        (row,) = (line for line in card.text.splitlines(True) if line.startswith(f"| {task} | {kind} |"))
+        assert row.endswith(score)
+    found = {one.dataset_name: one.task_type for one in card.data.eval_results}
+    assert (found["talk"], found["colours"]) == ("text-generation", "token-classification")
 
 
 def assert_same_scores(found, wanted):
