@@ -10,6 +10,7 @@ from hyperloader.backbones import origin
 from hyperloader.checkpoints import fingerprints
 from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations
+from hyperloader.checkpoints.card import on_hub
 from hyperloader.checkpoints.card_file import card_file
 from hyperloader.checkpoints.descriptions import (
     TENSORS,
@@ -108,6 +109,14 @@ def save(
     }
     files = {folder / TENSORS: content, folder / DESCRIPTION: encoded(description)}
     write_files(files | card_file(folder, card))
+
+
+def published(path: Path, name: str = "") -> bytes:
+    """The description at ``path`` for others: of a backbone in a folder it has ``name`` in the place of the path."""
+    description = read_description(path, _WHAT, _FIELDS)
+    if not on_hub(description["backbone"]["name"]):
+        description["backbone"]["name"] = name  # which the description's hash leaves out
+    return encoded(description)
 
 
 def load(folder: str | Path) -> StoredModel:

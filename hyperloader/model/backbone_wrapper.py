@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.index_buffers import outside_of_state, restore
+from hyperloader.checkpoints import stored_model
 from hyperloader.checkpoints.card import card_of_model
 from hyperloader.checkpoints.card_file import CARD
 from hyperloader.checkpoints.hub import push
@@ -74,7 +75,7 @@ class BackboneWrapper(nn.Module):
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, license: str | None = None
     ) -> str:
         """Put what ``save_pretrained`` writes, and a model card, into the repository ``repo_id`` of the Hugging Face
-        Hub; returns the address of the commit.
+        Hub; returns the address of the commit. A backbone in a folder is not told: whoever loads the model gives it.
 
         Args:
             repo_id: ``owner/name``; it is made if need be.
@@ -90,6 +91,8 @@ class BackboneWrapper(nn.Module):
             self.save_pretrained(folder)
             files: dict[str, Path | bytes] = {path.name: path for path in Path(folder).iterdir()}
             files[CARD] = self._card(repo_id, license)
+            if stored_model.DESCRIPTION in files:
+                files[stored_model.DESCRIPTION] = stored_model.published(Path(folder) / stored_model.DESCRIPTION)
             return push(files, repo_id, _FILES, private, token)
 
     _public = ""  # the name of the class that loads it

@@ -4,19 +4,20 @@ import dataclasses
 import json
 from pathlib import Path
 
-from hyperloader.checkpoints import hub
+from hyperloader.checkpoints import hub, stored_model
 from hyperloader.checkpoints.card import on_hub
 from hyperloader.checkpoints.card_file import CARD, is_replaceable
 from hyperloader.config import MULTI_LABEL
 from hyperloader.data.kinds import Kind
 from hyperloader.json_file import read_json
-from hyperloader.training.backbone import PACKAGED
+from hyperloader.training.backbone import HUB_NAMES, PACKAGED
 from hyperloader.training.run_card import run_card
 from hyperloader.training.run_folder import BEST, CONFIG, KINDS, LABELS, METRICS
 from hyperloader.training.saved_run import Run, load_run
 from hyperloader.training.task_words import FILE as DESCRIPTIONS
 from hyperloader.training.word_rules import WORDS
 
+_MODEL = f"{BEST}/{stored_model.DESCRIPTION}"
 RUN_FILES = (CONFIG, LABELS, KINDS, WORDS, DESCRIPTIONS, f"{BEST}/*")
 
 
@@ -54,6 +55,8 @@ def push_run(
     paths = sorted(path for path in found if path.name != CARD)
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
     files[CONFIG] = _published_config(run).encode()
+    if _MODEL in files:
+        files[_MODEL] = stored_model.published(folder / _MODEL, HUB_NAMES.get(run.config.backbone, ""))
     metrics = read_json(folder / METRICS, "the metrics of a run") if (folder / METRICS).is_file() else {}
     if metrics:
         files[METRICS] = json.dumps({key: value for key, value in metrics.items() if key != "config"}).encode()

@@ -1,5 +1,6 @@
 """The Hugging Face Hub, without a network: what is uploaded, and what is asked for."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +65,22 @@ def test_a_model_and_a_task_go_there_and_come_back(repository):
     again = HyperLoaderModel.from_pretrained(REPO, tiny.make("bert"), revision="v2")
     assert repository.calls[-1] == (REPO, "v2")
     assert torch.equal(tiny.logits(again, "bert", task="a"), tiny.logits(model, "bert", task="a"))
+
+
+def test_a_folder_of_this_machine_stays_unknown(repository, tmp_path):
+    """The description's own hash holds, and who loads the model is told what is missing."""
+    model = tiny.make_model("bert", torch.float32)
+    tiny.make("bert").save_pretrained(tmp_path / "secret")
+    for name, known in ((str(tmp_path / "secret"), ""), ("google/bert", "google/bert")):
+        model.backbone.config._name_or_path = name
+        model.push_to_hub(REPO)
+        description = json.loads((repository.folder / "hyperloader.json").read_text())
+        assert description["backbone"]["name"] == known
+        HyperLoaderModel.from_pretrained(REPO, tiny.make("bert"))
+        if not known:
+            assert not [one for one in repository.folder.iterdir() if str(tmp_path).encode() in one.read_bytes()]
+            with pytest.raises(ValueError, match="its backbone was saved without a name; give backbone="):
+                HyperLoaderModel.from_pretrained(REPO)
 
 
 def test_a_merged_task(repository):
