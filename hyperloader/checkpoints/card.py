@@ -95,19 +95,21 @@ def model_card(
 
 
 def card_of_model(
-    loaded_by: str,
     config: HyperLoaderConfig,
     backbone: nn.Module,
     about: str,
     repo_id: str | None = None,
     license: str | None = None,
+    whole: bool = False,
 ) -> bytes:
-    """The card of a model that ``save_pretrained`` writes and the class ``loaded_by`` loads; no scores are known."""
+    """The card of what ``save_pretrained`` writes, of a ``TaskModel`` if ``whole``; no scores are known."""
     name, kind = origin.name_of(backbone), type(backbone).__name__
     tasks = [CardTask(task, "text") for task in config.tasks]
     if config.labels is not None:
         tasks = [CardTask(task, config.kind_of(task), config.labels[task]) for task in config.tasks]
-    usage = f"from hyperloader import {loaded_by}\n\nmodel = {loaded_by}.from_pretrained({repo_id or FOLDER!r})"
+    loaded_by = "TaskModel" if whole else "HyperLoaderModel"
+    end = ")" if whole or on_hub(name) else f", backbone)  # the {kind} that it was trained with"
+    usage = f"from hyperloader import {loaded_by}\n\nmodel = {loaded_by}.from_pretrained({repo_id or FOLDER!r}{end}"
     return model_card(about.format(backbone=backbone_text(name, kind)), name, tasks, usage, repo_id, license)
 
 

@@ -192,8 +192,6 @@ class AttachedModel(BackboneWrapper):
         check_shapes("this state", tensors, self.trainable_state())
         trained.load_trained_state(self, self.norm_names, tensors)
 
-    _public = "HyperLoaderModel"
-
     def _about(self) -> str:
         count, total = len(self.hyperloader_config.tasks), sum(one.numel() for one in self.parameters())
         return (

@@ -95,10 +95,11 @@ class BackboneWrapper(nn.Module):
                 files[stored_model.DESCRIPTION] = stored_model.published(Path(folder) / stored_model.DESCRIPTION)
             return push(files, repo_id, _FILES, private, token)
 
-    _public = ""  # the name of the class that loads it
+    _whole = False  # is saved with its backbone
 
     def _card(self, repo_id: str | None = None, license: str | None = None) -> bytes:
-        return card_of_model(self._public, self.hyperloader_config, self.backbone, self._about(), repo_id, license)
+        config, about = self.hyperloader_config, self._about()
+        return card_of_model(config, self.backbone, about, repo_id, license, self._whole)
 
     def _about(self) -> str:
         """What the model is, for its card: a sentence with {backbone} that the method's name ends."""

@@ -50,7 +50,7 @@ class ExportedTask:
         tensors |= {f"backbone.{name}": self.backbone.get_parameter(name) for name in (*self.norm_names, *bias)}
         count = sum(tensor.numel() for tensor in tensors.values())
         about = f"One task's weights, {count:,} numbers, for a frozen {{backbone}}: generated as in"
-        card = card_of_model("HyperLoaderModel", self.config, self.backbone, about)
+        card = card_of_model(self.config, self.backbone, about)
         stored_model.save(folder, tensors, self.config, self.backbone, self.norm_names, card)
 
     def save_peft(self, folder: str | Path, *, lora_only: bool, overwrite: bool) -> None:

@@ -86,7 +86,7 @@ class TaskModel(BackboneWrapper):
                 f"this model ended with unmerge(), which took {self.task!r} out of its backbone: call merge() again"
             )
 
-    _public = "TaskModel"
+    _whole = True
 
     def _about(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())

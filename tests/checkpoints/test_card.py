@@ -93,13 +93,16 @@ def test_models_write_one_with_every_save(tmp_path):
         assert about in card.text and "`BertModel`" in card.text
         assert "secret" not in card.content and str(tmp_path) not in card.content
         assert (card.data.pipeline_tag, card.data.base_model) == ("token-classification", None)
-        loaded_by = "TaskModel" if folder == "merged" else "HyperLoaderModel"
-        assert f"model = {loaded_by}.from_pretrained('path/to/this/folder')\n" in card.text
+        call = "TaskModel.from_pretrained('path/to/this/folder')\n"
+        if folder != "merged":
+            call = "HyperLoaderModel.from_pretrained('path/to/this/folder', backbone)  # the BertModel that it was"
+        assert f"\nmodel = {call}" in card.text
         assert f"torch {torch.__version__}" in card.text
     assert "| ü.weight | tagging | O, B-y, I-y, B-z, I-z |" in (tmp_path / "model" / "README.md").read_text("utf-8")
     model.backbone.config._name_or_path = "google/bert"
     model.save_pretrained(tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert "HyperLoaderModel.from_pretrained('path/to/this/folder')\n" in card.text
     assert card.data.base_model == "google/bert" and "(https://huggingface.co/google/bert)" in card.text
 
 

@@ -61,7 +61,7 @@ def test_a_model_and_a_task_go_there_and_come_back(repository):
     assert repository.calls == ["secret", (REPO, True, True)]
     card = ModelCard.load(repository.folder / "README.md")
     assert card.data.license == "mit"
-    assert "# owner/name\n" in card.text and "HyperLoaderModel.from_pretrained('owner/name')" in card.text
+    assert "# owner/name\n" in card.text and "HyperLoaderModel.from_pretrained('owner/name', backbone)" in card.text
     again = HyperLoaderModel.from_pretrained(REPO, tiny.make("bert"), revision="v2")
     assert repository.calls[-1] == (REPO, "v2")
     assert torch.equal(tiny.logits(again, "bert", task="a"), tiny.logits(model, "bert", task="a"))
