@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import tiny
+from helpers import tiny, words
 
 from hyperloader.interop.onnx import OnnxModel, quantize_onnx, save_onnx
 
@@ -44,6 +44,16 @@ def test_all_tasks_in_one_file(name, options, tmp_path):
             wanted = model(**inputs, task_ids=task_ids).logits
         assert_same(onnx(**inputs, task_ids=task_ids).logits, wanted, 1e-5)
         assert_same(int8(**inputs, task_ids=task_ids).logits, wanted, 0.1)
+
+
+@pytest.mark.slow
+def test_tasks_and_heads_of_words(tmp_path):
+    model = words.make_model("bert", torch.float32)
+    save_onnx(model, tmp_path / "all.onnx")
+    inputs, task_ids = batch(5, 7), torch.tensor([0, 1, 2, 0, 1])
+    with torch.no_grad():
+        wanted = model(**inputs, task_ids=task_ids).logits
+    assert_same(OnnxModel(tmp_path / "all.onnx")(**inputs, task_ids=task_ids).logits, wanted, 1e-5)
 
 
 @pytest.mark.slow

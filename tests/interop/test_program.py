@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from helpers import tiny
+from helpers import tiny, words
 
 from hyperloader.interop.program import describe, exported
 
@@ -45,6 +45,19 @@ def test_all_tasks_in_one_program():
         assert torch.equal(found.isfinite(), wanted.isfinite())
         finite = wanted.isfinite()
         assert (found[finite] - wanted[finite]).abs().max() <= 1e-5 * wanted[finite].abs().max()
+
+
+def test_tasks_and_heads_of_words():
+    model = words.make_model("bert", torch.float32)
+    program, inputs = exported(model), batch(5, 7)
+    wanted, found = expected(model, inputs), program.module()(*inputs.values())
+    assert torch.equal(found.isfinite(), finite := wanted.isfinite())
+    assert (found[finite] - wanted[finite]).abs().max() <= 1e-5 * wanted[finite].abs().max()
+    task, inputs = inputs.pop("task_ids")[0].item(), batch(2, 5)
+    merged = model.merge(tiny.TASKS[task])
+    del inputs["task_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(exported(merged).module()(*inputs.values()), merged(**inputs).logits)
 
 
 @pytest.mark.slow
