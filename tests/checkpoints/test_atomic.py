@@ -203,7 +203,7 @@ def test_a_model_is_flushed_once(outer, tmp_path, monkeypatch):
     model, paths = make_model("bert"), flushed(monkeypatch)
     with outer(tmp_path / "best") as folder:
         model.save_pretrained(folder)
-    files = ["hyperloader.json", "model.safetensors"]
+    files = ["README.md", "hyperloader.json", "model.safetensors"]
     if outer is writing_folder:
         assert sorted(paths) == sorted([tmp_path, *(tmp_path / "best.tmp" / name for name in files)])
     else:
