@@ -277,7 +277,7 @@ def _kinds(kinds: Any, labels: Mapping[str, Sequence[str]] | None) -> dict[str, 
 
 
 def _units(units: Any, kinds: Mapping[str, str]) -> dict[str, tuple[float, float]] | None:
-    regressions = [task for task, kind in kinds.items() if kind == REGRESSION]
+    regressions = {task: kind for task, kind in kinds.items() if kind == REGRESSION}
     _check_mapping("units", "regressions to (mean, deviation)", units, regressions)
     for task, pair in (units or {}).items():
         if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(one, int | float) for one in pair):

@@ -26,8 +26,9 @@ def check_descriptions(descriptions: Any, tasks: Sequence[str]) -> dict[str, tup
     for task in tasks:
         if task not in descriptions:
             raise ValueError(f"descriptions must hold every task, got none for {task!r}")
+    known = set(tasks)
     for task in descriptions:
-        if task not in tasks:
+        if task not in known:
             raise ValueError(f"descriptions must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
     return {task: phrasings(f"descriptions[{task!r}]", descriptions[task]) for task in tasks}
 
@@ -52,8 +53,9 @@ def check_label_words(
     """
     if label_words is not None and not isinstance(label_words, Mapping):
         raise TypeError(f"label_words must map tasks to words for their labels, got {shown(label_words)}")
+    known = set(tasks)
     for task, words in (label_words or {}).items():
-        if task not in tasks:
+        if task not in known:
             raise ValueError(f"label_words must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
         check_words(f"label_words[{task!r}]", words, None if names is None else names[task])
     return {task: dict(words) for task, words in (label_words or {}).items() if words} or None

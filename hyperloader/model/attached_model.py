@@ -65,7 +65,9 @@ class AttachedModel(BackboneWrapper):
             self.heads = None
             for name, part in new_parts(backbone, config, self._attachment.layouts).items():
                 setattr(self, name, part)
-            self.to(next(backbone.parameters()).device)
+            device = next(backbone.parameters()).device
+            if any(parameter.device != device for parameter in self.parameters()):
+                self.to(device)
             if embed_texts and config.descriptions is not None and not next(backbone.parameters()).is_meta:
                 self._fill_in(task_texts(config, config.tasks, lambda texts: self._embed(backbone, texts)))
         except BaseException:  # also when memory runs out, or at Ctrl-C: the backbone is given back

@@ -20,10 +20,10 @@ class NamedTasks:
 
     def get(self, task: object, tasks: Sequence[str], device: torch.device) -> object:
         """The ``NamedTask`` of ``task``, or ``task`` itself where it names none: the forward says what is wrong."""
+        if isinstance(task, str) and task in self._made:
+            return self._made[task]
         if not isinstance(task, str) or task not in tasks:
             return task
-        if task in self._made:
-            return self._made[task]
         number = tasks.index(task)
         with torch.inference_mode(False):
             named = NamedTask(task, number, torch.full((), number, device=device))

@@ -1,5 +1,6 @@
 """Adding a task to a trained model: the config that names it, its first task embedding."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from hyperloader.config import TAGGING, HyperLoaderConfig
 from hyperloader.task_words import phrasings
-from hyperloader.validation import listed, nearest, shown
+from hyperloader.validation import check_names, listed, nearest, shown
 
 MEAN = "mean"
 
@@ -38,24 +39,30 @@ def extended_config(
             f"name must be new, got {name!r}, which is a task already: choose another name, or train that task with "
             f"freeze_except_task_embedding({name!r})"
         )
-    own: dict[str, Any] = {
-        "kinds": {**(config.kinds or {}), **({} if kind == TAGGING else {name: kind})},
-        "units": {**(config.units or {}), **({} if units is None else {name: units})},
-    }
-    if description is not None:
-        own["descriptions"] = {**(config.descriptions or {}), name: phrasings("description", description)}
-    if label_words is not None:
-        own["label_words"] = {**(config.label_words or {}), name: label_words}
-    if config.labels is None:
-        if labels is not None:
-            raise ValueError(f"labels must be None for a model without token-classification heads, got {shown(labels)}")
-        return dataclasses.replace(config, tasks=(*config.tasks, name), **own)
-    if labels is None:
+    if config.labels is None and labels is not None:
+        raise ValueError(f"labels must be None for a model without token-classification heads, got {shown(labels)}")
+    if config.labels is not None and labels is None:
         raise ValueError(
             "labels must be given for a model with token-classification heads, such as ['O', 'B-city', 'I-city'], "
             "got None"
         )
-    return dataclasses.replace(config, tasks=(*config.tasks, name), labels={**config.labels, name: labels}, **own)
+    check_names("tasks", [name])
+    given: dict[str, Any] = {
+        "labels": labels,
+        "kinds": None if kind == TAGGING else kind,
+        "units": units,
+        "descriptions": None if description is None else phrasings("description", description),
+        "label_words": label_words,
+    }
+    own: dict[str, Any] = {field: None if value is None else {name: value} for field, value in given.items()}
+    # What is new is checked alone: with thousands of tasks the others would take longer with every one that is added.
+    alone = dataclasses.replace(config, tasks=(name,), **own)
+    extended = copy.copy(config)
+    object.__setattr__(extended, "tasks", (*config.tasks, name))
+    for field in given:
+        before, new = getattr(config, field), getattr(alone, field)
+        object.__setattr__(extended, field, before if new is None else {**(before or {}), **new})
+    return extended
 
 
 def words_of(config: HyperLoaderConfig, description: Any, label_words: Any, init: str) -> dict[str, Any]:

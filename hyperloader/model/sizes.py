@@ -53,18 +53,37 @@ def _heads(backbone: Any, config: HyperLoaderConfig, labels: Mapping[str, Sequen
 
 
 def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
-    """Name and shape of every stored tensor but the backbone's norms, on ``meta``.
+    """Name and shape of every stored tensor but the backbone's norms, on ``meta``; no initial value is needed.
 
     Raises:
         ValueError: sizes that no tensor can have.
     """
-    config = dataclasses.replace(config, init="published")  # no initial value is needed
+    labels = config.labels
+    config = dataclasses.replace(config, labels=None, kinds=None, units=None, label_words=None, init="published")
     try:
         with torch.device("meta"):
             parts = nn.ModuleDict(new_parts(backbone, config, layouts))
+            heads = {} if labels is None else _head_tensors(backbone, config, labels)
     except (RuntimeError, OverflowError) as error:  # beyond what 64 bits count
         raise ValueError("config must describe tensors of fewer than 2**63 numbers, got more") from error
-    return dict(parts.named_parameters()) | text_buffers(parts)
+    return dict(parts.named_parameters()) | text_buffers(parts) | heads
+
+
+def _head_tensors(
+    backbone: nn.Module, config: HyperLoaderConfig, labels: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Those of ``heads``: one head is made for each number of labels, as ten thousand would take seconds."""
+    sizes = sorted({len(names) for names in labels.values()})
+    heads = _heads(backbone, config, {str(size): [""] * size for size in sizes})
+    made = dict(zip(sizes, heads.heads, strict=True))
+    tensors: dict[str, Tensor] = {
+        name: tensor for name, tensor in heads.named_parameters() if not name.startswith("heads.")
+    }
+    for task, names in enumerate(labels.values()):
+        tensors |= {f"heads.{task}.{name}": tensor for name, tensor in made[len(names)].named_parameters()}
+    if isinstance(heads, DescribedHeads):
+        tensors["texts"] = heads.texts.new_empty(sum(map(len, labels.values())), heads.texts.shape[1])
+    return {f"heads.{name}": tensor for name, tensor in tensors.items()}
 
 
 def check_stored(stored: StoredModel, backbone: nn.Module) -> None:

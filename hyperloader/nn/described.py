@@ -1,5 +1,6 @@
 """Tasks in words: what a task has of its own plus a trained map of a frozen embedding of its words."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -122,6 +123,7 @@ class DescribedHeads(TaskHeads, Described):
         super().__init__(hidden, labels, dropout, kinds)
         self.words = TextMap(width, hidden + 1, 0.0)
         self.row_dropout = row_dropout
+        self._starts = list(itertools.accumulate((len(names) for names in labels.values()), initial=0))[:-1]
         self.register_buffer("texts", torch.full((sum(map(len, labels.values())), width), torch.nan))
 
     def new_head(self, size: int) -> nn.Linear:
@@ -134,12 +136,13 @@ class DescribedHeads(TaskHeads, Described):
         """One more task, behind the others, with the ``texts`` (labels, width) of its labels."""
         assert texts is not None
         self.texts = torch.cat([self.texts, texts.to(self.texts)])
+        self._starts.append(self._starts[-1] + self.heads[-1].out_features)
         super().append(head, kind)
 
     def rows_of(self, task: int) -> tuple[Tensor, Tensor]:
         """Weight (labels, hidden) and bias (labels,) of one task."""
         weight, bias = super().rows_of(task)
-        start = sum(head.out_features for head in self.heads[:task])
+        start = self._starts[task]
         words = self.words(self.texts[start : start + len(bias)])
         if self._drops:
             keep = kept(1, self.row_dropout, weight)
@@ -167,5 +170,5 @@ class DescribedHeads(TaskHeads, Described):
         alone.heads[0].weight.copy_(weight)
         alone.heads[0].bias.copy_(bias)
         alone.__class__ = TaskHeads
-        del alone.words, alone.texts, alone.row_dropout
+        del alone.words, alone.texts, alone.row_dropout, alone._starts
         return alone

@@ -26,6 +26,7 @@ class TaskHeads(nn.Module):
     sizes: Tensor  # (tasks,) int64, labels of each
     starts: Tensor  # (tasks,) int64, where those of each begin among all
     kind_numbers: Tensor  # (tasks,) int64, place of each one's kind in ``KINDS``
+    _most_labels: int  # of any task
 
     def __init__(
         self,
@@ -94,7 +95,11 @@ class TaskHeads(nn.Module):
         """One more task, behind the others."""
         self.heads.append(head)
         self.kinds = [*self.kinds, kind]
-        self._count_labels()
+        # Not counted from the first on: that would take longer with every task that is added.
+        self.starts = torch.cat([self.starts, self.starts[-1:] + self.sizes[-1:]])
+        self.sizes = torch.cat([self.sizes, self.sizes.new_tensor([head.out_features])])
+        self.kind_numbers = torch.cat([self.kind_numbers, self.kind_numbers.new_tensor([KINDS.index(kind)])])
+        self._most_labels = max(self._most_labels, head.out_features)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
@@ -118,8 +123,8 @@ class TaskHeads(nn.Module):
 
     def of(self, task: int) -> "TaskHeads":
         """A copy with the head of one task alone."""
-        alone = copy.deepcopy(self)
-        alone.heads, alone.kinds = nn.ModuleList([alone.heads[task]]), [alone.kinds[task]]
+        head, kind = copy.deepcopy(self.heads[task]), self.kinds[task]
+        alone = copy.deepcopy(self, {id(self.heads): nn.ModuleList([head]), id(self.kinds): [kind]})
         alone._count_labels()
         return alone
 
