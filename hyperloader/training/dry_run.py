@@ -106,7 +106,7 @@ def dry_run(
 def _validations(options: TrainingOptions) -> int:
     """How often a run scores its validation sets."""
     on_the_way = 1 if options.select == "last" else -(-options.steps // options.eval_steps)
-    return on_the_way + 1
+    return on_the_way + options.bf16  # those of the best weights are known but for their rounding
 
 
 def _scoring(run: Run, validate: Scorer, batch_size: int, device: torch.device) -> Work:

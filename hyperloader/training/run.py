@@ -135,7 +135,9 @@ def _train(
     load_weights(run.model, output / BEST)
     scored = {"validation": validate} | ({"test": scorer(run, tasks, "test")} if test else {})
     scores, counts_of_test = scored["test"].with_counts(run.model) if test else (None, None)
-    metrics = _metrics(run, trainer, validate(run.model), scores) | {"sentences": _sentences(config, tasks, scored)}
+    known = None if config.options.bf16 else trainer.best_scores  # by autocast they are others
+    metrics = _metrics(run, trainer, known or validate(run.model), scores)
+    metrics["sentences"] = _sentences(config, tasks, scored)
     check_folder()
     if trainer.args.should_save:
         if counts_of_test:

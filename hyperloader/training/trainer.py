@@ -71,6 +71,7 @@ class MultiTaskTrainer(Trainer):
         self.validate = validate
         self.data_seed = data_seed
         self.progress = Progress()
+        self.best_scores: dict | None = None  # of this process's evaluations, those of the weights in ``best``
         args = training_arguments(options, Path(output), seed, progress)
         super().__init__(
             model=SummedLoss(model, options.label_smoothing, causal),
@@ -157,6 +158,7 @@ class MultiTaskTrainer(Trainer):
         self._drain_loss()
         if progress.evaluated(step, scores):
             self._save_best()
+            self.best_scores = scores
         elif self.options.patience and progress.without_improvement >= self.options.patience:
             self.control.should_training_stop = self.control.should_save = True
         if step >= self.options.steps or self.control.should_training_stop:
