@@ -24,10 +24,13 @@ def name_of(backbone: nn.Module) -> str:
 
 
 def dtypes(backbone: nn.Module) -> tuple[str, dict[str, str]]:
-    """The dtype of most parameters, and of those that have another one, by name."""
+    """The dtype of most parameters, and of those that have another one, by name; whole numbers, as quantised weights
+    are stored, have none."""
     found = {}
     for path, module in backbone.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.is_floating_point():
+                continue
             full = plain_linear_name(f"{path}.{name}" if path else name)
             found[full] = str(output_dtype(module) or parameter.dtype).removeprefix("torch.")
     ((most, _),) = Counter(found.values()).most_common(1)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hyperloader.backbones.origin import plain_linear_name
+from hyperloader.nn.quantized import dequantized, quantized_layers
 from hyperloader.validation import shown
 
 _SAMPLES = 8  # numbers of each tensor
@@ -16,7 +17,8 @@ Fingerprint = Mapping[str, list]  # name of a tensor -> [shape, numbers]
 
 
 def fingerprint_of(backbone: nn.Module, trained: Sequence[str], with_heads: bool) -> dict[str, list]:
-    """The fingerprint of ``backbone``, whose tensors ``trained`` are not frozen.
+    """The fingerprint of ``backbone``, whose tensors ``trained`` are not frozen; of a quantised layer that of its
+    weight in numbers.
 
     Args:
         with_heads: whether task heads read it, and no pooler.
@@ -27,9 +29,18 @@ def fingerprint_of(backbone: nn.Module, trained: Sequence[str], with_heads: bool
     marks = {}
     state = {plain_linear_name(name): tensor for name, tensor in backbone.state_dict().items()}
     poolers = _poolers(state) if with_heads else _poolers(state) & _newly_drawn(backbone)
+    quantized = {plain_linear_name(f"{path}.weight"): layer for path, layer in quantized_layers(backbone)}
+    parts = {
+        plain_linear_name(name)
+        for path, layer in quantized_layers(backbone)
+        for name in layer.state_dict(prefix=f"{path}.")
+        if name not in (f"{path}.weight", f"{path}.bias")
+    }
     for name, tensor in state.items():
-        if name in trained or name in poolers:
+        if name in trained or name in poolers or name in parts:
             continue
+        if name in quantized:
+            tensor = dequantized(quantized[name])
         if tensor.is_meta:
             raise ValueError(f"backbone must have its weights, got {name} on the device meta: load them first")
         flat = tensor.detach().flatten()

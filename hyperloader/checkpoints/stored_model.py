@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hyperloader.backbones import origin
+from hyperloader.backbones.quantization import check_same_layers, layers_of, quantize
 from hyperloader.checkpoints import fingerprints
 from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations
@@ -24,7 +25,7 @@ from hyperloader.checkpoints.descriptions import (
 )
 from hyperloader.checkpoints.tensors import as_bytes, check_numbers, check_tensors, read_tensors
 from hyperloader.config import HyperLoaderConfig
-from hyperloader.validation import check_names
+from hyperloader.validation import check_names, shown
 
 DESCRIPTION = "hyperloader.json"
 _WHAT = "a checkpoint's description"
@@ -49,6 +50,11 @@ class StoredModel:
     backbone: Mapping
     fingerprint: fingerprints.Fingerprint
 
+    @property
+    def quantized(self) -> Mapping[str, str]:
+        """Path -> quantisation of the backbone's quantised layers; earlier versions wrote none."""
+        return self.backbone.get("quantized", {})
+
     def load_backbone(self) -> nn.Module:
         """Load the backbone that the checkpoint names, with transformers."""
         stored = self.backbone
@@ -60,15 +66,21 @@ class StoredModel:
             config = origin.load_config(kind, stored["name"])
             check_implementations(f"backbone {stored['name']}", config)
             with_pooler = fingerprints.has_pooler(self.fingerprint)
-            return origin.load(kind, stored["name"], config, dtype, others, with_pooler)
+            backbone = origin.load(kind, stored["name"], config, dtype, others, with_pooler)
         except ValueError as error:
             raise ValueError(f"{self.folder}: {error}") from error
+        try:
+            quantize(backbone, self.quantized)
+        except ValueError as error:
+            raise ValueError(f"{self.folder}: its backbone cannot be quantised ({error}); give backbone=") from error
+        return backbone
 
     def check_backbone(self, backbone: nn.Module) -> None:
         """Raise ``ValueError`` unless ``backbone`` is the one that the checkpoint was trained with."""
         stored = self.backbone
         if type(backbone).__name__ != stored["class"]:
             raise ValueError(f"{self.folder}: backbone must be a {stored['class']}, got {type(backbone).__name__}")
+        check_same_layers(self.folder, self.quantized, _layers_read(backbone, self.config))
         found = fingerprints.fingerprint_of(backbone, stored["trained"], with_heads=self.config.labels is not None)
         fingerprints.check_same(self.folder, self.fingerprint, found, stored["name"] or "an unnamed model")
 
@@ -95,6 +107,7 @@ def save(
     _check_generator(folder / DESCRIPTION, config.generator)
     dtype, others = origin.dtypes(backbone)
     content = as_bytes(tensors)
+    quantized = _layers_read(backbone, config)
     description = {
         "sha256": hash_of(content),
         "config": config.to_dict(),
@@ -104,6 +117,7 @@ def save(
             "dtype": dtype,
             "dtypes": others,
             "trained": list(trained_norms),
+            **({"quantized": quantized} if quantized else {}),
             "fingerprint": fingerprints.fingerprint_of(backbone, trained_norms, with_heads=config.labels is not None),
         },
     }
@@ -117,6 +131,13 @@ def published(path: Path, name: str = "") -> bytes:
     if not on_hub(description["backbone"]["name"]):
         description["backbone"]["name"] = name  # which the description's hash leaves out
     return encoded(description)
+
+
+def _layers_read(backbone: nn.Module, config: HyperLoaderConfig) -> dict[str, str]:
+    """The quantised layers of ``backbone`` without those of a pooler, where heads do not read it."""
+    layers = layers_of(backbone)
+    poolers = {path for path in layers if config.labels is not None and "pooler" in path.split(".")}
+    return {path: name for path, name in layers.items() if path not in poolers}
 
 
 def load(folder: str | Path) -> StoredModel:
@@ -133,6 +154,9 @@ def load(folder: str | Path) -> StoredModel:
         check_names("backbone.trained", backbone["trained"])
     except TypeError as error:
         raise ValueError(f"{path}: {error}") from error
+    quantized = backbone.get("quantized", {})
+    if not isinstance(quantized, dict) or not all(isinstance(name, str) for name in quantized.values()):
+        raise ValueError(f"{path}: backbone.quantized must map layers to quantisations, got {shown(quantized)}")
     fingerprints.check_form(path, backbone["fingerprint"])
     check_own_hash(path, description)
     fingerprint = fingerprints.read_part(backbone["fingerprint"], with_heads=config.labels is not None)

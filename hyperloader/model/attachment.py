@@ -13,8 +13,9 @@ from hyperloader.config import ADAPTER_SITES, MORE_LORA_SITES, HyperLoaderConfig
 from hyperloader.nn.layout import LayerSites, Layout, SiteKey, layout_of
 from hyperloader.nn.linears import Rows, sizes_of
 from hyperloader.nn.norms import HALF, keep_in_float32, undo_keep_in_float32, weights_to_float32
+from hyperloader.nn.quantized import keep_unpacked, let_pack, quantized_layers
 from hyperloader.nn.site_weights import ActiveWeights
-from hyperloader.nn.sites import Site, unwrapped, wrapped
+from hyperloader.nn.sites import Site, WrappedLinear, frozen, unwrapped, wrapped
 
 
 class Attachment:
@@ -37,6 +38,7 @@ class Attachment:
                 f"adapter_sites and lora_sites must name a site that {type(backbone).__name__} has, got "
                 f"{', '.join(wanted) or 'none'}"
             )
+        self.kept_unpacked = keep_unpacked(backbone)
         self.requires_grad = {name: parameter.requires_grad for name, parameter in backbone.named_parameters()}
         self.norm_names = find_norms(backbone) if config.train_norms else []
         self.norms: dict[str, Tensor] = {}
@@ -44,6 +46,7 @@ class Attachment:
         self.site_paths = _sites_of_layers(backbone, stacks, wanted)
         for path, sites in self.site_paths.items():
             replace(backbone, path, wrapped(backbone.get_submodule(path), sites, active, config))
+        self.frozen_paths = _freeze_quantized(backbone)
         for parameter in backbone.parameters():
             parameter.requires_grad_(False)
         for name in self.norm_names:
@@ -75,8 +78,9 @@ class Attachment:
 
     def undo(self, backbone: nn.Module) -> None:
         """Unwrap every site, and give every parameter its value and ``requires_grad`` from before."""
-        for path in self.site_paths:
+        for path in (*self.site_paths, *self.frozen_paths):
             replace(backbone, path, unwrapped(backbone.get_submodule(path)))
+        let_pack(self.kept_unpacked)
         shared_positions.project_once(backbone)
         with torch.no_grad():
             for name, value in self.norms.items():
@@ -100,9 +104,11 @@ class Attachment:
         return [backbone.get_submodule(path) for path in dict.fromkeys(n.rpartition(".")[0] for n in self.norm_names)]
 
     def dtype(self, backbone: Any) -> torch.dtype:
-        """The dtype to generate weights in: that of the wrapped layers, float32 where they differ."""
+        """The dtype to generate weights in: that of the wrapped layers, float32 where they differ; where they are
+        quantised to whole numbers, that of the backbone."""
         dtypes = {backbone.get_submodule(path).weight.dtype for path in self.site_paths}
-        return dtypes.pop() if len(dtypes) == 1 else torch.float32
+        dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+        return dtype if dtype.is_floating_point else backbone.dtype
 
 
 def _give_back(backbone: nn.Module, name: str, value: Tensor) -> None:
@@ -126,6 +132,18 @@ def replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
     """Put ``module`` where ``path`` leads in ``backbone``."""
     parent, _, name = path.rpartition(".")
     setattr(backbone.get_submodule(parent), name, module)
+
+
+def _freeze_quantized(backbone: nn.Module) -> list[str]:
+    """Put a ``FrozenLinear`` around the quantised layers without sites that need one; returns their paths."""
+    bare = [
+        path
+        for path, layer in quantized_layers(backbone)
+        if frozen(layer) is not layer and not isinstance(backbone.get_submodule(path.rpartition(".")[0]), WrappedLinear)
+    ]
+    for path in bare:
+        replace(backbone, path, frozen(backbone.get_submodule(path)))
+    return bare
 
 
 def _sites_of_layers(backbone: nn.Module, stacks: Sequence[Stack], wanted: Collection[str]) -> dict[str, LayerSites]:

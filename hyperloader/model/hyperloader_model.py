@@ -146,7 +146,7 @@ class HyperLoaderModel(GrowingModel):
 
     @torch.inference_mode(False)  # what is merged may be trained, cast and saved later
     @torch.no_grad()
-    def merge(self, task: str, *, inplace: bool = False) -> TaskModel:
+    def merge(self, task: str, *, inplace: bool = False, dequantize: bool = False) -> TaskModel:
         """Fold the LoRA updates of ``task`` into the projections and give the adapters their generated weights.
 
         Args:
@@ -155,17 +155,24 @@ class HyperLoaderModel(GrowingModel):
                 ``unmerge()``; else into a copy of it. The backbone's norms are one and the same then: training them in
                 the merged model changes them for every task. Forwards that are running in other threads end first;
                 those that begin later are refused.
+            dequantize: give the copy plain layers in the place of quantised ones, whose LoRA updates else stay beside
+                them, in a model that cannot be saved.
 
         Returns:
             A plain module without hypernetworks, in the mode that the backbone is in; it is called, saved and loaded
             on its own.
 
         Raises:
-            ValueError: an unknown task. RuntimeError: the model is being trained, or merged already.
+            ValueError: an unknown task, or both ``inplace`` and ``dequantize``. RuntimeError: the model is being
+                trained, or merged already.
         """
+        if inplace and dequantize:
+            raise ValueError("dequantize must be False with inplace=True, which keeps the backbone's own layers")
         with self._forwards.changing("merge()") if inplace else nullcontext():
             one = self._exported(task)
             backbone = self.backbone if inplace else copy.deepcopy(self.backbone)
+            if dequantize:
+                merging.dequantize(backbone)
             wrapped = merging.fold_in(backbone, self.site_paths, one.weights, one.config)
             merged = TaskModel(backbone, one.config, one.heads).train(backbone.training)
             if inplace:

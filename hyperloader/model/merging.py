@@ -10,9 +10,11 @@ from torch import nn
 
 from hyperloader.config import NAME, HyperLoaderConfig
 from hyperloader.model.attachment import replace
+from hyperloader.nn.fused_projection import joined
 from hyperloader.nn.layout import LayerSites, SiteTensors
-from hyperloader.nn.linears import Rows, weight_of
-from hyperloader.nn.sites import AdaptedLinear, unwrapped
+from hyperloader.nn.linears import Rows, sizes_of, weight_of
+from hyperloader.nn.quantized import as_linear, quantization_of, quantized_layers
+from hyperloader.nn.sites import AdaptedLinear, FrozenLinear, UpdatedLinear, frozen, unwrapped
 from hyperloader.nn.stacked import Sites
 
 
@@ -29,7 +31,7 @@ def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
 def fold_in(
     backbone: nn.Module, site_paths: Mapping[str, LayerSites], weights: Sites, config: HyperLoaderConfig
 ) -> dict[str, nn.Module]:
-    """Put one task's weights in the place of the wrapped layers.
+    """Put one task's weights in the place of the wrapped layers; the update of a quantised layer stays beside it.
 
     Args:
         backbone: as attached.
@@ -43,9 +45,14 @@ def fold_in(
     wrapped = {path: backbone.get_submodule(path) for path in site_paths}
     merged: dict[str, nn.Module] = {}
     for path, sites in site_paths.items():
-        merged[path] = unwrapped(wrapped[path])
-        if sites.lora:
-            merged[path] = _folded(merged[path], [(weights[key], rows) for key, rows in sites.lora.items()], config)
+        linear = unwrapped(wrapped[path])
+        merged[path] = frozen(linear)
+        updates = [(weights[key], rows) for key, rows in sites.lora.items()]
+        if updates and quantization_of(linear) is None:
+            merged[path] = _folded(linear, updates, config)
+        elif updates:
+            update = joined(updates, sizes_of(linear)[1])
+            merged[path] = UpdatedLinear(merged[path], *update, config.scaling)
         if sites.adapter is not None:
             merged[path] = AdaptedLinear(merged[path], weights[sites.adapter], config)
     for path, module in merged.items():
@@ -57,7 +64,8 @@ def take_out(backbone: nn.Module, wrapped: Mapping[str, nn.Module]) -> None:
     """Undo ``fold_in``; if the backbone was cast or is on another device meanwhile, so are the layers."""
     for path, site in wrapped.items():
         now: Any = backbone.get_submodule(path).weight
-        replace(backbone, path, site.to(now.device, now.dtype).train(backbone.training))
+        dtype = now.dtype if now.is_floating_point() else None
+        replace(backbone, path, site.to(now.device, dtype).train(backbone.training))
 
 
 @torch.no_grad()
@@ -70,3 +78,11 @@ def _folded(linear: nn.Module, updates: Sequence[tuple[SiteTensors, Rows]], conf
         update = config.scaling * (lora_B.to(dtype) @ lora_A.to(dtype))
         weight[start:stop] = weight[start:stop].to(dtype) + update
     return folded
+
+
+def dequantize(backbone: nn.Module) -> None:
+    """Give ``backbone`` plain layers in the place of its quantised ones; sites stay."""
+    for path, layer in list(quantized_layers(backbone)):
+        parent = path.rpartition(".")[0]
+        within = isinstance(backbone.get_submodule(parent), FrozenLinear)
+        replace(backbone, parent if within else path, as_linear(layer))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones.cross_attention_bias import add_stored_bias
+from hyperloader.backbones.quantization import layers_of
 from hyperloader.checkpoints import stored_task
 from hyperloader.checkpoints.backbone_config import first_line
 from hyperloader.checkpoints.descriptions import config_of
@@ -108,11 +109,17 @@ class TaskModel(BackboneWrapper):
 
         Raises:
             RuntimeError: merged in place, and taken out again.
-            ValueError: a backbone that its class and config do not build again, or a folder with another model.
+            ValueError: a backbone that its class and config do not build again, such as a quantised one, or a folder
+                with another model.
         """
         if not is_main_process:
             return
         self._check_merged()
+        if quantized := layers_of(self.backbone):
+            raise ValueError(
+                f"a merged model must have plain layers to be saved, got {next(iter(quantized.values()))} at "
+                f"{next(iter(quantized))}: call merge(..., dequantize=True), or save the task with export_task"
+            )
         tensors = self.saved_state(state_dict)
         structure: dict[str, Any] = {
             "class": type(self.backbone).__name__,

@@ -11,7 +11,9 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.fused_projection import joined
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, LayerSites, SiteKey, SiteTensors
 from hyperloader.nn.linears import Rows, sizes_of, weight_of
+from hyperloader.nn.quantized import FrozenProduct, quantization_of
 from hyperloader.nn.site_weights import ActiveWeights
+from hyperloader.reference.batches import as_batches, of_batches
 
 
 class WrappedLinear(nn.Module):
@@ -30,6 +32,13 @@ class WrappedLinear(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         return self.linear.bias
+
+
+class FrozenLinear(WrappedLinear):
+    """A layer quantised by torchao, with the gradient of its dequantised weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return FrozenProduct.apply(x, self.linear)
 
 
 class Site(WrappedLinear):
@@ -69,7 +78,7 @@ class LoraSite(Site):
     ) -> None:
         super().__init__(linear, active)
         self.rows = rows
-        self.out_features = sizes_of(linear)[1]
+        self.out_features = sizes_of(unwrapped(linear))[1]
         self.scaling = config.scaling
 
     def update(self) -> tuple[Tensor, Tensor]:
@@ -91,13 +100,36 @@ class LoraSite(Site):
         )
 
 
+class QuantizedLoraSite(LoraSite):
+    """``LoraSite`` of a quantised layer, whose own forward is called: the update is beside it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        group = self.active.require().group_of(x.shape[0])
+        return _beside(self.linear(x), x, *self.update(), group, self.scaling)
+
+
+def _beside(y: Tensor, x: Tensor, lora_A: Tensor, lora_B: Tensor, group: Tensor | None, scaling: float) -> Tensor:
+    """``y + scaling · lora_B (lora_A x)``, the update summed in float32 at least."""
+    batches = as_batches(x, group)
+    down, up = of_batches(lora_A, group, batches.dtype), of_batches(lora_B, group, batches.dtype)
+    return y + (scaling * ((batches @ down.mT) @ up.mT)).reshape(y.shape).to(y.dtype)
+
+
 def wrapped(linear: nn.Module, sites: LayerSites, active: ActiveWeights, config: HyperLoaderConfig) -> Site:
     """``linear`` with its ``sites``, at least one."""
-    inside = LoraSite(linear, sites.lora, active, config) if sites.lora else linear
+    quantized = quantization_of(linear) is not None
+    inside = frozen(linear)
+    if sites.lora:
+        inside = (QuantizedLoraSite if quantized else LoraSite)(inside, sites.lora, active, config)
     if sites.adapter is not None:
         return AdapterSite(inside, sites.adapter, active, config)
     assert isinstance(inside, LoraSite)
     return inside
+
+
+def frozen(linear: nn.Module) -> nn.Module:
+    """``linear``, around which there is a ``FrozenLinear`` if its own backward does not do."""
+    return FrozenLinear(linear) if (quantization_of(linear) or "").startswith("torchao") else linear
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -130,3 +162,23 @@ class AdaptedLinear(WrappedLinear):
     def forward(self, x: Tensor) -> Tensor:
         weights = {name: getattr(self, name) for name in ADAPTER_WEIGHTS}
         return ops.adapter(self.linear(x), **weights, norm=self.norm, activation=self.activation, eps=self.eps)
+
+
+class UpdatedLinear(WrappedLinear):
+    """``linear(x) + scaling · lora_B (lora_A x)`` with weights of its own: a quantised site of a merged model.
+
+    Args:
+        linear: the layer.
+        lora_A: (rank, in_features); copied.
+        lora_B: (out_features, rank); copied.
+        scaling: factor of the update.
+    """
+
+    def __init__(self, linear: nn.Module, lora_A: Tensor, lora_B: Tensor, scaling: float) -> None:
+        super().__init__(linear)
+        self.lora_A = nn.Parameter(lora_A.detach().clone(), requires_grad=False)
+        self.lora_B = nn.Parameter(lora_B.detach().clone(), requires_grad=False)
+        self.scaling = scaling
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _beside(self.linear(x), x, self.lora_A, self.lora_B, None, self.scaling)

@@ -11,6 +11,7 @@ from torch import nn
 
 from hyperloader.backbones.cross_attention_bias import NAME, can_have_bias, set_cross_attention_bias
 from hyperloader.backbones.origin import check_complete, quiet, without_pooler
+from hyperloader.backbones.quantization import check_quantization, layers_to_quantize, quantize
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations, first_line
 from hyperloader.checkpoints.minilm import minilm_folder
 from hyperloader.checkpoints.tensors import read_tensor
@@ -30,7 +31,7 @@ _ENCODERS = {  # of families with a decoder, the class of the encoder alone
 _BYTE_LEVEL = ("roberta", "longformer", "bart", "deberta", "gpt2", "modernbert")  # that need a space before every word
 
 
-def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
+def load_backbone(name: str, head: str, quantization: str | None = None) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
     """The pretrained model ``name`` without a task head, and its fast tokenizer.
 
     Args:
@@ -39,16 +40,24 @@ def load_backbone(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizer
             checked against their SHA-256.
         head: ``token-classification`` (an encoder; of T5 the encoder alone), ``text-to-text`` (a sequence-to-sequence
             model) or ``language-model`` (a decoder with its own head).
+        quantization: what the linear layers of its layer stacks are quantised as, one of
+            ``hyperloader.backbones.quantization.QUANTIZATIONS``; None for none.
 
     Returns:
-        ``(backbone, tokenizer)``, the backbone in float32 and in evaluation mode.
+        ``(backbone, tokenizer)``, the backbone in float32, but for what is quantised, and in evaluation mode.
 
     Raises:
         FileNotFoundError: the package is not installed, or the folder does not exist.
-        ValueError: the head is unknown, the weights have another hash, or are no safetensors.
+        ValueError: the head is unknown, the weights have another hash, or are no safetensors; an unknown quantisation,
+            or layers that it cannot take. ImportError: its library is not installed.
     """
     check_choice("head", head, HEADS)
-    return _load(name, head)
+    if quantization is not None:
+        check_quantization(quantization)
+    backbone, tokenizer = _load(name, head)
+    if quantization is not None:
+        quantize(backbone, layers_to_quantize(backbone, quantization))
+    return backbone, tokenizer
 
 
 def load_language_model(name: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:

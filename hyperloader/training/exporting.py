@@ -15,6 +15,7 @@ from hyperloader.validation import check_choice
 
 ONNX, INT8, PROGRAM, TASKS = "model.onnx", "model.int8.onnx", "model.pt2", "tasks.json"
 _NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+_QUANTIZED = ("ours", "peft")  # formats that hold no weight of the backbone
 _OF_ONE_TASK = ("ours", "peft", "transformers")
 
 
@@ -66,6 +67,11 @@ def export_run(
     if model is None:
         raise ValueError(
             f"{folder}: method must be hyperloader, hyperformer++ or adapter to be exported, got {run.config.method}"
+        )
+    if format not in _QUANTIZED and run.config.backbone_quantization is not None:
+        raise ValueError(
+            f"format must be {' or '.join(_QUANTIZED)} for a run with backbone_quantization "
+            f"{run.config.backbone_quantization}, got {format}"
         )
     model.to("cpu").eval()
     output.parent.mkdir(parents=True, exist_ok=True)

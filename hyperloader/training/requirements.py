@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from hyperloader.backbones.quantization import check_quantization, layers_to_quantize
 from hyperloader.config import TAGGING
 from hyperloader.data.chat import ChatTemplate
 from hyperloader.data.heads import TOKEN_CLASSIFICATION, check_head
@@ -24,7 +25,7 @@ def check_requirements(config: RunConfig) -> None:
 
     Raises:
         FileNotFoundError: a backbone that is not there.
-        ImportError: a package that the method or its logs need is not installed.
+        ImportError: a package that the method, its logs or its backbone's quantisation need is not installed.
         ValueError: an output that is no folder.
     """
     if Path(config.output).exists() and not Path(config.output).is_dir():
@@ -32,6 +33,8 @@ def check_requirements(config: RunConfig) -> None:
     backbone_path(config.backbone)
     tracker_of(config.options.report_to)
     check_packages(config.method)
+    if config.backbone_quantization is not None:
+        check_quantization(config.backbone_quantization)
 
 
 def check_model(config: RunConfig) -> None:
@@ -39,7 +42,8 @@ def check_model(config: RunConfig) -> None:
     is taken.
 
     Raises:
-        ValueError: a backbone that is none or of an unknown family, a model larger than this machine's memory.
+        ValueError: a backbone that is none or of an unknown family, a model larger than this machine's memory,
+            layers that cannot be quantised.
         DataError: something wrong with the task file.
     """
     entries = config.task_entries()
@@ -48,6 +52,8 @@ def check_model(config: RunConfig) -> None:
         labels, words = {entry.name: ["O"] for entry in entries}, words_of_entries(config, entries)
         of_heads = labels if config.head == TOKEN_CLASSIFICATION else None
         backbone = backbone_without_weights(config.backbone, config.head)
+        if config.backbone_quantization is not None:
+            layers_to_quantize(backbone, config.backbone_quantization)
         with torch.device("meta"):
             build_model(config.method, backbone, list(labels), of_heads, config.model_options, words=words)
 

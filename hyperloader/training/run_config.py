@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
+from hyperloader.backbones.quantization import QUANTIZATIONS
 from hyperloader.data.heads import HEADS, LANGUAGE_MODEL
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
 from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
 from hyperloader.data.tasks import Task, load_task
 from hyperloader.data.yaml_text import load, read_yaml
 from hyperloader.training.backbone import PACKAGED
-from hyperloader.training.methods import METHODS, check_model_options
+from hyperloader.training.methods import FIXED_OPTIONS, METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
 from hyperloader.validation import check_choice, check_key, nearest, shown
 
@@ -42,6 +43,8 @@ class RunConfig:
         fraction: share of the training and validation sentences that is used; the test sets are always used in full.
         data_seed: which sentences those are, and the order they are visited in.
         seed: of the new weights and of dropout.
+        backbone_quantization: one of ``hyperloader.backbones.quantization.QUANTIZATIONS``, for the methods that train
+            no weight of the backbone but its norms; None for the backbone as it is.
     """
 
     backbone: str
@@ -55,6 +58,7 @@ class RunConfig:
     fraction: float = 1.0
     data_seed: int = 0
     seed: int = 0
+    backbone_quantization: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("backbone", "output", "head", "method", "preset"):
@@ -78,6 +82,11 @@ class RunConfig:
             if option in self.training and self.head != head:
                 raise ValueError(f"{option} must only be given for the head {head}, got it for {self.head}")
         check_model_options(self.method, self.model)
+        if self.backbone_quantization is not None:
+            check_choice("backbone_quantization", self.backbone_quantization, QUANTIZATIONS)
+            if self.method not in FIXED_OPTIONS:
+                known = ", ".join(FIXED_OPTIONS)
+                raise ValueError(f"backbone_quantization must be given for the methods {known}, got {self.method}")
         training_options(self.preset, self.method, self.training)
 
     @property
@@ -146,8 +155,11 @@ class RunConfig:
         return RunConfig.from_dict(values, source=source)
 
     def to_dict(self) -> dict:
-        """Every field, as plain types."""
-        return dataclasses.asdict(self)
+        """Every field, as plain types; no quantisation is left out, so that earlier versions read what is saved."""
+        values = dataclasses.asdict(self)
+        if self.backbone_quantization is None:
+            del values["backbone_quantization"]
+        return values
 
     def to_yaml(self) -> str:
         """``to_dict`` as text that ``from_yaml`` reads; in any folder if the paths are absolute."""

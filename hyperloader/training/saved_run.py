@@ -76,7 +76,7 @@ def build_run(
     """The run's pretrained backbone with new weights around it; ``kinds`` are those of the tasks of whole sentences,
     ``words`` those that its model reads; ``embed_texts`` as in ``HyperLoaderModel``."""
     kinds = kinds or {}
-    backbone, tokenizer = load_backbone(config.backbone, config.head)
+    backbone, tokenizer = load_backbone(config.backbone, config.head, config.backbone_quantization)
     segments = getattr(backbone.config, "type_vocab_size", 0) > 1
     set_seed(config.seed)
     of_heads = labels if config.head == "token-classification" else None
