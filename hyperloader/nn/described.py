@@ -142,21 +142,26 @@ class DescribedHeads(TaskHeads, Described):
     def rows_of(self, task: int) -> tuple[Tensor, Tensor]:
         """Weight (labels, hidden) and bias (labels,) of one task."""
         weight, bias = super().rows_of(task)
-        start = self._starts[task]
-        words = self.words(self.texts[start : start + len(bias)])
+        words = self.words(self._texts_of(task))
         if self._drops:
             keep = kept(1, self.row_dropout, weight)
             weight, bias = weight * keep, bias * keep[0]
         return weight + words[:, :-1], bias + words[:, -1]
 
-    def all_rows(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of all tasks, one below the other."""
-        (weight, bias), words = super().all_rows(), self.words(self.texts)
+    def stacked_rows(self, tasks: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``tasks``, None for all, one below the other."""
+        weight, bias = super().stacked_rows(tasks)
+        words = self.words(self.texts if tasks is None else torch.cat([self._texts_of(task) for task in tasks]))
         if self._drops:
-            keep = kept(len(self.heads), self.row_dropout, weight)
-            keep = torch.cat([one.expand(head.out_features, 1) for one, head in zip(keep, self.heads, strict=True)])
+            keep = kept(len(self.heads), self.row_dropout, weight)  # drawn for all, whatever the batch
+            each = range(len(self.heads)) if tasks is None else tasks
+            keep = torch.cat([keep[task].expand(self.heads[task].out_features, 1) for task in each])
             weight, bias = weight * keep, bias * keep[:, 0]
         return weight + words[:, :-1], bias + words[:, -1]
+
+    def _texts_of(self, task: int) -> Tensor:
+        """(labels, width)."""
+        return self.texts[self._starts[task] :][: self.heads[task].out_features]
 
     @property
     def _drops(self) -> bool:

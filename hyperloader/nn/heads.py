@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
 from hyperloader.ops import _transforms
-from hyperloader.ops._modes import serves_any
+from hyperloader.ops._modes import serves_any, values_on_host
 from hyperloader.validation import shown
 
 
@@ -18,8 +18,9 @@ class TaskHeads(nn.Module):
     """``dropout`` and one ``nn.Linear`` per task, from the hidden size to the task's labels.
 
     A mixed batch is one product with all heads, of which every sentence keeps the columns of its own task, or a product
-    for each sentence where that is less. The head of a task of whole sentences, by ``kinds`` any but ``tagging``, reads
-    the mean over the sentence's real tokens, and gives the same logits at every token.
+    for each sentence where that is less; outside of training it reads the heads of its own tasks alone where the host
+    knows them. The head of a task of whole sentences, by ``kinds`` any but ``tagging``, reads the mean over the
+    sentence's real tokens, and gives the same logits at every token.
     """
 
     heads: Any  # nn.ModuleList of nn.Linear, one a task
@@ -27,6 +28,8 @@ class TaskHeads(nn.Module):
     starts: Tensor  # (tasks,) int64, where those of each begin among all
     kind_numbers: Tensor  # (tasks,) int64, place of each one's kind in ``KINDS``
     _most_labels: int  # of any task
+    _all_labels: int  # of all together
+    _of_sentences: bool
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class TaskHeads(nn.Module):
     @property
     def of_sentences(self) -> bool:
         """Whether any task is one of whole sentences."""
-        return any(kind != TAGGING for kind in self.kinds)
+        return self._of_sentences
 
     def new_head(self, size: int) -> nn.Linear:
         """A head of ``size`` labels like the others, to be given to ``append``."""
@@ -100,6 +103,8 @@ class TaskHeads(nn.Module):
         self.sizes = torch.cat([self.sizes, self.sizes.new_tensor([head.out_features])])
         self.kind_numbers = torch.cat([self.kind_numbers, self.kind_numbers.new_tensor([KINDS.index(kind)])])
         self._most_labels = max(self._most_labels, head.out_features)
+        self._all_labels += head.out_features
+        self._of_sentences |= kind != TAGGING
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
@@ -112,14 +117,17 @@ class TaskHeads(nn.Module):
         self.starts = self.sizes.cumsum(0) - self.sizes
         self.kind_numbers = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)
         self._most_labels = max(head.out_features for head in self.heads)
+        self._all_labels = sum(head.out_features for head in self.heads)
+        self._of_sentences = any(kind != TAGGING for kind in self.kinds)
 
     def rows_of(self, task: int) -> tuple[Tensor, Tensor]:
         """Weight (labels, hidden) and bias (labels,) of one task."""
         return self.heads[task].weight, self.heads[task].bias
 
-    def all_rows(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of all tasks, one below the other."""
-        return torch.cat([head.weight for head in self.heads]), torch.cat([head.bias for head in self.heads])
+    def stacked_rows(self, tasks: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``tasks``, None for all, one below the other."""
+        heads = self.heads if tasks is None else [self.heads[task] for task in tasks]
+        return torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
 
     def of(self, task: int) -> "TaskHeads":
         """A copy with the head of one task alone."""
@@ -157,13 +165,15 @@ class TaskHeads(nn.Module):
             logits = functional.linear(hidden_states, *self.rows_of(task_ids))
             missing = self._most_labels - logits.shape[-1] if all_columns else 0
             return functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
-        weight, bias = self.all_rows()
         task_ids = task_ids.reshape(-1)  # (batch,) or (1,)
-        columns = torch.arange(self._most_labels, device=weight.device)
+        columns = torch.arange(self._most_labels, device=self.sizes.device)
         own = columns < self.sizes[task_ids][:, None]  # (batch, most labels)
-        index = (self.starts[task_ids][:, None] + columns).clamp(max=weight.shape[0] - 1)
-        any_batch = serves_any(index.shape[0])
-        if any_batch or index.numel() < weight.shape[0]:  # heads of its own for each sentence
+        any_batch = serves_any(own.shape[0])
+        alone = any_batch or own.numel() < self._all_labels  # heads of its own for each sentence
+        tasks, starts = self._of_batch(task_ids) if alone else (None, self.starts[task_ids])
+        weight, bias = self.stacked_rows(tasks)
+        index = (starts[:, None] + columns).clamp(max=weight.shape[0] - 1)
+        if alone:
             weight, bias = functional.embedding(index, weight), functional.embedding(index, bias[:, None])
             if not any_batch and len(task_ids) == 1:
                 logits = functional.linear(hidden_states, weight[0], bias[0, :, 0])
@@ -193,6 +203,18 @@ class TaskHeads(nn.Module):
             return mean.expand_as(hidden_states)
         of_sentences = self.kind_numbers[task_ids.reshape(-1)] > 0  # by a tensor () it would be a constant of the graph
         return torch.where(of_sentences.view(-1, 1, 1), mean, hidden_states)
+
+    def _of_batch(self, task_ids: Tensor) -> tuple[list[int] | None, Tensor]:
+        """The distinct tasks of a batch, and (batch,) where the labels of each sentence's own begin among theirs.
+
+        None for all tasks: in training, where each has a gradient, and where the host does not know those of the batch.
+        """
+        known = values_on_host(task_ids) and not _transforms.active() and not torch.jit.is_tracing()
+        if torch.is_grad_enabled() or not known or not task_ids.numel():
+            return None, self.starts[task_ids]
+        tasks, place = task_ids.unique(return_inverse=True)
+        sizes = self.sizes[tasks]
+        return tasks.tolist(), (sizes.cumsum(0) - sizes)[place]
 
     def _with_others(self, hidden_states: Tensor, own: nn.Linear) -> Tensor:
         if not torch.is_grad_enabled() or _transforms.active():  # torch.func takes no such function, nor needs it

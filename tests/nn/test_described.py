@@ -147,3 +147,19 @@ def test_what_is_in_no_state_follows():
     assert part.starts.tolist() == [0, 2]
     part.append_texts(torch.ones(3, 8))
     assert (part.starts.tolist(), part.counts.tolist(), tuple(part.texts.shape)) == ([0, 2, 3], [2, 1, 3], (6, 8))
+
+
+def test_a_batch_takes_the_words_of_its_tasks_alone():
+    """And drops what it would drop with all of them."""
+    labels = {str(task): ["O", *(f"B-{kind}" for kind in range(task % 3))] for task in range(30)}
+    part = DescribedHeads(5, labels, 0.0, None, 8, 0.5).double()
+    for parameter in part.parameters():
+        torch.nn.init.normal_(parameter)
+    part.texts.copy_(torch.randn(part.texts.shape))
+    states, tasks = torch.randn(4, 3, 5).double(), torch.tensor([29, 3, 29, 11])
+    for seed in range(8):
+        torch.manual_seed(seed)
+        expected = part.train()(states, tasks), torch.rand(1)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            torch.testing.assert_close((part(states, tasks), torch.rand(1)), expected)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.lines import lines_of
 
 from hyperloader.nn.heads import TaskHeads, head_dropout
 
@@ -108,3 +109,44 @@ def test_labels_that_come_together_begin_each_at_its_own_share():
     assert not heads.heads[1].bias.any()
     with pytest.raises(ValueError, match=r"counts\[0\] must be 2 numbers"):
         heads.begin_at([[8, 0], None])
+
+
+def many(count=200):
+    torch.manual_seed(0)
+    return TaskHeads(5, {str(task): ["O", *(f"B-{kind}" for kind in range(task % 3))] for task in range(count)})
+
+
+def test_a_batch_takes_the_heads_of_its_tasks_alone():
+    """To the bit what it is with all heads, as in training."""
+    heads, tasks, hidden_states = many(), torch.tensor([3, 190, 3, 8]), torch.randn(4, 3, 5)
+    expected = heads(hidden_states, tasks)
+    with torch.no_grad():
+        assert torch.equal(heads(hidden_states, tasks), expected)
+        one = heads(hidden_states[1:2], torch.tensor(190))
+        assert torch.equal(one, heads(hidden_states[1:2], 190, all_columns=True))
+    expected.clamp(min=-9).sum().backward()
+    assert all(parameter.grad is not None for parameter in heads.parameters())
+
+
+def test_what_a_batch_reads_does_not_grow_with_the_tasks(monkeypatch):
+    few, more, states, tasks = many(), many(600), torch.randn(4, 3, 5), torch.tensor([3, 190, 3, 8])
+    read, cat = [], torch.cat
+    monkeypatch.setattr(torch, "cat", lambda tensors: read.append(len(tensors)) or cat(tensors))
+    with torch.no_grad():
+        few(states, tasks)
+        found = [lines_of(heads, states, tasks) for heads in (few, more)]
+    assert set(read) == {3} and found[0] == found[1]
+
+
+@torch.no_grad()
+def test_an_empty_batch_of_many_tasks():
+    assert many()(torch.randn(0, 3, 5), torch.zeros(0, dtype=torch.int64)).shape == (0, 3, 3)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_traced_program_takes_other_tasks():
+    heads, states = many(), torch.randn(4, 3, 5)
+    program = torch.jit.trace(heads, (states, torch.tensor([3, 190, 3, 8])))
+    others = torch.tensor([9, 17, 100, 101])
+    assert torch.equal(program(states, others), heads(states, others))
