@@ -1,14 +1,16 @@
-"""python -m bench.decoder [RECIPE.yaml] [--steps 200] [--batch-size 8] [--sentences 100] [--time] [--report]
+"""python -m bench.decoder [RECIPE.yaml] [--steps 200] [--batch-size 8] [--sentences 100] [--rates] [--time] [--report]
 
 Trains the tasks of a recipe as one HyperLoader model, as one LoRA that all of them share, and as one LoRA a task, each
 with the same number of steps in all, and scores them on the same test sentences. Writes one JSON a run into
 bench/results/decoder, and the table into docs/results.md; a run that stopped goes on, one that is there is not run
-again. --time measures a step of each in processes of their own, in turn, on a machine that is to be idle.
+again. Before it, --rates takes the first steps at several learning rates and keeps that of the lowest loss, in place of
+the recipe's. --time measures a step of each in processes of their own, in turn, on a machine that is to be idle.
 """
 
 import argparse
 import dataclasses
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,8 @@ from hyperloader.training.run_config import RunConfig
 
 RECIPE = document.ROOT / "recipes" / "language-model.yaml"
 LORA = {"rank": 8}
+RATES = {"hyperloader": (1e-3, 3e-3), "lora": (1e-3, 3e-3, 1e-2, 3e-2)}
+FIRST = 60  # steps, in which hardly a sentence comes twice, so that the loss is that of sentences not trained on
 _KEPT = ("test", "steps", "seconds_per_step", "trainable_parameters", "versions")
 
 
@@ -34,6 +38,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--sentences", type=int, default=100, help="of each task that are scored, at most")
     parser.add_argument("--output", type=Path, default=results.ROOT / "decoder", help="for the JSON files")
+    parser.add_argument("--rates", action="store_true", help="choose learning rates; train nothing to its end")
     parser.add_argument("--time", action="store_true", help="measure steps; train nothing")
     parser.add_argument("--rounds", type=int, default=3, help="of --time, of five steps each")
     parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)
@@ -43,14 +48,20 @@ def main(words: list[str] | None = None) -> None:
     if given.only:
         print(json.dumps(step_of(runs[given.only])))
         return
-    if given.time:
+    if given.rates:
         results.writable(given.output)
-        write_text(given.output / "steps.json", json.dumps(times(given, list(runs)[:2]), indent=1))
+        write_text(given.output / report.RATES, json.dumps(rates(runs), indent=1))
+    elif given.time:
+        results.writable(given.output)
+        write_text(given.output / report.STEPS, json.dumps(times(given, list(runs)[:2]), indent=1))
     elif not given.report:
+        chosen = report.chosen_rates(given.output)
         results.writable(given.output)
         for name, config in runs.items():
-            run(name, config, given.output)
-    report.write(given.output)
+            rate = chosen.get(config.method, config.options.learning_rate)
+            run(name, _at(config, rate), given.output)
+    if not (given.rates or given.time):
+        report.write(given.output)
 
 
 def runs_of(given: argparse.Namespace) -> dict[str, RunConfig]:
@@ -71,6 +82,21 @@ def runs_of(given: argparse.Namespace) -> dict[str, RunConfig]:
     for entry, task in zip(entries, recipe.tasks, strict=True):
         name = f"lora-{entry.name.replace(' ', '-')}"
         found[name] = of(name, method="lora", model=LORA, tasks=[task])
+    return found
+
+
+def _at(config: RunConfig, rate: float) -> RunConfig:
+    return dataclasses.replace(config, training={**config.training, "learning_rate": rate})
+
+
+def rates(runs: dict[str, RunConfig]) -> dict[str, dict[str, float]]:
+    """Of each method and learning rate the mean loss of the second half of the ``FIRST`` steps."""
+    found: dict[str, dict[str, float]] = {}
+    for method, some in RATES.items():
+        for rate in some:
+            losses = dry_run(_at(runs[method], rate), FIRST).losses
+            found.setdefault(method, {})[f"{rate:g}"] = statistics.mean(losses[len(losses) // 2 :])
+            print(f"{method} {rate:g}: {found[method][f'{rate:g}']:.3f}", flush=True)
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from bench import document, results
 from hyperloader.training.headlines import HEADLINES, headline
 
+RATES, STEPS = "rates.json", "steps.json"
 ROWS = {"hyperloader": "HyperLoader", "lora": "one LoRA for all", "lora-": "one LoRA a task"}
 
 
@@ -15,10 +16,17 @@ def write(folder: Path) -> None:
     document.put(document.RESULTS, "decoder", render(folder))
 
 
+def chosen_rates(folder: Path) -> dict[str, float]:
+    """Of each method that was tried at several learning rates the one with the lowest loss."""
+    path = folder / RATES
+    tried = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {method: float(min(losses, key=losses.get)) for method, losses in tried.items()}
+
+
 def render(folder: Path) -> str:
     """Markdown: trained numbers, a step, memory, and the score of each task by method."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    timed = found.pop("steps", None)
+    timed, tried = found.pop("steps", None), found.pop("rates", None)
     if "hyperloader" not in found:
         raise results.UsageError(f"{folder}: must hold hyperloader.json; run python -m bench.decoder without --report")
     tasks = found["hyperloader"]["test"]["tasks"]
@@ -35,7 +43,7 @@ def render(folder: Path) -> str:
         trained = sum(run["trainable_parameters"] for run in some)
         cells = [f"{100 * value:.1f}" for value in (*values, statistics.mean(values))]
         lines.append(f"| {words} | {trained:,} | {_step(timed, name)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _about(found["hyperloader"], len(tasks), timed)])
+    return "\n".join([*lines, "", _about(found["hyperloader"], len(tasks), timed, tried)])
 
 
 def _step(timed: dict | None, name: str) -> str:
@@ -47,14 +55,14 @@ def _step(timed: dict | None, name: str) -> str:
     return f"{seconds:.2f} s | {memory / 2**30:.1f} GiB"
 
 
-def _about(run: dict, tasks: int, timed: dict | None) -> str:
+def _about(run: dict, tasks: int, timed: dict | None, tried: dict | None) -> str:
     scores, options = run["test"]["tasks"], run["asked"]["training"]
     sentences = max(one["sentences"] for one in scores.values())
     kinds = " and ".join(dict.fromkeys(HEADLINES[headline(one)] for one in scores.values()))
     text = (
         f"Test scores ({kinds}) of {sentences} sentences a task, one seed; {run['steps']} steps of "
         f"{options['batch_size']} sentences in all for each row: {run['steps'] // tasks} steps for a LoRA a task. "
-        f"Learning rate {options['learning_rate']:g} for all, chosen for none."
+        + (_tried(tried) if tried else f"Learning rate {options['learning_rate']:g} for all, chosen for none.")
     )
     if timed:
         rounds, hardware = len(next(iter(timed["steps"].values()))), timed["hardware"]
@@ -63,3 +71,14 @@ def _about(run: dict, tasks: int, timed: dict | None) -> str:
             f"{hardware['processors']} cores. A step of a LoRA a task is one of one LoRA for all."
         )
     return text
+
+
+def _tried(tried: dict[str, dict[str, float]]) -> str:
+    parts = []
+    for method, losses in tried.items():
+        best = min(losses, key=losses.get)
+        cells = " · ".join(
+            f"**{rate}: {loss:.2f}**" if rate == best else f"{rate}: {loss:.2f}" for rate, loss in losses.items()
+        )
+        parts.append(f"{ROWS[method]} {cells}")
+    return f"Learning rates by the mean loss of steps 31 to 60, on sentences not met before: {'; '.join(parts)}."

@@ -31,7 +31,7 @@ def conclusion(found: "DryRun", config: "RunConfig", steps: int) -> str:
     """What a step took, and how long the whole training would take."""
     options, step = config.options, found.step
     lines = [
-        f"\nloss     {found.losses[0]:.4g} in the first steps, {found.losses[1]:.4g} in the last of {steps:,}",
+        f"\nloss     {found.losses[0]:.4g} in the first steps, {found.losses[-1]:.4g} in the last of {steps:,}",
         f"step     {step.seconds:.3g} s, {step.flops / 1e12:.3g} TFLOP of products, {step.operators:,} operators",
         f"padding  {100 * found.padding:.1f} % of the tokens that are read",
         f"memory   {found.memory / 2**30:.1f} GiB at most, {found.trained:,} parameters are trained",

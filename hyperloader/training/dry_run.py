@@ -49,14 +49,14 @@ class DryRun:
     """What a dry run found.
 
     step: the median step; scoring: predicting one batch of sentences, of which the whole run predicts ``batches``, on
-    each process; losses: the mean loss of the first and of the last tenth of the steps; trained: how many parameters
+    each process; losses: the mean loss of each tenth of the steps; trained: how many parameters
     are; memory: bytes at most; padding: its share among the tokens of the first batches; device: where it ran.
     """
 
     step: Work
     scoring: Work
     batches: float
-    losses: tuple[float, float]
+    losses: list[float]
     trained: int
     memory: int
     padding: float
@@ -95,7 +95,7 @@ def dry_run(
         step=Work(statistics.median(first.seconds), *first.counted),
         scoring=scoring,
         batches=sentences / config.options.eval_batch_size / trainer.args.world_size,
-        losses=(losses[0], losses[-1]),
+        losses=losses,
         trained=sum(one.numel() for one in run.model.parameters() if one.requires_grad),
         memory=peak_memory(trainer.args.device),
         padding=padding,

@@ -27,8 +27,15 @@ def recipe(tmp_path, monkeypatch):
 def test_each_row_has_as_many_steps_and_the_same_sentences(recipe, monkeypatch):
     folder = recipe.parent
     words = [str(recipe), "--steps", "4", "--batch-size", "4", "--sentences", "5", "--output", str(folder / "json")]
+    monkeypatch.setattr(command, "RATES", {"lora": (1e-7, 1e-2)})
+    monkeypatch.setattr(command, "FIRST", 4)
+    command.main([*words, "--rates"])
     command.main(words)
     found = {path.stem: json.loads(path.read_text()) for path in (folder / "json").glob("*.json")}
+    losses = found.pop("rates")["lora"]
+    assert losses["0.01"] < losses["1e-07"]
+    rates = {name: run["asked"]["training"]["learning_rate"] for name, run in found.items()}
+    assert rates["lora"] == rates["lora-which"] == 1e-2 != rates["hyperloader"]
     assert {name: run["steps"] for name, run in found.items()} == {
         "hyperloader": 4, "lora": 4, "lora-colours": 2, "lora-which": 2,
     }  # fmt: skip
