@@ -68,7 +68,8 @@ def announce(config: "RunConfig", output: Path) -> None:
 
     options = config.options
     size = size_of_a_step(options, process_count())
-    print(f"{config.method} on {config.backbone}: {options.steps:,} steps, {size}, to {output}")
+    quantized = "" if config.backbone_quantization is None else f" as {config.backbone_quantization}"
+    print(f"{config.method} on {config.backbone}{quantized}: {options.steps:,} steps, {size}, to {output}")
     sys.stdout.flush()
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 import hyperloader
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import HyperLoaderModel, TaskModel
+from hyperloader.nn.quantized import check_plain_layers
 from hyperloader.ops._reference import plain
 from hyperloader.ops._schema import SCHEMAS
 from hyperloader.ops.backend import use_backend
@@ -53,7 +54,7 @@ def exported(model: HyperLoaderModel | TaskModel) -> torch.export.ExportedProgra
         model: an encoder with task heads, float32, on the CPU.
 
     Raises:
-        ValueError: a model without heads, in another dtype or elsewhere.
+        ValueError: a model without heads, in another dtype or elsewhere, or on a quantised backbone.
     """
     if model.heads is None:
         raise ValueError(
@@ -62,6 +63,7 @@ def exported(model: HyperLoaderModel | TaskModel) -> torch.export.ExportedProgra
         )
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ValueError(f"model must be float32 on the CPU to be exported, got {model.dtype} on {model.device}")
+    check_plain_layers(model.backbone, "exported", "merge(..., dequantize=True) makes them")
     training = model.training
     logits = Logits(model).eval()
     batch = torch.export.Dim("batch", min=1, max=_MOST_SENTENCES)

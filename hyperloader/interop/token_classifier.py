@@ -11,6 +11,7 @@ from hyperloader.checkpoints.atomic import writing_folder
 from hyperloader.config import TAGGING
 from hyperloader.interop.program import Logits
 from hyperloader.model import TaskModel
+from hyperloader.nn.quantized import check_plain_layers
 from hyperloader.nn.sites import AdaptedLinear
 from hyperloader.validation import listed
 
@@ -26,8 +27,8 @@ def save_token_classifier(model: TaskModel, folder: str | Path, tokenizer: Any =
         tokenizer: written beside it, if given.
 
     Raises:
-        ValueError: a model with adapters, of a task of whole sentences or without heads, or of a backbone whose token
-            classifier in transformers computes something else.
+        ValueError: a model with adapters or quantised layers, of a task of whole sentences or without heads, or of a
+            backbone whose token classifier in transformers computes something else.
     """
     built = token_classifier(model)
     with writing_folder(Path(folder)) as temporary:
@@ -48,6 +49,7 @@ def token_classifier(model: TaskModel) -> Any:
         )
     if model.hyperloader_config.kind_of(task) != TAGGING:
         raise ValueError(f"task {task!r} must be one of tagging for transformers' token classifiers{way_out}")
+    check_plain_layers(model.backbone, "a token classifier of transformers", "merge(..., dequantize=True) makes them")
     adapted = [path for path, module in model.backbone.named_modules() if isinstance(module, AdaptedLinear)]
     if adapted:
         raise ValueError(f"transformers has no place for the adapters at {listed(adapted, 'layers')}{way_out}")

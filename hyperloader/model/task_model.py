@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from hyperloader.backbones.cross_attention_bias import add_stored_bias
-from hyperloader.backbones.quantization import layers_of
 from hyperloader.checkpoints import stored_task
 from hyperloader.checkpoints.backbone_config import first_line
 from hyperloader.checkpoints.descriptions import config_of
@@ -26,6 +25,7 @@ from hyperloader.nn.heads import TaskHeads, task_heads
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
 from hyperloader.nn.linears import sizes_of
 from hyperloader.nn.norms import output_dtype
+from hyperloader.nn.quantized import check_plain_layers
 from hyperloader.nn.sites import AdaptedLinear
 from hyperloader.validation import check_whole, listed
 
@@ -115,11 +115,9 @@ class TaskModel(BackboneWrapper):
         if not is_main_process:
             return
         self._check_merged()
-        if quantized := layers_of(self.backbone):
-            raise ValueError(
-                f"a merged model must have plain layers to be saved, got {next(iter(quantized.values()))} at "
-                f"{next(iter(quantized))}: call merge(..., dequantize=True), or save the task with export_task"
-            )
+        check_plain_layers(
+            self.backbone, "saved", "call merge(..., dequantize=True), or export_task for the task alone"
+        )
         tensors = self.saved_state(state_dict)
         structure: dict[str, Any] = {
             "class": type(self.backbone).__name__,

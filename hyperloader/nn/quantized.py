@@ -1,6 +1,7 @@
 """Linear layers whose weights a library has quantised: which ones, their weights as numbers, gradients through them."""
 
 import importlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,6 +42,16 @@ def _torchao_kind(weight: Any) -> str:
 def quantized_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Path and module of every quantised linear layer."""
     return ((path, module) for path, module in backbone.named_modules() if quantization_of(module) is not None)
+
+
+def check_plain_layers(backbone: nn.Module, verb: str, way_out: str) -> None:
+    """Raise ``ValueError``, ending with ``way_out``, for a backbone with quantised layers, whose model cannot be
+    ``verb`` (saved, exported)."""
+    for path, layer in quantized_layers(backbone):
+        plain = re.sub(r"(\.linear)+$", "", path)  # of the wrappers around it
+        raise ValueError(
+            f"this model must have plain layers to be {verb}, got {quantization_of(layer)} at {plain}: {way_out}"
+        )
 
 
 @torch.no_grad()

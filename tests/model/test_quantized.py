@@ -11,6 +11,8 @@ from torch import nn
 
 from hyperloader import HyperLoaderModel, TaskModel
 from hyperloader.backbones.quantization import QUANTIZATIONS, layers_of
+from hyperloader.interop.program import exported
+from hyperloader.interop.token_classifier import token_classifier
 from hyperloader.model.merging import dequantize
 from hyperloader.nn.quantized import dequantized, quantized_layers
 from hyperloader.nn.sites import unwrapped
@@ -110,6 +112,54 @@ def test_a_merged_model_without_quantised_layers(tmp_path, quantization):
     assert torch.equal(logits(TaskModel.from_pretrained(tmp_path / "merged")), logits(merged))
     with pytest.raises(ValueError, match="dequantize must be False with inplace=True"):
         model.merge("a", inplace=True, dequantize=True)
+
+
+@int8
+def test_formats_of_others_need_plain_layers(quantization):
+    model = model_for("bert", quantization, adapter_sites=())
+    with pytest.raises(ValueError, match="must have plain layers to be exported, got torchao-int8 at encoder.layer.0"):
+        exported(model)
+    with pytest.raises(ValueError, match="must have plain layers to be a token classifier .* dequantize=True"):
+        token_classifier(model.merge("a"))
+    classifier = token_classifier(model.merge("a", dequantize=True))
+    batch = batch_for(model.backbone)
+    with torch.no_grad():
+        found = classifier(batch["input_ids"], batch["attention_mask"]).logits
+    assert torch.allclose(found, logits(model, task="a"), atol=1e-5)
+
+
+@int8
+def test_text_is_generated(quantization):
+    model = model_for("llama", quantization)
+    ids = torch.tensor([[5, 7, 9]])
+    options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5, "do_sample": False}
+    text = model.generate(ids, task="a", **options)
+    assert text.shape == (1, 8)
+    assert torch.equal(model.merge("a").generate(ids, **options), text)
+
+
+@int8
+@pytest.mark.parametrize("family", ["albert", "deberta-v3", "modernbert", "phi3", "t5-gated"])
+def test_other_families(tmp_path, family, quantization):
+    """Shared layers, relative positions, fused projections, two stacks."""
+    backbone, plain = families.make(family, torch.float32), families.make(family, torch.float32)
+    for one in (backbone, plain):
+        quantized.quantize(one, quantized.layers_to_quantize(one, quantization))
+    dequantize(plain)
+    model, expected = model_for(family, quantization, backbone), model_for(family, None, plain)
+    batch = batch_for(backbone)
+    with torch.no_grad():
+        found, other = (one(**batch, task_ids=TASK_IDS).logits for one in (model, expected))
+    finite = other.isfinite()
+    assert torch.equal(found.isfinite(), finite)
+    assert torch.allclose(found[finite], other[finite], rtol=1e-4, atol=1e-4 * float(other[finite].abs().max()))
+    trained = [name for name, grad in gradients(expected).items() if grad is not None]
+    assert [name for name, grad in gradients(model).items() if grad is not None] == trained
+    model.save_pretrained(tmp_path)
+    fresh = families.make(family, torch.float32)
+    quantized.quantize(fresh, quantized.layers_to_quantize(fresh, quantization))
+    again = HyperLoaderModel.from_pretrained(tmp_path, fresh)
+    assert layers_of(again.backbone) == layers_of(model.detach())
 
 
 @each_quantization
