@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
+from hyperloader.nn.long_list import LongList
 from hyperloader.ops import _transforms
 from hyperloader.ops._modes import serves_any, values_on_host
 from hyperloader.validation import shown
@@ -23,7 +24,7 @@ class TaskHeads(nn.Module):
     sentence's real tokens, and gives the same logits at every token.
     """
 
-    heads: Any  # nn.ModuleList of nn.Linear, one a task
+    heads: Any  # LongList of nn.Linear, one a task
     sizes: Tensor  # (tasks,) int64, labels of each
     starts: Tensor  # (tasks,) int64, where those of each begin among all
     kind_numbers: Tensor  # (tasks,) int64, place of each one's kind in ``KINDS``
@@ -41,7 +42,7 @@ class TaskHeads(nn.Module):
         super().__init__()
         self.kinds = [(kinds or {}).get(task, TAGGING) for task in labels]
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleList(nn.Linear(hidden, len(names)) for names in labels.values())
+        self.heads = LongList(nn.Linear(hidden, len(names)) for names in labels.values())
         for head in self.heads:
             _init_head(head)
         self.register_buffer("sizes", None, persistent=False)
@@ -132,7 +133,7 @@ class TaskHeads(nn.Module):
     def of(self, task: int) -> "TaskHeads":
         """A copy with the head of one task alone."""
         head, kind = copy.deepcopy(self.heads[task]), self.kinds[task]
-        alone = copy.deepcopy(self, {id(self.heads): nn.ModuleList([head]), id(self.kinds): [kind]})
+        alone = copy.deepcopy(self, {id(self.heads): LongList([head]), id(self.kinds): [kind]})
         alone._count_labels()
         return alone
 
