@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import document, report, results
+from bench import document, report, results, tasks
 from bench.bounds import report as bounds
 from bench.cases import CASES
 from bench.described import report as described
@@ -58,6 +58,11 @@ def test_speed(written):
     report.write_headline(results.folders(results.ROOT, CASES)[0], CASES)
     assert stand(written) == {(document.SPEED, "bench"), (document.README, "speed")}
     assert written[document.README, "speed"].count("×**") == 3
+
+
+def test_tasks(written):
+    tasks.main(["--report"])
+    assert stand(written) == {(tasks.DOCUMENT, "tasks")}
 
 
 def test_bounds(written):

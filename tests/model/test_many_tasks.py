@@ -84,3 +84,13 @@ def test_one_task_of_many_is_taken_out_as_one_of_few():
         own = alone.state_dict()[f"heads.0.{name}"]
         assert torch.equal(own, tensor) and own.data_ptr() != tensor.data_ptr()
     assert (alone.sizes.tolist(), len(alone.kinds), len(many.heads.heads)) == ([3], 1, 300)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("selected", [{"task": "t3"}, {"task_ids": torch.tensor([0, 2, 1, 0, 69])}], ids=str)
+def test_a_batch_of_many_tasks_is_computed_as_one_of_few(selected):
+    few, many = (model_of(count).eval() for count in (70, 400))
+    for model in (few, many):
+        model(tiny.make_batch("bert")["input_ids"], **selected)  # generates the tasks' weights
+    found = [lines_of(model, tiny.make_batch("bert")["input_ids"], **selected) for model in (few, many)]
+    assert found[1] <= found[0] + 20
