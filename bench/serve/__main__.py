@@ -1,4 +1,4 @@
-"""python -m bench serve RUN_FOLDER [--seconds 20] [--soak 600] [--output FOLDER] [--report]
+"""python -m bench serve RUN_FOLDER [--seconds 15] [--soak 600] [--output FOLDER] [--report]
 
 Loads a run and answers mixed test sentences of its tasks without a server and, in turn, by a server with mixed batches
 and by one with one task a batch, for several numbers of clients that wait for their answers; then latencies at several
@@ -35,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
     parser.add_argument("--soak", type=float, default=600, help="seconds at 80 %%; 0 leaves it out")
     parser.add_argument("--inputs", type=int, default=8, help="sentences of a request")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 32], help="that send without a pause")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 32, 128], help="that send without a pause")
     parser.add_argument("--rounds", type=int, default=3, help="of these, whose medians count")
     parser.add_argument("--questions", type=int, default=4000)
     parser.add_argument("--predict", type=int, default=10_000, help="sentences of the large file")

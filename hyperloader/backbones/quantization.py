@@ -82,7 +82,7 @@ QUANTIZATIONS: dict[str, tuple[str, int, Callable[[nn.Module, Collection[str]], 
 
 def check_quantization(name: str) -> None:
     """Raise ``ValueError`` for an unknown name, ``ImportError`` if its library is not installed."""
-    check_choice("backbone_quantization", name, QUANTIZATIONS)
+    check_choice("backbone_quantization", name, tuple(QUANTIZATIONS))
     package = QUANTIZATIONS[name][0]
     if importlib.util.find_spec(package) is None:
         raise ImportError(

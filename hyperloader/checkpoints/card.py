@@ -16,7 +16,8 @@ from hyperloader.checkpoints.card_file import signed
 from hyperloader.config import CLASSIFICATION, MULTI_LABEL, REGRESSION, TAGGING, HyperLoaderConfig
 
 FOLDER = "path/to/this/folder"
-_ON_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+PAPER = "[HyperLoader](https://arxiv.org/abs/2407.01411)"
+_ON_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _PIPELINES = {
     TAGGING: "token-classification",
     **dict.fromkeys((CLASSIFICATION, MULTI_LABEL, REGRESSION), "text-classification"),
@@ -40,7 +41,7 @@ class CardTask(NamedTuple):
 
 
 def on_hub(backbone: str) -> bool:
-    """Whether what a backbone is loaded by is a name on the Hub, and no folder."""
+    """Whether what a backbone is loaded by is a name on the Hub, as ``owner/name`` or ``gpt2``, and no folder."""
     return _ON_HUB.fullmatch(backbone) is not None and not Path(backbone).is_dir()
 
 
@@ -57,6 +58,7 @@ def model_card(
     repo_id: str | None = None,
     license: str | None = None,
     versions: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = ("hypernetwork", "adapter", "lora"),
 ) -> bytes:
     """A README.md with the metadata that the Hub reads, as UTF-8.
 
@@ -67,6 +69,7 @@ def model_card(
         repo_id: ``owner/name`` on the Hub.
         license: of what is published, as the Hub names licences.
         versions: of the packages that it was made with; None for those that are installed.
+        tags: for the Hub, beside the library's name.
     """
     from huggingface_hub import ModelCardData
 
@@ -78,7 +81,7 @@ def model_card(
         license=license,
         base_model=backbone if on_hub(backbone) else None,
         pipeline_tag=_PIPELINES.get(tasks[0].kind, _WRITTEN),
-        tags=["hyperloader", "hypernetwork", "adapter", "lora"],
+        tags=["hyperloader", *tags],
         eval_results=_results(tasks) or None,
     )
     versions = _installed() if versions is None else versions
@@ -86,7 +89,7 @@ def model_card(
         [
             f"---\n{data.to_yaml()}\n---\n",
             f"# {title}\n",
-            f"{about} [HyperLoader](https://arxiv.org/abs/2407.01411).\n",
+            f"{about}\n",
             *_table(tasks),
             f"\n```python\n{usage}\n```\n",
             f"Made with {', '.join(f'{name} {versions[name]}' for name in _PACKAGES if versions.get(name))}.\n",
@@ -110,7 +113,8 @@ def card_of_model(
     loaded_by = "TaskModel" if whole else "HyperLoaderModel"
     end = ")" if whole or on_hub(name) else f", backbone)  # the {kind} that it was trained with"
     usage = f"from hyperloader import {loaded_by}\n\nmodel = {loaded_by}.from_pretrained({repo_id or FOLDER!r}{end}"
-    return model_card(about.format(backbone=backbone_text(name, kind)), name, tasks, usage, repo_id, license)
+    text = f"{about.format(backbone=backbone_text(name, kind))} {PAPER}."
+    return model_card(text, name, tasks, usage, repo_id, license)
 
 
 def _installed() -> dict[str, str]:

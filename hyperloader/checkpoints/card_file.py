@@ -1,5 +1,6 @@
 """The file of a model card: as hyperloader wrote it, it may be replaced; one that the user wrote or edited stays."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +17,14 @@ def signed(lines: Sequence[str]) -> bytes:
 
 
 def is_replaceable(path: Path) -> bool:
-    """Whether there is no card at ``path``, or one that hyperloader wrote and that nobody has changed since."""
-    if not path.exists():
+    """Whether there is no card at ``path``, or one that hyperloader wrote and that nobody has changed since. One that
+    cannot be read is the user's."""
+    try:
+        text, newline, mark = path.read_bytes().rstrip(b"\n").rpartition(b"\n")
+    except FileNotFoundError:
         return True
-    text, newline, mark = path.read_bytes().rstrip(b"\n").rpartition(b"\n") if path.is_file() else (b"", b"", b"")
+    except OSError:
+        return False
     return mark + b"\n" == _MARK.format(hash_of(text + newline)).encode()
 
 
@@ -31,4 +36,4 @@ def card_file(folder: Path, card: bytes) -> dict[Path, bytes]:
 def keep_card(folder: Path, new: Path) -> None:
     """Take the user's own card over from ``folder``, which ``new`` is to replace."""
     if not is_replaceable(folder / CARD) and (folder / CARD).is_file():
-        (new / CARD).write_bytes((folder / CARD).read_bytes())
+        shutil.copyfile(folder / CARD, new / CARD)

@@ -29,7 +29,8 @@ def evaluate(
         int | None,
         typer.Option(
             min=0,
-            help="Sentences of every task, at most, a fixed random part; 0 for all; if not as many as the run scored.",
+            help="Sentences of every task, at most, the same random part every time; 0 for all; without it the run's "
+            "eval_sentences.",
             show_default=False,
         ),
     ] = None,

@@ -31,7 +31,7 @@ def make_component(
         tasks: names of those to ask; None for all of the run's that tag words or label a single text.
     """
     one = tasks if isinstance(tasks, str) else None
-    return HyperLoaderComponent(Tagger.from_pretrained(run, task=one, revision=revision), [one] if one else tasks)
+    return HyperLoaderComponent(Tagger.from_pretrained(run, task=one, revision=revision), [one] if one else tasks, name)
 
 
 class HyperLoaderComponent:
@@ -45,8 +45,11 @@ class HyperLoaderComponent:
         ValueError: an unknown task, or one of pairs, of values or of texts to be written.
     """
 
-    def __init__(self, tagger: Tagger, tasks: Sequence[str] | None = None) -> None:
-        self.tagger = tagger
+    def __init__(self, tagger: Tagger, tasks: Sequence[str] | None = None, name: str = "hyperloader") -> None:
+        if tasks is not None and not tasks:
+            raise ValueError("tasks must name at least one task, or be None for all that have a place, got []")
+        self.tagger, self.name = tagger, name
+        self._failed: Callable[..., Any] = raise_error
         kinds = {task: tagger.run.kinds.get(task, Kind()) for task in tagger.tasks}
         fit = [task for task, kind in kinds.items() if kind.name in _KINDS and not kind.pair]
         for task in tasks or ():
@@ -64,16 +67,21 @@ class HyperLoaderComponent:
         self._answer([doc])
         return doc
 
-    def pipe(
-        self, stream: Iterable[Doc], *, batch_size: int = 256, error_handler: Callable[..., Any] | None = None
-    ) -> Iterator[Doc]:
+    def set_error_handler(self, error_handler: Callable[..., Any]) -> None:
+        """What ``pipe`` calls with name, component, documents and error for documents that fail."""
+        self._failed = error_handler
+
+    def get_error_handler(self) -> Callable[..., Any]:
+        """What ``set_error_handler`` was given; without it the error is raised."""
+        return self._failed
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 256) -> Iterator[Doc]:
         """Answer documents, ``batch_size`` at a time, which are sorted into batches of similar length."""
-        failed = error_handler or raise_error
         for docs in minibatch(stream, size=batch_size):
             try:
                 self._answer(docs)
             except Exception as error:
-                failed("hyperloader", self, docs, error)
+                self._failed(self.name, self, docs, error)
                 continue
             yield from docs
 

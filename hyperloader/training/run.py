@@ -135,7 +135,8 @@ def _train(
     load_weights(run.model, output / BEST)
     scored = {"validation": validate} | ({"test": scorer(run, tasks, "test")} if test else {})
     scores, counts_of_test = scored["test"].with_counts(run.model) if test else (None, None)
-    known = None if config.options.bf16 else trainer.best_scores  # by autocast they are others
+    autocast = trainer.accelerator.mixed_precision != "no"  # by which scores are others
+    known = None if autocast else trainer.best_scores
     metrics = _metrics(run, trainer, known or validate(run.model), scores)
     metrics["sentences"] = _sentences(config, tasks, scored)
     check_folder()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hyperloader.checkpoints.card import FOLDER, CardTask, backbone_text, model_card
+from hyperloader.checkpoints.card import FOLDER, PAPER, CardTask, backbone_text, model_card
 from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT, Kind
 from hyperloader.training.backbone import HUB_NAMES
 from hyperloader.training.headlines import headline
@@ -14,6 +14,16 @@ _USAGE = """from hyperloader import Tagger
 
 tagger = Tagger.from_pretrained({name!r})
 print(tagger({example!r}, task={task!r}))"""
+_METHODS = {  # tags for the Hub, and what is trained
+    "hyperloader": (("hypernetwork", "adapter", "lora"), f"weights that a hypernetwork generates, as in {PAPER}"),
+    "hyperformer++": (
+        ("hypernetwork", "adapter"),
+        f"adapters that a hypernetwork generates, a method that {PAPER} extends",
+    ),
+    "adapter": (("adapter",), "adapters of each task's own"),
+    "lora": (("lora",), "one LoRA for all tasks"),
+    "full": ((), "all weights, for all tasks"),
+}
 _EXAMPLES: dict[str, Any] = {
     TEXT_TO_TEXT: {"source": "a text of yours"},
     COMPLETION: {"prompt": "a prompt of yours"},
@@ -39,16 +49,17 @@ def run_card(run: Run, metrics: Mapping, repo_id: str | None = None, license: st
         tasks.append(CardTask(task, run.kinds.get(task, Kind()).name, run.labels[task], sentences, scores))
     parameters = list(run.model.parameters())
     trained, total = sum(one.numel() for one in parameters if one.requires_grad), sum(one.numel() for one in parameters)
+    tags, trains = _METHODS[run.config.method]
     name = HUB_NAMES.get(run.config.backbone, run.config.backbone)
     about = (
         f"{backbone_text(name, _backbone_class(run.model))} with {trained:,} parameters trained, of {total:,} in all, "
         f"for {len(tasks):,} "
-        f"task{'s' if len(tasks) > 1 else ''} by the method {run.config.method} of"
+        f"task{'s' if len(tasks) > 1 else ''}: {trains}."
     )
     kind = run.kinds.get(run.tasks[0], Kind())
     example = _EXAMPLES.get(kind.name, {"text": "a text of yours"} | ({"text_pair": "another"} if kind.pair else {}))
     usage = _USAGE.format(name=repo_id or FOLDER, example=example, task=run.tasks[0])
-    return model_card(about, name, tasks, usage, repo_id, license, metrics.get("versions"))
+    return model_card(about, name, tasks, usage, repo_id, license, metrics.get("versions"), tags)
 
 
 def _backbone_class(model: Any) -> str:

@@ -40,7 +40,7 @@ class RunConfig:
         preset: ``default`` or ``published``.
         model: keys of ``HyperLoaderConfig`` other than tasks and labels.
         training: ``TrainingOptions`` that differ from the preset.
-        fraction: share of the training and validation sentences that is used; the test sets are always used in full.
+        fraction: share of the training and validation sentences that is used, and none of the test sets' left out.
         data_seed: which sentences those are, and the order they are visited in.
         seed: of the new weights and of dropout.
         backbone_quantization: one of ``hyperloader.backbones.quantization.QUANTIZATIONS``, for the methods that train
@@ -83,7 +83,7 @@ class RunConfig:
                 raise ValueError(f"{option} must only be given for the head {head}, got it for {self.head}")
         check_model_options(self.method, self.model)
         if self.backbone_quantization is not None:
-            check_choice("backbone_quantization", self.backbone_quantization, QUANTIZATIONS)
+            check_choice("backbone_quantization", self.backbone_quantization, tuple(QUANTIZATIONS))
             if self.method not in FIXED_OPTIONS:
                 known = ", ".join(FIXED_OPTIONS)
                 raise ValueError(f"backbone_quantization must be given for the methods {known}, got {self.method}")

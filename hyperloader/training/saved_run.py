@@ -158,7 +158,7 @@ def evaluate(
     """Score the run in ``folder`` on a split of its tasks: ``{"tasks": {task: scores}, "mean_f1": number}``.
 
     Args:
-        split: ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it.
+        split: ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it, up to ``limit``.
         tasks: names of those to score; all of the run's if None.
         decoding, valid_tags: as in ``load_run``.
         limit: as in ``scorer``.

@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,8 @@ def search(
     """Train combinations of ``space``, each in a folder of its own; what has been trained there is not trained again.
 
     No test set is scored. A search that was ended, however, goes on where it stopped, to the same end. A training whose
-    loss is not finite, or that does not fit into the memory of its GPU, is a failed trial.
+    loss is not finite, that does not fit into the memory of its GPU, or whose values are refused when others have been
+    trained, is a failed trial, and is not tried again in ``output``.
 
     Args:
         space: of ``search_space``.
@@ -75,7 +77,8 @@ def search(
             number = 1 + sum(space.holds(trial.values) for trial in journal.trials())
             on_start(space.name(values), number, count)
             show = {"progress": progress, "lines": lines, "on_data": on_data if first else lambda tasks: None}
-            trial, first = _trained(space, values, output, **show), False
+            others = any(one.score is not None for one in journal.trials())
+            trial, first = _trained(space, values, output, others, **show), False
             folder.check()
             journal.add(trial, space)
             _report(space, journal, output / REPORT)
@@ -115,17 +118,21 @@ def _recipe(space: SearchSpace) -> dict:
     del recipe["output"]
     for key in space.over:
         section, dot, name = key.partition(".")
-        (recipe[section] if dot else recipe).pop(name or key)
+        (recipe[section] if dot else recipe).pop(name or key, None)
     return recipe
 
 
-def _trained(space: SearchSpace, values: Values, output: Path, **show: Any) -> Trial:
+def _trained(space: SearchSpace, values: Values, output: Path, others: bool, **show: Any) -> Trial:
     name = space.name(values)
     try:
         metrics = train(space.run(values, output / name), resume=True, test=False, **show)
-    except (NonFiniteLossError, torch.OutOfMemoryError) as error:
+    except (NonFiniteLossError, torch.OutOfMemoryError, ValueError) as error:
+        if isinstance(error, ValueError) and not others:  # of the data, maybe, and then of every trial
+            raise type(error)(f"{name}: {error}") from error
         return Trial(values, name, reason=" ".join(str(error).split()))
     finally:
+        if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
+            wandb.finish()  # transformers goes on in the run that is open
         gc.collect()  # the model and its trainer hold one another
         torch.cuda.empty_cache()
     score, seconds = mean_of(metrics["validation"]), metrics["seconds_per_step"]

@@ -55,7 +55,7 @@ class SearchSpace:
         return dataclasses.replace(_with(self.config, values), output=str(folder))
 
     def name(self, values: Values) -> str:
-        """Of the folder of these values, as ``learning_rate=0.001,rank=4``: the same whatever else is listed."""
+        """Of the folder of these values, as ``rank=4,learning_rate=0.001``: the same whatever else is listed."""
         keys = sorted(self.over)
         last = [key.rpartition(".")[2] for key in keys]
         parts = (
@@ -89,9 +89,9 @@ def search_space(config: RunConfig, over: Mapping[str, Sequence[Any]]) -> Search
             _with(config, {**first, key: value, other: one}, {key: value, other: one})
     found = {key: [_as_held(_with(config, {**first, key: value}), key) for value in over[key]] for key in over}
     for key, values in found.items():
-        twice = next((value for value in values if values.count(value) > 1), None)
-        if twice is not None:
-            raise ValueError(f"over {key} must list a value once, got {shown(twice)} {values.count(twice)} times")
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"over {key} must list a value once, got {shown(value)} {values.count(value)} times")
     return SearchSpace(_with(config, {key: values[0] for key, values in found.items()}), found)
 
 

@@ -71,11 +71,12 @@ def test_a_folder_of_this_machine_stays_unknown(repository, tmp_path):
     """The description's own hash holds, and who loads the model is told what is missing."""
     model = tiny.make_model("bert", torch.float32)
     tiny.make("bert").save_pretrained(tmp_path / "secret")
-    for name, known in ((str(tmp_path / "secret"), ""), ("google/bert", "google/bert")):
+    for name, known in ((str(tmp_path / "secret"), ""), ("google/bert", "google/bert"), ("gpt2", "gpt2")):
         model.backbone.config._name_or_path = name
         model.push_to_hub(REPO)
         description = json.loads((repository.folder / "hyperloader.json").read_text())
         assert description["backbone"]["name"] == known
+        assert ModelCard.load(repository.folder / "README.md").data.base_model == (known or None)
         HyperLoaderModel.from_pretrained(REPO, tiny.make("bert"))
         if not known:
             assert not [one for one in repository.folder.iterdir() if str(tmp_path).encode() in one.read_bytes()]
@@ -115,7 +116,9 @@ def test_a_card_that_was_edited_there_stays(repository, caplog):
     assert path.read_text() == Path(__file__).read_text()
 
 
-def test_what_is_wrong_is_one_line(monkeypatch):
+def test_what_is_wrong_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
     def refuse(*_, **__):
         client = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # of its library
         raise client("nobody there")

@@ -86,7 +86,7 @@ def test_a_card_of_texts():
     run.model.backbone = run.model["backbone"]
     metrics = {"test": {"tasks": {"titles": {"exact_match": 0.0}}}, "sentences": {"titles": {"train": 1200, "test": 7}}}
     card = run_card(run, metrics, "owner/name").decode()
-    assert "3 parameters trained, of 3 in all, for 1 task by the method lora" in card
+    assert "3 parameters trained, of 3 in all, for 1 task: one LoRA for all tasks." in card
     assert "| task | kind | labels | train sentences | test sentences | test score |" in card
     assert "| titles | text-to-text |  | 1,200 | 7 | exact_match 0.000 |" in card
     data = ModelCard(card).data

@@ -88,8 +88,19 @@ def test_what_has_no_place_in_a_document(folder):
         pipeline(folder, tasks=["pairs"])
     with pytest.raises(ValueError, match="musik"):
         pipeline(folder, tasks=["musik"])
+    with pytest.raises(ValueError, match="tasks must name at least one task"):
+        pipeline(folder, tasks=[])
     with pytest.raises(FileNotFoundError):
         pipeline(folder / "nothing")
+
+
+def test_documents_that_fail_are_told_to_the_pipelines_handler(folder, monkeypatch):
+    nlp, failed = pipeline(folder, tasks="music"), []
+    monkeypatch.setattr(nlp.get_pipe("hyperloader"), "tagger", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(nlp.pipe(TEXTS))
+    nlp.set_error_handler(lambda name, component, docs, error: failed.append((name, len(docs), type(error))))
+    assert list(nlp.pipe(TEXTS)) == [] and failed == [("hyperloader", len(TEXTS), ZeroDivisionError)]
 
 
 def test_a_pipeline_on_disk_finds_its_run_again(folder, tmp_path):

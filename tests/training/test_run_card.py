@@ -8,8 +8,13 @@ from huggingface_hub import ModelCard
 from hyperloader.training.run import train
 from hyperloader.training.trainer import MultiTaskTrainer
 
+TRAINS = {
+    "hyperloader": "weights that a hypernetwork generates, as in [HyperLoader]",
+    "lora": ": one LoRA for all tasks.",
+}
 
-@pytest.mark.parametrize("method", ["hyperloader", "lora"])
+
+@pytest.mark.parametrize("method", TRAINS)
 def test_a_run_tells_data_scores_and_parameters_and_no_path(settings, method):
     config = settings(method=method, fraction=0.5)
     metrics = train(config, progress=False)
@@ -19,7 +24,8 @@ def test_a_run_tells_data_scores_and_parameters_and_no_path(settings, method):
     }
     card = ModelCard.load(Path(config.output) / "README.md")
     assert f"{metrics['trainable_parameters']:,} parameters trained, of {metrics['parameters']:,} in all" in card.text
-    assert "`BertModel`" in card.text and f"by the method {method} of" in card.text
+    assert "`BertModel`" in card.text and TRAINS[method] in card.text
+    assert ("hypernetwork" in card.data.tags) == (method == "hyperloader") and "lora" in card.data.tags
     assert "| train sentences | validation sentences | test sentences | validation score | test score |" in card.text
     scores = [f"f1 {metrics[split]['tasks']['colours']['f1']:.3f}" for split in ("validation", "test")]
     assert f"| colours | tagging | O, B-colour, I-colour | 30 | 6 | 20 | {' | '.join(scores)} |" in card.text

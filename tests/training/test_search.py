@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,6 +115,8 @@ def trained(monkeypatch):
         assert (resume, test) == (True, False)
         folders.append(Path(config.output).name)
         rate = config.options.learning_rate
+        if rate == 5:
+            raise ValueError("data.jsonl:3: a prompt is too long")
         if rate > 1:
             raise torch.OutOfMemoryError("out of memory: tried\nto allocate")
         score = float("nan") if rate == 1 else 10 * rate
@@ -122,6 +125,28 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(module, "train", train)
     return folders
+
+
+def test_what_is_refused_is_one_trials_fault_when_others_were_trained(small, tmp_path, trained):
+    with pytest.raises(ValueError, match=r"^learning_rate=5.0: data.jsonl:3: a prompt is too long"):
+        search(search_space(small, {"training.learning_rate": [5.0, 1e-2]}), tmp_path / "search")
+    found = search(search_space(small, {"training.learning_rate": [1e-2, 5.0]}), tmp_path / "search")
+    assert [(trial.score, trial.reason) for trial in found] == [
+        (0.1, None),
+        (None, "data.jsonl:3: a prompt is too long"),
+    ]
+
+
+def test_each_trial_has_a_run_of_its_own_at_wandb(small, tmp_path, trained, monkeypatch):
+    finished = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run="open", finish=lambda: finished.append(len(trained))))
+    search(search_space(small, {"training.learning_rate": [1e-3, 1e-2]}), tmp_path / "search")
+    assert finished == [1, 2]
+
+
+def test_a_key_that_a_run_leaves_out_where_it_is_null(small):
+    space = search_space(small, {"backbone_quantization": [None, "torchao-int8"]})
+    assert "backbone_quantization" not in module._recipe(space)
 
 
 def test_a_trial_that_fails_is_one_and_the_search_goes_on(small, tmp_path, trained):

@@ -39,6 +39,8 @@ def test_folders_have_plain_names_of_their_own(settings, bert, tmp_path):
         ({"seed": []}, ["over seed must list at least one value, got none"]),
         ({"seed": [1, 2, 1]}, ["over seed must list a value once, got 1 2 times"]),
         ({"training.learning_rate": ["1e-3", 0.001]}, ["learning_rate must list a value once, got 0.001 2 times"]),
+        ({"model.bottleneck": [None, None]}, ["model.bottleneck must list a value once, got None 2 times"]),
+        ({"backbone_quantization": [["x"]]}, ["backbone_quantization must be one of torchao-int8", "got ['x']"]),
         ({"training.learning_rat": [1]}, ["over training.learning_rat=1: ", "did you mean 'learning_rate'?"]),
         ({"sed": [1]}, ["over sed=1: unknown key 'sed'; did you mean 'seed'?"]),
         ({"modell.rank": [1]}, ["over modell.rank=1: ", "did you mean 'model'?"]),
