@@ -28,6 +28,11 @@ class Job:
         self.items = [Item(self, version, question) for version, question in asked]
         self.left = len(self.items)
 
+    def end(self) -> None:
+        """Nobody waits any more. Without its items, which hold it, it is freed at once, not when cycles are sought."""
+        self.dropped = True
+        self.items = []
+
     def fail(self, error: Exception) -> None:
         """End it with an error; called in any thread."""
         self.dropped = True

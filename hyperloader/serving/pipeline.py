@@ -53,22 +53,25 @@ class Pipeline:
         return all(thread.is_alive() for thread in self._threads)
 
     def _encode(self) -> None:
-        while (job := self._arrived.get()) is not None:
-            jobs, items, last = [job], len(job.items), False
-            while items < _AT_ONCE:
-                try:
-                    another = self._arrived.get_nowait()
-                except queue.Empty:
-                    break
-                if another is None:
-                    last = True
-                    break
-                jobs.append(another)
-                items += len(another.items)
-            self._encode_all([one for one in jobs if not one.dropped])
-            if last:
-                break
+        while self._encode_next():
+            pass
         self.waiting.close()
+
+    def _encode_next(self) -> bool:
+        """Encode the jobs that are there, or the next one to come; whether more may come."""
+        jobs: list[Job] = []
+        items, job = 0, self._arrived.get()
+        while job is not None:
+            jobs.append(job)
+            items += len(job.items)
+            if items >= _AT_ONCE:
+                break
+            try:
+                job = self._arrived.get_nowait()
+            except queue.Empty:
+                break
+        self._encode_all([one for one in jobs if not one.dropped])
+        return job is not None
 
     def _encode_all(self, jobs: Sequence[Job]) -> None:
         try:
@@ -121,16 +124,18 @@ class Pipeline:
 
     def _write(self) -> None:
         while (computed := self._computed.get()) is not None:
-            pieces, answers = computed
-            for number, piece in enumerate(pieces):
-                item = piece.of
-                if item.dropped:
-                    continue
-                try:
-                    if piece.model is None:
-                        item.done()
-                    else:
-                        item.got(piece.example, answers[number])
-                except Exception as error:
-                    item.job.fail(error)
-            del computed, pieces, answers
+            self._write_all(*computed)
+            del computed
+
+    def _write_all(self, pieces: Sequence[Piece], answers: Sequence[Answer]) -> None:
+        for number, piece in enumerate(pieces):
+            item = piece.of
+            if item.dropped:
+                continue
+            try:
+                if piece.model is None:
+                    item.done()
+                else:
+                    item.got(piece.example, answers[number])
+            except Exception as error:
+                item.job.fail(error)

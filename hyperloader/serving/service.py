@@ -61,7 +61,7 @@ class Service:
         except DataError as error:  # of an input that cannot be encoded
             raise Refusal(422, "invalid", str(error), field="inputs") from None
         finally:
-            job.dropped = True
+            job.end()
             left.cancel()
             self._wait(-job.weight, answered)
 
