@@ -4,12 +4,13 @@ Trains the tasks of a recipe as one HyperLoader model, as one LoRA that all of t
 with the same number of steps in all, and scores them on the same test sentences. Writes one JSON a run into
 bench/results/decoder, and the table into docs/results.md; a run that stopped goes on, one that is there is not run
 again. Before it, --rates takes the first steps at several learning rates and keeps that of the lowest loss, in place of
-the recipe's. --time measures a step of each in processes of their own, in turn, on a machine that is to be idle.
+the recipe's. --time measures a step of two of them, one thread each and both at once, on a machine that is to be idle.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -40,13 +41,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=results.ROOT / "decoder", help="for the JSON files")
     parser.add_argument("--rates", action="store_true", help="choose learning rates; train nothing to its end")
     parser.add_argument("--time", action="store_true", help="measure steps; train nothing")
-    parser.add_argument("--rounds", type=int, default=3, help="of --time, of five steps each")
+    parser.add_argument("--rounds", type=int, default=2, help="of --time")
     parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)
     parser.add_argument("--report", action="store_true", help="only make the table")
     given = parser.parse_args(words)
     runs = runs_of(given)
     if given.only:
-        print(json.dumps(step_of(runs[given.only])))
+        print(json.dumps(step_of(runs[given.only], FIRST)))
         return
     if given.rates:
         results.writable(given.output)
@@ -111,23 +112,29 @@ def run(name: str, config: RunConfig, output: Path) -> None:
     print(f"{name}: {metrics['test']}", flush=True)
 
 
-def step_of(config: RunConfig) -> dict:
+def step_of(config: RunConfig, steps: int) -> dict:
     """Seconds of a step, and bytes that the process had at most."""
-    found = dry_run(config, 5)
-    return {"seconds": found.step.seconds, "memory": found.memory, "trained": found.trained}
+    found = dry_run(config, steps)
+    return {"seconds": found.step.seconds, "memory": found.memory}
 
 
 def times(given: argparse.Namespace, names: list[str]) -> dict:
-    """``step_of`` each of ``names``, in processes of their own, in turn."""
+    """``step_of`` each of ``names``, in processes of one thread that run at the same time."""
     found: dict[str, list[dict]] = {name: [] for name in names}
-    words = ["--steps", str(given.steps), "--batch-size", str(given.batch_size)]
+    words = [sys.executable, "-m", "bench.decoder", str(given.recipe), "--steps", str(given.steps)]
+    words += ["--batch-size", str(given.batch_size), "--only"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for _ in range(given.rounds):
-        for name, measured in found.items():
-            command = [sys.executable, "-m", "bench.decoder", str(given.recipe), *words, "--only", name]
-            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            measured.append(json.loads(said.splitlines()[-1]))
-            print(f"{name}: {measured[-1]}", flush=True)
-    return {"hardware": machine.hardware(torch.device("cpu")), "steps": found, "batch_size": given.batch_size}
+        running = {
+            name: subprocess.Popen([*words, name], stdout=subprocess.PIPE, text=True, env=environment) for name in names
+        }
+        for name, process in running.items():
+            said, _ = process.communicate()
+            if process.returncode:
+                raise RuntimeError(f"{name}: exit status {process.returncode}")
+            found[name].append(json.loads(said.splitlines()[-1]))
+            print(f"{name}: {found[name][-1]}", flush=True)
+    return {"hardware": machine.hardware(torch.device("cpu")), "steps": found}
 
 
 if __name__ == "__main__":

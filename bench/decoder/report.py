@@ -65,10 +65,10 @@ def _about(run: dict, tasks: int, timed: dict | None, tried: dict | None) -> str
         + (_tried(tried) if tried else f"Learning rate {options['learning_rate']:g} for all, chosen for none.")
     )
     if timed:
-        rounds, hardware = len(next(iter(timed["steps"].values()))), timed["hardware"]
+        rounds, device = len(next(iter(timed["steps"].values()))), timed["hardware"]["device"]
         text += (
-            f" A step and the memory of its process: medians of {rounds} rounds in turn, {hardware['device']}, "
-            f"{hardware['processors']} cores. A step of a LoRA a task is one of one LoRA for all."
+            f" A step and the memory of its process: medians of {rounds} rounds, one thread each and both at once, "
+            f"{device}; a step of a LoRA a task is one of one LoRA for all."
         )
     return text
 

@@ -41,6 +41,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--predict", type=int, default=10_000, help="sentences of the large file")
     parser.add_argument("--output", type=Path, default=results.ROOT / "cpu")
     parser.add_argument("--document", type=Path, default=report.DOCUMENT, help="with the marks; docs/serving.md")
+    parser.add_argument("--only-soak", action="store_true", help="measure it again, at the rate of the last time")
     parser.add_argument("--report", action="store_true", help="measure nothing, write figure and table")
     given = parser.parse_args(words)
     path = given.output / "serve.json"
@@ -48,7 +49,8 @@ def main(words: list[str] | None = None) -> int:
         if given.run is None:
             raise results.UsageError("RUN_FOLDER must be given, such as that of recipes/serve-eight-tasks.yaml")
         results.writable(given.output)
-        path.write_text(json.dumps(_measure(given), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        found = _soak_again(given, path) if given.only_soak else _measure(given)
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     report.write(path, given.document)
     return 0
 
@@ -79,6 +81,19 @@ def _measure(given: argparse.Namespace) -> dict:
     servers["mixed"].stop()
     found["kill_and_reload"] = load.killed_and_reloaded(0.5 * goal)
     return found
+
+
+def _soak_again(given: argparse.Namespace, path: Path) -> dict:
+    """What was measured, with another soak."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    tagger = Tagger.from_pretrained(given.run)
+    asked = offline.questions(tagger.run, given.questions)
+    load = Load(given, *offline.bodies(asked, given.inputs), offline.mixed(tagger, asked)[1])
+    del tagger
+    server = load.server()
+    soak = load.at(server, found["soak"]["offered_per_s"], given.soak, memory=True)
+    server.stop()
+    return found | {"soak": soak | {"commit": machine.commit()}}
 
 
 def _round(tagger: Tagger, asked: list[dict], load: "Load", servers: dict[str, ServerProcess]) -> dict:

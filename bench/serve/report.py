@@ -67,8 +67,8 @@ def _text(found: dict, figure: str) -> str:
         first, top, last = soak["memory_mib"]
         lines.append(
             f"{soak['seconds'] / 60:.0f} minutes at {soak['offered_per_s']:,.0f} a second: "
-            f"{soak['requests']:,} requests, {soak['lost'] + soak['refused']} lost, {soak['wrong']} wrong, memory from "
-            f"{first:,} to {last:,} MiB (at most {top:,})."
+            f"{soak['requests']:,} requests, {soak['refused']:,} refused, {soak['lost']:,} lost, "
+            f"{soak['wrong']:,} wrong, memory from {first:,} to {last:,} MiB (at most {top:,})."
         )
     killed, predict = found["kill_and_reload"], found["predict"]
     (before_name, before), (now_name, now) = predict["sentences_per_s"].items()
