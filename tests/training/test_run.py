@@ -60,20 +60,6 @@ def test_a_run_keeps_what_its_scores_are_made_of(finished, settings, tmp_path):
     assert not (tmp_path / "untested" / "test.counts.npz").exists()
 
 
-def test_scores_of_a_part_of_the_sentences(settings, finished):
-    config = settings(training={"eval_sentences": 5, "steps": 1})
-    metrics = train(config, progress=False)
-    for split in ("validation", "test"):
-        assert {one["sentences"] for one in metrics[split]["tasks"].values()} == {5}
-        assert evaluate(config.output, split) == metrics[split]
-    complete = evaluate(config.output, "test", limit=0)
-    assert {task: one["sentences"] for task, one in complete["tasks"].items()} == {
-        task: one["sentences"] for task, one in evaluate(finished.output)["tasks"].items()
-    }
-    assert complete != metrics["test"] == evaluate(config.output, limit=5)
-    assert evaluate(config.output, limit=10**6) == complete
-
-
 @pytest.mark.parametrize("method", ["hyperloader", "lora"])
 def test_text_to_text_trains_and_generates(settings, t5, method):
     config = settings(backbone=str(t5), head="text-to-text", method=method, training={"max_length": 24})
