@@ -115,5 +115,5 @@ decoder: $(installed)
 	$(bin)/python -m bench.decoder
 
 clean:
-	rm -rf build dist *.egg-info hyperloader/_C*.so $(installed) hyperloader-demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info hyperloader/_C*.so $(installed) hyperloader-demo* .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -17,7 +17,8 @@ from hyperloader.validation import check_choice
 if TYPE_CHECKING:
     from hyperloader.training.saved_run import Run
 
-MODELS = ("minilm", "smollm2")
+MINILM, SMOLLM2 = "minilm", "smollm2"
+OUTPUTS = {MINILM: Path("hyperloader-demo"), SMOLLM2: Path("hyperloader-demo-smollm2")}
 # Their names, people, places and times belong to the test split: training never shows them.
 SAME_WORDS = (
     "find silver river with nina next tuesday at six",
@@ -38,31 +39,33 @@ COLOURS = (34, 32, 35, 33, 36)  # ANSI: blue, green, magenta, yellow, cyan
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for data, model and plots.")] = Path("hyperloader-demo"),
-    model: Annotated[str, typer.Option(help="minilm or, with five tasks in under ten minutes, smollm2.")] = MODELS[0],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for data, model and plots.", show_default=" or ".join(map(str, OUTPUTS.values()))),
+    ] = None,
+    model: Annotated[str, typer.Option(help="minilm or, with five tasks in under ten minutes, smollm2.")] = MINILM,
 ) -> None:
     """Train one model for three small slot-filling tasks, and show what it does: offline, in under three minutes."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    check_choice("model", model, MODELS)
-    if model != MODELS[0]:
+    check_choice("model", model, tuple(OUTPUTS))
+    output = output or OUTPUTS[model]
+    if model == SMOLLM2:
         language_model_demo.demo(output)
         return
     from hyperloader.checkpoints.minilm import minilm_folder
     from hyperloader.data import grammar
 
     minilm_folder()  # before anything is written: without the package this says what installs it
-    task_file = grammar.write(output / "data")
     from hyperloader.training.run_config import RunConfig
+    from hyperloader.training.run_folder import check_output
     from hyperloader.training.saved_run import load_run
 
-    print(f"Three tasks made by grammars, in {task_file.parent}: {', '.join(grammar.TASKS)}.")
+    data = output / "data"
+    config = RunConfig("minilm", str(data.resolve() / grammar.TASK_FILE), str(output), training=TRAINING)
+    check_output(config, resume=True)  # before its data is written
+    grammar.write(data)
+    print(f"Three tasks made by grammars, in {data}: {', '.join(grammar.TASKS)}.")
     print("Names, places and times of their test sentences never occur in training.\n")
-    config = RunConfig(
-        backbone="minilm",
-        tasks=str(task_file.resolve()),
-        output=str(output),
-        training=TRAINING,
-    )
     train_and_report(config, resume=True, title="F1 on unseen slot values")
     show(load_run(output), colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     sentence = shlex.quote(SAME_WORDS[0])

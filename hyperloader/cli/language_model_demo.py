@@ -27,14 +27,19 @@ SENTENCE = "find silver river with nina next tuesday at six"  # of words that tr
 
 def demo(output: Path) -> None:
     """Train the five tasks in ``output``, and show how they answer in one batch."""
+    from hyperloader.data.grammar import TASK_FILE
     from hyperloader.serving.tagger import Tagger
     from hyperloader.training.run_config import RunConfig
+    from hyperloader.training.run_folder import check_output
     from hyperloader.training.smollm2 import smollm2_folder
 
     smollm2_folder()  # before anything is written: without the package this says what installs it
-    task_file = write(output / "data")
-    print(f"Five tasks made by grammars, in {task_file.parent}: spans of three, a label, and a completion.")
-    config = RunConfig("smollm2", str(task_file.resolve()), str(output), head="language-model", training=TRAINING)
+    data = output / "data"
+    tasks = str(data.resolve() / TASK_FILE)
+    config = RunConfig("smollm2", tasks, str(output), head="language-model", training=TRAINING)
+    check_output(config, resume=True)  # before its data is written
+    write(data)
+    print(f"Five tasks made by grammars, in {data}: spans of three, a label, and a completion.")
     train_and_report(config, resume=True)
     tagger = Tagger.from_pretrained(output, tokenize="spaces")
     print("\nThe same words, asked by each task in one batch:")

