@@ -8,6 +8,7 @@ from torch import nn
 
 from hyperloader.backbones.origin import plain_linear_name
 from hyperloader.nn.quantized import dequantized, quantized_layers
+from hyperloader.nn.sharded import whole
 from hyperloader.validation import shown
 
 _SAMPLES = 8  # numbers of each tensor
@@ -43,7 +44,7 @@ def fingerprint_of(backbone: nn.Module, trained: Sequence[str], with_heads: bool
             tensor = dequantized(quantized[name])
         if tensor.is_meta:
             raise ValueError(f"backbone must have its weights, got {name} on the device meta: load them first")
-        flat = tensor.detach().flatten()
+        flat = whole(tensor.detach()).flatten()
         count = min(_SAMPLES, flat.numel())
         places = torch.linspace(0, max(flat.numel() - 1, 0), count, dtype=torch.float64).long().to(flat.device)
         marks[name] = [list(tensor.shape), flat[places].float().tolist()]

@@ -25,6 +25,7 @@ from hyperloader.checkpoints.descriptions import (
 )
 from hyperloader.checkpoints.tensors import as_bytes, check_numbers, check_tensors, read_tensors
 from hyperloader.config import HyperLoaderConfig
+from hyperloader.nn.sharded import whole
 from hyperloader.validation import check_names, shown
 
 DESCRIPTION = "hyperloader.json"
@@ -96,11 +97,18 @@ def save(
     backbone: nn.Module,
     trained_norms: Sequence[str],
     card: bytes,
+    is_main_process: bool = True,
 ) -> None:
     """Write a checkpoint with its ``card``; the files of an older one stay intact until the new ones are complete.
 
+    Tensors that FSDP has sharded are gathered, by processes that write nothing too.
+
     Raises ``ValueError`` for a folder with tensors of something else, and for weights that are NaN or infinite.
     """
+    tensors = {name: whole(tensor.detach()) for name, tensor in tensors.items()}
+    fingerprint = fingerprints.fingerprint_of(backbone, trained_norms, with_heads=config.labels is not None)
+    if not is_main_process:
+        return
     for name, tensor in tensors.items():
         check_numbers("this model", name, tensor)
     folder = own_folder(folder, DESCRIPTION)
@@ -118,7 +126,7 @@ def save(
             "dtypes": others,
             "trained": list(trained_norms),
             **({"quantized": quantized} if quantized else {}),
-            "fingerprint": fingerprints.fingerprint_of(backbone, trained_norms, with_heads=config.labels is not None),
+            "fingerprint": fingerprint,
         },
     }
     files = {folder / TENSORS: content, folder / DESCRIPTION: encoded(description)}

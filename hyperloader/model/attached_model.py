@@ -27,6 +27,7 @@ from hyperloader.model.weight_provider import WeightProvider
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.layout import LayerSites, Layout
+from hyperloader.nn.sharded import is_sharded
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.task_embedding import TaskEmbedding
 
@@ -138,6 +139,7 @@ class AttachedModel(BackboneWrapper):
         """Unwrap the backbone and return it, bit for bit as it was before; this model is then empty."""
         with self._forwards.changing("detach()"):
             self._check_attached()
+            self._check_not_sharded("detach()")
             given = self.backbone if self._compiled is None else self._compiled
             self._attachment.undo(self.backbone)
             self.bank.clear()
@@ -220,13 +222,13 @@ class AttachedModel(BackboneWrapper):
 
         They are written under temporary names and renamed: a failure leaves what was there before. As transformers'
         Trainer wants it, ``state_dict`` holds the values instead of this model, and of several processes the main one
-        alone writes.
+        alone writes; where FSDP has sharded the model all have to call it, for each has a part of the values.
         """
         self._check_attached()
-        if is_main_process:
+        if is_main_process or is_sharded(self):
             tensors = self.trainable_state(state_dict)
             config, card = self.hyperloader_config, self._card()
-            stored_model.save(folder, tensors, config, self.backbone, self.norm_names, card)
+            stored_model.save(folder, tensors, config, self.backbone, self.norm_names, card, is_main_process)
 
     @classmethod
     def from_pretrained(
@@ -264,6 +266,10 @@ class AttachedModel(BackboneWrapper):
     def _check_attached(self) -> None:
         self._check_has_backbone()
         self._check_not_merged()
+
+    def _check_not_sharded(self, what: str) -> None:
+        if is_sharded(self):
+            raise RuntimeError(f"{what} must be called before FSDP shards the model, got one that is sharded")
 
     def _check_has_backbone(self) -> None:
         if "backbone" not in self._modules:

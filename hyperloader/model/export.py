@@ -36,7 +36,7 @@ class ExportedTask:
     backbone: nn.Module
     norm_names: Sequence[str]
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, is_main_process: bool = True) -> None:
         """Write a checkpoint with a ``Table`` in the place of the hypernetworks."""
         tensors = {}
         for stack, layout in self.layouts.items():
@@ -51,7 +51,7 @@ class ExportedTask:
         count = sum(tensor.numel() for tensor in tensors.values())
         about = f"One task's weights, {count:,} numbers, for a frozen {{backbone}}: generated as in"
         card = card_of_model(self.config, self.backbone, about)
-        stored_model.save(folder, tensors, self.config, self.backbone, self.norm_names, card)
+        stored_model.save(folder, tensors, self.config, self.backbone, self.norm_names, card, is_main_process)
 
     def save_peft(self, folder: str | Path, *, lora_only: bool, overwrite: bool) -> None:
         """Write the LoRA updates in PEFT's format, and nothing else only if ``lora_only``."""

@@ -49,6 +49,7 @@ class GrowingModel(AttachedModel):
                 model with ``generator="table"`` or frozen except for one task. The model is then as it was.
         """
         self._check_attached()
+        self._check_not_sharded("add_task")
         new_tasks.check_has_task_embedding(self.hyperloader_config, "add_task")
         embedding, tasks = self.task_embedding, self.hyperloader_config.tasks
         if embedding.trained_task is not None:
@@ -82,6 +83,7 @@ class GrowingModel(AttachedModel):
             ValueError: an unknown task, or a model with ``generator="table"``.
         """
         self._check_attached()
+        self._check_not_sharded("freeze_except_task_embedding")
         new_tasks.check_has_task_embedding(self.hyperloader_config, "freeze_except_task_embedding")
         task = self.hyperloader_config.task_id(name)
         self.unfreeze()

@@ -1,6 +1,5 @@
 """A frozen backbone, and hypernetworks that generate its adapters, LoRA updates and their norms for every task."""
 
-import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from hyperloader.model.export import ExportedTask
 from hyperloader.model.growing_model import GrowingModel
 from hyperloader.model.task_model import TaskModel
 from hyperloader.model.task_selection import TaskSelection, number_of_sentences
+from hyperloader.nn.sharded import gathered, whole_copy
 from hyperloader.nn.stacked import Sites
 
 
@@ -142,7 +142,8 @@ class HyperLoaderModel(GrowingModel):
         index = self.hyperloader_config.task_id(task)
         if self.training:
             raise RuntimeError("the weight bank serves a model in evaluation mode: call model.eval() first")
-        return self.weight_provider.of_task(index)
+        with gathered(self.generators, getattr(self, "task_embedding", None)):
+            return self.weight_provider.of_task(index)
 
     @torch.inference_mode(False)  # what is merged may be trained, cast and saved later
     @torch.no_grad()
@@ -168,9 +169,11 @@ class HyperLoaderModel(GrowingModel):
         """
         if inplace and dequantize:
             raise ValueError("dequantize must be False with inplace=True, which keeps the backbone's own layers")
+        if inplace:
+            self._check_not_sharded("merge(..., inplace=True)")
         with self._forwards.changing("merge()") if inplace else nullcontext():
             one = self._exported(task)
-            backbone = self.backbone if inplace else copy.deepcopy(self.backbone)
+            backbone = self.backbone if inplace else whole_copy(self.backbone)
             if dequantize:
                 merging.dequantize(backbone)
             wrapped = merging.fold_in(backbone, self.site_paths, one.weights, one.config)
@@ -194,29 +197,42 @@ class HyperLoaderModel(GrowingModel):
             self._attachment.norms_to_float32(self.backbone)
             self._merged, merged.unmerged = None, True
 
-    def export_task(self, task: str, folder: str | Path) -> None:
+    def export_task(self, task: str, folder: str | Path, *, is_main_process: bool = True) -> None:
         """Write ``task`` alone, with what is generated for it, its head and the trained norms: ``from_pretrained``
-        loads it, without hypernetworks.
+        loads it, without hypernetworks. ``is_main_process`` is as in ``save_pretrained``.
 
         Raises:
             ValueError: an unknown task, or a folder that holds something else.
         """
-        self._exported(task).save(folder)
+        self._exported(task).save(folder, is_main_process)
 
-    def export_peft(self, task: str, folder: str | Path, *, lora_only: bool = False, overwrite: bool = False) -> None:
+    def export_peft(
+        self,
+        task: str,
+        folder: str | Path,
+        *,
+        lora_only: bool = False,
+        overwrite: bool = False,
+        is_main_process: bool = True,
+    ) -> None:
         """Write the LoRA updates of ``task`` as ``peft.PeftModel.from_pretrained`` loads them.
+
+        ``is_main_process`` is as in ``save_pretrained``.
 
         Raises:
             ValueError: an unknown task; what PEFT's LoRA cannot hold (adapters, trained norms, a head), as a list,
                 unless ``lora_only`` leaves it out; a folder with the adapter of anything but this task, unless
                 ``overwrite``.
         """
-        self._exported(task).save_peft(folder, lora_only=lora_only, overwrite=overwrite)
+        exported = self._exported(task)
+        if is_main_process:
+            exported.save_peft(folder, lora_only=lora_only, overwrite=overwrite)
 
     def _exported(self, task: str) -> ExportedTask:
         weights = self.weights_of(task)
         config = merging.config_of_task(self.hyperloader_config, task)
-        heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
+        with gathered(self.heads):
+            heads = None if self.heads is None else self.heads.of(self.hyperloader_config.task_id(task))
         return ExportedTask(config, weights, heads, self.layouts, self.site_paths, self.backbone, self.norm_names)
 
     def _named(self, task: object) -> object:

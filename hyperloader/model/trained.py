@@ -9,6 +9,7 @@ from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import NAME
 from hyperloader.nn.described import text_buffers
 from hyperloader.nn.norms import HALF
+from hyperloader.nn.sharded import shared_like
 
 
 def own_tensors(model: nn.Module, norm_names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
@@ -42,8 +43,9 @@ def load_trained_state(model: nn.Module, norm_names: Collection[str], tensors: M
     for name, tensor in own_tensors(model, norm_names):
         if name in tensors and tensors[name].dtype == torch.float64:
             tensor.data = tensor.data.double()
-    names = {plain_name(name): name for name in model.state_dict()}
-    model.load_state_dict({names[name]: tensor for name, tensor in tensors.items()}, strict=False)
+    state = model.state_dict()
+    names = {plain_name(name): name for name in state}
+    model.load_state_dict(shared_like({names[name]: one for name, one in tensors.items()}, state), strict=False)
 
 
 def kept_in_float32(

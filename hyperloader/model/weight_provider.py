@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hyperloader.model.task_selection import TaskSelection
 from hyperloader.nn.bank import Sources, WeightBank
+from hyperloader.nn.sharded import is_sharded
 from hyperloader.nn.site_weights import SiteWeights
 from hyperloader.nn.stacked import Sites, StackedWeights
 from hyperloader.nn.task_embedding import TaskEmbedding
@@ -83,8 +84,11 @@ class WeightProvider:
     def _bank_serves(self) -> bool:
         """Whether the bank is used: in evaluation, without derivatives, where PyTorch counts the changes of tensors.
 
-        Not in a CUDA graph that is being captured: its replays would not consult the bank.
+        Not in a CUDA graph that is being captured: its replays would not consult the bank. Nor under FSDP, which counts
+        no change where it gathers parameters.
         """
+        if is_sharded(self.generators):
+            return False
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or not may_be_kept():
             return False
         parameters = list(self.generators.parameters())

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
 from hyperloader.nn.long_list import LongList
+from hyperloader.nn.sharded import check_whole, is_sharded
 from hyperloader.ops import _transforms
 from hyperloader.ops._modes import serves_any, values_on_host
 from hyperloader.validation import shown
@@ -123,11 +124,14 @@ class TaskHeads(nn.Module):
 
     def rows_of(self, task: int) -> tuple[Tensor, Tensor]:
         """Weight (labels, hidden) and bias (labels,) of one task."""
+        check_whole([self.heads[task].weight])
         return self.heads[task].weight, self.heads[task].bias
 
     def stacked_rows(self, tasks: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Weight and bias of ``tasks``, None for all, one below the other."""
         heads = self.heads if tasks is None else [self.heads[task] for task in tasks]
+        if is_sharded(self):
+            check_whole(head.weight for head in heads)
         return torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
 
     def of(self, task: int) -> "TaskHeads":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.layout import Layout, SiteTensors, by_site
+from hyperloader.nn.sharded import check_whole
 from hyperloader.reference import condition as reference
 
 _PUBLISHED_DEVIATION = 0.01
@@ -42,6 +43,7 @@ class Condition(nn.Module):
     def forward(self, task_embedding: Tensor, layers: Tensor, positions: Tensor, scale: float = 1.0) -> Tensor:
         """Return (positions, layers, tasks, condition_dim), times ``scale``, for ``task_embedding`` (tasks, E)."""
         first, second, norm = self.first, self.second, self.norm
+        check_whole((first.weight, second.weight, self.layer_embedding.weight, self.position_embedding.weight))
         if norm is None:
             return self.before_norm(task_embedding, layers, positions) * scale
         return ops.condition(
@@ -167,6 +169,7 @@ class Hypernetwork(nn.Module):
             rows = condition[first : first + len(part.sites)].flatten(0, 2)
             first += len(part.sites)
             heads = [self.weight_heads[part.heads[weight]] for weight in part.shapes]
+            check_whole(head.weight for head in heads)
             generated = ops.generate(rows, [head.weight for head in heads], [head.bias for head in heads], dtype=dtype)
             sites = self.layout.sites_of(part)
             size = (len(sites), -1) if grouped else (len(sites),)

@@ -12,6 +12,7 @@ from hyperloader.nn.fused_projection import joined
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, LayerSites, SiteKey, SiteTensors
 from hyperloader.nn.linears import Rows, sizes_of, weight_of
 from hyperloader.nn.quantized import FrozenProduct, quantization_of
+from hyperloader.nn.sharded import check_whole
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.reference.batches import as_batches, of_batches
 
@@ -90,9 +91,11 @@ class LoraSite(Site):
         active = self.active.require()
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
+        weight = weight_of(self.linear)
+        check_whole([weight])
         return ops.lora_linear(
             x,
-            weight_of(self.linear),
+            weight,
             self.linear.bias,
             *self.update(),
             group=active.group_of(x.shape[0]),

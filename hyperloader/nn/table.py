@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.hypernetwork import first_norm_weight, initial_deviation
 from hyperloader.nn.layout import Layout, SiteTensors, by_site
+from hyperloader.nn.sharded import check_whole
 
 
 class Table(nn.Module):
@@ -33,6 +34,7 @@ class Table(nn.Module):
         self, tasks: Tensor, *, grouped: bool, dtype: torch.dtype | None = None
     ) -> dict[tuple[int, str], SiteTensors]:
         """Look up ``tasks`` (int64); same result as ``Hypernetwork.forward``."""
+        check_whole(self.weights.values())
         found = {}
         for part in self.layout.parts:  # rows: (sites, tasks, ...)
             rows = [_rows_of(self.weights[name], tasks).to(dtype) for name in part.heads.values()]

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hyperloader.nn.sharded import check_whole
+
 
 class TaskEmbedding(nn.Embedding):
     """``weight`` (tasks, task_embedding_dim), looked up by task.
@@ -25,6 +27,7 @@ class TaskEmbedding(nn.Embedding):
 
     def forward(self, tasks: Tensor) -> Tensor:
         """(n, task_embedding_dim) for ``tasks`` (n,) int64."""
+        check_whole([self.weight])
         found = super().forward(tasks)
         if self.row is None or self.trained_task is None:
             return found
