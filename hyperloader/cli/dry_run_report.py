@@ -38,8 +38,9 @@ def conclusion(found: "DryRun", config: "RunConfig", steps: int) -> str:
         f"here     {_times(found, config, lambda work: work.seconds)}",
     ]
     if found.device.type == "cpu":
-        kind = "bfloat16" if options.bf16 else "float32"
-        on_gpu = _times(found, config, lambda work: work.on_gpu(options.bf16))
+        half = options.bf16 or options.fp16 or config.backbone_dtype != "float32"
+        kind = "half precision" if half else "float32"
+        on_gpu = _times(found, config, lambda work: work.on_gpu(half))
         lines.append(f"on a GPU {on_gpu}: an estimate for an H100 or H200, in {kind}")
     return "\n".join(lines)
 

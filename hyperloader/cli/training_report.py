@@ -68,8 +68,9 @@ def announce(config: "RunConfig", output: Path) -> None:
 
     options = config.options
     size = size_of_a_step(options, process_count())
+    half = "" if config.backbone_dtype == "float32" else f" in {config.backbone_dtype}"
     quantized = "" if config.backbone_quantization is None else f" as {config.backbone_quantization}"
-    print(f"{config.method} on {config.backbone}{quantized}: {options.steps:,} steps, {size}, to {output}")
+    print(f"{config.method} on {config.backbone}{half}{quantized}: {options.steps:,} steps, {size}, to {output}")
     sys.stdout.flush()
 
 

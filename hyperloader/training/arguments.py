@@ -34,6 +34,7 @@ def training_arguments(options: TrainingOptions, output: Path, seed: int, progre
         lr_scheduler_type="constant_with_warmup" if options.schedule == "constant" else options.schedule,
         max_grad_norm=options.max_grad_norm,
         bf16=options.bf16,
+        fp16=options.fp16,
         use_cpu=not torch.accelerator.is_available(),  # without this, Trainer refuses bf16 on a CPU
         seed=seed,
         logging_steps=options.log_steps,

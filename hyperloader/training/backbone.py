@@ -31,7 +31,9 @@ _ENCODERS = {  # of families with a decoder, the class of the encoder alone
 _BYTE_LEVEL = ("roberta", "longformer", "bart", "deberta", "gpt2", "modernbert")  # that need a space before every word
 
 
-def load_backbone(name: str, head: str, quantization: str | None = None) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
+def load_backbone(
+    name: str, head: str, quantization: str | None = None, dtype: str = "float32"
+) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
     """The pretrained model ``name`` without a task head, and its fast tokenizer.
 
     Args:
@@ -42,9 +44,10 @@ def load_backbone(name: str, head: str, quantization: str | None = None) -> tupl
             model) or ``language-model`` (a decoder with its own head).
         quantization: what the linear layers of its layer stacks are quantised as, one of
             ``hyperloader.backbones.quantization.QUANTIZATIONS``; None for none.
+        dtype: of its parameters, but for those that transformers keeps in float32.
 
     Returns:
-        ``(backbone, tokenizer)``, the backbone in float32, but for what is quantised, and in evaluation mode.
+        ``(backbone, tokenizer)``, the backbone in evaluation mode.
 
     Raises:
         FileNotFoundError: the package is not installed, or the folder does not exist.
@@ -54,7 +57,7 @@ def load_backbone(name: str, head: str, quantization: str | None = None) -> tupl
     check_choice("head", head, HEADS)
     if quantization is not None:
         check_quantization(quantization)
-    backbone, tokenizer = _load(name, head)
+    backbone, tokenizer = _load(name, head, dtype)
     if quantization is not None:
         quantize(backbone, layers_to_quantize(backbone, quantization))
     return backbone, tokenizer
@@ -66,13 +69,13 @@ def load_language_model(name: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"
     return _load(name, LANGUAGE_MODEL)
 
 
-def _load(name: str, head: str) -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
+def _load(name: str, head: str, dtype: str = "float32") -> tuple[nn.Module, "PreTrainedTokenizerBase"]:
     from transformers import MODEL_MAPPING, AutoModel
 
     path = backbone_path(name)
     with _named(name):
         kind, config = _kind_and_config(path, head)
-        options = {"config": config, "trust_remote_code": False, "use_safetensors": True, "dtype": "float32"}
+        options = {"config": config, "trust_remote_code": False, "use_safetensors": True, "dtype": dtype}
         if kind is AutoModel and isinstance(found := MODEL_MAPPING.get(type(config), None), type):
             options |= without_pooler(found)  # which tagging does not read
         with quiet():  # its report tells of poolers and heads that are not wanted

@@ -39,9 +39,9 @@ class Work:
     flops: int
     operators: int
 
-    def on_gpu(self, bf16: bool) -> float:
+    def on_gpu(self, half: bool) -> float:
         """Seconds that it would take on a GPU such as an H100 or H200, about."""
-        return max(self.operators * SECONDS_PER_OPERATOR, self.flops / FLOPS_PER_SECOND[bf16])
+        return max(self.operators * SECONDS_PER_OPERATOR, self.flops / FLOPS_PER_SECOND[half])
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def dry_run(
 def _validations(options: TrainingOptions) -> int:
     """How often a run scores its validation sets."""
     on_the_way = 1 if options.select == "last" else -(-options.steps // options.eval_steps)
-    return on_the_way + options.bf16  # those of the best weights are known but for their rounding
+    return on_the_way + (options.bf16 or options.fp16)  # those of the best weights are known but for their rounding
 
 
 def _scoring(run: Run, validate: Scorer, batch_size: int, device: torch.device) -> Work:

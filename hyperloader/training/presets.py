@@ -111,6 +111,8 @@ class TrainingOptions:
         label_prior: let the heads of a token classifier begin with the shares that their labels have in the training
             data, instead of equal ones.
         bf16: compute in bfloat16, with weights in float32.
+        fp16: compute in float16 on a GPU, with weights in float32; the loss is scaled so that small gradients are kept
+            (``torch.amp.GradScaler``).
         gradient_checkpointing: recompute activations in the backward pass.
         report_to: ``auto``: TensorBoard logs where it is installed; ``none``; or one of ``TRACKERS``, which finds its
             own settings in its environment variables.
@@ -144,6 +146,7 @@ class TrainingOptions:
     patience: int = 0
     label_prior: bool = True
     bf16: bool = False
+    fp16: bool = False
     gradient_checkpointing: bool = False
     report_to: str = "auto"
 
@@ -167,6 +170,8 @@ class TrainingOptions:
             raise ValueError(
                 f"patience must be 0 with select: last, which scores nothing on the way, got {self.patience}"
             )
+        if self.bf16 and self.fp16:
+            raise ValueError("fp16 must be false with bf16, got both")
         if 256 % self.bucket:
             raise ValueError(f"bucket must be a divisor of 256, got {self.bucket}")
         if self.label_smoothing >= 1:

@@ -26,13 +26,15 @@ def check_requirements(config: RunConfig) -> None:
     Raises:
         FileNotFoundError: a backbone that is not there.
         ImportError: a package that the method, its logs or its backbone's quantisation need is not installed.
-        ValueError: an output that is no folder.
+        ValueError: an output that is no folder, float16 without a GPU.
     """
     if Path(config.output).exists() and not Path(config.output).is_dir():
         raise ValueError(f"output must be a folder, got the file {config.output}")
     backbone_path(config.backbone)
     tracker_of(config.options.report_to)
     check_packages(config.method)
+    if config.options.fp16 and not torch.accelerator.is_available():
+        raise ValueError("training.fp16 must be false without a GPU, got true; take bf16")
     if config.backbone_quantization is not None:
         check_quantization(config.backbone_quantization)
 

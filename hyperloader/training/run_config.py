@@ -27,6 +27,10 @@ _OF_HEAD = {  # training options for one head alone
 }
 
 
+BACKBONE_DTYPES = ("float32", "bfloat16", "float16")
+_OF_FROZEN = {"backbone_quantization": None, "backbone_dtype": "float32"}  # of a frozen backbone, with their defaults
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One training run.
@@ -45,6 +49,9 @@ class RunConfig:
         seed: of the new weights and of dropout.
         backbone_quantization: one of ``hyperloader.backbones.quantization.QUANTIZATIONS``, for the methods that train
             no weight of the backbone but its norms; None for the backbone as it is.
+        backbone_dtype: ``float32``, ``bfloat16`` or, with ``training.fp16``, ``float16``, for the same methods: what
+            the backbone is loaded and computes in, but for what transformers keeps in float32 (T5's ``wo`` in
+            float16). What is trained is float32.
     """
 
     backbone: str
@@ -59,6 +66,7 @@ class RunConfig:
     data_seed: int = 0
     seed: int = 0
     backbone_quantization: str | None = None
+    backbone_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("backbone", "output", "head", "method", "preset"):
@@ -84,10 +92,16 @@ class RunConfig:
         check_model_options(self.method, self.model)
         if self.backbone_quantization is not None:
             check_choice("backbone_quantization", self.backbone_quantization, tuple(QUANTIZATIONS))
-            if self.method not in FIXED_OPTIONS:
+        check_choice("backbone_dtype", self.backbone_dtype, BACKBONE_DTYPES)
+        for name, default in _OF_FROZEN.items():
+            if getattr(self, name) != default and self.method not in FIXED_OPTIONS:
                 known = ", ".join(FIXED_OPTIONS)
-                raise ValueError(f"backbone_quantization must be given for the methods {known}, got {self.method}")
-        training_options(self.preset, self.method, self.training)
+                raise ValueError(f"{name} must be given for the methods {known}, got {self.method}")
+        options = training_options(self.preset, self.method, self.training)
+        if self.backbone_dtype == "float16" and not options.fp16:
+            raise ValueError(
+                "backbone_dtype must be bfloat16 without training.fp16, which scales the loss, got float16"
+            )
 
     @property
     def options(self) -> TrainingOptions:
@@ -155,11 +169,9 @@ class RunConfig:
         return RunConfig.from_dict(values, source=source)
 
     def to_dict(self) -> dict:
-        """Every field, as plain types; no quantisation is left out, so that earlier versions read what is saved."""
+        """Every field, as plain types, of those that earlier versions do not know what differs from the default."""
         values = dataclasses.asdict(self)
-        if self.backbone_quantization is None:
-            del values["backbone_quantization"]
-        return values
+        return {name: value for name, value in values.items() if name not in _OF_FROZEN or value != _OF_FROZEN[name]}
 
     def to_yaml(self) -> str:
         """``to_dict`` as text that ``from_yaml`` reads; in any folder if the paths are absolute."""

@@ -76,7 +76,9 @@ def build_run(
     """The run's pretrained backbone with new weights around it; ``kinds`` are those of the tasks of whole sentences,
     ``words`` those that its model reads; ``embed_texts`` as in ``HyperLoaderModel``."""
     kinds = kinds or {}
-    backbone, tokenizer = load_backbone(config.backbone, config.head, config.backbone_quantization)
+    backbone, tokenizer = load_backbone(
+        config.backbone, config.head, config.backbone_quantization, config.backbone_dtype
+    )
     segments = getattr(backbone.config, "type_vocab_size", 0) > 1
     set_seed(config.seed)
     of_heads = labels if config.head == "token-classification" else None

@@ -189,3 +189,36 @@ def test_t5_in_float16_as_transformers_loads_it(tmp_path):
     reference = logits(expected, "t5")
     torch.testing.assert_close(logits(model, "t5").float(), reference, rtol=0.05, atol=0.05 * reference.abs().max())
     model.generate(make_batch("t5")["input_ids"], task="a", max_new_tokens=3)
+
+
+@each_kind
+def test_a_grad_scaler_in_float16(name):
+    """Steps of a scaled loss move what is trained as those of float32 do; one with an infinite gradient is left out."""
+    exact, half = (attach(name, dtype).train() for dtype in (torch.float32, torch.float16))
+    half.load_state_dict(exact.trainable_state(), strict=False)
+    before = {path: one.detach().clone() for path, one in half.named_parameters() if one.requires_grad}
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
+    batch = make_batch(name)
+    for model in (exact, half):
+        optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = model(**batch, task_ids=TASK_IDS).loss
+            (loss if model is exact else scaler.scale(loss)).backward()
+            if model is exact:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+                scaler.update()
+    moved = {path: one.detach() - before[path] for path, one in half.named_parameters() if one.requires_grad}
+    wanted = {path: one.detach() - before[path] for path, one in exact.named_parameters() if one.requires_grad}
+    apart = sum((moved[path] - wanted[path]).square().sum() for path in moved) ** 0.5
+    assert apart < 0.02 * sum(one.square().sum() for one in wanted.values()) ** 0.5
+    assert scaler.get_scale() == 2.0**14
+    kept = {path: one.detach().clone() for path, one in half.named_parameters() if one.requires_grad}
+    optimizer.zero_grad()
+    (scaler.scale(half(**batch, task_ids=TASK_IDS).loss) * float("inf")).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert all(torch.equal(one, kept[path]) for path, one in half.named_parameters() if path in kept)
+    assert scaler.get_scale() == 2.0**13
