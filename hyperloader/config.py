@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperloader.json_file import read_json
-from hyperloader.task_words import check_descriptions, check_label_words, check_no_words, names_of
+from hyperloader.task_words import check_descriptions, check_label_words, check_labels, check_no_words, names_of
 from hyperloader.validation import (
     check_choice,
     check_names,
@@ -42,7 +42,7 @@ TASK_CONDITIONS = NAME, DESCRIPTION = ("name", "description")  # what tells the 
 TEXT_ENCODERS = BACKBONE, MINILM = ("backbone", "minilm")
 
 _SIZES = ("task_embedding_dim", "condition_hidden_dim", "condition_dim", "reduction_factor", "rank")
-_SWITCHES = ("condition_norm", "train_norms", "hypernetwork_per_stack", "base_weights")
+_SWITCHES = ("condition_norm", "train_norms", "hypernetwork_per_stack", "base_weights", "sparse_gradients")
 _CHOICES = {"activation": ACTIVATIONS, "norm": NORMS, "generator": GENERATORS, "init": INITS}
 _CHOICES |= {"task_condition": TASK_CONDITIONS, "text_encoder": TEXT_ENCODERS}
 _POSITIVE = ("lora_alpha", "norm_eps", "condition_eps")
@@ -95,6 +95,10 @@ class HyperLoaderConfig:
         label_words: words for labels, of a tagger for types of spans, where their names do not say it.
         text_encoder: what embeds them: the ``backbone``, as it was before training, or ``minilm``.
         row_dropout: share of the steps in which a task is left with its words alone.
+        sparse_gradients: whether a step of training costs what its batch costs, however many tasks there are: the task
+            embedding's gradient and those of the heads are sparse and hold the rows of the batch's tasks alone. They
+            want ``hyperloader.optim.RowAdamW``, which leaves the rows of other tasks as they are, where AdamW's decay
+            and momentum reach all. The heads are then two parameters; what is saved is the same.
 
     Raises:
         ValueError, TypeError: an invalid value, with the name of the argument.
@@ -129,6 +133,7 @@ class HyperLoaderConfig:
     label_words: Mapping[str, Mapping[str, str]] | None = None
     text_encoder: str = BACKBONE
     row_dropout: float = 0.5
+    sparse_gradients: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", check_names("tasks", self.tasks))
@@ -159,10 +164,16 @@ class HyperLoaderConfig:
             raise ValueError("init must be 'published' without a condition_norm, which the scaled one counts on")
         if self.base_weights and self.generator == "table":
             raise ValueError("base_weights must be False with generator 'table', which shares nothing")
+        if self.sparse_gradients and self.generator == "table":
+            raise ValueError(
+                "sparse_gradients must be False with generator 'table', whose weights have dense gradients"
+            )
+        if self.sparse_gradients and self.task_condition != NAME:
+            raise ValueError(f"sparse_gradients must be False with task_condition {self.task_condition!r}")
         for name in _POSITIVE:
             check_positive(name, getattr(self, name))
         if self.labels is not None:
-            object.__setattr__(self, "labels", _labels(self.labels, self.tasks))
+            object.__setattr__(self, "labels", check_labels(self.labels, self.tasks))
         object.__setattr__(self, "kinds", _kinds(self.kinds, self.labels))
         object.__setattr__(self, "units", _units(self.units, self.kinds or {}))
         check_share("row_dropout", self.row_dropout)
@@ -247,23 +258,6 @@ def check_sites(sites: Any) -> dict[str, tuple[str, ...]]:
         site: check_names(f"sites[{site!r}]", [paths] if isinstance(paths, str) else paths)
         for site, paths in sites.items()
     }
-
-
-def _labels(labels: Any, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    if not isinstance(labels, Mapping):
-        raise TypeError(f"labels must map every task to its labels, got {shown(labels)}")
-    for task in tasks:
-        if task not in labels:
-            raise ValueError(f"labels must hold every task, got none for {task!r}")
-    known = set(tasks)
-    for task in labels:
-        if task not in known:
-            raise ValueError(f"labels must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
-    named = {task: check_names(f"labels[{task!r}]", labels[task]) for task in tasks}
-    for task, names in named.items():
-        if not names:
-            raise ValueError(f"labels[{task!r}] must hold at least one label, got none")
-    return named
 
 
 def _kinds(kinds: Any, labels: Mapping[str, Sequence[str]] | None) -> dict[str, str] | None:

@@ -1,10 +1,10 @@
-"""The words that describe a task: its description, in one or several phrasings, and those for its labels."""
+"""The words of a task: its labels, its description in one or several phrasings, and those for its labels."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hyperloader.validation import listed, nearest, shown
+from hyperloader.validation import check_names, listed, nearest, shown
 
 _OTHER = "no label: any other word"  # of a tagger's O
 
@@ -100,3 +100,21 @@ def _readable(name: str) -> str:
     """``GET_WEATHER``, ``fromloc.city_name`` and ``PlayMusic`` as words."""
     parts = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
     return " ".join(re.findall(r"[^\W_]+", parts)).lower() or name
+
+
+def check_labels(labels: Any, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """``labels`` of every one of the ``tasks``; raises ``ValueError`` or ``TypeError`` for what is none."""
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"labels must map every task to its labels, got {shown(labels)}")
+    for task in tasks:
+        if task not in labels:
+            raise ValueError(f"labels must hold every task, got none for {task!r}")
+    known = set(tasks)
+    for task in labels:
+        if task not in known:
+            raise ValueError(f"labels must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
+    named = {task: check_names(f"labels[{task!r}]", labels[task]) for task in tasks}
+    for task, names in named.items():
+        if not names:
+            raise ValueError(f"labels[{task!r}] must hold at least one label, got none")
+    return named

@@ -45,6 +45,15 @@ def test_own_loop_then_a_new_task_then_serving(folder):
     assert 0 <= difference < 1e-4
 
 
+def test_many_tasks(folder):
+    lines = run(folder, "many_tasks.py", "encoder", "thousand").splitlines()
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines[:3]]
+    assert losses[2] < losses[0] / 2
+    assert all(line.endswith("gradients of 4 of 1,000 tasks") for line in lines[:3])
+    assert lines[3] == "a task that no batch had is the same to the bit: True"
+    assert (folder / "thousand" / "model.safetensors").is_file()
+
+
 def test_trainer(folder):
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     assert "numbers, names after 8 steps" in run(folder, "trainer.py", "encoder", "trained")

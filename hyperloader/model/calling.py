@@ -71,7 +71,7 @@ def _after(options: Mapping[str, Any], outputs: Any, forwards: Forwards, heads: 
     forwards.__exit__()
     task = options.get("task")
     if outputs is not None and heads is not None and isinstance(task, NamedTask):
-        size = heads.heads[task.number].out_features
+        size = heads.size_of(task.number)
         if outputs.logits.shape[-1] != size:
             outputs.logits = outputs.logits[..., :size]
 

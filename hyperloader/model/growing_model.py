@@ -60,7 +60,7 @@ class GrowingModel(AttachedModel):
         texts = task_texts(config, [name], self.text_embeddings)[0] if words else None
         rows = embedding.weight.detach()
         first = torch.zeros_like(rows[0]) if words else new_tasks.first_embedding(rows, init, tasks)
-        weight, heads, known = embedding.extended(first), self.heads, config.labels
+        weight, heads, known = embedding.extended(first[None]), self.heads, config.labels
         head = None if heads is None or known is None else heads.new_head(len(known[name]))
         # Whatever can fail has been done; from here on the model changes.
         self.hyperloader_config = config
@@ -93,7 +93,7 @@ class GrowingModel(AttachedModel):
             parameter.grad = None  # even an optimizer over all parameters skips what has no gradient
         self.task_embedding.train_only(task)
         if self.heads is not None:
-            self.heads.heads[task].requires_grad_(True)
+            self.heads.train_only(task)
 
     @torch.inference_mode(False)
     def unfreeze(self) -> None:
@@ -101,6 +101,8 @@ class GrowingModel(AttachedModel):
         self._check_attached()
         if self._trained_before is not None:
             self.task_embedding.train_all()
+            if self.heads is not None:
+                self.heads.train_all()
             for path, requires_grad in self._trained_before.items():
                 self.get_parameter(path).requires_grad_(requires_grad)
             self._trained_before = None

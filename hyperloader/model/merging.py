@@ -25,7 +25,8 @@ def config_of_task(config: HyperLoaderConfig, task: str) -> HyperLoaderConfig:
         of_all = getattr(config, name)
         own[name] = {task: of_all[task]} if of_all and task in of_all else None
     words: dict[str, Any] = {"task_condition": NAME, "descriptions": None, "label_words": None}
-    return dataclasses.replace(config, tasks=(task,), generator="table", base_weights=False, **words, **own)
+    table: dict[str, Any] = {"generator": "table", "base_weights": False, "sparse_gradients": False}
+    return dataclasses.replace(config, tasks=(task,), **table, **words, **own)
 
 
 def fold_in(

@@ -18,6 +18,7 @@ from hyperloader.nn.described import DescribedEmbedding, DescribedHeads, text_bu
 from hyperloader.nn.heads import TaskHeads, head_dropout, hidden_size, task_heads
 from hyperloader.nn.hypernetwork import hypernetworks
 from hyperloader.nn.layout import Layout
+from hyperloader.nn.packed_heads import PackedHeads
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
 
@@ -40,14 +41,14 @@ def new_parts(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[s
 
 def _task_embedding(backbone: nn.Module, config: HyperLoaderConfig) -> TaskEmbedding:
     if config.descriptions is None:
-        return TaskEmbedding(len(config.tasks), config.task_embedding_dim)
+        return TaskEmbedding(len(config.tasks), config.task_embedding_dim, config.sparse_gradients)
     phrasings = [len(config.descriptions[task]) for task in config.tasks]
     return DescribedEmbedding(phrasings, config.task_embedding_dim, text_width(backbone, config), config.row_dropout)
 
 
 def _heads(backbone: Any, config: HyperLoaderConfig, labels: Mapping[str, Sequence[str]]) -> TaskHeads:
     if config.descriptions is None:
-        return task_heads(backbone, labels, config.kinds)
+        return task_heads(backbone, labels, config.kinds, PackedHeads if config.sparse_gradients else TaskHeads)
     sizes = hidden_size(backbone), labels, head_dropout(backbone.config), config.kinds
     return DescribedHeads(*sizes, text_width(backbone, config), config.row_dropout)
 
@@ -59,7 +60,8 @@ def tensors_of(backbone: nn.Module, config: HyperLoaderConfig, layouts: Mapping[
         ValueError: sizes that no tensor can have.
     """
     labels = config.labels
-    config = dataclasses.replace(config, labels=None, kinds=None, units=None, label_words=None, init="published")
+    without: dict[str, Any] = dict.fromkeys(("labels", "kinds", "units", "label_words"))
+    config = dataclasses.replace(config, **without, init="published", sparse_gradients=False)
     try:
         with torch.device("meta"):
             parts = nn.ModuleDict(new_parts(backbone, config, layouts))

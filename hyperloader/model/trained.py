@@ -1,5 +1,6 @@
 """What is trained of a model around a backbone: its names, its precision, reading it back."""
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
@@ -9,6 +10,7 @@ from hyperloader.backbones.compiled import plain_name
 from hyperloader.backbones.cross_attention_bias import NAME
 from hyperloader.nn.described import text_buffers
 from hyperloader.nn.norms import HALF
+from hyperloader.nn.packed_heads import packed_names
 from hyperloader.nn.sharded import shared_like
 
 
@@ -30,7 +32,9 @@ def trained_state(
     ``state_dict``, None for the model's own."""
     state_dict = model.state_dict() if state_dict is None else state_dict
     by_name = {plain_name(name): tensor for name, tensor in state_dict.items()}
-    names = [*(name for name, _ in own_tensors(model, norm_names)), f"backbone.{NAME}"]
+    packed = packed_names(model)
+    own = (packed.get(name, [name]) for name, _ in own_tensors(model, norm_names))
+    names = [*itertools.chain.from_iterable(own), f"backbone.{NAME}"]
     return {name: by_name[name] for name in names if name in by_name}
 
 
@@ -40,7 +44,9 @@ def load_trained_state(model: nn.Module, norm_names: Collection[str], tensors: M
 
     What is stored in float64 is float64 then; everything else has the dtype that it is trained in.
     """
-    for name, tensor in own_tensors(model, norm_names):
+    packed = packed_names(model)
+    for own, tensor in own_tensors(model, norm_names):
+        name = packed.get(own, [own])[0]
         if name in tensors and tensors[name].dtype == torch.float64:
             tensor.data = tensor.data.double()
     state = model.state_dict()

@@ -11,6 +11,7 @@ from torch.nn import functional
 from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
 from hyperloader.nn.long_list import LongList
 from hyperloader.nn.sharded import check_whole, is_sharded
+from hyperloader.nn.with_others import WithOthers
 from hyperloader.ops import _transforms
 from hyperloader.ops._modes import serves_any, values_on_host
 from hyperloader.validation import shown
@@ -58,10 +59,9 @@ class TaskHeads(nn.Module):
 
     def new_head(self, size: int) -> nn.Linear:
         """A head of ``size`` labels like the others, to be given to ``append``."""
-        last = self.heads[-1]
-        head = nn.Linear(last.in_features, size)
+        head = nn.Linear(self.weight.shape[1], size)
         _init_head(head)
-        return head.to(last.weight).requires_grad_(last.weight.requires_grad).train(last.training)
+        return head.to(self.weight).requires_grad_(self.weight.requires_grad).train(self.training)
 
     @torch.no_grad()
     def begin_at(self, counts: Sequence[Tensor | Sequence[int] | None]) -> None:
@@ -80,25 +80,47 @@ class TaskHeads(nn.Module):
         Raises:
             ValueError: not as many as heads, or as a head has labels; a number below 0. No head is changed then.
         """
-        if len(counts) != len(self.heads):
-            raise ValueError(f"counts must be one for each of {len(self.heads)} heads, got {len(counts)}")
+        if len(counts) != len(self.kinds):
+            raise ValueError(f"counts must be one for each of {len(self.kinds)} heads, got {len(counts)}")
         found: list[Tensor | None] = []
-        for task, (head, of_labels) in enumerate(zip(self.heads, counts, strict=True)):
+        for task, of_labels in enumerate(counts):
             numbers = None if of_labels is None else torch.as_tensor(of_labels, dtype=torch.float64)
-            several = (2,) if self.kinds[task] == MULTI_LABEL else ()
-            if numbers is not None and (numbers.shape != (*several, head.out_features) or not (numbers >= 0).all()):
-                raise ValueError(
-                    f"counts[{task}] must be {head.out_features} numbers from 0 on, got {shown(of_labels)}"
-                )
+            several, size = (2,) if self.kinds[task] == MULTI_LABEL else (), self.size_of(task)
+            if numbers is not None and (numbers.shape != (*several, size) or not (numbers >= 0).all()):
+                raise ValueError(f"counts[{task}] must be {size} numbers from 0 on, got {shown(of_labels)}")
             found.append(numbers)
-        for head, numbers in zip(self.heads, found, strict=True):
+        for task, numbers in enumerate(found):
             if numbers is not None:
                 ones = numbers + 1
-                head.bias.copy_((ones[0] / ones[1] if ones.ndim == 2 else ones / (numbers.sum() + len(ones))).log())
+                shares = ones[0] / ones[1] if ones.ndim == 2 else ones / (numbers.sum() + len(ones))
+                self.own_rows(task)[1].copy_(shares.log())
+
+    @property
+    def weight(self) -> Tensor:
+        """That of a head, for what it has in common with the others: its width, dtype and device."""
+        return self.heads[0].weight
+
+    def size_of(self, task: int) -> int:
+        """Labels of one task."""
+        return self.heads[task].out_features
+
+    def own_rows(self, task: int) -> tuple[Tensor, Tensor]:
+        """Weight (labels, hidden) and bias (labels,) of one task, as they are kept."""
+        return self.heads[task].weight, self.heads[task].bias
+
+    def train_only(self, task: int) -> None:
+        """Train one head of those that are frozen."""
+        self.heads[task].requires_grad_(True)
+
+    def train_all(self) -> None:
+        """End ``train_only``."""
 
     def append(self, head: nn.Linear, kind: str = TAGGING) -> None:
         """One more task, behind the others."""
         self.heads.append(head)
+        self._count_one_more(head, kind)
+
+    def _count_one_more(self, head: nn.Linear, kind: str) -> None:
         self.kinds = [*self.kinds, kind]
         # Not counted from the first on: that would take longer with every task that is added.
         self.starts = torch.cat([self.starts, self.starts[-1:] + self.sizes[-1:]])
@@ -114,18 +136,21 @@ class TaskHeads(nn.Module):
         return self
 
     def _count_labels(self) -> None:
-        device = self.heads[0].weight.device
-        self.sizes = torch.tensor([head.out_features for head in self.heads], device=device)
+        device, sizes = self.weight.device, self._sizes()
+        self.sizes = torch.tensor(sizes, device=device)
         self.starts = self.sizes.cumsum(0) - self.sizes
         self.kind_numbers = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)
-        self._most_labels = max(head.out_features for head in self.heads)
-        self._all_labels = sum(head.out_features for head in self.heads)
+        self._most_labels, self._all_labels = max(sizes), sum(sizes)
         self._of_sentences = any(kind != TAGGING for kind in self.kinds)
+
+    def _sizes(self) -> list[int]:
+        return [head.out_features for head in self.heads]
 
     def rows_of(self, task: int) -> tuple[Tensor, Tensor]:
         """Weight (labels, hidden) and bias (labels,) of one task."""
-        check_whole([self.heads[task].weight])
-        return self.heads[task].weight, self.heads[task].bias
+        rows = self.own_rows(task)
+        check_whole(rows)
+        return rows
 
     def stacked_rows(self, tasks: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Weight and bias of ``tasks``, None for all, one below the other."""
@@ -164,15 +189,19 @@ class TaskHeads(nn.Module):
         """
         if self.of_sentences and not (isinstance(task_ids, int) and self.kinds[task_ids] == TAGGING):
             hidden_states = self._with_means(hidden_states, task_ids, attention_mask)
-        hidden_states = self.dropout(hidden_states).to(self.heads[0].weight.dtype)  # that of a half backbone, float32
+        hidden_states = self.dropout(hidden_states).to(self.weight.dtype)  # that of a half backbone, float32
         if isinstance(task_ids, int):
-            hidden_states = self._with_others(hidden_states, self.heads[task_ids])
+            hidden_states = self._with_others(hidden_states, task_ids)
             logits = functional.linear(hidden_states, *self.rows_of(task_ids))
             missing = self._most_labels - logits.shape[-1] if all_columns else 0
             return functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
         task_ids = task_ids.reshape(-1)  # (batch,) or (1,)
         columns = torch.arange(self._most_labels, device=self.sizes.device)
         own = columns < self.sizes[task_ids][:, None]  # (batch, most labels)
+        return self._logits(hidden_states, task_ids, columns, own).masked_fill(~own[:, None], -torch.inf)
+
+    def _logits(self, hidden_states: Tensor, task_ids: Tensor, columns: Tensor, own: Tensor) -> Tensor:
+        """(batch, tokens, columns), of any value where a sentence's ``own`` (batch, columns) are not."""
         any_batch = serves_any(own.shape[0])
         alone = any_batch or own.numel() < self._all_labels  # heads of its own for each sentence
         tasks, starts = self._of_batch(task_ids) if alone else (None, self.starts[task_ids])
@@ -181,18 +210,14 @@ class TaskHeads(nn.Module):
         if alone:
             weight, bias = functional.embedding(index, weight), functional.embedding(index, bias[:, None])
             if not any_batch and len(task_ids) == 1:
-                logits = functional.linear(hidden_states, weight[0], bias[0, :, 0])
-            else:
-                logits = torch.baddbmm(bias.transpose(1, 2), hidden_states, weight.transpose(1, 2))
-        else:
-            logits = functional.linear(hidden_states, weight, bias)  # (batch, tokens, labels of all tasks)
-            shape = (logits.shape[0], logits.shape[1], -1)
-            logits = logits.gather(-1, index[:, None].expand(shape))
-        return logits.masked_fill(~own[:, None], -torch.inf)
+                return functional.linear(hidden_states, weight[0], bias[0, :, 0])
+            return torch.baddbmm(bias.transpose(1, 2), hidden_states, weight.transpose(1, 2))
+        logits = functional.linear(hidden_states, weight, bias)  # (batch, tokens, labels of all tasks)
+        return logits.gather(-1, index[:, None].expand(logits.shape[0], logits.shape[1], -1))
 
     def _with_means(self, hidden_states: Tensor, task_ids: int | Tensor, attention_mask: Tensor | None) -> Tensor:
         """The mean over the real tokens in the place of each token, in the sentences of tasks of whole sentences."""
-        hidden_states = hidden_states.to(self.heads[0].weight.dtype)
+        hidden_states = hidden_states.to(self.weight.dtype)
         if attention_mask is None:
             mean = hidden_states.mean(1, keepdim=True)
         elif attention_mask.shape != hidden_states.shape[:2]:
@@ -221,28 +246,13 @@ class TaskHeads(nn.Module):
         sizes = self.sizes[tasks]
         return tasks.tolist(), (sizes.cumsum(0) - sizes)[place]
 
-    def _with_others(self, hidden_states: Tensor, own: nn.Linear) -> Tensor:
+    def _with_others(self, hidden_states: Tensor, task: int) -> Tensor:
         if not torch.is_grad_enabled() or _transforms.active():  # torch.func takes no such function, nor needs it
             return hidden_states
+        own = self.heads[task]
         others = [parameter for head in self.heads if head is not own for parameter in (head.weight, head.bias)]
         others = [parameter for parameter in others if parameter.requires_grad]
-        return _WithOthers.apply(hidden_states, *others) if others else hidden_states
-
-
-class _WithOthers(torch.autograd.Function):
-    """The identity of ``tensor``, with a gradient of zero for ``others``."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, *others: Tensor) -> Tensor:
-        ctx.like = [(other.shape, other.numel()) for other in others]
-        ctx.options = {"dtype": others[0].dtype, "device": others[0].device}
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        zeros = torch.zeros(sum(count for _, count in ctx.like), **ctx.options)  # one, not one for each
-        parts = zeros.split([count for _, count in ctx.like])
-        return grad, *(part.view(shape) for part, (shape, _) in zip(parts, ctx.like, strict=True))
+        return WithOthers.apply(hidden_states, *others) if others else hidden_states
 
 
 def _init_head(head: nn.Linear) -> None:
@@ -267,9 +277,14 @@ def hidden_size(backbone: Any) -> int:
     return backbone.config.hidden_size
 
 
-def task_heads(backbone: Any, labels: Mapping[str, Sequence[str]], kinds: Mapping[str, str] | None = None) -> TaskHeads:
+def task_heads(
+    backbone: Any,
+    labels: Mapping[str, Sequence[str]],
+    kinds: Mapping[str, str] | None = None,
+    kind_of_heads: type[TaskHeads] = TaskHeads,
+) -> TaskHeads:
     """Heads for an encoder; raises ``ValueError`` for a backbone that returns no hidden states."""
-    return TaskHeads(hidden_size(backbone), labels, head_dropout(backbone.config), kinds)
+    return kind_of_heads(hidden_size(backbone), labels, head_dropout(backbone.config), kinds)
 
 
 def kind_of(value: object) -> str:

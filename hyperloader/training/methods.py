@@ -20,12 +20,13 @@ _CONFIG_KEYS = tuple(
 
 _LORA = ("lora_sites", "rank", "lora_alpha")
 _WORDS = ("task_condition", "text_encoder", "row_dropout")
+_HYPERNETWORK = ("base_weights", "generator", "sparse_gradients")
 
 # What the ``model:`` section of a run may hold, for each method.
 METHODS = {
     "hyperloader": _CONFIG_KEYS,
     "hyperformer++": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, "base_weights")),
-    "adapter": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, *_WORDS, "base_weights", "generator")),
+    "adapter": tuple(key for key in _CONFIG_KEYS if key not in (*_LORA, *_WORDS, *_HYPERNETWORK)),
     "lora": ("rank", "lora_alpha"),
     "full": (),
 }

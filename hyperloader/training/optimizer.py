@@ -6,20 +6,48 @@ from typing import Any
 
 import torch
 
+from hyperloader.optim import RowAdamW, with_dense_gradients
 from hyperloader.training.presets import TrainingOptions
 
 
-def make_optimizer(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
-    """AdamW over ``parameters``; vectors (biases, norms) do not decay."""
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], options: TrainingOptions, sparse: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW over ``parameters``, some of which have ``sparse`` gradients; vectors (biases, norms) do not decay."""
     parameters = list(parameters)
+    vectors = [one for one in parameters if one.ndim <= 1 or (sparse and one.shape[1:] == (1,))]  # biases of all heads
+    others = set(parameters) - set(vectors)
     groups = [
-        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+        {"params": [one for one in parameters if one in others], "weight_decay": options.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if sparse:
+        return RowAdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     if options.optimizer == "adamw_hf":
         return TransformersAdamW(groups, lr=options.learning_rate)
     return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+
+
+def has_sparse_gradients(model: torch.nn.Module) -> bool:
+    """Whether ``model`` is a ``HyperLoaderModel`` with ``config.sparse_gradients``."""
+    return getattr(getattr(model, "hyperloader_config", None), "sparse_gradients", False)
+
+
+def clip_sparse(accelerator: Any) -> None:
+    """Let ``clip_grad_norm_`` of an ``accelerate.Accelerator`` take sparse gradients, of which PyTorch's has no norm.
+
+    Raises ``ValueError`` for one that shards parameters, which PyTorch does for dense gradients alone.
+    """
+    kind = getattr(accelerator.distributed_type, "value", accelerator.distributed_type)
+    if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        raise ValueError(f"model.sparse_gradients must be false with {kind}, which shards parameters; DDP takes it")
+    clip = accelerator.clip_grad_norm_
+
+    def clip_rows(parameters: Iterable[torch.Tensor], *arguments: Any, **options: Any) -> Any:
+        return clip(with_dense_gradients(parameters), *arguments, **options)
+
+    accelerator.clip_grad_norm_ = clip_rows
 
 
 class TransformersAdamW(torch.optim.Optimizer):

@@ -102,6 +102,8 @@ class RunConfig:
             raise ValueError(
                 "backbone_dtype must be bfloat16 without training.fp16, which scales the loss, got float16"
             )
+        if self.model.get("sparse_gradients") and options.optimizer != "adamw_torch":
+            raise ValueError(f"optimizer must be adamw_torch with model.sparse_gradients, got {options.optimizer}")
 
     @property
     def options(self) -> TrainingOptions:

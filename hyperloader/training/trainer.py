@@ -21,7 +21,7 @@ from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
 from hyperloader.training.headlines import headline, mean_key, mean_of
 from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences
-from hyperloader.training.optimizer import make_optimizer
+from hyperloader.training.optimizer import clip_sparse, has_sparse_gradients, make_optimizer
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.progress import Progress
 from hyperloader.training.reporting import EvaluationLines
@@ -82,6 +82,8 @@ class MultiTaskTrainer(Trainer):
         self.by_task = causal is not None or has_whole_sentences(model)
         self.model_accepts_loss_kwargs = True  # so that Trainer counts the labels of an update
         self.loss_is_scaled_for_ga = True
+        if has_sparse_gradients(model):
+            clip_sparse(self.accelerator)
         self.step_times = StepTimes(args.device.type == "cuda")
         self.add_callback(self.step_times)
         self.add_callback(LastEvaluation())
@@ -113,7 +115,8 @@ class MultiTaskTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over what is trained."""
         if self.optimizer is None:
-            self.optimizer = make_optimizer(trained_parameters(self.multi_task_model).values(), self.options)
+            parameters = trained_parameters(self.multi_task_model).values()
+            self.optimizer = make_optimizer(parameters, self.options, has_sparse_gradients(self.multi_task_model))
         return self.optimizer
 
     def compute_loss(

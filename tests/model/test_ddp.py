@@ -24,6 +24,9 @@ LOOP = textwrap.dedent(
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/rendezvous", rank=int(sys.argv[2]), world_size=2)
     make_model = words.make_model if "words" in sys.argv else tiny.make_model
     model = make_model("bert", torch.float32).to(getattr(torch, sys.argv[3])).train()
+    if "sparse" in sys.argv:
+        state, model = model.trainable_state(), make_model("bert", torch.float32, sparse_gradients=True).train()
+        model.load_trainable_state(state)
     torch.manual_seed(dist.get_rank())  # what is dropped differs
     batch = make_batch("bert")
     batch["labels"] = torch.zeros_like(batch["labels"])
@@ -73,6 +76,17 @@ def test_tasks_in_words(tmp_path):
     torch.testing.assert_close(one, two, rtol=0, atol=0)
     before = words.make_model("bert", torch.float32).trainable_state()
     assert all(not torch.equal(one[name], before[name]) for name in one if name.endswith("words.weight"))
+
+
+@pytest.mark.slow
+@needs_processes
+def test_sparse_gradients(tmp_path):
+    """Exchanged as such: each process has rows of tasks that the other one does not meet."""
+    (tmp_path / "sparse").mkdir()
+    (tmp_path / "dense").mkdir()
+    one, two = trained(tmp_path / "sparse", "float32", "sparse")
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+    torch.testing.assert_close(one, trained(tmp_path / "dense", "float32")[0], rtol=1e-4, atol=1e-6)
 
 
 @needs_processes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny import make_model
+from helpers.tiny import make_batch, make_model
 
 dist = pytest.importorskip("torch.distributed")
 fsdp = pytest.importorskip("torch.distributed.fsdp")
@@ -54,6 +54,13 @@ def test_what_a_sharded_model_refuses(alone):
     }.items():
         with pytest.raises(RuntimeError, match=f"^{what} must be called before FSDP shards the model"):
             call()
+
+
+def test_sparse_gradients_are_refused(alone):
+    model = make_model("bert", torch.float32, sparse_gradients=True).train()
+    fsdp.fully_shard(model)
+    with pytest.raises(RuntimeError, match="^sparse_gradients must be False in a model that FSDP shards"):
+        model(**make_batch("bert"), task="a")
 
 
 def test_modules_that_are_sharded_apart(alone):
