@@ -26,6 +26,7 @@ def check(
     from hyperloader.data.heads import HEADS
     from hyperloader.data.tasks import load_tasks
     from hyperloader.training.backbone import backbone_path
+    from hyperloader.training.compiling import check_compiler
     from hyperloader.training.run_config import RunConfig
     from hyperloader.validation import check_choice
 
@@ -36,7 +37,13 @@ def check(
     if backbone is not None:
         backbone_path(backbone)
     of_run = task_file.is_file() and any(line.startswith("backbone:") for line in _lines(task_file))
-    tasks = RunConfig.from_yaml(task_file).load_tasks() if of_run else load_tasks(task_file)
+    if of_run:
+        config = RunConfig.from_yaml(task_file)
+        if config.options.compile:
+            check_compiler()
+        tasks = config.load_tasks()
+    else:
+        tasks = load_tasks(task_file)
     print(summary(tasks, _formulation(tasks, backbone, head, max_length) if backbone else None))
 
 

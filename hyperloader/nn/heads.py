@@ -203,7 +203,10 @@ class TaskHeads(nn.Module):
     def _logits(self, hidden_states: Tensor, task_ids: Tensor, columns: Tensor, own: Tensor) -> Tensor:
         """(batch, tokens, columns), of any value where a sentence's ``own`` (batch, columns) are not."""
         any_batch = serves_any(own.shape[0])
-        alone = any_batch or own.numel() < self._all_labels  # heads of its own for each sentence
+        # In a graph asked as for the generated weights, so that it depends on one bound of the batch.
+        compiling = torch.compiler.is_compiling()
+        few = own.shape[0] < len(self.heads) if compiling else own.numel() < self._all_labels
+        alone = any_batch or few  # heads of its own for each sentence
         tasks, starts = self._of_batch(task_ids) if alone else (None, self.starts[task_ids])
         weight, bias = self.stacked_rows(tasks)
         index = (starts[:, None] + columns).clamp(max=weight.shape[0] - 1)

@@ -152,9 +152,10 @@ class _FirstSteps(TrainerCallback):
 
 @contextmanager
 def _counting() -> Iterator[Callable[[], tuple[int, int]]]:
-    """Counts the floating-point operations of matrix products, and operators that compute something, until it ends."""
+    """Counts the floating-point operations of matrix products, and operators that compute something, until it ends;
+    of a compiled model those that it has without."""
     operators, flops = _Operators(), FlopCounterMode(display=False)
-    with operators, flops:
+    with torch.compiler.set_stance("force_eager"), operators, flops:
         yield lambda: (flops.get_total_flops(), operators.count)
 
 

@@ -114,6 +114,7 @@ class TrainingOptions:
         fp16: compute in float16 on a GPU, with weights in float32; the loss is scaled so that small gradients are kept
             (``torch.amp.GradScaler``).
         gradient_checkpointing: recompute activations in the backward pass.
+        compile: compile the model's forward and backward (``torch.compile``, in one graph for any length).
         report_to: ``auto``: TensorBoard logs where it is installed; ``none``; or one of ``TRACKERS``, which finds its
             own settings in its environment variables.
     """
@@ -148,6 +149,7 @@ class TrainingOptions:
     bf16: bool = False
     fp16: bool = False
     gradient_checkpointing: bool = False
+    compile: bool = False
     report_to: str = "auto"
 
     def __post_init__(self) -> None:
@@ -174,6 +176,10 @@ class TrainingOptions:
             raise ValueError("fp16 must be false with bf16, got both")
         if 256 % self.bucket:
             raise ValueError(f"bucket must be a divisor of 256, got {self.bucket}")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "compile must be false with gradient_checkpointing: true, which cannot be compiled, got true"
+            )
         if self.label_smoothing >= 1:
             raise ValueError(f"label_smoothing must be below 1, got {self.label_smoothing}")
 

@@ -15,6 +15,7 @@ from hyperloader.data.sentence import DataError
 from hyperloader.data.task_file import TaskEntry
 from hyperloader.training.arguments import tracker_of
 from hyperloader.training.backbone import backbone_path, backbone_without_weights, load_tokenizer
+from hyperloader.training.compiling import check_compiler
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.task_words import words_of_entries
@@ -25,7 +26,7 @@ def check_requirements(config: RunConfig) -> None:
 
     Raises:
         FileNotFoundError: a backbone that is not there.
-        ImportError: a package that the method, its logs or its backbone's quantisation need is not installed.
+        ImportError: what the method, its logs, its backbone's quantisation or its compilation need is not installed.
         ValueError: an output that is no folder, float16 without a GPU.
     """
     if Path(config.output).exists() and not Path(config.output).is_dir():
@@ -37,6 +38,8 @@ def check_requirements(config: RunConfig) -> None:
         raise ValueError("training.fp16 must be false without a GPU, got true; take bf16")
     if config.backbone_quantization is not None:
         check_quantization(config.backbone_quantization)
+    if config.options.compile:
+        check_compiler()
 
 
 def check_model(config: RunConfig) -> None:

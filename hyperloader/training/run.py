@@ -19,6 +19,7 @@ from hyperloader.data.examples import Example, label_counts, target_counts
 from hyperloader.data.kinds import Kind
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
+from hyperloader.training.compiling import compile_model
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.metrics import save_counts
@@ -161,6 +162,8 @@ def prepare(
     run = build_run(config, labels, _kinds(tasks, used), words)
     if config.options.gradient_checkpointing:
         cast(Any, run.model).gradient_checkpointing_enable()
+    if config.options.compile:
+        compile_model(run.model)
     examples = run.formulation.encode_all(used)
     counts = None
     if run.heads is not None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import tiny
 from helpers.tiny import make, make_batch, randomise
 from torch._dynamo.testing import CompileCounter
 
@@ -72,3 +73,22 @@ def test_inside_a_function_of_the_users(model):
     compiled = torch.compile(lambda batch, task: model(**batch, task=task).loss, fullgraph=True, backend="eager")
     for task in TASKS[:2]:
         torch.testing.assert_close(compiled(batch_of(model), task), model(**batch_of(model), task=task).loss)
+
+
+@pytest.mark.parametrize("model", ["bert", pytest.param("t5", marks=pytest.mark.slow)], indirect=True)
+def test_graphs_of_a_training_with_validation(model):
+    """One for training, two for validation: batches with fewer sentences than tasks, and with as many or more."""
+    counter = CompileCounter()
+    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend=counter)
+    for training, sizes in ((True, [(12, 7), (15, 5)]), (False, [(12, 7), (13, 6), (9, 3), (2, 4)])) * 2:
+        model.train(training)
+        for sentences, tokens in sizes:
+            ids = torch.arange(2, 2 + sentences * tokens).view(sentences, tokens) % tiny.VOCABULARY
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.zeros_like(ids)}
+            if model.heads is None:
+                batch["use_cache"] = False
+            for task_ids in (torch.arange(sentences) % len(TASKS), torch.full((sentences,), 1)):
+                with torch.set_grad_enabled(training):
+                    loss = compiled(**batch, task_ids=task_ids).loss
+                    torch.testing.assert_close(loss, model(**batch, task_ids=task_ids).loss)
+    assert counter.frame_count == 3

@@ -1,0 +1,57 @@
+"""``training: {compile: true}``: the model's forward and backward by torch.compile, without it where that fails."""
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from hyperloader.training.progress import is_main_process
+
+
+def check_compiler() -> None:
+    """Raise ``ImportError`` where this machine has not what torch.compile makes kernels with."""
+    if torch.cuda.is_available():
+        from torch.utils._triton import has_triton
+
+        if not has_triton():
+            raise ImportError("compile: true needs Triton for this GPU; run: pip install triton, or leave compile out")
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ImportError(
+            "compile: true needs a C++ compiler; install g++, name another one by the environment variable CXX, or "
+            "leave compile out"
+        ) from None
+
+
+def compile_model(model: nn.Module) -> None:
+    """Let calls of ``model`` run compiled, in one graph for any length; names and states stay.
+
+    Where the compiler gives up, one line on standard error says why, and the model goes on as it was.
+    """
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+    compiled = torch.compile(model._call_impl, dynamic=True, fullgraph=True)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return compiled(*arguments, **options)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            model._compiled_call_impl = None
+            if is_main_process():
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                tqdm.write(f"compile: {type(model).__name__} goes on without it: {reason}", file=sys.stderr)
+        return model._call_impl(*arguments, **options)
+
+    model._compiled_call_impl = call
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether calls of ``model`` run compiled."""
+    return model._compiled_call_impl is not None

@@ -1,0 +1,154 @@
+"""Runs with ``training: {compile: true}``: the same names, checkpoints and scores, and how often they are compiled."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+from transformers import BertConfig
+
+from hyperloader.checkpoints.tensors import read_tensors
+from hyperloader.cli.commands import app
+from hyperloader.training.compiling import check_compiler, compile_model, is_compiled
+from hyperloader.training.dry_run import dry_run
+from hyperloader.training.run import train
+from hyperloader.training.trainer import MultiTaskTrainer
+
+SIZES = {"steps": 6, "eval_steps": 3, "eval_batch_size": 23}  # of 24 validation sentences: one is left
+
+
+@pytest.fixture
+def graphs():
+    """How many graphs have been compiled."""
+    torch._dynamo.reset()
+    counters.clear()
+    return lambda: counters["stats"]["unique_graphs"]
+
+
+@pytest.fixture
+def without_inductor(monkeypatch):
+    """Graphs are run as they are, which takes no minutes to compile."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+
+def both(settings, tmp_path, **training):
+    """Metrics and best weights of a run without and with compile."""
+    found = []
+    for compiled in (False, True):
+        output = tmp_path / f"compiled-{compiled}"
+        config = settings(output=str(output), training=SIZES | training | {"compile": compiled})
+        metrics = train(config, progress=False)
+        (file,) = (output / "best").glob("*.safetensors")
+        found.append((metrics, read_tensors(file), config))
+    return found
+
+
+def test_the_same_run(settings, tmp_path, without_inductor, graphs):
+    (eager, tensors, _), (compiled, found, _) = both(settings, tmp_path)
+    assert graphs() == 2  # training, and validation: the sentence that is left goes with the others
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+    assert compiled["test"] == eager["test"]
+
+
+@pytest.mark.slow
+def test_resumed(settings, tmp_path, without_inductor, graphs, monkeypatch):
+    whole = settings(output=str(tmp_path / "whole"), training=SIZES | {"compile": True})
+    train(whole, progress=False)
+    stopped = settings(output=str(tmp_path / "stopped"), training=SIZES | {"compile": True})
+    evaluate = MultiTaskTrainer.evaluate
+
+    def stop(self, *arguments, **options):
+        if self.state.global_step == 6:
+            raise KeyboardInterrupt
+        return evaluate(self, *arguments, **options)
+
+    monkeypatch.setattr(MultiTaskTrainer, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, progress=False)
+    monkeypatch.setattr(MultiTaskTrainer, "evaluate", evaluate)
+    train(stopped, resume=True, progress=False)
+    first, second = (read_tensors(tmp_path / name / "best" / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
+
+
+@pytest.mark.slow
+def test_the_same_run_by_inductor(settings, tmp_path, graphs, bert):
+    config = BertConfig.from_pretrained(bert)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0  # inductor draws other numbers
+    without = tmp_path / "without-dropout"
+    without.mkdir()
+    for path in bert.iterdir():
+        (without / path.name).write_bytes(path.read_bytes())
+    config.save_pretrained(without)
+    settings = functools.partial(settings, backbone=str(without))
+    (eager, tensors, _), (compiled, found, _) = both(settings, tmp_path)
+    assert graphs() == 2
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+    assert compiled["learning_curve"][-1]["train_loss"] == pytest.approx(
+        eager["learning_curve"][-1]["train_loss"], 1e-4
+    )
+
+
+@pytest.mark.slow
+def test_a_dry_run(settings, without_inductor, graphs):
+    found = dry_run(settings(training=SIZES | {"compile": True}), 2)
+    assert found.step.operators > 100
+    assert graphs() == 2
+
+
+class Broken(nn.Module):
+    """Cannot be one graph."""
+
+    def forward(self, x):
+        torch._dynamo.graph_break()
+        return 2 * x
+
+
+def test_a_compile_that_falls_back_says_so_once(graphs, capsys):
+    model = Broken()
+    compile_model(model)
+    assert is_compiled(model)
+    for _ in range(3):
+        assert torch.equal(model(torch.ones(2)), torch.full((2,), 2.0))
+    assert not is_compiled(model)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compile: Broken goes on without it: Call to `torch._dynamo.graph_break()`")
+
+
+def test_what_the_model_raises_itself_is_raised(graphs):
+    class Wrong(nn.Module):
+        def forward(self, x):
+            raise ValueError("x must be another")
+
+    model = Wrong()
+    compile_model(model)
+    with pytest.raises(ValueError, match="x must be another"):
+        model(torch.ones(2))
+
+
+def test_what_cannot_be_compiled_is_refused(settings):
+    with pytest.raises(ValueError, match=r"training: compile must be false with gradient_checkpointing: true"):
+        settings(training={"compile": True, "gradient_checkpointing": True})
+    with pytest.raises(ValueError, match=r"training: compile must be true or false, got 'yes'"):
+        settings(training={"compile": "yes"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's kernels are made by Triton")
+def test_without_a_compiler(settings, tmp_path, monkeypatch, capsys):
+    from torch._inductor import config
+
+    check_compiler()
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    run = settings(training={"compile": True})
+    with pytest.raises(ImportError, match=r"compile: true needs a C\+\+ compiler; install g\+\+"):
+        train(run, progress=False)
+    path = tmp_path / "run.yaml"
+    path.write_text(run.to_yaml())
+    with pytest.raises(SystemExit) as left:
+        app(["data", "check", str(path)])
+    assert left.value.code == 1
+    assert "compile: true needs a C++ compiler" in capsys.readouterr().err
