@@ -195,4 +195,7 @@ def _cell(row: Row, run: Run) -> str:
 def _title(run: Run, runs: list[Run]) -> str:
     threads = f"{run.threads} thread{'s' if run.threads > 1 else ''}"
     name = threads if run.device == "cpu" else "GPU"
-    return f"{name}, {run.dtype}" if len({one.dtype for one in runs}) > 1 else name
+    on_cpus = {one.capability for one in runs if one.device == "cpu"}
+    capability = f", {run.capability}" if run.device == "cpu" and len(on_cpus) > 1 else ""
+    dtype = f", {run.dtype}" if len({one.dtype for one in runs}) > 1 else ""
+    return f"{name}{capability}{dtype}"

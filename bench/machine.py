@@ -59,10 +59,10 @@ def keep_freed_memory() -> bool:
 
 
 def slug(device: torch.device) -> str:
-    """Name of the results' folder: ``cpu``, or the GPU's name."""
-    if device.type == "cpu":
-        return "cpu"
-    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
+    """Name of the results' folder: the instruction set, such as ``cpu-avx2``, or the GPU's name."""
+    on_cpu = device.type == "cpu"
+    name = f"cpu-{torch.backends.cpu.get_cpu_capability()}" if on_cpu else torch.cuda.get_device_name(device)
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _processor() -> str:

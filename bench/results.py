@@ -23,6 +23,7 @@ class Run:
     device: str
     threads: int
     dtype: str
+    capability: str  # the instruction sets that PyTorch used
     cases: dict[str, dict]  # case -> {"floor": ..., "points": ...}
 
     def providers(self, case: str, point: str, name: str) -> dict[str, dict]:
@@ -90,7 +91,7 @@ def folders(folder: Path, cases) -> list[Path]:
     """``folder``, or those inside it, that hold results, the CPU's first; raises ``UsageError`` where none does."""
     if not folder.is_dir():
         raise UsageError(f"FOLDER must be a folder of results, got {folder}; run `python -m bench` first")
-    candidates = [folder, *sorted(folder.iterdir(), key=lambda path: (path.name != "cpu", path.name))]
+    candidates = [folder, *sorted(folder.iterdir(), key=lambda path: (not path.name.startswith("cpu"), path.name))]
     found = [one for one in candidates if any((one / f"{name}.json").is_file() for name in cases)]
     if not found:
         raise UsageError(f"FOLDER must hold results such as adapter.json, got none in {folder}; run `python -m bench`")
@@ -107,5 +108,5 @@ def runs(results: dict[str, dict]) -> Iterator[Run]:
             for run in result["runs"]
             if (run["threads"], run["dtype"]) == (threads, dtype)
         }
-        device = next(result["options"]["device"] for result in results.values())
-        yield Run(device, threads, dtype, cases)
+        first = next(iter(results.values()))
+        yield Run(first["options"]["device"], threads, dtype, first["hardware"]["capability"], cases)

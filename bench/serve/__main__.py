@@ -39,7 +39,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of these, whose medians count")
     parser.add_argument("--questions", type=int, default=4000)
     parser.add_argument("--predict", type=int, default=10_000, help="sentences of the large file")
-    parser.add_argument("--output", type=Path, default=results.ROOT / "cpu")
+    parser.add_argument("--output", type=Path, default=results.ROOT / machine.slug(torch.device("cpu")))
     parser.add_argument("--document", type=Path, default=report.DOCUMENT, help="with the marks; docs/serving.md")
     parser.add_argument("--only-soak", action="store_true", help="measure it again, at the rate of the last time")
     parser.add_argument("--report", action="store_true", help="measure nothing, write figure and table")

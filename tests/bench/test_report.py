@@ -1,11 +1,12 @@
 """From a measured case to JSON, chart and tables, and the command line around it."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from bench import budget, results, session
+from bench import budget, session
 from bench.__main__ import main
 from bench.case import BOTH, FORWARD, Calls, Case, Pass, Point, Provider
 from bench.cases import CASES, captured, generate, lora_linear, mixed, predict, step
@@ -127,7 +128,7 @@ def made_up_run():
         }
         for name, case in CASES.items()
     }  # fmt: skip
-    return Run("cpu", 2, "float32", cases)
+    return Run("cpu", 2, "float32", "AVX2", cases)
 
 
 def test_budget_values():
@@ -156,7 +157,7 @@ def test_budget_table():
 
 
 def test_budget_is_empty_where_nothing_was_measured():
-    lines = budget.table([Run("cpu", 1, "float32", {})]).splitlines()
+    lines = budget.table([Run("cpu", 1, "float32", "AVX2", {})]).splitlines()
     assert all(line.endswith("|  |") for line in lines[2:])
 
 
@@ -205,7 +206,15 @@ def test_report_without_marks(measured, tmp_path, capsys):
     assert f"{path}: must hold the marks {BEGIN} and {END}" in capsys.readouterr().err
 
 
-def test_folder_of_a_quick_run_is_its_own():
-    options = session.Options(torch.device("cpu"), [1], [torch.float32])
-    assert results.ROOT / options.folder_name == results.ROOT / "cpu"
-    assert session.Options(torch.device("cpu"), [1], [torch.float32], quick=True).folder_name == "cpu-quick"
+def test_folder_of_an_instruction_set_and_of_a_quick_run(monkeypatch):
+    for capability, name in (("AVX2", "cpu-avx2"), ("AVX512", "cpu-avx512"), ("NO AVX", "cpu-no-avx")):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        options = session.Options(torch.device("cpu"), [1], [torch.float32])
+        assert options.folder_name == name
+        assert dataclasses.replace(options, quick=True).folder_name == f"{name}-quick"
+
+
+def test_cpus_have_a_column_each():
+    runs = [Run("cpu", 2, "float32", capability, {}) for capability in ("AVX2", "AVX512")]
+    assert "| 2 threads, AVX2 | 2 threads, AVX512 |" in budget.table(runs).splitlines()[0]
+    assert "| 2 threads |" in budget.table(runs[:1]).splitlines()[0]
