@@ -45,7 +45,7 @@ class WeightProvider:
         if values_on_host(tasks):
             if tasks.numel() and self._bank_serves():
                 stacked = self._from_bank(tasks.unique().tolist())
-                return SiteWeights(stacked.sites, stacked.slots[tasks.to(self._device)])
+                return SiteWeights(stacked.sites, stacked.slots_of(tasks.to(self._device)))
             distinct, group = (tensor.to(self._device) for tensor in torch.unique(tasks, return_inverse=True))
             return SiteWeights(self.generate(distinct, grouped=True), group)
         return self._of_unknown(tasks.to(self._device))
@@ -76,7 +76,7 @@ class WeightProvider:
         few = not serves_any(tasks.shape[0]) and self.num_tasks <= tasks.numel()
         if self._bank_serves() and (few or self.bank.holds(all_tasks, self._sources())):
             stacked = self._from_bank(all_tasks)
-            return SiteWeights(stacked.sites, stacked.slots[tasks])
+            return SiteWeights(stacked.sites, stacked.slots_of(tasks))
         if few:
             return SiteWeights(self.generate(torch.arange(self.num_tasks, device=self._device), grouped=True), tasks)
         return SiteWeights(self.generate(tasks, grouped=True), torch.arange(tasks.numel(), device=self._device))

@@ -23,11 +23,18 @@ class StackedWeights:
         self.num_bytes = sum(tensor.nbytes for tensors in sites.values() for tensor in tensors)
         self._alone: dict[int, Sites] = {}
 
+    def slots_of(self, tasks: Tensor) -> Tensor:
+        """The places of ``tasks`` (any,) int64 on the weights' device, all of them in the stack; on a GPU without a
+        wait for it."""
+        known, places = self._sorted
+        return places[torch.searchsorted(known, tasks)]
+
     @functools.cached_property
-    def slots(self) -> Tensor:
-        """``places`` as a tensor indexed by task, (any,) int64, -1 for a task that is not in the stack."""
-        slots = [self.places.get(task, -1) for task in range(max(self.places) + 1)]
-        return torch.tensor(slots, device=next(iter(self.sites.values()))[0].device)
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        """The tasks in the stack in their order, and their places: one entry a task."""
+        device = next(iter(self.sites.values()))[0].device
+        known = sorted(self.places)
+        return torch.tensor(known, device=device), torch.tensor([self.places[task] for task in known], device=device)
 
     @property
     def bytes_of_a_task(self) -> int:

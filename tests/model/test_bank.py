@@ -174,12 +174,26 @@ def test_threads_share_it(model, limit):
     assert counts(model)[0] == (3 if limit else 6 * 5)
 
 
+def test_what_comes_back_from_host_memory_is_the_same_to_the_bit(model):
+    expected = {task: run(model, task=task) for task in TASKS}
+    mixed = run(model, task_ids=TASK_IDS)
+    model.bank.clear()
+    run(model, task="a")
+    model.bank.limit_bytes, model.bank.host_limit_bytes = model.bank.statistics()["bytes"], 1 << 30
+    for task in TASKS * 2:
+        assert torch.equal(run(model, task=task), expected[task])
+    assert torch.equal(run(model, task_ids=TASK_IDS), mixed)
+    found = model.bank.statistics()
+    assert (found["tasks"], found["host_tasks"], found["evicted"]) == (1, 2, 0)
+    assert found["generated"] == 6 and found["fetched"] == 5  # once more each since all were forgotten
+
+
 def test_copies_start_empty(model):
     run(model, task="a")
-    model.bank.limit_bytes = 1 << 20
+    model.bank.limit_bytes, model.bank.host_limit_bytes = 1 << 20, 1 << 21
     copied = copy.deepcopy(model)
     assert copied.bank.statistics()["tasks"] == 0
-    assert copied.bank.limit_bytes == 1 << 20
+    assert (copied.bank.limit_bytes, copied.bank.host_limit_bytes) == (1 << 20, 1 << 21)
 
 
 @pytest.mark.parametrize("generator", ["hypernetwork", "table"])
