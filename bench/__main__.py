@@ -2,7 +2,7 @@
 
 python -m bench [CASE ...]        check every provider against the reference, time them in turn, write JSON and charts
 python -m bench report [FOLDER]   put tables of what was measured into docs/speed.md, a figure into the README
-python -m bench gate [--record]   compare operators and allocated bytes with those recorded, or record them
+python -m bench gate [--record]   compare operators, allocated bytes, instructions with those recorded, or record them
 python -m bench bounds            compute what the GPU kernels can reach at best, and put it into docs/cuda.md
 python -m bench serve RUN_FOLDER  the server of a run under load, and large files by `predict`, into docs/serving.md
 python -m bench choose [FILE]     fill in what auto takes on a GPU: from the times in FILE, or from the bounds
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bench import document, gate, report, results
+from bench import document, gate, instructions, report, results
 from bench.cases import CASES
 from bench.results import UsageError
 from bench.session import Options, run_cases
@@ -94,8 +94,13 @@ def _gate(arguments: list[str]) -> int:
     if given.record:
         gate.record(CASES)
         return 0
-    grown = gate.grown(gate.read(), gate.measure(CASES))
+    recorded = gate.read()
+    grown = gate.grown(recorded, gate.measure(CASES))
+    reason = instructions.missing() or instructions.comparable(recorded["instructions"])
+    grown += [] if reason else gate.slower(recorded["instructions"], instructions.measure())
     print("\n".join(grown) or "nothing has grown")
+    if reason:
+        print(f"instructions were not counted: {reason}")
     return 1 if grown else 0
 
 

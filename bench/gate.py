@@ -1,7 +1,8 @@
-"""A gate that needs no quiet machine: dispatched operators, allocated bytes and launches do not grow beyond records.
+"""A gate that needs no quiet machine: operators, allocated bytes, instructions and launches do not grow beyond records.
 
 Operators and bytes are counted with one thread in float32 on the CPU, at one small point of every case that has one,
-for our native and reference backends; the launches on a GPU as ``bench.launches`` does.
+for our native and reference backends; instructions by ``bench.instructions``; the launches on a GPU as
+``bench.launches`` does.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench import launches
+from bench import instructions, launches
 from bench.case import Case, Setting
 from bench.measure import count_memory, count_operators
 from bench.providers import ours_name
@@ -18,7 +19,7 @@ from hyperloader.checkpoints.atomic import write_text
 
 RECORDED = Path(__file__).with_name("gate.json")
 COUNTED = (ours_name("native"), ours_name("reference"))
-_SLACK = {"operators": 1.0, "allocated_bytes": 1.02}  # an allocation more of some bytes is no growth
+_SLACK = {"operators": 1.0, "allocated_bytes": 1.02, "instructions": 1.03}  # some bytes more are no growth
 
 
 def measure(cases: Mapping[str, Case]) -> dict:
@@ -30,6 +31,18 @@ def measure(cases: Mapping[str, Case]) -> dict:
     finally:
         torch.set_num_threads(threads)
     return {"torch": _release(), "cases": counts, "launches": launches.measure()}
+
+
+def slower(recorded: dict, measured: dict) -> list[str]:
+    """One line for every call with more instructions than recorded, or that nothing is recorded for."""
+    lines = []
+    for what, value in measured["counts"].items():
+        before = recorded["counts"].get(what)
+        if before is None:
+            lines.append(f"{what}: nothing recorded; run `python -m bench gate --record`")
+        elif value > before * _SLACK["instructions"]:
+            lines.append(f"{what}: instructions grew from {before:,} to {value:,}")
+    return lines
 
 
 def _of_case(case: Case) -> dict[str, dict[str, int]]:
@@ -84,8 +97,9 @@ def read() -> dict:
 
 
 def record(cases: Mapping[str, Case]) -> None:
-    """Measure and write the counts."""
-    write_text(RECORDED, json.dumps(measure(cases), indent=1, ensure_ascii=False) + "\n")
+    """Measure and write the counts; raises ``UsageError`` where instructions cannot be counted."""
+    counted = instructions.measure()
+    write_text(RECORDED, json.dumps(measure(cases) | {"instructions": counted}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _release() -> str:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from bench import gate
+from bench import gate, instructions
 from bench.cases import CASES
 
 
@@ -69,3 +69,32 @@ def test_less_is_no_growth(measured):
 def test_a_case_without_a_record_is_named(measured):
     lines = gate.grown({"cases": {}}, measured)
     assert any(line.startswith("adapter (") and "nothing recorded" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_no_call_has_more_instructions(recorded):
+    counted = recorded["instructions"]
+    if reason := instructions.missing() or instructions.comparable(counted):
+        pytest.skip(reason)
+    measured = instructions.measure()
+    assert {name: measured[name] for name in instructions.BELONG_TO} == {
+        name: counted[name] for name in instructions.BELONG_TO
+    }
+    assert gate.slower(counted, measured) == []
+    assert measured["counts"].keys() == counted["counts"].keys()
+
+
+def test_an_instruction_in_twenty_is_noticed(recorded):
+    counted = recorded["instructions"]
+    (what, value), *_ = counted["counts"].items()
+    more = {"counts": {**counted["counts"], what: value * 105 // 100, "another": 1}}
+    assert gate.slower(counted, more) == [
+        f"{what}: instructions grew from {value:,} to {value * 105 // 100:,}",
+        "another: nothing recorded; run `python -m bench gate --record`",
+    ]
+    assert {name.partition(":")[0] for name in counted["counts"]} == set(instructions.POINTS)
+
+
+def test_what_is_not_comparable_is_said(recorded):
+    other = {**recorded["instructions"], "compiler": "gcc 1.0", "instruction_set": "sse"}
+    assert instructions.comparable(other).startswith("recorded with compiler gcc 1.0, not ")
