@@ -260,7 +260,7 @@ class AttachedModel(BackboneWrapper):
                 model.detach()
                 raise
         model._attachment.added_bias = added
-        model.load_trainable_state(stored.tensors)
+        trained.load_trained_state(model, model.norm_names, stored.tensors)  # which have been checked
         return model.eval()
 
     def _check_attached(self) -> None:

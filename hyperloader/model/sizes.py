@@ -77,12 +77,12 @@ def _head_tensors(
     """Those of ``heads``: one head is made for each number of labels, as ten thousand would take seconds."""
     sizes = sorted({len(names) for names in labels.values()})
     heads = _heads(backbone, config, {str(size): [""] * size for size in sizes})
-    made = dict(zip(sizes, heads.heads, strict=True))
+    made = {size: list(head.named_parameters()) for size, head in zip(sizes, heads.heads, strict=True)}
     tensors: dict[str, Tensor] = {
         name: tensor for name, tensor in heads.named_parameters() if not name.startswith("heads.")
     }
     for task, names in enumerate(labels.values()):
-        tensors |= {f"heads.{task}.{name}": tensor for name, tensor in made[len(names)].named_parameters()}
+        tensors |= {f"heads.{task}.{name}": tensor for name, tensor in made[len(names)]}
     if isinstance(heads, DescribedHeads):
         tensors["texts"] = heads.texts.new_empty(sum(map(len, labels.values())), heads.texts.shape[1])
     return {f"heads.{name}": tensor for name, tensor in tensors.items()}

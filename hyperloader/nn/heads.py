@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
+from hyperloader.nn.head import Head
 from hyperloader.nn.long_list import LongList
 from hyperloader.nn.sharded import check_whole, is_sharded
 from hyperloader.nn.with_others import WithOthers
@@ -44,9 +45,9 @@ class TaskHeads(nn.Module):
         super().__init__()
         self.kinds = [(kinds or {}).get(task, TAGGING) for task in labels]
         self.dropout = nn.Dropout(dropout)
-        self.heads = LongList(nn.Linear(hidden, len(names)) for names in labels.values())
+        self.heads = LongList(Head(hidden, len(names)) for names in labels.values())
         for head in self.heads:
-            _init_head(head)
+            head.init()
         self.register_buffer("sizes", None, persistent=False)
         self.register_buffer("starts", None, persistent=False)
         self.register_buffer("kind_numbers", None, persistent=False)
@@ -59,8 +60,8 @@ class TaskHeads(nn.Module):
 
     def new_head(self, size: int) -> nn.Linear:
         """A head of ``size`` labels like the others, to be given to ``append``."""
-        head = nn.Linear(self.weight.shape[1], size)
-        _init_head(head)
+        head = Head(self.weight.shape[1], size)
+        head.init()
         return head.to(self.weight).requires_grad_(self.weight.requires_grad).train(self.training)
 
     @torch.no_grad()
@@ -256,11 +257,6 @@ class TaskHeads(nn.Module):
         others = [parameter for head in self.heads if head is not own for parameter in (head.weight, head.bias)]
         others = [parameter for parameter in others if parameter.requires_grad]
         return WithOthers.apply(hidden_states, *others) if others else hidden_states
-
-
-def _init_head(head: nn.Linear) -> None:
-    nn.init.normal_(head.weight, 0, 0.02)
-    nn.init.zeros_(head.bias)
 
 
 def head_dropout(sizes: Any) -> float:

@@ -1,6 +1,9 @@
 """Many tasks: what is done once a task, and what must not be done for all of them each time."""
 
+import dataclasses
+
 import pytest
+import safetensors
 import torch
 from helpers import tiny
 from helpers.lines import lines_of
@@ -94,3 +97,24 @@ def test_a_batch_of_many_tasks_is_computed_as_one_of_few(selected):
         model(tiny.make_batch("bert")["input_ids"], **selected)  # generates the tasks' weights
     found = [lines_of(model, tiny.make_batch("bert")["input_ids"], **selected) for model in (few, many)]
     assert found[1] <= found[0] + 20
+
+
+def test_with_sparse_gradients_a_model_is_built_in_few_lines_a_task():
+    counts = []
+    for count in (3, 100, 300):  # the first runs what runs once a process
+        config, backbone = config_of(count, sparse_gradients=True), tiny.make("bert")
+        counts.append(lines_of(HyperLoaderModel, backbone, config))
+    assert counts[2] - counts[1] < 40 * 200
+
+
+@pytest.mark.slow
+def test_ten_thousand_heads_are_saved_and_loaded(tmp_path):
+    config = dataclasses.replace(config_of(10_000, sparse_gradients=True), task_embedding_dim=4)
+    model = HyperLoaderModel(tiny.make("bert"), config)
+    model.heads.begin_at([list(range(len(labels))) for labels in config.labels.values()])
+    model.save_pretrained(tmp_path)
+    again = HyperLoaderModel.from_pretrained(tmp_path, tiny.make("bert"))
+    for one, two in zip(model.heads.parameters(), again.heads.parameters(), strict=True):
+        assert torch.equal(one, two) and one.any()
+    with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("heads.heads.9999.bias"), model.heads.own_rows(9999)[1])

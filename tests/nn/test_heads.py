@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.lines import lines_of
+from torch import nn
 
 from hyperloader.nn.heads import TaskHeads, head_dropout
 
@@ -150,3 +151,15 @@ def test_a_traced_program_takes_other_tasks():
     program = torch.jit.trace(heads, (states, torch.tensor([3, 190, 3, 8])))
     others = torch.tensor([9, 17, 100, 101])
     assert torch.equal(program(states, others), heads(states, others))
+
+
+def test_a_seed_gives_the_numbers_of_plain_linear_layers():
+    torch.manual_seed(3)
+    made = [head.state_dict() for head in TaskHeads(5, LABELS).heads]
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    expected = [nn.Linear(5, len(names)) for names in LABELS.values()]
+    for head, state in zip(expected, made, strict=True):
+        nn.init.normal_(head.weight, 0, 0.02)
+        assert torch.equal(state["weight"], head.weight) and not state["bias"].any()
+    assert torch.equal(after, torch.rand(1))
