@@ -16,6 +16,17 @@ def signed(lines: Sequence[str]) -> bytes:
     return text + _MARK.format(hash_of(text)).encode()
 
 
+def with_license_of(card: bytes, earlier: Path) -> bytes:
+    """``card``, with the licence of the ``earlier`` one that it replaces if it names none."""
+    from huggingface_hub import ModelCard
+
+    license = ModelCard.load(earlier).data.to_dict().get("license")
+    if license is None or "license" in ModelCard(card.decode()).data.to_dict():
+        return card
+    first, *lines, _ = card.decode().splitlines()
+    return signed([first, f"license: {license}", *lines])
+
+
 def is_replaceable(path: Path) -> bool:
     """Whether there is no card at ``path``, or one that hyperloader wrote and that nobody has changed since. One that
     cannot be read is the user's."""

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from hyperloader.checkpoints.card_file import CARD, is_replaceable
+from hyperloader.checkpoints.card_file import CARD, is_replaceable, with_license_of
 
 _logger = logging.getLogger("hyperloader")
 _ON_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -54,7 +54,7 @@ def push(
 ) -> str:
     """Put ``files``, by their names there, into the repository ``repo_id``, which is made if need be; returns the
     address of the commit. A card that was edited there stays, with a warning, unless ``files`` have one that was edited
-    here.
+    here; one that was not is replaced, and its licence stays if the new one names none.
 
     Args:
         own: patterns of names; what the repository has of these beside ``files`` is of an earlier push, and goes.
@@ -71,10 +71,14 @@ def push(
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         there, kept = api.list_repo_files(repo_id), set[str]()
-        written = CARD in there and isinstance(files.get(CARD), bytes)
-        if written and not is_replaceable(Path(api.hf_hub_download(repo_id, CARD))):
-            _logger.warning("warning: %s: its %s was edited there, and stays as it is", repo_id, CARD)
-            kept = {CARD}
+        card = files.get(CARD)
+        if CARD in there and isinstance(card, bytes):
+            earlier = Path(api.hf_hub_download(repo_id, CARD))
+            if is_replaceable(earlier):
+                files = {**files, CARD: with_license_of(card, earlier)}
+            else:
+                _logger.warning("warning: %s: its %s was edited there, and stays as it is", repo_id, CARD)
+                kept = {CARD}
         changes: list[Any] = [CommitOperationAdd(name, one) for name, one in files.items() if name not in kept]
         old = [name for name in there if name not in files and any(fnmatch(name, one) for one in own)]
         changes += [CommitOperationDelete(name) for name in old]

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hyperloader import HyperLoaderModel, TaskModel
 from hyperloader.checkpoints import hub
+from hyperloader.checkpoints.card_file import is_replaceable
 
 REPO = "owner/name"
 
@@ -97,6 +98,16 @@ def test_files_of_an_earlier_push_go_and_others_stay(repository):
     tiny.make_model("bert", torch.float32).push_to_hub(REPO)
     names = {path.name for path in repository.folder.iterdir()}
     assert names == {"hyperloader.json", "model.safetensors", "README.md", "mine.txt"}
+
+
+def test_a_licence_stays_until_another_is_given(repository):
+    model, path = tiny.make_model("bert", torch.float32), repository.folder / "README.md"
+    licenses = []
+    for given in (None, "mit", None, "apache-2.0", None):
+        model.push_to_hub(REPO, license=given)
+        licenses.append(ModelCard.load(path).data.license)
+        assert is_replaceable(path)
+    assert licenses == [None, "mit", "mit", "apache-2.0", "apache-2.0"]
 
 
 def test_a_card_that_was_edited_there_stays(repository, caplog):
