@@ -52,6 +52,17 @@ def compiled(make: Callable[[Callable], Calls], setting: Setting) -> list[Provid
     return [Provider(COMPILED, lambda: make(compiler), compiled=True)] if setting.compile else []
 
 
+def ours_compiled(make: Callable[[Callable], Calls], setting: Setting) -> list[Provider]:
+    """``compiled`` of our model, on the best backend that runs here."""
+    best = next(backend for backend in OURS if _why_not_measured(backend) is None)
+    return [
+        Provider(
+            f"{ours_name(best)}, compiled", _inside(best, one.make), compiled=True, around=partial(use_backend, best)
+        )
+        for one in compiled(make, setting)
+    ]
+
+
 def _inside(backend: str, make: Callable[[], Calls]) -> Callable[[], Calls]:
     def make_inside() -> Calls:
         with use_backend(backend):

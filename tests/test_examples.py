@@ -60,27 +60,32 @@ def test_trainer(folder):
 
 
 @pytest.mark.slow
-def test_onnx_without_torch(folder):
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package)
+@pytest.mark.parametrize("example", ["onnx_all_tasks.py", "aot_inductor_all_tasks.py"])
+def test_all_tasks_in_one_file_without_this_package(folder, example):
+    if example.startswith("onnx"):
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(package)
     import torch
     from transformers import BertTokenizerFast
 
     from hyperloader import HyperLoaderConfig, HyperLoaderModel
     from hyperloader.interop.onnx import save_onnx
-    from hyperloader.interop.program import describe
+    from hyperloader.interop.program import describe, save_compiled
 
     labels = {"music": ["O", "B-artist", "I-artist"], "alarm": ["O", "B-time"]}
     torch.manual_seed(0)
     model = HyperLoaderModel(
         BertModel.from_pretrained(folder / "encoder"), HyperLoaderConfig(tasks=list(labels), labels=labels)
     ).eval()
-    (folder / "served").mkdir()
-    save_onnx(model, folder / "served" / "model.onnx")
+    (folder / "served").mkdir(exist_ok=True)
+    if example.startswith("onnx"):
+        save_onnx(model, folder / "served" / "model.onnx")
+    else:
+        save_compiled(model, folder / "served" / "compiled.pt2")
     (folder / "served" / "tasks.json").write_text(json.dumps(describe(model.hyperloader_config)))
     tokenizer = BertTokenizerFast.from_pretrained(folder / "encoder")
     tokenizer.save_pretrained(folder / "served")
-    lines = run(folder, "onnx_all_tasks.py", "served").splitlines()
+    lines = run(folder, example, "served").splitlines()
     sentences = {"music": "play nina simone", "alarm": "wake me at seven"}
     for number, (line, (task, sentence)) in enumerate(zip(lines, sentences.items(), strict=True)):
         with torch.no_grad():

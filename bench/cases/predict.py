@@ -10,7 +10,7 @@ from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
 from bench.baselines.peft import PeftModel
 from bench.case import Calls, Case, Pass, Point, Provider, Setting
 from bench.clock import WALL
-from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours
+from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours, ours_compiled
 from hyperloader import HyperLoaderModel
 
 FROZEN = "frozen backbone alone"
@@ -47,6 +47,11 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             new_tokens,
         )
 
+    def own_compiled(compiler: Callable) -> Calls:
+        built = model()
+        built.backbone = compiler(built.backbone)  # so that the weights come from the bank
+        return own(built)
+
     def merged(model: HyperLoaderModel) -> Calls:
         alone = model.merge(model.hyperloader_config.tasks[0], inplace=True)
         return _calls(
@@ -66,6 +71,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
             Provider(PEFT, lambda: baseline(PeftModel), compared=False),
             *ours(lambda: own(model())),
+            *(ours_compiled(own_compiled, setting) if at.headline and not new_tokens else []),
             *ours(lambda: merged(model()), MERGED),
             *ours(lambda: merged(model(adapter_sites=())), LORA_MERGED, compared=False),
         ],

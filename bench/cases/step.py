@@ -11,7 +11,7 @@ from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
 from bench.baselines.peft import PeftModel
 from bench.case import Calls, Case, Pass, Point, Provider, Setting
 from bench.clock import WALL
-from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours
+from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours, ours_compiled
 from hyperloader import HyperLoaderModel
 
 FROZEN = "frozen backbone, norms trained"
@@ -52,6 +52,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
             Provider(PEFT, lambda: baseline(PeftModel), compared=False),
             *ours(lambda: step_of(model(), batch)),
+            *(ours_compiled(lambda compiler: step_of(compiler(model()), batch), setting) if at == _COMPILED else []),
         ],
         as_reference(lambda: step_of(model().double(), batch)),
         units=sentences * tokens,

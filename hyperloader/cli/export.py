@@ -11,10 +11,10 @@ import typer
 def export(
     run_folder: Annotated[Path, typer.Argument(help="Output folder of `hyperloader train`.", metavar="RUN_FOLDER")],
     output: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="OUTPUT")],
-    format: Annotated[str, typer.Option(help="onnx, torch-export, transformers, peft or ours.")],
+    format: Annotated[str, typer.Option(help="onnx, torch-export, aot-inductor, transformers, peft or ours.")],
     task: Annotated[
         str | None,
-        typer.Option(help="One task alone; without it onnx and torch-export hold all, chosen for each sentence."),
+        typer.Option(help="One task alone; without it the first three formats hold all, chosen for each sentence."),
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Of onnx, a second file with int8 weights.")] = False,
     lora_only: Annotated[bool, typer.Option("--lora-only", help="Of peft, leave out what it cannot hold.")] = False,

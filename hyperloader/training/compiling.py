@@ -11,13 +11,18 @@ from hyperloader.training.progress import is_main_process
 
 
 def check_compiler() -> None:
-    """Raise ``ImportError`` where this machine has not what torch.compile makes kernels with."""
+    """Raise ``ImportError`` where this machine lacks what torch.compile makes kernels with."""
     if torch.cuda.is_available():
         from torch.utils._triton import has_triton
 
         if not has_triton():
             raise ImportError("compile: true needs Triton for this GPU; run: pip install triton, or leave compile out")
-        return
+    else:
+        check_cxx_compiler("compile: true")
+
+
+def check_cxx_compiler(what: str) -> None:
+    """Raise ``ImportError`` where this machine has no C++ compiler, which ``what`` needs."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -25,8 +30,7 @@ def check_compiler() -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler:
         raise ImportError(
-            "compile: true needs a C++ compiler; install g++, name another one by the environment variable CXX, or "
-            "leave compile out"
+            f"{what} needs a C++ compiler; install g++, or name another one by the environment variable CXX"
         ) from None
 
 

@@ -10,10 +10,11 @@ import torch
 
 from hyperloader.checkpoints.atomic import write_text, writing_folder
 from hyperloader.model import HyperLoaderModel
+from hyperloader.training.compiling import check_cxx_compiler
 from hyperloader.training.saved_run import Run, load_run
 from hyperloader.validation import check_choice
 
-ONNX, INT8, PROGRAM, TASKS = "model.onnx", "model.int8.onnx", "model.pt2", "tasks.json"
+ONNX, INT8, PROGRAM, COMPILED, TASKS = "model.onnx", "model.int8.onnx", "model.pt2", "compiled.pt2", "tasks.json"
 _NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 _QUANTIZED = ("ours", "peft")  # formats that hold no weight of the backbone
 _OF_ONE_TASK = ("ours", "peft", "transformers")
@@ -32,8 +33,8 @@ def export_run(
 
     Args:
         format: one of ``FORMATS``. ``ours``: one task without hypernetworks, for the same backbone. ``peft``: its LoRA
-            updates. ``transformers``: a token classifier. ``onnx`` and ``torch-export``: one task, or all in one file
-            to which the task of each sentence is an input; beside it the tokenizer and ``tasks.json``.
+            updates. ``transformers``: a token classifier. ``onnx``, ``torch-export`` and ``aot-inductor``: one task, or
+            all in one file to which the task of each sentence is an input; beside it the tokenizer and ``tasks.json``.
         task: which one; None for all.
         int8: of ``onnx``, a second file with int8 weights.
         lora_only: of ``peft``, leave out what it has no place for.
@@ -74,6 +75,8 @@ def export_run(
             f"{run.config.backbone_quantization}, got {format}"
         )
     model.to("cpu").eval()
+    if format == "aot-inductor":
+        check_cxx_compiler(f"the format {format}")
     output.parent.mkdir(parents=True, exist_ok=True)
     if format == "peft":
         model.export_peft(str(task), output, lora_only=lora_only)
@@ -104,6 +107,14 @@ def _write_program(run: Run, model: HyperLoaderModel, output: Path, task: str | 
         _describe(run, temporary, task)
 
 
+def _write_compiled(run: Run, model: HyperLoaderModel, output: Path, task: str | None) -> None:
+    from hyperloader.interop.program import save_compiled
+
+    with writing_folder(output) as temporary:
+        save_compiled(model if task is None else model.merge(task), temporary / COMPILED)
+        _describe(run, temporary, task)
+
+
 def _write_onnx(run: Run, model: HyperLoaderModel, folder: Path, task: str | None, int8: bool) -> None:
     from hyperloader.interop.onnx import quantize_onnx, save_onnx
 
@@ -130,5 +141,6 @@ _WRITERS: dict[str, Callable] = {
     "ours": _write_ours,
     "transformers": _write_transformers,
     "torch-export": _write_program,
+    "aot-inductor": _write_compiled,
 }
-FORMATS = ("ours", "peft", "transformers", "onnx", "torch-export")
+FORMATS = ("ours", "peft", "transformers", "onnx", "torch-export", "aot-inductor")

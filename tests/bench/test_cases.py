@@ -6,7 +6,7 @@ import torch
 from bench.case import BOTH, FORWARD, Point, Setting
 from bench.cases import CASES, adapter, captured, generate, lora_linear, mixed, overhead, predict, step
 from bench.providers import PEFT, PLAIN, PUBLISHED, ours_name
-from bench.runner import measure_point
+from bench.runner import TOLERANCE, measure_point, relative_error
 
 SMALL = {
     "generate": [generate.point(2, 64, 2)],
@@ -80,3 +80,18 @@ def test_points(case):
 def test_compiled_provider():
     (one, _) = measure_point(CASES["adapter"], Point("small", adapter.point(40, 64).sizes, "", True), Setting(), 0.0)
     assert any(row["provider"] == "torch.compile" and "median_s" in row for row in one["providers"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["step", "predict"])
+def test_our_compiled_provider_is_right(name, monkeypatch):
+    if name == "step":
+        at = step.point("tiny encoder", 4, 8, 2)
+        monkeypatch.setattr(step, "_COMPILED", at)
+    else:
+        at = predict.point("tiny encoder", 4, 8, headline=True)
+    (one,) = CASES[name].passes(at, Setting())
+    (provider,) = [provider for provider in one.providers if provider.name.endswith(", compiled")]
+    expected = [tensor.detach().double() for tensor in one.expected()]
+    with provider.around():
+        assert relative_error(provider.make().results(), expected) <= TOLERANCE[torch.float32]

@@ -22,7 +22,10 @@ def test_ours_peft_and_transformers(call, fails, run_folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--format", "pickle"), "format must be one of ours, peft, transformers, onnx, torch-export, got 'pickle'"),
+        (
+            ("--format", "pickle"),
+            "format must be one of ours, peft, transformers, onnx, torch-export, aot-inductor, got 'pickle'",
+        ),
         (("--format", "torch-export", "--int8"), "--int8 must be given with the format onnx alone, got torch-export"),
         (("--format", "onnx", "--lora-only"), "--lora-only must be given with the format peft alone, got onnx"),
         (("--format", "ours", "--score"), "--score must be given with the format onnx alone, got ours"),

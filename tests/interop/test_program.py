@@ -7,7 +7,8 @@ import pytest
 import torch
 from helpers import tiny, words
 
-from hyperloader.interop.program import describe, exported
+from hyperloader.interop.program import OPERATORS, Logits, describe, exported, save_compiled
+from hyperloader.ops import native
 
 KINDS = {"kinds": {"a": "tagging", "b c": "classification", "ü.weight": "tagging"}}
 SIZES = ((5, 7), (1, 4), (7, 1), (1, 1))
@@ -82,7 +83,60 @@ def test_one_task_in_a_process_with_torch_alone(name, tmp_path):
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
+LOAD = """
+import sys, torch
+folder, *libraries = sys.argv[1:]
+for library in libraries:
+    torch.ops.load_library(library)
+program = torch._inductor.aoti_load_package(folder + "/model.pt2")
+torch.save([program(*inputs) for inputs in torch.load(folder + "/inputs.pt")], folder + "/logits.pt")
+assert not {"hyperloader", "transformers"} & sys.modules.keys()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operators", OPERATORS)
+@pytest.mark.parametrize(("name", "merged"), [("bert", False), ("bert", True), ("t5-encoder", False)])
+def test_compiled_ahead_of_time_in_a_process_with_torch_alone(name, merged, operators, tmp_path):
+    if operators == "ours" and not native.available:
+        pytest.skip(f"no extension: {native.reason}")
+    model = tiny.make_model(name, torch.float32)
+    model = model.merge("ü.weight") if merged else model
+    save_compiled(model, tmp_path / "model.pt2", operators)
+    names = Logits(model).inputs
+    batches = [{key: one for key, one in batch(*size).items() if key in names} for size in SIZES]
+    torch.save([[one[key] for key in names] for one in batches], tmp_path / "inputs.pt")
+    libraries = [native.extension().__file__] if operators == "ours" else []
+    subprocess.run([sys.executable, "-c", LOAD, str(tmp_path), *libraries], check=True)
+    for inputs, found in zip(batches, torch.load(tmp_path / "logits.pt"), strict=True):
+        with torch.no_grad():
+            wanted = model(**inputs).logits if merged else expected(model, inputs)
+        finite = wanted.isfinite()
+        assert torch.equal(found.isfinite(), finite)
+        assert (found[finite] - wanted[finite]).abs().max() <= 1e-5 * wanted[finite].abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not native.available, reason=f"no extension: {native.reason}")
+@pytest.mark.parametrize("name", ["bert", "t5-encoder"])
+def test_a_program_of_our_operators(name):
+    model = tiny.make_model(name, torch.float32)
+    program = exported(model, "ours")
+    modules = [one for one in program.graph_module.modules() if isinstance(one, torch.fx.GraphModule)]
+    called = {str(node.target) for one in modules for node in one.graph.nodes if node.op == "call_function"}
+    ours = {name for name in called if "hyperloader" in name}
+    assert ours == {"hyperloader.adapter.default", "hyperloader.lora_linears.default"}
+    inputs = {key: one for key, one in batch(5, 7).items() if key in Logits(model).inputs}
+    wanted, found = expected(model, inputs), program.module()(*inputs.values())
+    finite = wanted.isfinite()
+    assert (found[finite] - wanted[finite]).abs().max() <= 1e-5 * wanted[finite].abs().max()
+
+
 def test_what_cannot_be_exported_says_so():
+    with pytest.raises(ValueError, match="operators must be one of plain, ours, got 'all'"):
+        exported(tiny.make_model("bert", torch.float32), "all")
+    with pytest.raises(ValueError, match=r"path must end with \.pt2, got model\.so"):
+        save_compiled(tiny.make_model("bert", torch.float32), "model.so")
     with pytest.raises(ValueError, match="model must be an encoder with task heads to be exported, got T5For"):
         exported(tiny.make_model("t5", torch.float32))
     with pytest.raises(ValueError, match=r"model must be float32 on the CPU to be exported, got torch.float64 on cpu"):
