@@ -50,6 +50,14 @@ def clip_sparse(accelerator: Any) -> None:
     accelerator.clip_grad_norm_ = clip_rows
 
 
+def exchange_sparse(model: torch.nn.Module) -> None:
+    """Let ``DistributedDataParallel``, if ``model`` is one, gather sparse gradients, which NCCL does not sum."""
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        from hyperloader.row_exchange import exchange_rows  # builds without torch.distributed have no such model
+
+        model.register_comm_hook(None, exchange_rows)
+
+
 class TransformersAdamW(torch.optim.Optimizer):
     """AdamW with epsilon outside the bias correction. With the gradient ``g`` of update ``t``::
 

@@ -21,7 +21,7 @@ from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
 from hyperloader.training.headlines import headline, mean_key, mean_of
 from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences
-from hyperloader.training.optimizer import clip_sparse, has_sparse_gradients, make_optimizer
+from hyperloader.training.optimizer import clip_sparse, exchange_sparse, has_sparse_gradients, make_optimizer
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.progress import Progress
 from hyperloader.training.reporting import EvaluationLines
@@ -104,6 +104,7 @@ class MultiTaskTrainer(Trainer):
         comparable = counts is not None and options.loss == "mean" and not options.label_smoothing
         self.shares_loss = SharesLoss(counts, args.device) if counts is not None and comparable else None
         self._counted_step = -1
+        self._exchanging: nn.Module | None = None  # what ``exchange_sparse`` has had
 
     def get_train_dataloader(self) -> Any:
         """Batches from the current step on: each is a function of its number alone, so nothing has to be skipped."""
@@ -144,6 +145,9 @@ class MultiTaskTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """One batch forward and backward. A loss that is NaN or infinite ends the training."""
+        if model is not self._exchanging and has_sparse_gradients(self.multi_task_model):
+            self._exchanging = model
+            exchange_sparse(model)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.losses.add(loss, self.state.global_step + 1)
         return loss

@@ -20,6 +20,8 @@ LOOP = textwrap.dedent(
     from helpers.tiny import TASK_IDS, make_batch
     from torch.nn.parallel import DistributedDataParallel
 
+    from hyperloader.row_exchange import exchange_rows
+
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/rendezvous", rank=int(sys.argv[2]), world_size=2)
     make_model = words.make_model if "words" in sys.argv else tiny.make_model
@@ -31,6 +33,8 @@ LOOP = textwrap.dedent(
     batch = make_batch("bert")
     batch["labels"] = torch.zeros_like(batch["labels"])
     together = DistributedDataParallel(model)
+    if "gathered" in sys.argv:
+        together.register_comm_hook(None, exchange_rows)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
     for step in range(3):
         optimizer.zero_grad()
@@ -82,11 +86,12 @@ def test_tasks_in_words(tmp_path):
 @needs_processes
 def test_sparse_gradients(tmp_path):
     """Exchanged as such: each process has rows of tasks that the other one does not meet."""
-    (tmp_path / "sparse").mkdir()
-    (tmp_path / "dense").mkdir()
-    one, two = trained(tmp_path / "sparse", "float32", "sparse")
-    torch.testing.assert_close(one, two, rtol=0, atol=0)
-    torch.testing.assert_close(one, trained(tmp_path / "dense", "float32")[0], rtol=1e-4, atol=1e-6)
+    ends = {}
+    for name, arguments in {"dense": [], "sparse": ["sparse"], "gathered": ["sparse", "gathered"]}.items():
+        (tmp_path / name).mkdir()
+        ends[name], other = trained(tmp_path / name, "float32", *arguments)
+        torch.testing.assert_close(ends[name], other, rtol=0, atol=0)
+        torch.testing.assert_close(ends[name], ends["dense"], rtol=1e-4, atol=1e-6)
 
 
 @needs_processes

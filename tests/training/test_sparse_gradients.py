@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import tiny
 
 from hyperloader.optim import RowAdamW
 from hyperloader.training import trainer as module
 from hyperloader.training.folders import checkpoints
-from hyperloader.training.optimizer import clip_sparse
+from hyperloader.training.optimizer import clip_sparse, exchange_sparse
 from hyperloader.training.run import train
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.saved_run import load_run
@@ -76,3 +77,32 @@ def test_another_optimizer_is_refused(data, bert, tmp_path):
 def test_sharded_parameters_are_refused():
     with pytest.raises(ValueError, match="model.sparse_gradients must be false with FSDP, which shards parameters"):
         clip_sparse(SimpleNamespace(distributed_type="FSDP"))
+
+
+def test_data_parallel_processes_gather_rows(monkeypatch):
+    """By the hook, which a group of one process runs too."""
+    dist = pytest.importorskip("torch.distributed")
+    if not dist.is_available():
+        pytest.skip("this build of torch has no torch.distributed")
+    from hyperloader import row_exchange
+
+    gathered, called = row_exchange._gathered, []
+    monkeypatch.setattr(row_exchange, "_gathered", lambda *a: called.append(1) or gathered(*a))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = tiny.make_model("bert", torch.float32, sparse_gradients=True).train()
+        batch = tiny.make_batch("bert")
+        model(**batch, task_ids=tiny.TASK_IDS).loss.backward()
+        expected = {name: one.grad.clone() for name, one in model.named_parameters() if one.requires_grad}
+        model.zero_grad()
+        together = torch.nn.parallel.DistributedDataParallel(model)
+        exchange_sparse(together)
+        together(**batch, task_ids=tiny.TASK_IDS).loss.backward()
+    finally:
+        dist.destroy_process_group()
+    assert len(called) == 2 * 3  # rows and numbers of the task embedding, the heads and their biases
+    for name, grad in expected.items():
+        found = model.get_parameter(name).grad
+        assert found.is_sparse == grad.is_sparse, name
+        torch.testing.assert_close(found.to_dense(), grad.to_dense(), msg=name)
+    exchange_sparse(model)  # of one process: nothing to do
