@@ -138,17 +138,16 @@ def test_what_cannot_be_compiled_is_refused(settings):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's kernels are made by Triton")
-def test_without_a_compiler(settings, tmp_path, monkeypatch, capsys):
+def test_without_a_compiler(settings, tmp_path, capsys):
     from torch._inductor import config
 
     check_compiler()
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    run = settings(training={"compile": True})
-    with pytest.raises(ImportError, match=r"compile: true needs a C\+\+ compiler; install g\+\+"):
-        train(run, progress=False)
-    path = tmp_path / "run.yaml"
+    run, path = settings(training={"compile": True}), tmp_path / "run.yaml"
     path.write_text(run.to_yaml())
-    with pytest.raises(SystemExit) as left:
-        app(["data", "check", str(path)])
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        with pytest.raises(ImportError, match=r"compile: true needs a C\+\+ compiler; install g\+\+"):
+            train(run, progress=False)
+        with pytest.raises(SystemExit) as left:
+            app(["data", "check", str(path)])
     assert left.value.code == 1
     assert "compile: true needs a C++ compiler" in capsys.readouterr().err
