@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from hyperloader import processes
+
 WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -22,6 +24,7 @@ class _State:
     first: int | None = None  # the signal that has come
     working = False
     said = False
+    saying = False
     hint: Callable[[], str] = staticmethod(lambda: "")
 
 
@@ -59,7 +62,7 @@ def status(interrupt: KeyboardInterrupt) -> int:
 
 
 def say(interrupt: KeyboardInterrupt) -> None:
-    """Write the line that stands for the end of a command, once; of several processes the first one writes it."""
+    """Write the line that stands for the end of a command, once; of several processes one writes it."""
     _say(_number(interrupt), str(interrupt))
 
 
@@ -67,13 +70,34 @@ def _number(interrupt: KeyboardInterrupt) -> int:
     return signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
 
 
+def say_first(line: str) -> None:
+    """Write ``line``, or which of several processes have died; one of them does, and no signal ends it meanwhile."""
+    _State.saying = True
+    try:
+        if processes.speaks_first():
+            print(_of_the_dead() or line, file=sys.stderr, flush=True)
+    finally:
+        _State.saying = False
+
+
+def _of_the_dead() -> str:
+    dead = processes.died()
+    if not dead:
+        return ""
+    which, hint = f"process{'es' if len(dead) > 1 else ''} {', '.join(map(str, dead))}", _State.hint()
+    how = "died without a word, killed from outside or for want of memory"
+    return f"error: {which} of {processes.process_count()} {how}{f'; {hint}' if hint else ''}"
+
+
 def _say(number: int, what: str) -> None:
-    if not _State.said and os.environ.get("RANK", "0") == "0":
-        print(f"\n{WORDS[number]}{f'; {what}' if what else ''}", file=sys.stderr, flush=True)
+    if not _State.said:
+        say_first(f"\n{WORDS[number]}{f'; {what}' if what else ''}")
     _State.said = True
 
 
 def _received(number: int, frame: Any) -> None:
+    if _State.saying:
+        return  # it is about to end
     again, _State.first = _State.first is not None, _State.first or number
     if _State.working and not again:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 def dry_run_and_report(config: "RunConfig", steps: int) -> None:
     """Take the first ``steps`` steps and print how long all would take; of several processes the main one prints."""
+    from hyperloader.processes import is_main_process, process_count
     from hyperloader.training.dry_run import dry_run
-    from hyperloader.training.progress import is_main_process, process_count, size_of_a_step
+    from hyperloader.training.progress import size_of_a_step
 
     prints = is_main_process()
     if prints:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hyperloader import signals
+from hyperloader import processes, signals
 from hyperloader.cli.missing import missing_package
 
 BAD_INPUT, BAD_USAGE, UNEXPECTED, INTERRUPTED = 1, 2, 70, 130
@@ -41,16 +41,19 @@ class OneLineErrors(TyperGroup):
             if debug:
                 raise
             line, status = describe(error)
-            print(line, file=sys.stderr)
+            signals.say_first(_named(line) if status == UNEXPECTED else line)
         if standalone_mode:
             sys.exit(status)
         return status
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            processes.announce()
             signals.working(True)  # only now: while the command line is parsed, typer takes every signal for Ctrl-C
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a reader that has left is no error
+            with processes.main_alone_prints():
+                result = super().invoke(ctx)
+                sys.stdout.flush()  # here, where a reader that has left is no error
+            processes.leave_others()
             return result
         except KeyboardInterrupt as interrupt:
             signals.say(interrupt)
@@ -82,6 +85,12 @@ def describe(error: Exception) -> tuple[str, int]:
     ):
         return _line(f"error: {error}"), BAD_INPUT
     return _line(f"unexpected {type(error).__name__}: {error}; run with --debug for the traceback"), UNEXPECTED
+
+
+def _named(line: str) -> str:
+    """``line``, with which of several processes says it where they have begun to work together."""
+    number = processes.number_among_others()
+    return line if number is None else f"{line} (process {number} of {processes.process_count()})"
 
 
 def _ours(error: Exception) -> bool:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from hyperloader.processes import gathered, is_main_process, join_others, process_count, process_number, wait_for_others
+
 if TYPE_CHECKING:
     from hyperloader.serving.inputs import Input
     from hyperloader.serving.predictor import Predictor
@@ -89,8 +91,12 @@ def predict(
     check_choice("tokenize", tokenize, TOKENIZE)
     keys = dict.fromkeys((*COLUMN_KEYS, *(key for kind in TASK_KINDS[1:] for key in columns_of(kind))))
     places = parse_columns(columns, keys) if columns else {}
+    if input == "-" and process_count() > 1:
+        raise ValueError(f"input must be a file or a folder for {process_count()} processes, got standard input")
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
+    join_others()
+    main, number = is_main_process(), process_number()
     with opened(input) as source:
         run = load_run(run_folder, decoding, valid_tags)
         tasks = list(dict.fromkeys(task or run.tasks))
@@ -106,26 +112,29 @@ def predict(
         if len(tasks) == 1:
             predictor = Predictor(for_task(run, tasks[0]), splits)
         with (
-            nullcontext(sys.stdout.buffer) if output is None else open(output, "wb") as target,
-            tqdm(unit=" sentences", disable=(output is None and sys.stdout.isatty()) or None) as progress,
+            nullcontext(sys.stdout.buffer) if output is None or not main else open(output, "wb") as target,
+            tqdm(unit=" sentences", disable=not main or (output is None and sys.stdout.isatty()) or None) as progress,
         ):
             count = 0
             for inputs, fault in batches:
                 for start in range(0, len(inputs), WINDOW):
                     window = inputs[start : start + WINDOW]
                     questions = [Question(one, given) for given in window for one in _asked(run, tasks, given)]
-                    for answer in predictor.answers(questions, batch_size):
-                        target.write(encoded(answer))
-                    target.flush()
+                    own = questions[number :: process_count()]
+                    lines = gathered([encoded(answer) for answer in predictor.answers(own, batch_size)])
+                    if main:
+                        target.writelines(lines)
+                        target.flush()
                     count += len(window)
                     progress.update(len(window))
                 if fault is not None:
+                    wait_for_others()  # the answers before it are written then
                     raise fault
-    cut = sum(run.formulation.report[one].truncated for one in tasks)
-    if cut:
+    cut = sum(gathered([run.formulation.report[one].truncated for one in tasks]))
+    if cut and main:
         length = run.formulation.max_length
         print(f"warning: {cut:,} texts or pairs are longer than {length} tokens: the first were read", file=sys.stderr)
-    if output is not None:
+    if output is not None and main:
         print(f"{output}: {count:,} sentences", file=sys.stderr)
 
 

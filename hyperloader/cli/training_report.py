@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hyperloader import signals
 from hyperloader.cli.table import scored_by, scores_table
+from hyperloader.processes import is_main_process, process_count
 from hyperloader.training.headlines import MEAN_F1, headline, mean_key
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def train_and_report(config: "RunConfig", resume: bool, *, title: str | None = N
     Raises:
         KeyboardInterrupt: with the command that resumes the run.
     """
-    from hyperloader.training.progress import is_main_process
     from hyperloader.training.requirements import check_requirements
     from hyperloader.training.run import train
 
@@ -58,13 +58,15 @@ def shown(path: Path) -> Path:
 def how_to_resume(output: Path) -> str:
     """What a user who has ended a training should know."""
     saved = output / "config.yaml"
-    command = shlex.join(["hyperloader", "train", str(saved), "--resume"])
+    several = ["torchrun", "--nproc-per-node", str(process_count()), "-m", "hyperloader.cli"]
+    program = several if process_count() > 1 else ["hyperloader"]
+    command = shlex.join([*program, "train", str(saved), "--resume"])
     return f"resume with: {command}" if saved.is_file() else "nothing was saved yet"
 
 
 def announce(config: "RunConfig", output: Path) -> None:
     """Print what is going to happen."""
-    from hyperloader.training.progress import process_count, size_of_a_step
+    from hyperloader.training.progress import size_of_a_step
 
     options = config.options
     size = size_of_a_step(options, process_count())

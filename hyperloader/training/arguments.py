@@ -21,8 +21,13 @@ def tracker_of(report_to: str) -> str | None:
     return tracker
 
 
-def training_arguments(options: TrainingOptions, output: Path, seed: int, progress: bool) -> TrainingArguments:
-    """``options`` as transformers' Trainer takes them; checkpoints go to ``output``."""
+def training_arguments(
+    options: TrainingOptions, output: Path, seed: int, progress: bool, all_used: bool = False
+) -> TrainingArguments:
+    """``options`` as transformers' Trainer takes them; checkpoints go to ``output``.
+
+    ``all_used``: every step trains all that is trained, so that several processes need not look for what is left out.
+    """
     return TrainingArguments(
         output_dir=str(output),
         run_name=output.resolve().name,
@@ -48,5 +53,6 @@ def training_arguments(options: TrainingOptions, output: Path, seed: int, progre
         ignore_data_skip=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False if all_used else None,
         label_names=["labels"],
     )

@@ -27,9 +27,9 @@ class Baseline(nn.Module):
         """Recompute the backbone's activations in the backward pass."""
         checkpointing(self.backbone, "enable")({"use_reentrant": False})
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, is_main_process: bool = True) -> None:
         """Write what is trained."""
-        save_trained(self, Path(folder))
+        save_trained(self, Path(folder), is_main_process)
 
 
 class TokenClassifier(Baseline):

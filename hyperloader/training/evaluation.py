@@ -1,5 +1,6 @@
 """Predicting tags with a model, and scoring them."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar, cast
@@ -12,7 +13,7 @@ from hyperloader.data.as_text import AsText
 from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.kinds import CHAT, COMPLETION
-from hyperloader.nn.loss import text_losses
+from hyperloader.nn.loss import IGNORED, text_losses
 from hyperloader.training.compiling import is_compiled
 from hyperloader.training.headlines import PERPLEXITY
 from hyperloader.training.loss import text_logits
@@ -97,7 +98,9 @@ class Scorer:
         """BIO tags, labels or values of every sentence of every task."""
         examples = [example for task in self.encoded.values() for example in task]
         rank, processes = _rank_and_processes()
-        mine = range(rank, len(examples), processes)
+        # As many for each, some twice: where FSDP has sharded the model, a forward is one of all processes.
+        most = -(-len(examples) // processes) * processes if examples else 0
+        mine = [number % len(examples) for number in range(rank, most, processes)]
         answers = answer_examples(model, self.formulation, [examples[number] for number in mine], self.batch_size)
         found = [(number, answer.ids) for number, answer in zip(mine, answers, strict=True)]
         by_number = dict(gather_object(found) if processes > 1 else found)
@@ -112,7 +115,10 @@ class Scorer:
         found, (rank, processes) = dict[str, float](), _rank_and_processes()
         for task, examples in self.written.items():
             formulation = cast(AsText, self.formulation)
-            total, count = losses_of(model, formulation, examples[rank::processes], self.batch_size)
+            mine = examples[rank::processes]
+            if len(mine) * processes < len(examples):  # as many for each, as in ``predict``
+                mine = [*mine, dataclasses.replace(examples[0], labels=(IGNORED,) * len(examples[0].labels))]
+            total, count = losses_of(model, formulation, mine, self.batch_size)
             sums = gather_object([(total, count)]) if processes > 1 else [(total, count)]
             mean = math.fsum(one for one, _ in sums) / sum(some for _, some in sums)
             found[task] = math.exp(min(mean, _MOST))

@@ -1,13 +1,14 @@
-"""The state of a training beside its weights, and the processes that train together."""
+"""The state of a training beside its weights, and how many processes it belongs to."""
 
+import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.json_file import read_json
+from hyperloader.processes import process_count
 from hyperloader.training.headlines import mean_key, mean_of
 from hyperloader.training.presets import TrainingOptions
 
@@ -27,6 +28,7 @@ class Progress:
         seconds_per_step: median over the steps so far.
         finished: training is over: all steps are done or patience has run out.
         processes: that train together; None in a checkpoint of a version that did not write it.
+        batch_size: of each of them; likewise.
     """
 
     curve: list[dict] = field(default_factory=list)
@@ -38,6 +40,7 @@ class Progress:
     seconds_per_step: float | None = None
     finished: bool = False
     processes: int | None = None
+    batch_size: int | None = None
 
     def evaluated(self, step: int, scores: Mapping) -> bool:
         """Record an evaluation; returns whether it is the best so far."""
@@ -65,16 +68,6 @@ class Progress:
             raise ValueError(f"{path}: cannot be read ({error}); remove this checkpoint and resume") from error
 
 
-def is_main_process() -> bool:
-    """Whether this is the first of the processes that train together, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def process_count() -> int:
-    """How many processes train together, as torchrun and accelerate tell each of them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def size_of_a_step(options: TrainingOptions, processes: int) -> str:
     """Sentences of one update, and how they come about."""
     sentences = options.batch_size * options.gradient_accumulation * processes
@@ -84,14 +77,24 @@ def size_of_a_step(options: TrainingOptions, processes: int) -> str:
     return f"{sentences} sentences a step ({', '.join(parts)}, {processes} process{'es' if processes > 1 else ''})"
 
 
-def check_processes(checkpoint: Path, options: TrainingOptions) -> None:
-    """Raise ``ValueError`` if the unfinished run of ``checkpoint`` has another number of processes than there are now:
-    its batches would be others."""
-    before, now = Progress.load(checkpoint), process_count()
-    if before.finished or before.processes in (None, now):
+def check_processes(checkpoint: Path, options: TrainingOptions, before_options: TrainingOptions) -> None:
+    """Raise ``ValueError`` unless the processes that there are now take the batches of the run of ``checkpoint``.
+
+    Args:
+        before_options: those that the run was begun with, for a checkpoint that does not say how large its batches are.
+    """
+    progress, now = Progress.load(checkpoint), process_count()
+    if progress.finished or progress.processes is None:
         return
+    before = dataclasses.replace(before_options, batch_size=progress.batch_size or before_options.batch_size)
+    together = before.batch_size * progress.processes
+    if options.batch_size * now == together and options.gradient_accumulation == before.gradient_accumulation:
+        return
+    fits = f"a number of processes that divides {together}"
+    if together % now == 0:
+        fits = f"training.batch_size {together // now}"
     raise ValueError(
-        f"{checkpoint}: its run has {size_of_a_step(options, before.processes)}, got {size_of_a_step(options, now)}; "
-        f"resume it with {before.processes} process{'es' if before.processes > 1 else ''}, such as with torchrun "
-        f"--nproc-per-node {before.processes}, or choose another output"
+        f"{checkpoint}: its run has {size_of_a_step(before, progress.processes)}, got {size_of_a_step(options, now)}; "
+        f"resume it with {progress.processes} process{'es' if progress.processes > 1 else ''} and training.batch_size "
+        f"{before.batch_size}, or with {fits}"
     )

@@ -19,11 +19,12 @@ from hyperloader.data.examples import Example, label_counts, target_counts
 from hyperloader.data.kinds import Kind
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
+from hyperloader.processes import has_begun, is_main_process, join_others, mark_begun, wait_for_others
 from hyperloader.training.compiling import compile_model
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.metrics import save_counts
-from hyperloader.training.progress import Progress, check_processes, is_main_process
+from hyperloader.training.progress import Progress, check_processes
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run_card import run_card
 from hyperloader.training.run_config import RunConfig
@@ -63,7 +64,8 @@ def train(
             ``best`` and, at the end, ``test.counts.npz`` (``evaluate_sentences`` of the test sets),
             ``metrics.json`` and ``README.md``, its model card, unless there is one that was edited.
         resume: go on from the last complete checkpoint in ``output``, or start if there is none; the end is the same
-            to the bit as without the interruption. A finished run gives its metrics at once.
+            to the bit as without the interruption. A finished run gives its metrics at once. Where torchrun starts the
+            processes of a run anew (``--max-restarts``) it is resumed in any case.
         progress: show a progress bar.
         test: score the test sets; without, for a search, ``test`` in the metrics is None.
         lines: write a line an evaluation to standard output.
@@ -83,11 +85,14 @@ def train(
     if output.exists() and not output.is_dir():
         raise ValueError(f"output must be a folder, got the file {output}")
     show = {"progress": progress, "lines": lines}
-    if not is_main_process() or (output / METRICS).is_file():
+    resume = resume or has_begun(str(output))
+    if (output / METRICS).is_file():
         finished = check_output(config, resume)
         if finished is not None:
             return finished
+    join_others()
     if not is_main_process():  # the main process has the folder for all
+        wait_for_others()
         return _train(config, test, on_data, lambda: None, **show)
     with own_folder(output) as folder:
         finished = check_output(config, resume)
@@ -98,6 +103,8 @@ def train(
             prune(output, config.options.keep_checkpoints)
         else:
             remove_temporary_files(output)
+        mark_begun(str(output))
+        wait_for_others()
         return _train(config, test, on_data, folder.check, **show)
 
 
@@ -112,7 +119,8 @@ def _train(
     output = Path(config.output)
     last = next(reversed(checkpoints(output)), None)
     if last is not None:
-        check_processes(last, config.options)
+        began = RunConfig.from_yaml(output / CONFIG).options
+        check_processes(last, config.options, began)
     check_requirements(config)
     check_model(config)
     tasks = config.load_tasks()

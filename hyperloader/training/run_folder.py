@@ -14,6 +14,7 @@ from pathlib import Path
 from hyperloader.json_file import read_json
 from hyperloader.training.folders import checkpoints
 from hyperloader.training.presets import PRESETS
+from hyperloader.training.progress import Progress
 from hyperloader.training.run_config import RunConfig
 from hyperloader.validation import shown
 
@@ -100,6 +101,10 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
     now = stated(config).to_dict()
     if "valid_tags" in now["training"]:
         before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
+    last = next(reversed(checkpoints(output)), None)
+    if last is not None and not Progress.load(last).finished:  # how many sentences a step has is checked by that
+        for one in (before, now):
+            one["training"] = {key: value for key, value in one["training"].items() if key != "batch_size"}
     changed = differences(before, now)
     if changed:
         raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")

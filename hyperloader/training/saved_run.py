@@ -22,6 +22,7 @@ from hyperloader.data.written_text import WrittenText, make_chat
 from hyperloader.json_file import read_json
 from hyperloader.model import HyperLoaderModel
 from hyperloader.nn.heads import TaskHeads
+from hyperloader.processes import join_others
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.methods import UNTOLD, build_model
@@ -161,7 +162,8 @@ def evaluate(
 
     Args:
         split: ``validation`` and ``train`` are the parts that the run has used, ``test`` is all of it, up to ``limit``.
-        tasks: names of those to score; all of the run's if None.
+        tasks: names of those to score; all of the run's if None. Of several processes each scores a part of every one,
+            and all have the scores.
         decoding, valid_tags: as in ``load_run``.
         limit: as in ``scorer``.
     """
@@ -180,6 +182,7 @@ def evaluate_sentences(
     rightly, predicted, and there (see ``hyperloader.training.metrics.span_counts``).
     """
     check_choice("split", split, SPLITS)
+    join_others()
     run = load_run(folder, decoding, valid_tags)
     for task in tasks or ():
         check_choice("task", task, run.tasks, "tasks")

@@ -13,9 +13,9 @@ import torch
 
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.data.tasks import Task
+from hyperloader.processes import process_count
 from hyperloader.training.finite import NonFiniteLossError
 from hyperloader.training.headlines import mean_of
-from hyperloader.training.progress import process_count
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run import train
 from hyperloader.training.run_folder import CONFIG, LOCK, own_folder

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hyperloader.checkpoints.atomic import writing_folder
 from hyperloader.checkpoints.card_file import keep_card
 from hyperloader.data.examples import Example
+from hyperloader.model import HyperLoaderModel
 from hyperloader.training.arguments import tracker_of, training_arguments
 from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
+from hyperloader.training.fsdp import load_optimizer, save_optimizer, shard, uses_fsdp
 from hyperloader.training.headlines import headline, mean_key, mean_of
 from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences
 from hyperloader.training.optimizer import clip_sparse, exchange_sparse, has_sparse_gradients, make_optimizer
@@ -72,7 +75,7 @@ class MultiTaskTrainer(Trainer):
         self.data_seed = data_seed
         self.progress = Progress()
         self.best_scores: dict | None = None  # of this process's evaluations, those of the weights in ``best``
-        args = training_arguments(options, Path(output), seed, progress)
+        args = training_arguments(options, Path(output), seed, progress, isinstance(model, HyperLoaderModel))
         super().__init__(
             model=SummedLoss(model, options.label_smoothing, causal),
             args=args,
@@ -112,6 +115,11 @@ class MultiTaskTrainer(Trainer):
         part = {"process": args.process_index, "processes": args.world_size}
         collate: Any = self.data_collator
         return TrainBatches(self.options, self.examples, collate, self.data_seed, next_step, **part)
+
+    def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
+        if uses_fsdp(self.accelerator):
+            shard(self.accelerator, self.multi_task_model)
+        return super()._prepare_for_training(*arguments, **options)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over what is trained."""
@@ -203,18 +211,18 @@ class MultiTaskTrainer(Trainer):
 
     def _save_best(self) -> None:
         with self._writing("best") as folder:
+            self._save_model(folder)
             if self.args.should_save:
-                self.multi_task_model.save_pretrained(folder)
                 keep_card(Path(str(self.args.output_dir)) / "best", folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.losses.check()
         self._drain_loss()
-        self.progress.processes = self.args.world_size
+        self.progress.processes, self.progress.batch_size = self.args.world_size, self.options.batch_size
         self.progress.seconds_per_step = self.step_times.median() or self.progress.seconds_per_step
         with self._writing(f"checkpoint-{self.state.global_step}") as folder:
+            self._save_model(folder)
             if self.args.should_save:
-                self.multi_task_model.save_pretrained(folder)
                 self.progress.save(folder)
                 self.state.save_to_json(str(folder / "trainer_state.json"))
             self._save_optimizer_and_scheduler(str(folder))
@@ -222,6 +230,26 @@ class MultiTaskTrainer(Trainer):
             self._save_rng_state(str(folder))
         if self.args.should_save:
             prune(Path(str(self.args.output_dir)), self.options.keep_checkpoints)
+
+    def _save_model(self, folder: Path) -> None:
+        main = {} if self.args.should_save else {"is_main_process": False}
+        if self.args.should_save or uses_fsdp(self.accelerator):
+            self.multi_task_model.save_pretrained(folder, **main)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not uses_fsdp(self.accelerator):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_optimizer(self.optimizer, Path(output_dir), self.args.should_save)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not uses_fsdp(self.accelerator):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_optimizer(self.optimizer, Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _writing(self, name: str) -> AbstractContextManager[Path]:
         check_weights(self.multi_task_model, self.state.global_step, self.options.learning_rate)

@@ -9,6 +9,7 @@ from hyperloader import HyperLoaderModel
 from hyperloader.backbones.cross_attention_bias import match_stored_bias
 from hyperloader.checkpoints import stored_model
 from hyperloader.checkpoints.tensors import check_tensors, read_tensors, write_tensors
+from hyperloader.nn.sharded import shared_like, whole
 
 WEIGHTS = "trained.safetensors"
 
@@ -18,9 +19,11 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_trained(model: nn.Module, folder: Path) -> None:
+def save_trained(model: nn.Module, folder: Path, is_main_process: bool = True) -> None:
     """Write ``trained_parameters`` to ``folder/trained.safetensors``."""
-    write_tensors(folder / WEIGHTS, trained_parameters(model))
+    tensors = {name: whole(parameter.detach()) for name, parameter in trained_parameters(model).items()}
+    if is_main_process:
+        write_tensors(folder / WEIGHTS, tensors)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -46,12 +49,12 @@ def _load_trained(model: nn.Module, path: Path) -> None:
     check_tensors(path, tensors, parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(shared_like({name: tensors[name]}, {name: parameter})[name])
 
 
 def broken_weights(model: nn.Module) -> str | None:
     """The name of a trained parameter that holds NaN or infinity, or ``None``."""
     for name, parameter in trained_parameters(model).items():
-        if not torch.isfinite(parameter.detach()).all():
+        if not torch.isfinite(whole(parameter.detach())).all():
             return name
     return None

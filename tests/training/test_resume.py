@@ -1,5 +1,6 @@
 """A run that is killed at any moment and resumed ends with the same weights, bit for bit."""
 
+import dataclasses
 import json
 import os
 import random
@@ -14,7 +15,8 @@ import pytest
 from helpers.disk import flushed
 
 from hyperloader.checkpoints.atomic import CheckpointError
-from hyperloader.training.progress import process_count, size_of_a_step
+from hyperloader.processes import process_count
+from hyperloader.training.progress import check_processes, size_of_a_step
 from hyperloader.training.run import train
 
 # Imports once, then trains once per scenario in a fork that kills itself with SIGKILL in the given place.
@@ -237,8 +239,16 @@ def test_another_number_of_processes_is_refused_with_the_numbers(settings, monke
     path.write_text(json.dumps(progress | {"processes": 2, "finished": False}))
     monkeypatch.setattr(type(config), "load_tasks", lambda self: pytest.fail("the data were read first"))
     message = r"checkpoint-4: its run has 8 sentences a step \(batches of 4, 2 processes\), got 4 sentences a step "
-    with pytest.raises(ValueError, match=message + r".*resume it with 2 processes"):
+    with pytest.raises(ValueError, match=message + r".*resume it with 2 processes and .*size 4, or with .*size 8$"):
         train(config, resume=True, progress=False)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match=r"got 12 sentences a step .* or with a number of processes that divides 8$"):
+        check_processes(last, config.options, config.options)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    half = dataclasses.replace(config.options, batch_size=2)
+    check_processes(last, half, config.options)
+    with pytest.raises(ValueError, match=r"got 16 sentences a step \(batches of 2, 2 batches a step, 4 processes\)"):
+        check_processes(last, dataclasses.replace(half, gradient_accumulation=2), config.options)
     monkeypatch.undo()
     path.write_text(json.dumps({key: value for key, value in progress.items() if key != "processes"}))
     train(config, resume=True, progress=False)  # an earlier version did not write it
