@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from hyperloader.training.progress import is_main_process
+from hyperloader.processes import is_main_process
 
 
 def check_compiler() -> None:
