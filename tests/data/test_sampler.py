@@ -221,3 +221,18 @@ def test_single_task_batches_are_not_sorted():
 def test_rejects_wrong_buckets(options, message):
     with pytest.raises(ValueError, match=message):
         bucketed(**options)
+
+
+def test_workers_of_a_loader_change_nothing():
+    """Batches are numbers until a loader's workers, however many, take what these say."""
+    from torch.utils.data import DataLoader
+
+    class Pairs:
+        def __getitem__(self, pair):
+            return pair
+
+    batches = MultiTaskBatches([7, 40], 4, 12, seed=3)
+    found = [
+        list(DataLoader(Pairs(), batch_sampler=batches, num_workers=workers, collate_fn=list)) for workers in (0, 1, 3)
+    ]
+    assert found[0] == found[1] == found[2] == list(batches)
