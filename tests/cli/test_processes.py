@@ -144,12 +144,9 @@ def killed(config_file, output, restarts):
 def test_sharded_by_accelerate(config_file, folder):
     """By FSDP2 a run ends as with one process, and goes on with and without it."""
 
-    def sharded(*words, status=0, **options):
-        values = yaml.safe_load((ROOT / "examples" / "fsdp.yaml").read_text())
-        values["fsdp_config"] |= options
-        (folder / "fsdp.yaml").write_text(yaml.safe_dump(values))
-        launch = ["-m", "accelerate.commands.launch", "--config_file", folder / "fsdp.yaml", "-m", "hyperloader.cli"]
-        return run(0, *words, status=status, program=[sys.executable, *launch])
+    def sharded(*words):
+        launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples" / "fsdp.yaml"]
+        return run(0, *words, program=[sys.executable, *launch, "-m", "hyperloader.cli"])
 
     whole = folder / "whole"
     run(0, "train", config_file, "--output", whole, "--set", "training.batch_size=8")
@@ -164,10 +161,6 @@ def test_sharded_by_accelerate(config_file, folder):
     cut(output, 4)
     run(0, *train, "--resume", "--set", "training.batch_size=8")
     torch.testing.assert_close(weights(output), weights(whole), rtol=1e-3, atol=1e-5)
-    words = ("train", config_file, "--output", folder / "refused")
-    _, errors = sharded(*words, status=1, fsdp_transformer_layer_cls_to_wrap="T5Block")
-    message = "error: fsdp_transformer_layer_cls_to_wrap must name layers of BertModel (BertEmbeddings, BertLayer), got"
-    assert errors.count(message) == errors.count("error: ") == 1
 
 
 @pytest.mark.slow
