@@ -68,8 +68,7 @@ def test_one_task_in_a_process_with_torch_alone(name, tmp_path):
     program = exported(merged)
     torch.export.save(program, tmp_path / "model.pt2")
     inputs = batch(3, 6)
-    used = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-    used |= {"token_type_ids": inputs["token_type_ids"]} if name == "electra" else {}
+    used = {key: inputs[key] for key in Logits(merged).inputs}
     torch.save(list(used.values()), tmp_path / "inputs.pt")
     code = (
         "import sys, torch; program = torch.export.load(sys.argv[1] + '/model.pt2').module();"
