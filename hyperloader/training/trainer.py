@@ -240,16 +240,23 @@ class MultiTaskTrainer(Trainer):
         if not uses_fsdp(self.accelerator):
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        save_optimizer(self.optimizer, Path(output_dir), self.args.should_save)
+        optimizer, scheduler = self._optimizer_and_scheduler()
+        save_optimizer(optimizer, Path(output_dir), self.args.should_save)
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not uses_fsdp(self.accelerator):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        load_optimizer(self.optimizer, Path(checkpoint))
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        optimizer, scheduler = self._optimizer_and_scheduler()
+        load_optimizer(optimizer, Path(checkpoint))
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _optimizer_and_scheduler(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Which the trainer makes before it saves or loads any."""
+        assert self.optimizer is not None
+        return self.optimizer, self.lr_scheduler
 
     def _writing(self, name: str) -> AbstractContextManager[Path]:
         check_weights(self.multi_task_model, self.state.global_step, self.options.learning_rate)
