@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hyperloader.config import KINDS, MULTI_LABEL, TAGGING
+from hyperloader.config import KINDS, MULTI_LABEL, REGRESSION, TAGGING
 from hyperloader.nn.head import Head
 from hyperloader.nn.long_list import LongList
 from hyperloader.nn.sharded import check_whole, is_sharded
@@ -57,6 +57,12 @@ class TaskHeads(nn.Module):
     def of_sentences(self) -> bool:
         """Whether any task is one of whole sentences."""
         return self._of_sentences
+
+    @property
+    def most_numbers(self) -> int:
+        """Most targets of a sentence: one of a regression, of a multi-label task one a label; 0 without such a task."""
+        sizes = zip(self.kinds, self._sizes(), strict=True)
+        return max(size if kind in (MULTI_LABEL, REGRESSION) else 0 for kind, size in sizes)
 
     def new_head(self, size: int) -> nn.Linear:
         """A head of ``size`` labels like the others, to be given to ``append``."""

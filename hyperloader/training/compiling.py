@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from tqdm import tqdm
 
+from hyperloader.nn.heads import TaskHeads
 from hyperloader.processes import is_main_process
 
 
@@ -44,8 +46,10 @@ def compile_model(model: nn.Module) -> None:
     compiled = torch.compile(model._call_impl, dynamic=True, fullgraph=True)
 
     def call(*arguments: Any, **options: Any) -> Any:
+        if options.get("past_key_values") is not None:  # the writing of texts
+            return model._call_impl(*arguments, **options)
         try:
-            return compiled(*arguments, **options)
+            return compiled(*arguments, **_with_all_inputs(model, options))
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             model._compiled_call_impl = None
             if is_main_process():
@@ -54,6 +58,20 @@ def compile_model(model: nn.Module) -> None:
         return model._call_impl(*arguments, **options)
 
     model._compiled_call_impl = call
+
+
+def _with_all_inputs(model: nn.Module, options: dict[str, Any]) -> dict[str, Any]:
+    """What a batch of tasks of whole sentences may lack, as it would be without: one graph is of one set of inputs."""
+    heads = getattr(model, "heads", None)
+    if not isinstance(heads, TaskHeads) or not heads.of_sentences or "input_ids" not in options:
+        return options
+    if getattr(model.config, "type_vocab_size", 0) > 1 and "token_type_ids" not in options:
+        options["token_type_ids"] = torch.zeros_like(options["input_ids"])
+    if "labels" in options:
+        targets = options.get("targets", options["labels"].new_zeros(len(options["labels"]), 0, dtype=torch.float32))
+        missing = heads.most_numbers - targets.shape[1]
+        options["targets"] = functional.pad(targets, (0, missing), value=torch.nan)
+    return options
 
 
 def is_compiled(model: nn.Module) -> bool:

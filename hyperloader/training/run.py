@@ -143,10 +143,11 @@ def _train(
     check_folder()
     load_weights(run.model, output / BEST)
     scored = {"validation": validate} | ({"test": scorer(run, tasks, "test")} if test else {})
-    scores, counts_of_test = scored["test"].with_counts(run.model) if test else (None, None)
     autocast = trainer.accelerator.mixed_precision != "no"  # by which scores are others
     known = None if autocast else trainer.best_scores
-    metrics = _metrics(run, trainer, known or validate(run.model), scores)
+    with torch.compiler.set_stance("force_eager" if autocast else "default"):  # no graph for the last scores alone
+        scores, counts_of_test = scored["test"].with_counts(run.model) if test else (None, None)
+        metrics = _metrics(run, trainer, known or validate(run.model), scores)
     metrics["sentences"] = _sentences(config, tasks, scored)
     check_folder()
     if trainer.args.should_save:

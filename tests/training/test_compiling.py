@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from helpers import kinds_run
 from torch import nn
 from torch._dynamo.utils import counters
 from transformers import BertConfig
@@ -13,6 +14,7 @@ from hyperloader.cli.commands import app
 from hyperloader.training.compiling import check_compiler, compile_model, is_compiled
 from hyperloader.training.dry_run import dry_run
 from hyperloader.training.run import train
+from hyperloader.training.run_config import RunConfig
 from hyperloader.training.trainer import MultiTaskTrainer
 
 SIZES = {"steps": 6, "eval_steps": 3, "eval_batch_size": 23}  # of 24 validation sentences: one is left
@@ -51,6 +53,23 @@ def test_the_same_run(settings, tmp_path, without_inductor, graphs):
     for name, tensor in tensors.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
     assert compiled["test"] == eager["test"]
+
+
+@pytest.mark.slow
+def test_graphs_with_bf16(settings, without_inductor, graphs):
+    train(settings(training=SIZES | {"bf16": True, "compile": True}), progress=False)
+    assert graphs() == 2  # none for the last scores, which are of float32
+
+
+@pytest.mark.slow
+def test_graphs_of_tasks_of_whole_sentences(tmp_path, without_inductor, graphs):
+    """Some batches hold pairs of texts or numbers, some do not."""
+    values = kinds_run.write(tmp_path)
+    training = values["training"] | {"compile": True}
+    for task in values["tasks"]:
+        task["path"] = str(tmp_path / task["path"])
+    train(RunConfig.from_dict({**values, "training": training, "output": str(tmp_path / "run")}), progress=False)
+    assert graphs() == 2
 
 
 @pytest.mark.slow
