@@ -1,17 +1,26 @@
-"""How a server's process takes memory from the operating system."""
+"""Memory that a process has freed, given back to the operating system."""
 
+import asyncio
 import ctypes
+import functools
+from collections.abc import Callable
 
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-_LARGE = 1 << 20  # bytes
+INTERVAL_S = 30.0
 
 
-def give_back_large_blocks() -> bool:
-    """Have glibc ask the system for each block of a mebibyte or more, and give it back when it is freed, from now on;
-    False where the C library is another one.
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    """glibc's ``malloc_trim``; other C libraries have none."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
-    Left alone it keeps blocks of up to 32 MiB in its heap once one of that size has been freed. Batches differ in size,
-    so that the heap goes to pieces: what lies free between two pieces in use grows for hours.
+
+async def give_back_freed_memory(interval_s: float = INTERVAL_S) -> None:
+    """Until it is cancelled, every ``interval_s`` seconds.
+
+    Batches differ in size, so that glibc's heap goes to pieces: it keeps what lies between two pieces in use, which
+    grows for hours. Giving it back takes tens of milliseconds, in a thread that does not hold the interpreter.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _LARGE) == 1
+    trim = _trim()
+    while trim is not None:
+        await asyncio.sleep(interval_s)
+        await asyncio.to_thread(trim, 0)

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 
 from hyperloader.serving.app import make_app
 from hyperloader.serving.logs import log, log_to_stderr
-from hyperloader.serving.memory import give_back_large_blocks
 from hyperloader.serving.refusals import Refusal
 from hyperloader.serving.registry import Registry
 from hyperloader.serving.service import Service
@@ -101,7 +100,6 @@ def config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 def serve(registry: Registry, settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    give_back_large_blocks()
     log_to_stderr()
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     sys.setswitchinterval(_SWITCH_S)

@@ -1,5 +1,6 @@
 """A training under FSDP2, as accelerate's config file sets it up: what is sharded, and the state of its optimizer."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ from hyperloader.nn.quantized import quantized_layers
 from hyperloader.nn.sharded import shared_like, whole
 
 _OPTIMIZER = "optimizer.pt"
+
+
+def asks_for_fsdp() -> bool:
+    """Whether `accelerate launch` was told to shard models, as it tells the processes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
 
 
 def uses_fsdp(accelerator: Accelerator) -> bool:

@@ -16,6 +16,7 @@ from hyperloader.data.task_file import TaskEntry
 from hyperloader.training.arguments import tracker_of
 from hyperloader.training.backbone import backbone_path, backbone_without_weights, load_tokenizer
 from hyperloader.training.compiling import check_compiler
+from hyperloader.training.fsdp import asks_for_fsdp
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.task_words import words_of_entries
@@ -27,13 +28,18 @@ def check_requirements(config: RunConfig) -> None:
     Raises:
         FileNotFoundError: a backbone that is not there.
         ImportError: what the method, its logs, its backbone's quantisation or its compilation need is not installed.
-        ValueError: an output that is no folder, float16 without a GPU.
+        ValueError: an output that is no folder, float16 or FSDP without a GPU.
     """
     if Path(config.output).exists() and not Path(config.output).is_dir():
         raise ValueError(f"output must be a folder, got the file {config.output}")
     backbone_path(config.backbone)
     tracker_of(config.options.report_to)
     check_packages(config.method)
+    if asks_for_fsdp() and not torch.accelerator.is_available():
+        raise ValueError(
+            "accelerate's config file must not ask for FSDP without GPUs: on CPUs accelerate shards nothing; start the "
+            "run with torchrun"
+        )
     if config.options.fp16 and not torch.accelerator.is_available():
         raise ValueError("training.fp16 must be false without a GPU, got true; take bf16")
     if config.backbone_quantization is not None:

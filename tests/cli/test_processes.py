@@ -140,27 +140,12 @@ def killed(config_file, output, restarts):
     return said, errors, process.returncode, time.monotonic() - killed_at
 
 
-@pytest.mark.slow
-def test_sharded_by_accelerate(config_file, folder):
-    """By FSDP2 a run ends as with one process, and goes on with and without it."""
-
-    def sharded(*words):
-        launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples" / "fsdp.yaml"]
-        return run(0, *words, program=[sys.executable, *launch, "-m", "hyperloader.cli"])
-
-    whole = folder / "whole"
-    run(0, "train", config_file, "--output", whole, "--set", "training.batch_size=8")
-    output = folder / "sharded"
-    train = ("train", config_file, "--output", output)
-    said, _ = sharded(*train)
-    assert said.count("step 6 of 6") == 1
-    torch.testing.assert_close(weights(output), weights(whole), rtol=1e-3, atol=1e-5)
-    cut(output, 4)
-    sharded(*train, "--resume")
-    torch.testing.assert_close(weights(output), weights(whole), rtol=1e-3, atol=1e-5)
-    cut(output, 4)
-    run(0, *train, "--resume", "--set", "training.batch_size=8")
-    torch.testing.assert_close(weights(output), weights(whole), rtol=1e-3, atol=1e-5)
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="accelerate shards on a GPU")
+def test_fsdp_is_refused_where_nothing_would_be_sharded(config_file, folder, fails, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    line = fails("train", config_file, "--output", folder / "sharded")
+    assert "must not ask for FSDP without GPUs: on CPUs accelerate shards nothing" in line
+    assert not (folder / "sharded").exists()
 
 
 @pytest.mark.slow

@@ -1,15 +1,16 @@
 """What a server keeps of a request that it has answered, and of the memory that it has freed: nothing."""
 
+import asyncio
 import ctypes
 import gc
-import subprocess
-import sys
+import os
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 
-from hyperloader.serving import service
+from hyperloader.serving import memory, service
 
 TEXTS = ["play silver river by carlos", "wake me up at six"]
 
@@ -40,43 +41,50 @@ def test_an_answered_request_is_freed_at_once(server, monkeypatch):
         gc.enable()
 
 
-BLOCKS = """
-import ctypes, os
-from pathlib import Path
-from hyperloader.serving import server
-
-class Begun(Exception):
-    pass
-
-def begin():
-    raise Begun
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-def given_back(size):
-    blocks = [libc.malloc(size) for _ in range(50)]
+def test_what_is_freed_between_pieces_in_use_is_given_back():
+    """Blocks of 64 KiB, of which every second one is freed: glibc keeps them until it is told."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        pytest.skip("the C library is not glibc")
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    size = 64 << 10
+    blocks = [libc.malloc(size) for _ in range(4000)]
     for block in blocks:
         ctypes.memset(block, 1, size)
-    before = resident()
     for block in blocks[::2]:
         libc.free(block)
-    return (before - resident()) // size
+    before = _resident()
 
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-libc.free(libc.malloc(8 << 20))  # from now on glibc takes such blocks from its heap
-print(given_back(4 << 20))
-server.log_to_stderr = begin
-try:
-    server.serve(None, None, None)
-except Begun:
-    print(given_back(6 << 20))  # larger than what lies free in the heap
-"""
+    async def some_time():
+        task = asyncio.create_task(memory.give_back_freed_memory(interval_s=0.01))
+        end = time.monotonic() + 10
+        while _resident() > before - (100 << 20) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(some_time())
+    after = _resident()
+    for block in blocks[1::2]:
+        libc.free(block)
+    assert after < before - (100 << 20)
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_a_server_gives_back_what_is_freed_between_blocks_in_use():
-    done = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=True)
-    by_itself, serving = map(int, done.stdout.split())
-    assert by_itself < 3 and serving >= 20, done.stdout
+def test_a_server_gives_back_until_it_ends(start, folder, monkeypatch):
+    said = []
+
+    async def give_back():
+        said.append("begun")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            said.append("ended")
+
+    monkeypatch.setattr("hyperloader.serving.app.give_back_freed_memory", give_back)
+    with start({"run": folder}):
+        assert said == ["begun"]
+    assert said == ["begun", "ended"]
+
+
+def _resident():
+    """Bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
