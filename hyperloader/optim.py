@@ -30,6 +30,14 @@ class RowAdamW(torch.optim.AdamW):
         fused: bool | None = None,
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+        self._step_supports_amp_scaling = False  # GradScaler unscales, and leaves a step out, by itself: rows as well
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """One more group; raises ``ValueError`` for ``maximize`` or ``amsgrad``, which rows do not have."""
+        for name in ("maximize", "amsgrad"):
+            if param_group.get(name):
+                raise ValueError(f"{name} must be False, got {param_group[name]!r}: RowAdamW has none")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -87,6 +95,7 @@ def with_dense_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, **options: Any) -> Tensor:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, **options: Any) -> Tensor:
     """``torch.nn.utils.clip_grad_norm_``, of sparse gradients too."""
-    return torch.nn.utils.clip_grad_norm_(with_dense_gradients(parameters), max_norm, **options)
+    each = [parameters] if isinstance(parameters, Tensor) else parameters
+    return torch.nn.utils.clip_grad_norm_(with_dense_gradients(each), max_norm, **options)

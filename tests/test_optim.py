@@ -66,3 +66,44 @@ def test_clipping():
     torch.testing.assert_close(total, whole.norm())
     found = torch.cat([sparse.grad.to_dense().flatten(), dense.grad])
     torch.testing.assert_close(found, whole * 0.5 / (whole.norm() + 1e-6))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_grad_scaler(fused):
+    """Of a scaled loss the same steps; one with an infinite gradient is left out, of rows and of all else."""
+    ends = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=2.0**16)):
+        torch.manual_seed(0)
+        rows, dense = torch.nn.Embedding(5, 3, sparse=True), torch.nn.Linear(3, 2)
+        optimizer = RowAdamW([*rows.parameters(), *dense.parameters()], **OPTIONS, fused=fused)
+        for factor in (1.0, float("inf"), 1.0):
+            if scaler is None and factor != 1.0:
+                continue
+            optimizer.zero_grad()
+            loss = dense(rows(torch.tensor([0, 2, 2]))).square().sum() * factor
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+                scaler.update()
+        ends.append([one.detach() for one in (*rows.parameters(), *dense.parameters())])
+        state = optimizer.state[rows.weight]["exp_avg"]
+        ends[-1].append(state)
+    assert scaler.get_scale() == 2.0**15
+    for expected, found in zip(*ends, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_what_rows_do_not_have_is_refused():
+    for name in ("maximize", "amsgrad"):
+        with pytest.raises(ValueError, match=f"{name} must be False, got True"):
+            RowAdamW([{"params": [torch.nn.Parameter(torch.ones(2))], name: True}])
+
+
+def test_one_tensor_is_clipped():
+    rows = torch.nn.Parameter(torch.ones(5, 3))
+    rows.grad = gradients([1, 1], torch.float32)
+    norm = clip_grad_norm_(rows, 0.5)
+    assert norm > 0.5
+    torch.testing.assert_close(rows.grad.coalesce().values().norm(), torch.tensor(0.5))

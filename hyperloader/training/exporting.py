@@ -16,6 +16,7 @@ from hyperloader.validation import check_choice
 
 ONNX, INT8, PROGRAM, COMPILED, TASKS = "model.onnx", "model.int8.onnx", "model.pt2", "compiled.pt2", "tasks.json"
 _NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+_PROGRAMS = ("onnx", "torch-export", "aot-inductor")
 _QUANTIZED = ("ours", "peft")  # formats that hold no weight of the backbone
 _OF_ONE_TASK = ("ours", "peft", "transformers")
 
@@ -73,6 +74,11 @@ def export_run(
         raise ValueError(
             f"format must be {' or '.join(_QUANTIZED)} for a run with backbone_quantization "
             f"{run.config.backbone_quantization}, got {format}"
+        )
+    if format in _PROGRAMS and run.config.backbone_dtype != "float32":
+        raise ValueError(
+            f"backbone_dtype of a run must be float32 for the format {format}, got {run.config.backbone_dtype}; the "
+            "others take it"
         )
     model.to("cpu").eval()
     if format == "aot-inductor":

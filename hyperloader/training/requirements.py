@@ -41,7 +41,8 @@ def check_requirements(config: RunConfig) -> None:
             "run with torchrun"
         )
     if config.options.fp16 and not torch.accelerator.is_available():
-        raise ValueError("training.fp16 must be false without a GPU, got true; take bf16")
+        half = "" if config.backbone_dtype == "float32" else " and backbone_dtype: bfloat16"
+        raise ValueError(f"training.fp16 must be false without a GPU, got true; take bf16{half}")
     if config.backbone_quantization is not None:
         check_quantization(config.backbone_quantization)
     if config.options.compile:

@@ -7,6 +7,7 @@ from helpers.quantized import with_library
 
 from hyperloader.model import HyperLoaderModel
 from hyperloader.training.backbone import load_backbone
+from hyperloader.training.exporting import export_run
 from hyperloader.training.presets import training_options
 from hyperloader.training.requirements import check_requirements
 from hyperloader.training.run import train
@@ -32,6 +33,8 @@ def test_a_run_from_training_to_loading(settings, t5, tmp_path, head):
     assert dtypes(load_run(config.output).model) == ({torch.float32}, {torch.bfloat16})
     assert dtypes(HyperLoaderModel.from_pretrained(tmp_path / "run" / "best"))[1] == {torch.bfloat16}
     assert train(config, resume=True)["test"] == metrics["test"]
+    with pytest.raises(ValueError, match="must be float32 for the format torch-export, got bfloat16; the others take"):
+        export_run(config.output, tmp_path / "program", "torch-export")
 
 
 @with_library(["torchao-int8"])
@@ -65,5 +68,8 @@ def test_what_is_refused(settings, monkeypatch):
         training_options("default", "hyperloader", {"bf16": True, "fp16": True})
     config = settings(backbone_dtype="float16", training={"steps": 2, "fp16": True})
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"training.fp16 must be false without a GPU, got true; take bf16"):
+    with pytest.raises(
+        ValueError,
+        match=r"training.fp16 must be false without a GPU, got true; take bf16 and backbone_dtype: bfloat16$",
+    ):
         check_requirements(config)
