@@ -75,7 +75,8 @@ def test_inside_a_function_of_the_users(model):
         torch.testing.assert_close(compiled(batch_of(model), task), model(**batch_of(model), task=task).loss)
 
 
-@pytest.mark.parametrize("model", ["bert", pytest.param("t5", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["bert", "t5"], indirect=True)
 def test_graphs_of_a_training_with_validation(model):
     """One for training, two for validation: batches with fewer sentences than tasks, and with as many or more."""
     counter = CompileCounter()

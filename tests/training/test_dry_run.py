@@ -59,9 +59,9 @@ def test_work_is_counted_to_the_product():
 
 
 def test_a_gpu_waits_for_operators_or_for_products():
-    assert Work(1.0, 10, 100).on_gpu(bf16=True) == 100 * SECONDS_PER_OPERATOR
-    assert Work(1.0, 2 * 10**14, 100).on_gpu(bf16=True) == 2
-    assert Work(1.0, 2 * 10**14, 100).on_gpu(bf16=False) == 5
+    assert Work(1.0, 10, 100).on_gpu(half=True) == 100 * SECONDS_PER_OPERATOR
+    assert Work(1.0, 2 * 10**14, 100).on_gpu(half=True) == 2
+    assert Work(1.0, 2 * 10**14, 100).on_gpu(half=False) == 5
 
 
 @pytest.mark.parametrize(
