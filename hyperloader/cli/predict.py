@@ -82,6 +82,7 @@ def predict(
     from hyperloader.data.task_file import COLUMN_KEYS
     from hyperloader.data.text_readers import columns_of
     from hyperloader.serving.answers import encoded
+    from hyperloader.serving.memory import keep_few_kernels
     from hyperloader.serving.predictor import Predictor, Question
     from hyperloader.serving.tagger import WINDOW, word_splits
     from hyperloader.training.saved_run import for_task, load_run
@@ -98,6 +99,7 @@ def predict(
     join_others()
     main, number = is_main_process(), process_number()
     with opened(input) as source:
+        keep_few_kernels()
         run = load_run(run_folder, decoding, valid_tags)
         tasks = list(dict.fromkeys(task or run.tasks))
         _check(run, tasks, tokenize, valid_tags, places)

@@ -56,8 +56,10 @@ def serve(
             f"host must be this machine's own, as 127.0.0.1, unless {API_KEY} is set or --insecure is given, got {host}"
         )
     from hyperloader.serving import server
+    from hyperloader.serving.memory import keep_few_kernels
     from hyperloader.serving.registry import Registry
 
+    keep_few_kernels()
     with server.listen(settings) as listener:  # before runs are loaded
         server.serve(Registry(folders, tokenize), settings, listener)
 

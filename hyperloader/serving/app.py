@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 
 import hyperloader
 from hyperloader.serving.guard import Guard
-from hyperloader.serving.memory import give_back_freed_memory
 from hyperloader.serving.page import page
 from hyperloader.serving.receiving import body_of
 from hyperloader.serving.refusals import Refusal, internal
@@ -26,9 +25,7 @@ def make_app(service: Service) -> Guard:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.pipeline.start()
-        giving_back = asyncio.create_task(give_back_freed_memory())
         yield
-        giving_back.cancel()
         await asyncio.get_running_loop().run_in_executor(None, service.pipeline.close)
 
     options: dict[str, Any] = {"docs_url": None, "redoc_url": None}  # they load scripts from elsewhere

@@ -1,16 +1,16 @@
-"""What a server keeps of a request that it has answered, and of the memory that it has freed: nothing."""
+"""What a server keeps of a request that it has answered, and of the shapes that it has computed: nothing."""
 
-import asyncio
-import ctypes
 import gc
 import os
+import subprocess
+import sys
 import time
 import weakref
-from pathlib import Path
 
 import pytest
 
-from hyperloader.serving import memory, service
+from hyperloader.serving import service
+from hyperloader.serving.memory import keep_few_kernels
 
 TEXTS = ["play silver river by carlos", "wake me up at six"]
 
@@ -41,50 +41,42 @@ def test_an_answered_request_is_freed_at_once(server, monkeypatch):
         gc.enable()
 
 
-def test_what_is_freed_between_pieces_in_use_is_given_back():
-    """Blocks of 64 KiB, of which every second one is freed: glibc keeps them until it is told."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):
-        pytest.skip("the C library is not glibc")
-    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    size = 64 << 10
-    blocks = [libc.malloc(size) for _ in range(4000)]
-    for block in blocks:
-        ctypes.memset(block, 1, size)
-    for block in blocks[::2]:
-        libc.free(block)
-    before = _resident()
-
-    async def some_time():
-        task = asyncio.create_task(memory.give_back_freed_memory(interval_s=0.01))
-        end = time.monotonic() + 10
-        while _resident() > before - (100 << 20) and time.monotonic() < end:
-            await asyncio.sleep(0.01)
-        task.cancel()
-
-    asyncio.run(some_time())
-    after = _resident()
-    for block in blocks[1::2]:
-        libc.free(block)
-    assert after < before - (100 << 20)
+# Bytes in use that 600 shapes of GELU leave behind, after 100 that filled what is filled once.
+KEPT = """
+import ctypes, torch
+from hyperloader.serving.memory import keep_few_kernels
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks used free keep".split()]
+{call}
+mallinfo2 = ctypes.CDLL(None).mallinfo2
+mallinfo2.restype = Info
+def compute(shapes):
+    for rows in shapes:
+        torch.nn.functional.gelu(torch.ones(rows, 128))
+    return mallinfo2().used
+before = compute(range(100, 200))
+print(compute(range(200, 800)) - before)
+"""
 
 
-def test_a_server_gives_back_until_it_ends(start, folder, monkeypatch):
-    said = []
-
-    async def give_back():
-        said.append("begun")
-        try:
-            await asyncio.sleep(60)
-        finally:
-            said.append("ended")
-
-    monkeypatch.setattr("hyperloader.serving.app.give_back_freed_memory", give_back)
-    with start({"run": folder}):
-        assert said == ["begun"]
-    assert said == ["begun", "ended"]
+def test_code_for_shapes_of_the_past_is_not_kept():
+    if sys.platform != "linux" or "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"):
+        pytest.skip("what is in use is asked of glibc")
+    environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    kept = {}
+    for call in ("", "keep_few_kernels()"):
+        script = KEPT.format(call=call)
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        kept[call] = int(done.stdout)
+    assert kept["keep_few_kernels()"] < 500_000, kept
 
 
-def _resident():
-    """Bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+@pytest.mark.parametrize("own, then", [(None, "64"), ("7", "7")])
+def test_a_users_own_limit_stays(monkeypatch, own, then):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", own or "")
+    if own is None:
+        monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    keep_few_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == then
