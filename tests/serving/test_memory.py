@@ -46,7 +46,8 @@ KEPT = """
 import ctypes, torch
 from hyperloader.serving.memory import keep_few_kernels
 class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks used free keep".split()]
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks used free keep"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
 {call}
 mallinfo2 = ctypes.CDLL(None).mallinfo2
 mallinfo2.restype = Info
@@ -73,7 +74,7 @@ def test_code_for_shapes_of_the_past_is_not_kept():
     assert kept["keep_few_kernels()"] < 500_000, kept
 
 
-@pytest.mark.parametrize("own, then", [(None, "64"), ("7", "7")])
+@pytest.mark.parametrize(("own", "then"), [(None, "64"), ("7", "7")])
 def test_a_users_own_limit_stays(monkeypatch, own, then):
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", own or "")
     if own is None:
