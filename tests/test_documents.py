@@ -12,7 +12,9 @@ import torch
 from helpers import published_oracle
 from helpers.published_t5 import PublishedT5, classes
 from transformers import T5Config, T5ForConditionalGeneration
+from typer.testing import CliRunner
 
+from hyperloader.cli.commands import app
 from hyperloader.training.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,11 +93,8 @@ def test_commands_exist():
     )
     assert {"train", "evaluate", "predict", "inspect", "data check", "env", "demo"} <= set(listed)
     for command in listed:
-        result = subprocess.run(
-            [sys.executable, "-m", "hyperloader.cli", *command.split(), "--help"],
-            env=_environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, f"{command}: {result.stderr}"
+        result = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert result.exit_code == 0, f"{command}: {result.output}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

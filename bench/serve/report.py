@@ -65,10 +65,12 @@ def _text(found: dict, figure: str) -> str:
     if "soak" in found:
         soak = found["soak"]
         first, top, last = soak["memory_mib"]
+        minutes = ", ".join(f"{one:,}" for one in soak["memory_each_10_s"][6::6])
         lines.append(
             f"{soak['seconds'] / 60:.0f} minutes at {soak['offered_per_s']:,.0f} a second: "
             f"{soak['requests']:,} requests, {soak['refused']:,} refused, {soak['lost']:,} lost, "
-            f"{soak['wrong']:,} wrong, memory from {first:,} to {last:,} MiB (at most {top:,})."
+            f"{soak['wrong']:,} wrong; memory {first:,} MiB at the start, {minutes} after each minute, "
+            f"{last:,} at the end (at most {top:,})."
         )
     killed, predict = found["kill_and_reload"], found["predict"]
     (before_name, before), (now_name, now) = predict["sentences_per_s"].items()

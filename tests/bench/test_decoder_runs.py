@@ -24,6 +24,7 @@ def recipe(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_each_row_has_as_many_steps_and_the_same_sentences(recipe, monkeypatch):
     folder = recipe.parent
     words = [str(recipe), "--steps", "4", "--batch-size", "4", "--sentences", "5", "--output", str(folder / "json")]

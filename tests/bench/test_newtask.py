@@ -53,6 +53,7 @@ def results(folder):
     return {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
 
 
+@pytest.mark.slow
 def test_every_run_leaves_its_numbers(results):
     searched = {"search-embedding-0.01", "search-embedding-0.02", "search-head-0.01", "search-adapter-0.01"}
     runs = {f"{method}-{n}-{seed}" for method in ("embedding", "head", "adapter") for n in (3, 6) for seed in (0, 1)}
@@ -62,12 +63,14 @@ def test_every_run_leaves_its_numbers(results):
     assert results["search-head-0.01"]["scores"]["sentences"] == 4
 
 
+@pytest.mark.slow
 def test_what_is_trained(results):
     head = results["head-3-0"]["trained"]
     assert results["embedding-3-0"]["trained"] == head + 64
     assert results["adapter-3-0"]["trained"] > head + 64
 
 
+@pytest.mark.slow
 def test_other_tasks_are_unchanged(results):
     assert all(
         results[f"{method}-{n}-0"]["others_unchanged"] is True for method in ("embedding", "head") for n in (3, 6)
@@ -75,6 +78,7 @@ def test_other_tasks_are_unchanged(results):
     assert results["adapter-3-0"]["others_unchanged"] is None
 
 
+@pytest.mark.slow
 def test_table_and_chart(folder, results):
     text = (folder / "results.md").read_text()
     assert text.startswith("before <!-- newtask: begin -->\n| examples of calendar | 64 numbers and a head |")
@@ -103,6 +107,7 @@ def test_what_is_seen_inside(tmp_path, folder):
     assert "own head: -20.0 points." in text
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_trained_again(folder, results, monkeypatch):
     monkeypatch.setattr(document, "RESULTS", folder / "results.md")
     monkeypatch.setattr(command, "learn", lambda plan, tasks, run: pytest.fail(f"{run.name} was trained again"))
@@ -112,6 +117,7 @@ def test_what_is_there_is_not_trained_again(folder, results, monkeypatch):
     assert (folder / "results.md").read_text() == before
 
 
+@pytest.mark.slow
 def test_the_best_rate_is_chosen_and_the_lowest_of_equals(folder, results, tmp_path):
     (folder / "other.yaml").write_text(yaml.safe_dump({**values(folder), "results": str(tmp_path)}))
     plan = Plan.from_yaml(folder / "other.yaml")

@@ -87,7 +87,7 @@ def test_the_table_and_the_figure(tmp_path):
         "tasks": ["a", "b"], "inputs": 8, "threads": 2, "hardware": {"device": "CPU"}, "offline_per_s": 100.0,
         "mixed": {"clients": [{**row, "clients": 4}, {**row, "clients": 32, "sentences_per_s": 90.0}], "rates": [row]},
         "one_task": {"clients": [{**row, "clients": 4, "sentences_per_s": 40.0}, row], "rates": [row]},
-        "soak": {**row, "seconds": 600.0},
+        "soak": {**row, "seconds": 600.0, "memory_each_10_s": list(range(700, 760))},
         "kill_and_reload": {**row, "reloads": 3}, "predict": {"sentences": 9, "words": 99, "different_answers": 0,
         "sentences_per_s": {"before": 10.0, "now": 25.0}},
     }  # fmt: skip
@@ -98,4 +98,8 @@ def test_the_table_and_the_figure(tmp_path):
     assert "at most 90 (0.90 of that)" in text and "| 4 | 79 | 40 | 1.98 | 31 ms | 31 ms |" in text
     assert "| 80 | 79 | 10 ms | 31 ms | 79 | 10 ms | 31 ms |" in text
     assert "2.50 times as many" in text and "10 minutes at 80 a second" in text
+    assert (
+        "memory 700 MiB at the start, 706, 712, 718, 724, 730, 736, 742, 748, 754 after each minute, 701 at the end"
+        in text
+    )
     assert (tmp_path / "serve.png").stat().st_size > 1000

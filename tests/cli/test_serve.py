@@ -43,7 +43,7 @@ def test_what_cannot_be_served_is_one_line(fails, run_folder, tmp_path, monkeypa
 def test_a_command_that_answers_keeps_few_kernels(fails, run_folder, tmp_path, monkeypatch):
     for words, line in (
         (["serve", run_folder, f"b={run_folder}", "--port", 0], "tasks must each be of one run"),
-        (["predict", tmp_path, "--task", "music"], "holds no run"),
+        (["predict", tmp_path, "--task", "music"], "must be the output of a run"),
     ):
         monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
         assert line in fails(*words)

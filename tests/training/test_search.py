@@ -79,6 +79,7 @@ def outcome(found, output: Path) -> list:
     return [(trial.values, trial.score, trial.best_step, trial.validation) for trial in found] + weights
 
 
+@pytest.mark.slow
 def test_killed_in_a_trial_and_between_two_and_gone_on_with(small, tmp_path):
     space, outputs = search_space(small, OVER), [tmp_path / name for name in ("uninterrupted", "killed")]
     expected = outcome(search(space, outputs[0], 2, progress=False), outputs[0])
