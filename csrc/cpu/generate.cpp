@@ -1,7 +1,13 @@
 // Weight generation on the CPU: one pass over all heads in blocks of their outputs. A block of a head's weight is read
-// once, in the backward once again for both of its products, and nothing but the results is written.
+// once, in the backward once again for both of its products, and nothing but the results is written. In bfloat16 the
+// products are the library's wherever the processor has them.
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
 #include "../generate.h"
 #include "workers.h"
 
@@ -128,11 +134,25 @@ void backward(
   for (int64_t share = 0; share < shares; ++share) k.add(numbers + share * size, rows * terms, total);
 }
 
+bool by_library(const Tensor& condition, at::TensorList weights) {
+  const auto is_bfloat16 = [](const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; };
+  return is_bfloat16(condition) && std::all_of(weights.begin(), weights.end(), is_bfloat16) &&
+         multiplies_bfloat16() && at::globalContext().userEnabledMkldnn();
+}
+
 std::vector<Tensor> generate(const GenerateArguments& arguments) {
   check(arguments);
   const auto& [condition, weights, biases, has_bias, dtype] = arguments;
   const at::ScalarType accumulated = accumulate_dtype(condition.scalar_type());
   const at::ScalarType wanted = dtype.value_or(condition.scalar_type());
+  if (wanted == at::kBFloat16 && by_library(condition, weights) && by_library(condition, biases)) {
+    const WithoutAutocast dtypes_as_given;
+    std::vector<Tensor> results;
+    for (size_t i = 0, next = 0; i < weights.size(); ++i) {
+      results.push_back(at::linear(condition, weights[i], has_bias.get(i) ? Optional(biases[next++]) : Optional()));
+    }
+    return results;
+  }
   const Tensor rows = contiguous_as(condition, accumulated);
   std::vector<Tensor> shifts, results;
   for (size_t i = 0, next = 0; i < weights.size(); ++i) {
@@ -149,10 +169,27 @@ std::vector<Tensor> generate(const GenerateArguments& arguments) {
   return results;
 }
 
+std::vector<Tensor> backward_by_library(const GenerateBackwardArguments& arguments) {
+  const auto& [grads, condition, weights, has_bias] = arguments;
+  const WithoutAutocast dtypes_as_given;
+  const Tensor sum = at::zeros(condition.sizes(), condition.options().dtype(at::kFloat));
+  std::vector<Tensor> results{Tensor()};
+  for (size_t i = 0; i < weights.size(); ++i) {
+    sum.add_(at::mm(grads[i], weights[i]));
+    results.push_back(at::mm(grads[i].t(), condition));
+  }
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (has_bias.get(i)) results.push_back(at::sum(grads[i], 0, /*keepdim=*/false, at::kFloat));
+  }
+  results[0] = sum.to(at::kBFloat16);
+  return results;
+}
+
 std::vector<Tensor> generate_backward(const GenerateBackwardArguments& arguments) {
   check(arguments);
   const auto& [grads, condition, weights, has_bias] = arguments;
   const at::ScalarType accumulated = accumulate_dtype(condition.scalar_type());
+  if (by_library(condition, weights) && by_library(condition, grads)) return backward_by_library(arguments);
   const Tensor rows = contiguous_as(condition, accumulated);
   const Tensor grad_condition = at::empty(rows.sizes(), rows.options());
   std::vector<Tensor> grad_weights, grad_biases;

@@ -91,6 +91,8 @@ const Loops<double>& loops<double>() {
     default: return plain::kDouble;
   }
 }
+
+bool multiplies_bfloat16() { return best() == InstructionSet::kAvx512 && __builtin_cpu_supports("avx512bf16") != 0; }
 #else
 template <>
 const Loops<float>& loops<float>() {
@@ -101,6 +103,8 @@ template <>
 const Loops<double>& loops<double>() {
   return plain::kDouble;
 }
+
+bool multiplies_bfloat16() { return false; }
 #endif
 
 const char* const kInstructionSets[] = {
