@@ -87,13 +87,16 @@ def print_notes(tasks: Sequence["Task"]) -> None:
 
 def conclusion(metrics: dict, output: Path, plots: list[Path], title: str) -> str:
     """The table of scores and where everything lies."""
-    steps, seconds = metrics["steps"], metrics["seconds_per_step"]
+    from hyperloader.training.reporting import duration
+
+    steps, seconds, compiling = metrics["steps"], metrics["seconds_per_step"], metrics.get("seconds_compiling")
     return "\n".join(
         (
             f"\n{title} ({scored_by(metrics['test'])}), weights of step {metrics['best_step']:,}\n",
             scores_table(metrics["test"]),
             f"\ntrained  {metrics['trainable_parameters']:,} parameters in {steps:,} steps"
-            + (f" of {seconds:.2f} s" if seconds else ""),
+            + (f" of {seconds:.2f} s" if seconds else "")
+            + (f", and {duration(compiling)} of compiling" if compiling else ""),
             *encoding_notes(metrics),
             f"model    {output / 'best'}",
             f"metrics  {output / 'metrics.json'}",

@@ -1,17 +1,18 @@
 """Callbacks of transformers' Trainer: times of steps, the last evaluation, the progress bar."""
 
 import statistics
-import time
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import ProgressCallback
 
+from hyperloader.training.compile_time import seconds_compiling, seconds_without_compiling
+
 
 class StepTimes(TrainerCallback):
-    """Times steps, with their data and without evaluation and saving. On a GPU ten steps at a time, so that measuring
-    does not wait for the device in every step."""
+    """Times steps, with their data and without evaluation, saving and compiling. On a GPU ten steps at a time, so that
+    measuring does not wait for the device in every step."""
 
     def __init__(self, cuda: bool) -> None:
         self.cuda = cuda
@@ -23,7 +24,7 @@ class StepTimes(TrainerCallback):
         return statistics.median(self.times) if self.times else None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._start, self._count = time.perf_counter(), 0
+        self._start, self._count = seconds_without_compiling(), 0
 
     on_evaluate = on_save = on_train_begin
 
@@ -33,7 +34,7 @@ class StepTimes(TrainerCallback):
             return
         if self.cuda:
             torch.cuda.synchronize()
-        self.times.append((time.perf_counter() - self._start) / self._count)
+        self.times.append((seconds_without_compiling() - self._start) / self._count)
         self.on_train_begin()
 
 
@@ -45,7 +46,17 @@ class LastEvaluation(TrainerCallback):
 
 
 class Bar(ProgressCallback):
-    """Trainer's progress bar, with the numbers beside it and not below it."""
+    """Trainer's progress bar, with the numbers beside it and not below it; its time left knows nothing of compiling."""
+
+    def on_train_begin(self, *arguments: Any, **options: Any) -> None:
+        super().on_train_begin(*arguments, **options)
+        self._compiling = seconds_compiling()
+
+    def on_step_end(self, *arguments: Any, **options: Any) -> None:
+        before, self._compiling = self._compiling, seconds_compiling()
+        if self.training_bar is not None and not self.training_bar.disable:
+            self.training_bar.last_print_t += self._compiling - before  # from where it measures the steps that it shows
+        super().on_step_end(*arguments, **options)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
         if self.training_bar is None:

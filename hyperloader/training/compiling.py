@@ -1,6 +1,8 @@
 """``training: {compile: true}``: the model's forward and backward by torch.compile, without it where that fails."""
 
+import importlib
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +10,12 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from hyperloader.data.examples import Example
 from hyperloader.nn.heads import TaskHeads
+from hyperloader.nn.loss import IGNORED
 from hyperloader.processes import is_main_process
+from hyperloader.training.batches import Batch
+from hyperloader.training.compile_time import count_compiling
 
 
 def check_compiler() -> None:
@@ -43,13 +49,16 @@ def compile_model(model: nn.Module) -> None:
     """
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
+    fx_config: Any = importlib.import_module("torch.fx.experimental._config")
     compiled = torch.compile(model._call_impl, dynamic=True, fullgraph=True)
+    count_compiling()
 
     def call(*arguments: Any, **options: Any) -> Any:
-        if options.get("past_key_values") is not None:  # the writing of texts
+        if _has_other_graphs(options):
             return model._call_impl(*arguments, **options)
         try:
-            return compiled(*arguments, **_with_all_inputs(model, options))
+            with fx_config.patch(use_duck_shape=False):  # as many tokens as sentences are no reason for another graph
+                return compiled(*arguments, **_with_all_inputs(model, options))
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             model._compiled_call_impl = None
             if is_main_process():
@@ -58,6 +67,13 @@ def compile_model(model: nn.Module) -> None:
         return model._call_impl(*arguments, **options)
 
     model._compiled_call_impl = call
+
+
+def _has_other_graphs(options: dict[str, Any]) -> bool:
+    """Whether a forward would need another graph: one of the writing of texts or the choice of labels, which come in
+    many shapes, or of the one sentence that is left of a validation set."""
+    ids = options.get("input_ids")
+    return "use_cache" in options or (ids is not None and len(ids) == 1 and not torch.is_grad_enabled())
 
 
 def _with_all_inputs(model: nn.Module, options: dict[str, Any]) -> dict[str, Any]:
@@ -74,6 +90,13 @@ def _with_all_inputs(model: nn.Module, options: dict[str, Any]) -> dict[str, Any
     return options
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Whether calls of ``model`` run compiled."""
-    return model._compiled_call_impl is not None
+def with_wide_labels(collate: Callable[[Sequence[Example]], Batch]) -> Callable[[Sequence[Example]], Batch]:
+    """``collate`` for an encoder-decoder, with three labels a sentence at least: T5 moves them by one, and what is then
+    one wide has a graph of its own."""
+
+    def collated(examples: Sequence[Example]) -> Batch:
+        batch = collate(examples)
+        missing = max(0, 3 - batch["labels"].shape[1])
+        return batch | {"labels": functional.pad(batch["labels"], (0, missing), value=IGNORED)}
+
+    return collated

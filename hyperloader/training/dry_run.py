@@ -3,7 +3,6 @@
 import dataclasses
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from hyperloader.data.tasks import Task
+from hyperloader.training.compile_time import seconds_without_compiling
 from hyperloader.training.evaluation import Scorer, answer_examples
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.requirements import check_model, check_requirements
@@ -174,4 +174,4 @@ class _Operators(TorchDispatchMode):
 def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return seconds_without_compiling()

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from accelerate.utils import gather_object
@@ -14,12 +14,10 @@ from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.kinds import CHAT, COMPLETION
 from hyperloader.nn.loss import IGNORED, text_losses
-from hyperloader.training.compiling import is_compiled
 from hyperloader.training.headlines import PERPLEXITY
 from hyperloader.training.loss import text_logits
 from hyperloader.training.metrics import Counts, score_tasks, span_counts
 
-T = TypeVar("T")
 _MOST = 700.0  # whose exponential is a number
 
 
@@ -38,7 +36,8 @@ def answer_examples(
     training = model.training
     model.eval()
     try:
-        for numbers in _batches(model, order, batch_size):
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
             some = [examples[number] for number in numbers]
             answers.update(zip(numbers, answer_batch(model, formulation, some, merged=merged), strict=True))
     finally:
@@ -64,8 +63,8 @@ def losses_of(model: nn.Module, formulation: AsText, examples: Sequence[Example]
     device, training, total, count = next(model.parameters()).device, model.training, 0.0, 0
     model.eval()
     try:
-        for some in _batches(model, order, batch_size):
-            batch = formulation.collate(some)
+        for start in range(0, len(order), batch_size):
+            batch = formulation.collate(order[start : start + batch_size])
             inputs = {name: tensor.to(device) for name, tensor in batch.items()}
             losses, _ = text_losses(*text_logits(model, inputs, formulation.text_model.causal))
             total, count = total + float(losses.double().sum()), count + len(losses)
@@ -140,14 +139,6 @@ class Scorer:
         return self._scores(model, predicted), {
             task: span_counts(gold, predicted[task]) for task, gold in self.gold.items() if task not in kinds
         }
-
-
-def _batches(model: nn.Module, order: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """``order`` in batches of ``size``; a compiled model, which a batch of one would compile again, gets the last one
-    with those before it."""
-    stop = len(order) - (is_compiled(model) and len(order) > size and len(order) % size == 1)
-    for start in range(0, stop, size):
-        yield order[start : start + size if start + size < stop else len(order)]
 
 
 def _rank_and_processes() -> tuple[int, int]:

@@ -1,12 +1,12 @@
 """What a training reports while it runs: a line an evaluation, and what to try when nothing is found."""
 
 import sys
-import time
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerState
 
+from hyperloader.training.compile_time import seconds_without_compiling
 from hyperloader.training.headlines import mean_name, mean_of
 from hyperloader.training.presets import TrainingOptions
 
@@ -28,7 +28,7 @@ class EvaluationLines(TrainerCallback):
         self._first = True
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
-        self._first_step, self._start = state.global_step, time.monotonic()
+        self._first_step, self._start = state.global_step, seconds_without_compiling()
 
     def evaluated(self, step: int, train_loss: float | None, scores: dict, shares_loss: float | None = None) -> None:
         """Report an evaluation at ``step``; ``scores`` as ``score_tasks`` returns them.
@@ -53,7 +53,7 @@ class EvaluationLines(TrainerCallback):
             parts.insert(0, f"loss {train_loss:.4g}")
         done, left = step - self._first_step, self.options.steps - step
         if done > 0 and left > 0:
-            parts.append(f"{duration((time.monotonic() - self._start) / done * left)} left")
+            parts.append(f"{duration((seconds_without_compiling() - self._start) / done * left)} left")
         return f"step {step:,} of {self.options.steps:,}: {', '.join(parts)}"
 
     def _worse_line(self, step: int, train_loss: float, shares_loss: float) -> str:

@@ -16,11 +16,14 @@ from hyperloader.checkpoints.card_file import card_file
 from hyperloader.config import MULTI_LABEL, REGRESSION
 from hyperloader.data.as_text import AsText
 from hyperloader.data.examples import Example, label_counts, target_counts
+from hyperloader.data.heads import TEXT_TO_TEXT
 from hyperloader.data.kinds import Kind
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
 from hyperloader.processes import has_begun, is_main_process, join_others, mark_begun, wait_for_others
-from hyperloader.training.compiling import compile_model
+from hyperloader.training.batches import Batch
+from hyperloader.training.compile_time import seconds_compiling
+from hyperloader.training.compiling import compile_model, with_wide_labels
 from hyperloader.training.evaluation import Scorer
 from hyperloader.training.folders import checkpoints, prune
 from hyperloader.training.metrics import save_counts
@@ -116,7 +119,7 @@ def _train(
     progress: bool,
     lines: bool,
 ) -> dict:
-    output = Path(config.output)
+    output, compiled_before = Path(config.output), seconds_compiling()
     last = next(reversed(checkpoints(output)), None)
     if last is not None:
         began = RunConfig.from_yaml(output / CONFIG).options
@@ -149,6 +152,8 @@ def _train(
         scores, counts_of_test = scored["test"].with_counts(run.model) if test else (None, None)
         metrics = _metrics(run, trainer, known or validate(run.model), scores)
     metrics["sentences"] = _sentences(config, tasks, scored)
+    if config.options.compile:
+        metrics["seconds_compiling"] = seconds_compiling() - compiled_before
     check_folder()
     if trainer.args.should_save:
         if counts_of_test:
@@ -171,8 +176,10 @@ def prepare(
     run = build_run(config, labels, _kinds(tasks, used), words)
     if config.options.gradient_checkpointing:
         cast(Any, run.model).gradient_checkpointing_enable()
+    collate: Callable[[Sequence[Example]], Batch] = run.formulation.collate
     if config.options.compile:
         compile_model(run.model)
+        collate = with_wide_labels(collate) if config.head == TEXT_TO_TEXT else collate
     examples = run.formulation.encode_all(used)
     counts = None
     if run.heads is not None:
@@ -185,7 +192,7 @@ def prepare(
         config.options,
         config.output,
         [examples[task] for task in run.tasks],
-        run.formulation.collate,
+        collate,
         validate,
         seed=config.seed,
         data_seed=config.data_seed,
