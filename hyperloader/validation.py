@@ -8,6 +8,7 @@ from typing import Any
 
 LARGEST = 2**31 - 1  # of whole numbers that are sizes or counts
 FEW = 40  # names that a message lists; of more it tells their number and the nearest
+A_FEW = 5  # the same, of what is long and not to be chosen from, as layers
 _LONGEST, _LONGEST_VALUE = 60, 80  # characters of a name in a list, and of a value
 
 
@@ -18,7 +19,7 @@ def did_you_mean(name: object, known: Iterable) -> str | None:
     close = difflib.get_close_matches(shown(name).strip("'"), names, n=1 if len(names) <= FEW else 3)
     if not close:
         return None
-    *others, last = (repr(_shortened(one)) for one in close)
+    *others, last = (repr(shortened(one)) for one in close)
     return f"did you mean {', '.join(others)} or {last}?" if others else f"did you mean {last}?"
 
 
@@ -28,12 +29,17 @@ def nearest(name: object, known: Iterable) -> str:
     return f"; {hint}" if hint else ""
 
 
-def listed(names: Iterable, kind: str = "names", longest: int = _LONGEST) -> str:
-    """``a, b, c``; of more than ``FEW`` names ``10,000 tasks such as a, b, c``, where ``kind`` is ``tasks``. Of a name
+def listed(names: Iterable, kind: str = "names", longest: int = _LONGEST, few: int = FEW) -> str:
+    """``a, b, c``; of more than ``few`` names ``10,000 tasks such as a, b, c``, where ``kind`` is ``tasks``. Of a name
     at most ``longest`` characters are shown."""
     names = [str(one) for one in names]
-    first = ", ".join(_shortened(name, longest) for name in (names if len(names) <= FEW else names[:3]))
-    return first if len(names) <= FEW else f"{len(names):,} {kind} such as {first}"
+    first = ", ".join(shortened(name, longest) for name in (names if len(names) <= few else names[:3]))
+    return first if len(names) <= few else f"{len(names):,} {kind} such as {first}"
+
+
+def held(record: Iterable) -> str:
+    """The keys that a user's object has, or the columns."""
+    return listed(map(shown, record), "keys") or "nothing"
 
 
 def shown(value: object) -> str:
@@ -42,7 +48,7 @@ def shown(value: object) -> str:
         text = repr(value)
     except (RecursionError, ValueError):  # nested without end; a number of more digits than Python prints
         text = f"a {type(value).__name__} too large to show"
-    return _shortened(text, _LONGEST_VALUE)
+    return shortened(text, _LONGEST_VALUE)
 
 
 def check_choice(argument: str, value: Any, known: Collection, kind: str = "names") -> None:
@@ -113,5 +119,6 @@ def is_finite(value: float) -> bool:
         return False
 
 
-def _shortened(name: str, longest: int = _LONGEST) -> str:
+def shortened(name: str, longest: int = _LONGEST) -> str:
+    """``name``, or its first ``longest`` characters and three dots."""
     return name if len(name) <= longest else f"{name[:longest]}..."

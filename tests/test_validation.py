@@ -14,6 +14,7 @@ from hyperloader.validation import (
     check_positive,
     check_whole,
     did_you_mean,
+    held,
     listed,
     nearest,
     shown,
@@ -50,6 +51,10 @@ def test_few_names_are_listed_and_many_are_counted():
     assert listed(MANY, "tasks") == "10,000 tasks such as task-0, task-1, task-2"
     assert listed([]) == ""
     assert listed(["x" * 300]) == "x" * 60 + "..."
+    assert listed(MANY[:4], "layers", few=3) == "4 layers such as task-0, task-1, task-2"
+    assert held({"text": 1, "id": 2}) == "'text', 'id'"
+    assert held({}) == "nothing"
+    assert held(MANY) == "10,000 keys such as 'task-0', 'task-1', 'task-2'"
 
 
 def test_messages_of_many_names_stay_short():

@@ -1,5 +1,6 @@
 """The file of a model card: as hyperloader wrote it, it may be replaced; one that the user wrote or edited stays."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from hyperloader.checkpoints.descriptions import hash_of
 
 CARD = "README.md"  # which the Hub shows
+_LICENSE = re.compile(r"---\n(?:(?!---).*\n)*?license:(.*)\n")
 _MARK = "<!-- written by hyperloader, and written anew by the next save unless it was changed: sha256 {} -->\n"
 
 
@@ -16,13 +18,14 @@ def signed(lines: Sequence[str]) -> bytes:
     return text + _MARK.format(hash_of(text)).encode()
 
 
-def with_license_of(card: bytes, earlier: Path) -> bytes:
-    """``card``, with the licence of the ``earlier`` one that it replaces if it names none."""
-    from huggingface_hub import ModelCard
+def license_of(card: bytes) -> str | None:
+    """The licence that a card names in its metadata, as it stands there; None if none."""
+    found = _LICENSE.match(card.decode(errors="replace"))
+    return found[1].strip() if found else None
 
-    license = ModelCard.load(earlier).data.to_dict().get("license")
-    if license is None or "license" in ModelCard(card.decode()).data.to_dict():
-        return card
+
+def with_license(card: bytes, license: str) -> bytes:
+    """A card that hyperloader wrote, which names none, with a ``license``."""
     first, *lines, _ = card.decode().splitlines()
     return signed([first, f"license: {license}", *lines])
 

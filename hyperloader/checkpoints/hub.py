@@ -7,9 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from hyperloader.checkpoints.card_file import CARD, is_replaceable, with_license_of
+from hyperloader.checkpoints.card_file import CARD, is_replaceable, license_of, with_license
 
 _logger = logging.getLogger("hyperloader")
+_Files = Mapping[str, Path | bytes]
 _ON_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -46,7 +47,7 @@ def local_folder(
 
 
 def push(
-    files: Mapping[str, Path | bytes],
+    files: _Files,
     repo_id: str,
     own: Sequence[str],
     private: bool | None = None,
@@ -54,7 +55,8 @@ def push(
 ) -> str:
     """Put ``files``, by their names there, into the repository ``repo_id``, which is made if need be; returns the
     address of the commit. A card that was edited there stays, with a warning, unless ``files`` have one that was edited
-    here; one that was not is replaced, and its licence stays if the new one names none.
+    here; one that was not is replaced, and its licence stays if the new one names none. A licence that is
+    lost by a card edited here is warned of.
 
     Args:
         own: patterns of names; what the repository has of these beside ``files`` is of an earlier push, and goes.
@@ -71,14 +73,8 @@ def push(
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         there, kept = api.list_repo_files(repo_id), set[str]()
-        card = files.get(CARD)
-        if CARD in there and isinstance(card, bytes):
-            earlier = Path(api.hf_hub_download(repo_id, CARD))
-            if is_replaceable(earlier):
-                files = {**files, CARD: with_license_of(card, earlier)}
-            else:
-                _logger.warning("warning: %s: its %s was edited there, and stays as it is", repo_id, CARD)
-                kept = {CARD}
+        if CARD in there and CARD in files:
+            files, kept = _with_card(files, Path(api.hf_hub_download(repo_id, CARD)), repo_id)
         changes: list[Any] = [CommitOperationAdd(name, one) for name, one in files.items() if name not in kept]
         old = [name for name in there if name not in files and any(fnmatch(name, one) for one in own)]
         changes += [CommitOperationDelete(name) for name in old]
@@ -88,6 +84,21 @@ def push(
             f"{repo_id}: the Hugging Face Hub did not take it ({_first_line(error)}); a repository that you may write "
             "to needs `hf auth login`, or a token"
         ) from error
+
+
+def _with_card(files: _Files, earlier: Path, repo_id: str) -> tuple[_Files, set[str]]:
+    """``files`` with the card that is to replace the ``earlier`` one, and {CARD} if that stays."""
+    card = files[CARD]
+    before, now = license_of(earlier.read_bytes()), license_of(card if isinstance(card, bytes) else card.read_bytes())
+    if isinstance(card, Path):
+        if before and not now:
+            _logger.warning("warning: %s: had the license %s, which %s does not name", repo_id, before, card)
+        return files, set()
+    if is_replaceable(earlier):
+        return {**files, CARD: with_license(card, before)} if before and not now else files, set()
+    more = f"; write license: {now} into it" if now not in (None, before) else ""
+    _logger.warning("warning: %s: its %s was edited there, and stays as it is%s", repo_id, CARD, more)
+    return files, {CARD}
 
 
 def _refusals() -> tuple[type[BaseException], ...]:

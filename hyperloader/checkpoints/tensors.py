@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperloader.checkpoints.atomic import writing_files
-from hyperloader.validation import listed, shown
+from hyperloader.validation import A_FEW, listed, shown
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _FLOAT_NAMES = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
@@ -126,7 +126,7 @@ def differing(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list
 
 
 def _listed(names: Sequence[str]) -> str:
-    return listed(names, longest=_LONGEST) or "none"
+    return listed(names, longest=_LONGEST, few=A_FEW) or "none"
 
 
 def check_numbers(where: object, name: object, tensor: Any) -> None:

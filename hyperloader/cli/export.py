@@ -18,6 +18,7 @@ def export(
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Of onnx, a second file with int8 weights.")] = False,
     lora_only: Annotated[bool, typer.Option("--lora-only", help="Of peft, leave out what it cannot hold.")] = False,
+    opset: Annotated[int | None, typer.Option(help="Of onnx, the version of its operators.", show_default="18")] = None,
     score: Annotated[bool, typer.Option("--score", help="Of onnx, score what was written on the test sets.")] = False,
 ) -> None:
     """Write a run's best weights for ONNX runtimes, torch.export, transformers, PEFT or another HyperLoader model."""
@@ -27,7 +28,7 @@ def export(
         raise ValueError(f"--score must be given with the format onnx alone, got {format}")
     with warnings.catch_warnings():  # of PyTorch's exporter about itself
         warnings.filterwarnings("ignore", category=FutureWarning)
-        run = export_run(run_folder, output, format, task, int8=int8, lora_only=lora_only)
+        run = export_run(run_folder, output, format, task, int8=int8, lora_only=lora_only, opset=opset)
     for path in sorted(output.iterdir()):
         print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
     if not score:

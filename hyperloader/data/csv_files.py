@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 
 from hyperloader.data.records import Reading, Record, make_record
 from hyperloader.data.sentence import DataError
+from hyperloader.validation import shortened
+
+LONGEST_HEADER = 200  # characters of a first line in a message
 
 Rows = Iterator[tuple[int, list[str]]]
 
@@ -21,12 +24,13 @@ def read_csv(text: str, path: str, how: Reading) -> Iterator[Record]:
         if all(header.count(name) == 1 for name in wanted):
             yield from read(_pick(rows, [header.index(name) for name in wanted], len(header), path), path, how)
             return
+    got = shortened(",".join(header), LONGEST_HEADER)
     if how.columns:
         needed = " or ".join(",".join(wanted) for wanted, _ in _layouts(how))
-        raise DataError(f"{path}:1: the header must name {needed}, each once, got {','.join(header)}; correct columns")
+        raise DataError(f"{path}:1: the header must name {needed}, each once, got {got}; correct columns")
     raise DataError(
         f"{path}:1: the header must name tokens,tags (one row a sentence) or sentence,token,tag (one row a word), "
-        f"each once, got {','.join(header)}; rename them or set columns"
+        f"each once, got {got}; rename them or set columns"
     )
 
 

@@ -8,6 +8,7 @@ from hyperloader.data.records import Reading, Record, make_record
 from hyperloader.data.sentence import DataError, Sentence, make_sentence
 from hyperloader.data.spans_in_text import SPAN_KEYS, has_spans, read_spans, text_of
 from hyperloader.json_file import without_repeats
+from hyperloader.validation import held
 
 _HOLDS = "tokens and tags"
 
@@ -90,7 +91,7 @@ def _object(value: Any, where: str, holds: str) -> dict:
 
 
 def _missing(record: dict, key: str, where: str) -> str:
-    has = ", ".join(map(repr, record)) or "nothing"
+    has = held(record)
     return f"{where}: the object has no {key!r}, it has {has}; rename or add the key"
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hyperloader.config import MULTI_LABEL, REGRESSION
-from hyperloader.data.csv_files import csv_rows
+from hyperloader.data.csv_files import LONGEST_HEADER, csv_rows
 from hyperloader.data.json_files import objects_of_array, parse_object
 from hyperloader.data.kinds import CHAT, Kind
 from hyperloader.data.labelled_text import LabelledText, make_text
 from hyperloader.data.sentence import DataError
 from hyperloader.data.text_files import read_text
 from hyperloader.data.written_text import FIELDS, Chat, WrittenText, make_chat, make_written
+from hyperloader.validation import held, shortened
 
 TEXT_COLUMNS = ("text", "text_pair", "label")
 _HOLDS = "text, text_pair (of pairs) and label"
@@ -94,7 +95,7 @@ def of_object(record: dict, path: str, line: int, how: TextReading) -> AnyText:
     """The example that a JSON object is. Raises DataError for a missing key."""
     for key in how.needed:
         if key not in record:
-            has = ", ".join(map(repr, record)) or "nothing"
+            has = held(record)
             hint = "" if how.columns else ", or set columns"
             raise DataError(f"{path}:{line}: the object has no {key!r}, it has {has}; rename or add the key{hint}")
     return how.of_values(record, path, line)
@@ -118,7 +119,7 @@ def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> I
     pair = how.column("text_pair")
     for name in (*how.needed, *([pair] if pair in header else [])):
         if header and header.count(name) != 1:
-            wanted, got = ",".join(how.needed), ",".join(header)
+            wanted, got = ",".join(how.needed), shortened(",".join(header), LONGEST_HEADER)
             raise DataError(
                 f"{path}:1: the header must name {wanted}, each once, got {got}; rename them or set columns"
             )

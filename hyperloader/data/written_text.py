@@ -7,7 +7,7 @@ from typing import Any
 from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT
 from hyperloader.data.labelled_text import check_text
 from hyperloader.data.sentence import DataError
-from hyperloader.validation import shown
+from hyperloader.validation import held, shown
 
 FIELDS = {TEXT_TO_TEXT: ("source", "target"), COMPLETION: ("prompt", "completion"), CHAT: ("messages",)}
 ASSISTANT = "assistant"
@@ -104,7 +104,7 @@ def _message(message: Any, number: int, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: message {number} must be an object with role and content, got {shown(message)}")
     for key in ("role", "content"):
         if key not in message:
-            has = ", ".join(map(repr, message)) or "nothing"
+            has = held(message)
             raise DataError(f"{where}: message {number} has no {key!r}, it has {has}; add it")
     check_text(message["role"], f"the role of message {number}", where)
     if message["role"] == ASSISTANT or message["content"] != "":

@@ -20,6 +20,12 @@ METADATA = "hyperloader"  # the key of what an ONNX file tells about its tasks
 _MOST_BYTES = 2**31  # of a protocol buffer
 
 
+def check_opset(opset: int) -> None:
+    """Raise ``ValueError`` for a version of ONNX's operators that is not written."""
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ValueError(f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {opset}")
+
+
 def save_onnx(model: HyperLoaderModel | TaskModel, path: str | Path, opset: int = OPSETS[0]) -> None:
     """Write ``model``'s forward as one ONNX file of standard operators.
 
@@ -34,8 +40,7 @@ def save_onnx(model: HyperLoaderModel | TaskModel, path: str | Path, opset: int 
     Raises:
         ValueError: a model that cannot be exported, or an opset too old or too new.
     """
-    if not OPSETS[0] <= opset <= OPSETS[1]:
-        raise ValueError(f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {opset}")
+    check_opset(opset)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size >= _MOST_BYTES:
         raise ValueError(f"model must be smaller than 2 GiB for one ONNX file, got {size / 2**30:.1f} GiB")
@@ -52,11 +57,14 @@ def save_onnx(model: HyperLoaderModel | TaskModel, path: str | Path, opset: int 
         temporary.write_bytes(content.SerializeToString())
 
 
-def quantize_onnx(path: str | Path, target: str | Path) -> None:
+def quantize_onnx(path: str | Path, target: str | Path, *, per_column: bool = True) -> None:
     """Write the ONNX file ``path`` with int8 weights to ``target``, by onnxruntime's dynamic quantisation.
 
     Embeddings and every product with weights of the file become int8, those that generate weights too; products with
     generated weights stay float32.
+
+    Args:
+        per_column: a factor for every column of a weight, of which runs lose less than with one for all of it.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -64,7 +72,7 @@ def quantize_onnx(path: str | Path, target: str | Path) -> None:
     model = onnx.load(str(path))
     del model.graph.value_info[:]  # the exporter's symbolic shapes, which the quantiser infers anew
     with writing_files(Path(target)) as (temporary,), _quiet():
-        quantize_dynamic(model, str(temporary), weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(model, str(temporary), weight_type=QuantType.QInt8, per_channel=per_column)
 
 
 class OnnxModel(nn.Module):

@@ -13,7 +13,7 @@ from hyperloader.interop.program import Logits
 from hyperloader.model import TaskModel
 from hyperloader.nn.quantized import check_plain_layers
 from hyperloader.nn.sites import AdaptedLinear
-from hyperloader.validation import listed
+from hyperloader.validation import A_FEW, listed
 
 _TOLERANCE = 1e-4  # of logits, relative to the largest
 
@@ -52,7 +52,8 @@ def token_classifier(model: TaskModel) -> Any:
     check_plain_layers(model.backbone, "a token classifier of transformers", "merge(..., dequantize=True) makes them")
     adapted = [path for path, module in model.backbone.named_modules() if isinstance(module, AdaptedLinear)]
     if adapted:
-        raise ValueError(f"transformers has no place for the adapters at {listed(adapted, 'layers')}{way_out}")
+        where = listed(adapted, "layers", few=A_FEW)
+        raise ValueError(f"transformers has no place for the adapters at {where}{way_out}")
     config = copy.deepcopy(model.config)
     config.id2label = dict(enumerate(model.labels))
     config.label2id = {label: number for number, label in enumerate(model.labels)}

@@ -16,6 +16,7 @@ from hyperloader.nn.norms import HALF, keep_in_float32, undo_keep_in_float32, we
 from hyperloader.nn.quantized import keep_unpacked, let_pack, quantized_layers
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.sites import Site, WrappedLinear, frozen, unwrapped, wrapped
+from hyperloader.validation import A_FEW, listed
 
 
 class Attachment:
@@ -178,7 +179,7 @@ def _layout(backbone: nn.Module, stack: Stack, config: HyperLoaderConfig) -> Lay
         if len(found) > 1:
             raise ValueError(
                 f"the layers at {site} of the {stack.name} must have one size (in_features, out_features), got "
-                f"{', '.join(map(str, sorted(found)))}"
+                f"{listed(sorted(found), 'sizes', few=A_FEW)}"
             )
         (sizes[site],) = found
     return layout_of(config, len(stack.layers), sizes)

@@ -18,6 +18,7 @@ from hyperloader.nn.layout import LayerSites, Layout
 from hyperloader.nn.linears import sizes_of
 from hyperloader.nn.sites import unwrapped
 from hyperloader.nn.stacked import Sites
+from hyperloader.validation import A_FEW, listed
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ExportedTask:
         if others and not lora_only:
             raise ValueError(
                 f"PEFT's LoRA cannot hold all of task {task!r}: {'; '.join(others)}. Export the LoRA updates alone "
-                "with lora_only=True, or everything in our own format with export_task"
+                "with lora_only=True (--lora-only), or everything in our own format with export_task (--format ours)"
             )
         linears = {path: unwrapped(self.backbone.get_submodule(path)) for path in paths}
         layers = {
@@ -77,9 +78,9 @@ class ExportedTask:
     def _not_in_peft(self, task: str) -> list[str]:
         """What of the task is no LoRA update, for the message."""
         adapters = [path for path, sites in self.site_paths.items() if sites.adapter is not None]
-        found = [f"adapters at {', '.join(adapters)}"] if adapters else []
+        found = [f"adapters at {listed(adapters, 'layers', few=A_FEW)}"] if adapters else []
         if self.norm_names:
-            found.append(f"trained norms {', '.join(self.norm_names)}")
+            found.append(f"trained norms: {listed(self.norm_names, 'parameters', few=A_FEW)}")
         if self.heads is not None:
             found.append(f"the token-classification head of {task!r}")
         if cross_attention_bias(self.backbone) is not None:

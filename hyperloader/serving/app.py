@@ -16,6 +16,7 @@ from hyperloader.serving.receiving import body_of
 from hyperloader.serving.refusals import Refusal, internal
 from hyperloader.serving.requests import PredictRequest, ReloadRequest, parsed
 from hyperloader.serving.service import Service
+from hyperloader.validation import listed
 
 
 def make_app(service: Service) -> Guard:
@@ -54,7 +55,7 @@ def make_app(service: Service) -> Guard:
         body = await body_of(request, settings.max_body_bytes, settings.body_timeout_s)
         run, runs = parsed(ReloadRequest, body).run, list(registry.runs)
         if run is not None and run not in runs:
-            raise Refusal(422, "invalid", f"run must be one of {', '.join(runs)}", field="run")
+            raise Refusal(422, "invalid", f"run must be one of {listed(runs, 'runs')}", field="run")
         return JSONResponse({"versions": await service.reload(runs if run is None else [run])})
 
     @app.get("/v1/tasks")

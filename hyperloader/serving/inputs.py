@@ -15,6 +15,7 @@ from hyperloader.data.text_readers import AnyText, TextReading
 from hyperloader.data.text_readers import of_object as records_object
 from hyperloader.data.word_rule import split_at_spaces
 from hyperloader.data.written_text import Chat, WrittenText
+from hyperloader.validation import held
 
 Columns = Mapping[str, str | int]
 Split = Callable[[str], list[tuple[int, int]]]
@@ -87,7 +88,7 @@ def of_object(
     tokens: Any = record.get(str(columns.get("tokens", "tokens")))
     if tokens is None:
         if text is None:
-            has = ", ".join(map(repr, record)) or "nothing"
+            has = held(record)
             raise DataError(f"{where}: the object has no 'tokens' and no 'text', it has {has}; {to_do}")
         words = (split or split_at_spaces)(text)
         if words:
@@ -117,7 +118,7 @@ def text_of_object(record: dict, line: int, name: str, how: TextReading, to_do: 
         text = " ".join(record["tokens"])
     for wanted, found in ((key, text), *([(pair_key, pair)] if how.kind.pair else [])):
         if found is None:
-            has = ", ".join(map(repr, record)) or "nothing"
+            has = held(record)
             raise DataError(f"{where}: the object has no {wanted!r}, it has {has}; {to_do}")
     if pair is not None and not how.kind.pair:
         raise DataError(f"{where}: the object has {pair_key!r}, and the task is one of single texts; remove it")

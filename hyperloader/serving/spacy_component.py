@@ -11,7 +11,7 @@ from hyperloader.config import CLASSIFICATION, MULTI_LABEL, TAGGING
 from hyperloader.data.bio import spans
 from hyperloader.data.kinds import Kind
 from hyperloader.serving.tagger import Tagger
-from hyperloader.validation import check_choice
+from hyperloader.validation import check_choice, listed
 
 _KINDS = (TAGGING, CLASSIFICATION, MULTI_LABEL)
 
@@ -59,7 +59,7 @@ class HyperLoaderComponent:
                 raise ValueError(f"task must tag words or label a text to have a place in a Doc, got {task!r}, {what}")
         self.tasks = list(tasks or fit)
         if not self.tasks:
-            raise ValueError(f"the run must have a task that tags words or labels a text, has {', '.join(kinds)}")
+            raise ValueError(f"the run must have a task that tags words or labels a text, has {listed(kinds, 'tasks')}")
         self.tagging = [task for task in self.tasks if kinds[task].name == TAGGING]
 
     def __call__(self, doc: Doc) -> Doc:

@@ -15,7 +15,7 @@ from hyperloader.serving.predictor import Predictor, Question
 from hyperloader.training.publishing import RUN_FILES
 from hyperloader.training.saved_run import Run, for_task, load_run
 from hyperloader.training.word_rules import load_word_rule
-from hyperloader.validation import check_choice, shown
+from hyperloader.validation import check_choice, held, shown
 
 TOKENIZE = ("words", "spaces")
 WINDOW = 1024  # inputs that are sorted by length together
@@ -135,7 +135,7 @@ class Tagger:
         if task is None:
             takes = [one for one in self.tasks if self.predictor.forms[one].takes(record)]
             if not takes:
-                has = ", ".join(map(repr, record)) or "nothing"
+                has = held(record)
                 raise ValueError(f"{_NAME}:{number}: no task takes such an input, which has {has}; name one")
             return takes
         if not isinstance(task, Sequence) or not task:

@@ -29,6 +29,7 @@ def export_run(
     *,
     int8: bool = False,
     lora_only: bool = False,
+    opset: int | None = None,
 ) -> Run:
     """Write the best weights of the run in ``folder`` to the folder ``output``.
 
@@ -39,6 +40,7 @@ def export_run(
         task: which one; None for all.
         int8: of ``onnx``, a second file with int8 weights.
         lora_only: of ``peft``, leave out what it has no place for.
+        opset: of ``onnx``, the version of its operators; None for the oldest that is written.
 
     Returns:
         The run.
@@ -50,7 +52,8 @@ def export_run(
     check_choice("format", format, FORMATS)
     if task is None and format in _OF_ONE_TASK:
         raise ValueError(f"--task must be given for the format {format}, which holds one")
-    for name, given, needed in (("--int8", int8, "onnx"), ("--lora-only", lora_only, "peft")):
+    options = (("--int8", int8, "onnx"), ("--lora-only", lora_only, "peft"), ("--opset", opset is not None, "onnx"))
+    for name, given, needed in options:
         if given and format != needed:
             raise ValueError(f"{name} must be given with the format {needed} alone, got {format}")
     missing = [name for name in _NEEDED.get(format, ()) if importlib.util.find_spec(name) is None]
@@ -59,6 +62,10 @@ def export_run(
             f"the format {format} needs {' and '.join(missing)}, which is not installed; run: "
             f"pip install 'hyperloader[{format}]'"
         )
+    if opset is not None:
+        from hyperloader.interop.onnx import check_opset
+
+        check_opset(opset)
     output = Path(output)
     if output.exists() and (not output.is_dir() or os.listdir(output)):
         raise ValueError(f"output must be a new or an empty folder, got {output}")
@@ -88,7 +95,7 @@ def export_run(
         model.export_peft(str(task), output, lora_only=lora_only)
     elif format == "onnx":
         with writing_folder(output) as temporary:
-            _write_onnx(run, model, temporary, task, int8)
+            _write_onnx(run, model, temporary, task, int8, opset)
     else:
         _WRITERS[format](run, model, output, task)
     return run
@@ -121,10 +128,12 @@ def _write_compiled(run: Run, model: HyperLoaderModel, output: Path, task: str |
         _describe(run, temporary, task)
 
 
-def _write_onnx(run: Run, model: HyperLoaderModel, folder: Path, task: str | None, int8: bool) -> None:
-    from hyperloader.interop.onnx import quantize_onnx, save_onnx
+def _write_onnx(
+    run: Run, model: HyperLoaderModel, folder: Path, task: str | None, int8: bool, opset: int | None
+) -> None:
+    from hyperloader.interop.onnx import OPSETS, quantize_onnx, save_onnx
 
-    save_onnx(model if task is None else model.merge(task), folder / ONNX)
+    save_onnx(model if task is None else model.merge(task), folder / ONNX, OPSETS[0] if opset is None else opset)
     if int8:
         quantize_onnx(folder / ONNX, folder / INT8)
     _describe(run, folder, task)

@@ -16,11 +16,12 @@ from hyperloader.training.folders import checkpoints
 from hyperloader.training.presets import PRESETS
 from hyperloader.training.progress import Progress
 from hyperloader.training.run_config import RunConfig
-from hyperloader.validation import shown
+from hyperloader.validation import A_FEW, listed, shown
 
 CONFIG, METRICS, LABELS, BEST = "config.yaml", "metrics.json", "labels.json", "best"
 COUNTS, KINDS = "test.counts.npz", "kinds.json"  # the latter where there are tasks of whole sentences
 LOCK = ".lock"
+_LONGEST_CHANGE = 250  # characters of a key with its values in a message
 _logger = logging.getLogger("hyperloader")
 _mine: set[str] = set()  # folders of this process, which the system's locks do not keep from itself
 _TAKEN = (errno.EACCES, errno.EAGAIN)
@@ -105,9 +106,7 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
     if last is not None and not Progress.load(last).finished:  # how many sentences a step has is checked by that
         for one in (before, now):
             one["training"] = {key: value for key, value in one["training"].items() if key != "batch_size"}
-    changed = differences(before, now)
-    if changed:
-        raise ValueError(f"{output}: holds another run, which differs in {', '.join(changed)}; choose another output")
+    check_same(before, now, output, "run")
     metrics = output / METRICS
     return read_json(metrics, "the metrics of a run") if metrics.is_file() else None
 
@@ -133,13 +132,20 @@ def as_of_then(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, model={"base_weights": False, **config.model}, training=training)
 
 
-def differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:
+def check_same(before: Mapping, now: Mapping, where: object, what: str) -> None:
+    """Raise ``ValueError`` unless the values of two runs or searches (``what``) are the same; it tells what differs."""
+    if changed := _differences(before, now):
+        told = listed(changed, "keys", _LONGEST_CHANGE, A_FEW)
+        raise ValueError(f"{where}: holds another {what}, which differs in {told}; choose another output")
+
+
+def _differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:
     """The keys whose values differ, with both of these; inside a section those of the section."""
     found = []
     for key in {**before, **now}:
         one, other = ({key: values[key]} if key in values else {} for values in (before, now))
         if all(isinstance(values.get(key), Mapping) for values in (one, other)):
-            found += differences(one[key], other[key], f"{section}{key}.")
+            found += _differences(one[key], other[key], f"{section}{key}.")
         elif one != other:
             there, here = (shown(values[key]) if values else "nothing" for values in (one, other))
             found.append(f"{section}{key} ({there} there, {here} here)")

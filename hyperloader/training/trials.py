@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperloader.training.run_folder import differences
+from hyperloader.training.run_folder import check_same
 from hyperloader.training.search_space import SearchSpace, text_of
 
 JOURNAL = "optuna.journal"
@@ -79,10 +79,8 @@ class Journal:
         elif before["over"] != now["over"]:
             there, here = ", ".join(before["over"]), ", ".join(now["over"])
             raise ValueError(f"{folder}: holds a search over {there}, got {here}; choose another output")
-        elif changed := differences(before, now):
-            raise ValueError(
-                f"{folder}: holds another search, which differs in {', '.join(changed)}; choose another output"
-            )
+        else:
+            check_same(before, now, folder, "search")
 
     def trials(self) -> list[Trial]:
         """The trials, in the order in which they have ended."""

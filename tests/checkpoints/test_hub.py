@@ -106,8 +106,18 @@ def test_a_licence_stays_until_another_is_given(repository):
     for given in (None, "mit", None, "apache-2.0", None):
         model.push_to_hub(REPO, license=given)
         licenses.append(ModelCard.load(path).data.license)
-        assert is_replaceable(path)
+        assert is_replaceable(path) and path.read_text().count("license:") == (licenses[-1] is not None)
     assert licenses == [None, "mit", "mit", "apache-2.0", "apache-2.0"]
+
+
+def test_a_card_of_the_users_own_says_what_it_no_longer_does(repository, tmp_path, caplog):
+    tiny.make_model("bert", torch.float32).push_to_hub(REPO, license="mit")
+    (tmp_path / "README.md").write_text("---\ntags: [a]\n---\n# Mine\n\nlicense: none\n")
+    hub.push({"README.md": tmp_path / "README.md"}, REPO, ())
+    assert [one.getMessage() for one in caplog.records] == [
+        f"warning: owner/name: had the license mit, which {tmp_path / 'README.md'} does not name"
+    ]
+    assert (repository.folder / "README.md").read_bytes() == (tmp_path / "README.md").read_bytes()
 
 
 def test_a_card_that_was_edited_there_stays(repository, caplog):
@@ -120,7 +130,7 @@ def test_a_card_that_was_edited_there_stays(repository, caplog):
     model.push_to_hub(REPO, license="apache-2.0")
     assert "license: mit" in path.read_text() and "learned" in path.read_text()
     assert [one.getMessage() for one in caplog.records] == [
-        "warning: owner/name: its README.md was edited there, and stays as it is"
+        "warning: owner/name: its README.md was edited there, and stays as it is; write license: apache-2.0 into it"
     ]
     assert (repository.folder / "model.safetensors").exists()
     hub.push({"README.md": Path(__file__)}, REPO, ())  # one that was edited here

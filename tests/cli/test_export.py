@@ -28,6 +28,8 @@ def test_ours_peft_and_transformers(call, fails, run_folder, tmp_path):
         ),
         (("--format", "torch-export", "--int8"), "--int8 must be given with the format onnx alone, got torch-export"),
         (("--format", "onnx", "--lora-only"), "--lora-only must be given with the format peft alone, got onnx"),
+        (("--format", "onnx", "--opset", "11"), "opset must be from 18 to 23, got 11"),
+        (("--format", "torch-export", "--opset", "18"), "--opset must be given with the format onnx alone"),
         (("--format", "ours", "--score"), "--score must be given with the format onnx alone, got ours"),
         (
             ("--format", "onnx", "--task", "musik"),
@@ -56,10 +58,12 @@ def test_a_missing_library_says_how_to_install_it(fails, run_folder, tmp_path, m
 
 @pytest.mark.slow
 def test_onnx_scores_what_the_run_scores(call, run_folder, tmp_path):
-    result = call("export", run_folder, tmp_path / "out", "--format", "onnx", "--int8", "--score")
+    result = call("export", run_folder, tmp_path / "out", "--format", "onnx", "--int8", "--score", "--opset", "19")
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"model.onnx", "model.int8.onnx", "tasks.json", "tokenizer.json"} <= names
+    written = pytest.importorskip("onnx").load(str(tmp_path / "out" / "model.onnx"))
+    assert [one.version for one in written.opset_import if not one.domain] == [19]
     described = json.loads((tmp_path / "out" / "tasks.json").read_text())
     assert [task["name"] for task in described["tasks"]] == ["music", "calendar"]
     table = call("evaluate", run_folder).stdout.partition("\n\n")[2].strip()

@@ -68,6 +68,28 @@ def test_one_task(norm, tmp_path):
             assert_same(onnx(**inputs).logits, merged(**inputs).logits, 1e-5)
 
 
+def test_every_column_has_a_factor(tmp_path):
+    """A large column costs the small one beside it nothing."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    torch.manual_seed(0)
+    weight = torch.randn(64, 2) * torch.tensor([100.0, 0.1])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 64])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])
+    weights = [numpy_helper.from_array(weight.numpy(), "w")]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"], "product")], "one", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save(model, tmp_path / "float32.onnx")
+    inputs, errors = torch.randn(8, 64), []
+    for options in ({}, {"per_column": False}):
+        quantize_onnx(tmp_path / "float32.onnx", tmp_path / "int8.onnx", **options)
+        session = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+        found = torch.from_numpy(session.run(None, {"x": inputs.numpy()})[0])
+        errors.append(((found - inputs @ weight).norm(dim=0) / (inputs @ weight).norm(dim=0)).tolist())
+    assert max(errors[0]) < 0.05 and errors[1][0] < 0.05 < 0.5 < errors[1][1]
+
+
 def test_what_cannot_be_written_says_so(tmp_path):
     model = tiny.make_model("bert", torch.float32)
     with pytest.raises(ValueError, match="opset must be from 18 to 23, got 11"):

@@ -7,8 +7,9 @@ import safetensors.torch
 import torch
 from helpers import families
 from helpers.tiny import BACKBONES, TASKS, make, make_batch, make_model
+from transformers import BertConfig, BertModel
 
-from hyperloader import HyperLoaderModel
+from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.interop.peft import load_peft
 
 peft = pytest.importorskip("peft")
@@ -82,8 +83,9 @@ def test_fused_projections_of_peft(targets, tmp_path):
 def test_what_peft_cannot_hold_is_refused(tmp_path):
     model = make_model("bert")
     message = (
-        r"cannot hold all of task 'a': adapters at encoder.layer.0.output.dense, .*; trained norms "
-        r"embeddings.LayerNorm.weight, .*; the token-classification head of 'a'. Export the LoRA updates alone"
+        r"cannot hold all of task 'a': adapters at encoder.layer.0.output.dense, .*; trained norms: 10 parameters such "
+        r"as embeddings.LayerNorm.weight, .*; the token-classification head of 'a'. Export the LoRA updates alone with "
+        r"lora_only=True \(--lora-only\), or everything in our own format with export_task \(--format ours\)$"
     )
     with pytest.raises(ValueError, match=message):
         model.export_peft("a", tmp_path / "a")
@@ -97,6 +99,15 @@ def test_what_peft_cannot_hold_is_refused(tmp_path):
         make_model("bert", lora_sites=()).export_peft("a", tmp_path / "b", lora_only=True)
     with pytest.raises(ValueError, match="task must be one of"):
         model.export_peft("d", tmp_path / "b", lora_only=True)
+
+
+def test_a_refusal_of_many_layers_is_short(tmp_path):
+    sizes = {"hidden_size": 32, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 10}
+    backbone = BertModel(BertConfig(**sizes, num_hidden_layers=30))
+    model = HyperLoaderModel(backbone, HyperLoaderConfig(tasks=["a"])).eval()
+    with pytest.raises(ValueError, match="adapters at 60 layers such as encoder.layer.0") as error:
+        model.export_peft("a", tmp_path / "a")
+    assert len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize("name", ["bert", "t5"])

@@ -14,6 +14,7 @@ from hyperloader.interop.published.arguments import arguments_of
 from hyperloader.interop.published.names import ADAPTER, CONDITION, LORA, norm_modules
 from hyperloader.interop.published.sizes import HYPERNETWORK, TASKS, hyperloader_config, t5_class, t5_config
 from hyperloader.model import HyperLoaderModel
+from hyperloader.validation import A_FEW, listed
 
 FILE = "pytorch_model.bin"
 _TRAINED_TASKS = "task_embedding_controller.task_hyper_net."
@@ -140,4 +141,5 @@ def _check_backbone(backbone: nn.Module, wanted: Mapping[str, Tensor]) -> None:
     find_stacks(backbone)
     others = differing({name: tensor for name, tensor in backbone.state_dict().items() if name != NAME}, wanted)
     if others:
-        raise ValueError(f"backbone must have the tensors that its config describes, got others: {', '.join(others)}")
+        got = listed(others, "tensors", few=A_FEW)
+        raise ValueError(f"backbone must have the tensors that its config describes, got others: {got}")
