@@ -1,4 +1,9 @@
-"""The wrappers around a backbone's linear layers: an adapter behind one, or LoRA updates beside it."""
+"""The wrappers around a backbone's linear layers: an adapter behind one, or LoRA updates beside it.
+
+A decoder calls them dozens of times for a token, each time with caches that the backbone's weights have just filled: a
+line of Python costs four times what it does in a loop of its own. So they call operators without names for arguments,
+and look up modules where ``nn.Module`` keeps them.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperloader import ops
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.fused_projection import joined
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, LayerSites, SiteKey, SiteTensors
 from hyperloader.nn.linears import Rows, sizes_of, weight_of
 from hyperloader.nn.quantized import FrozenProduct, quantization_of
-from hyperloader.nn.sharded import check_whole
+from hyperloader.nn.sharded import check_whole, is_part
 from hyperloader.nn.site_weights import ActiveWeights
+from hyperloader.ops.backend import operator
 from hyperloader.reference.batches import as_batches, of_batches
+
+_ABSENT = (None,) * len(ADAPTER_WEIGHTS)
 
 
 class WrappedLinear(nn.Module):
@@ -60,15 +67,11 @@ class AdapterSite(Site):
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.active.require()
-        y = self.linear(x)
-        return ops.adapter(
-            y,
-            **dict(zip(ADAPTER_WEIGHTS, active.sites[self.key], strict=False)),
-            group=active.group_of(y.shape[0]),
-            norm=self.norm,
-            activation=self.activation,
-            eps=self.eps,
-        )
+        linear: Any = self._modules["linear"]
+        y, weights = linear(x), active.sites[self.key]
+        absent = _ABSENT[len(weights) :]
+        group = active.group_of(y.shape[0])
+        return operator("adapter")(y, *weights, *absent, group, self.norm, self.activation, self.eps)[0]
 
 
 class LoraSite(Site):
@@ -80,27 +83,28 @@ class LoraSite(Site):
         super().__init__(linear, active)
         self.rows = rows
         self.out_features = sizes_of(unwrapped(linear))[1]
+        self._whole = next((key for key, own in rows.items() if own == (0, self.out_features)), None)
         self.scaling = config.scaling
 
     def update(self) -> tuple[Tensor, Tensor]:
         """The active ``lora_A`` and ``lora_B`` of the whole layer."""
         sites = self.active.require().sites
+        if self._whole is not None:
+            lora_A, lora_B = sites[self._whole]
+            return lora_A, lora_B
         return joined([(sites[key], rows) for key, rows in self.rows.items()], self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.active.require()
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        weight = weight_of(self.linear)
-        check_whole([weight])
-        return ops.lora_linear(
-            x,
-            weight,
-            self.linear.bias,
-            *self.update(),
-            group=active.group_of(x.shape[0]),
-            scaling=self.scaling,
-        )
+        linear: Any = self._modules["linear"]
+        weight = weight_of(linear)
+        if is_part(weight):
+            check_whole([weight])
+        lora_A, lora_B = self.update()
+        group = active.group_of(x.shape[0])
+        return operator("lora_linear")(x, weight, linear.bias, lora_A, lora_B, group, self.scaling)
 
 
 class QuantizedLoraSite(LoraSite):
@@ -163,8 +167,9 @@ class AdaptedLinear(WrappedLinear):
             self.register_parameter(name, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = {name: getattr(self, name) for name in ADAPTER_WEIGHTS}
-        return ops.adapter(self.linear(x), **weights, norm=self.norm, activation=self.activation, eps=self.eps)
+        linear: Any = self._modules["linear"]
+        weights = self._parameters.values()  # in the order of their registration
+        return operator("adapter")(linear(x), *weights, None, self.norm, self.activation, self.eps)[0]
 
 
 class UpdatedLinear(WrappedLinear):
