@@ -77,12 +77,21 @@ def gathered(*modules: nn.Module | None) -> Iterator[None]:
             module._parameters[name] = parameter
 
 
+@contextmanager
+def unsharded(module: nn.Module) -> Iterator[None]:
+    """Inside the block ``module`` has whole parameters, to be read alone, and FSDP knows nothing of it: this process
+    may call it by itself."""
+    if not is_sharded(module):
+        yield
+        return
+    with gathered(module), _as_before_fsdp(module):
+        yield
+
+
 @torch.no_grad()
 def whole_copy(module: nn.Module) -> nn.Module:
     """A deep copy of ``module`` with whole parameters, of which FSDP knows nothing."""
-    if not is_sharded(module):
-        return copy.deepcopy(module)
-    with gathered(module), _as_before_fsdp(module):
+    with unsharded(module):
         return copy.deepcopy(module)
 
 

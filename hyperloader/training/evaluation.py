@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -13,7 +14,9 @@ from hyperloader.data.as_text import AsText
 from hyperloader.data.examples import Example
 from hyperloader.data.formulation import Answer, Formulation
 from hyperloader.data.kinds import CHAT, COMPLETION
+from hyperloader.model import HyperLoaderModel
 from hyperloader.nn.loss import IGNORED, text_losses
+from hyperloader.nn.sharded import is_sharded, unsharded
 from hyperloader.training.headlines import PERPLEXITY
 from hyperloader.training.loss import text_logits
 from hyperloader.training.metrics import Counts, score_tasks, span_counts
@@ -100,7 +103,8 @@ class Scorer:
         # As many for each, some twice: where FSDP has sharded the model, a forward is one of all processes.
         most = -(-len(examples) // processes) * processes if examples else 0
         mine = [number % len(examples) for number in range(rank, most, processes)]
-        answers = answer_examples(model, self.formulation, [examples[number] for number in mine], self.batch_size)
+        with _whole_to_write(model):
+            answers = answer_examples(model, self.formulation, [examples[number] for number in mine], self.batch_size)
         found = [(number, answer.ids) for number, answer in zip(mine, answers, strict=True)]
         by_number = dict(gather_object(found) if processes > 1 else found)
         tags, start = {}, 0
@@ -139,6 +143,19 @@ class Scorer:
         return self._scores(model, predicted), {
             task: span_counts(gold, predicted[task]) for task, gold in self.gold.items() if task not in kinds
         }
+
+
+@contextmanager
+def _whole_to_write(model: nn.Module) -> Iterator[None]:
+    """Inside the block a model that writes text is whole in every process, as each one takes another number of forwards
+    for its texts."""
+    if getattr(model, "heads", None) is not None or not is_sharded(model):
+        yield
+        return
+    with unsharded(model):
+        yield
+    if isinstance(model, HyperLoaderModel):
+        model.bank.clear()  # what it knows comes from parameters that are no more
 
 
 def _rank_and_processes() -> tuple[int, int]:

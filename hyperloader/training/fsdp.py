@@ -1,62 +1,109 @@
 """A training under FSDP2, as accelerate's config file sets it up: what is sharded, and the state of its optimizer."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, parse_flag_from_env
 from torch import Tensor, nn
 
-from hyperloader.nn.quantized import quantized_layers
 from hyperloader.nn.sharded import shared_like, whole
+from hyperloader.processes import process_count
+from hyperloader.training.run_config import RunConfig
 
 _OPTIMIZER = "optimizer.pt"
 
 
 def asks_for_fsdp() -> bool:
     """Whether `accelerate launch` was told to shard models, as it tells the processes."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
+    return process_count() > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def uses_fsdp(accelerator: Accelerator) -> bool:
-    """Whether accelerate was told to shard models."""
+    """Whether ``accelerator`` shards models."""
     return getattr(accelerator.state, "fsdp_plugin", None) is not None
+
+
+def shard_on_cpus(accelerator: Accelerator) -> bool:
+    """Let ``accelerator`` shard models as it was told to on CPUs too, where it would copy them to every process.
+
+    Returns whether it shards models now."""
+    state: Any = accelerator.state
+    if state.distributed_type == DistributedType.MULTI_CPU and asks_for_fsdp():
+        state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
+    return uses_fsdp(accelerator)
+
+
+def check_fsdp(config: RunConfig) -> None:
+    """Raise ``ValueError`` for settings of accelerate's config file, or of a run, that do not go with FSDP."""
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise ValueError(
+            f"fsdp_version must be 2 in accelerate's config file, got {version}: FSDP1 cannot shard frozen and trained "
+            "parameters together"
+        )
+    plugin: Any = FullyShardedDataParallelPlugin()
+    instead = "true; take training.gradient_checkpointing"
+    for wrong, name, needed, got in (
+        (plugin.min_num_params is not None, "auto_wrap_policy", "TRANSFORMER_BASED_WRAP or NO_WRAP", "SIZE_BASED_WRAP"),
+        (plugin.activation_checkpointing, "activation_checkpointing", "false", instead),
+        (getattr(plugin.cpu_offload, "pin_memory", False), "offload_params", "false", "true"),
+    ):
+        if wrong:
+            raise ValueError(f"fsdp_{name} must be {needed} in accelerate's config file, got {got}")
+    if config.backbone_quantization is not None:
+        raise ValueError(f"backbone_quantization must be left out with FSDP, got {config.backbone_quantization}")
+    if config.options.compile:
+        raise ValueError("training.compile must be false with FSDP, got true")
+    if config.model_options.get("sparse_gradients"):
+        raise ValueError("model.sparse_gradients must be false with FSDP, got true; torchrun, without FSDP, takes it")
+
+
+def layers_to_shard(backbone: Any) -> list[str]:
+    """The classes of the layers of ``backbone`` that are gathered one by one: those that accelerate's config file
+    names, by default all that transformers never splits but those around the input embeddings, which other modules may
+    share.
+
+    Raises:
+        ValueError: accelerate's config file names others.
+    """
+    plugin: Any = FullyShardedDataParallelPlugin()
+    if plugin.auto_wrap_policy is None:
+        return []
+    embeddings = backbone.get_input_embeddings().weight
+    known = {type(one).__name__ for one in backbone.modules() if type(one).__module__.startswith("transformers.")}
+    known -= {type(one).__name__ for one in backbone.modules() if any(p is embeddings for p in one.parameters())}
+    layers = sorted(known.intersection(backbone._no_split_modules or ()))
+    named = plugin.transformer_cls_names_to_wrap
+    if missing := sorted(set(named or ()) - known):
+        raise ValueError(
+            f"fsdp_transformer_layer_cls_to_wrap must name layers of {type(backbone).__name__} ({', '.join(layers)}), "
+            f"got {', '.join(missing)}"
+        )
+    return named or layers
 
 
 def shard(accelerator: Accelerator, model: Any) -> None:
     """Shard ``model`` itself, so that it can be called alone, with the same settings as what it will be a part of.
 
-    Raises:
-        ValueError: settings by which it cannot be sharded.
+    The input embeddings are gathered apart where no other module shares them. Numbers keep their dtypes: with `bf16`
+    products are computed by autocast, as without FSDP.
     """
-    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
-    from torch.distributed.fsdp import register_fsdp_forward_method
+    from torch.distributed.fsdp import fully_shard
 
     plugin: Any = accelerator.state.fsdp_plugin
-    if plugin.fsdp_version != 2:
-        raise ValueError(
-            f"fsdp_version must be 2 in accelerate's config file, got {plugin.fsdp_version}: FSDP1 cannot shard frozen "
-            "and trained parameters together"
-        )
-    quantized = next((path for path, _ in quantized_layers(model)), None)
-    if quantized is not None:
-        raise ValueError(
-            f"a quantised backbone must not be sharded by FSDP, got {quantized}: start the run without FSDP"
-        )
-    backbone: Any = getattr(model, "backbone", model)
-    known = {type(module).__name__ for module in backbone.modules()}
-    layers = sorted(known.intersection(getattr(backbone, "_no_split_modules", None) or ()))
-    if plugin.transformer_cls_names_to_wrap is None:
-        plugin.transformer_cls_names_to_wrap = layers
-    elif missing := sorted(set(plugin.transformer_cls_names_to_wrap) - known):
-        raise ValueError(
-            f"fsdp_transformer_layer_cls_to_wrap must name layers of {type(backbone).__name__} ({', '.join(layers)}), "
-            f"got {', '.join(missing)}"
-        )
-    fsdp2_prepare_model(accelerator, model)
-    if hasattr(model, "generate"):
-        register_fsdp_forward_method(model, "generate")
+    backbone = model.backbone
+    embeddings, layers = backbone.get_input_embeddings(), layers_to_shard(backbone)
+    sharing = [one for one in backbone.modules() if any(p is embeddings.weight for p in one.parameters(recurse=False))]
+    for module in reversed(list(backbone.modules())):  # those inside of others first
+        if type(module).__name__ in layers or sharing == [module]:
+            fully_shard(module, reshard_after_forward=plugin.reshard_after_forward)
+    fully_shard(model)
+    warnings.filterwarnings("ignore", message=".*returned a view tensor")  # to which nobody writes
+    plugin.auto_wrap_policy = plugin.mixed_precision_policy = None  # for what is around it, which has no parameters
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path, is_main_process: bool) -> None:

@@ -16,7 +16,7 @@ from hyperloader.data.task_file import TaskEntry
 from hyperloader.training.arguments import tracker_of
 from hyperloader.training.backbone import backbone_path, backbone_without_weights, load_tokenizer
 from hyperloader.training.compiling import check_compiler
-from hyperloader.training.fsdp import asks_for_fsdp
+from hyperloader.training.fsdp import asks_for_fsdp, check_fsdp, layers_to_shard
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.task_words import words_of_entries
@@ -28,18 +28,15 @@ def check_requirements(config: RunConfig) -> None:
     Raises:
         FileNotFoundError: a backbone that is not there.
         ImportError: what the method, its logs, its backbone's quantisation or its compilation need is not installed.
-        ValueError: an output that is no folder, float16 or FSDP without a GPU.
+        ValueError: an output that is no folder, float16 without a GPU, what does not go with FSDP.
     """
     if Path(config.output).exists() and not Path(config.output).is_dir():
         raise ValueError(f"output must be a folder, got the file {config.output}")
     backbone_path(config.backbone)
     tracker_of(config.options.report_to)
     check_packages(config.method)
-    if asks_for_fsdp() and not torch.accelerator.is_available():
-        raise ValueError(
-            "accelerate's config file must not ask for FSDP without GPUs: on CPUs accelerate shards nothing; start the "
-            "run with torchrun"
-        )
+    if asks_for_fsdp():
+        check_fsdp(config)
     if config.options.fp16 and not torch.accelerator.is_available():
         half = "" if config.backbone_dtype == "float32" else " and backbone_dtype: bfloat16"
         raise ValueError(f"training.fp16 must be false without a GPU, got true; take bf16{half}")
@@ -55,11 +52,13 @@ def check_model(config: RunConfig) -> None:
 
     Raises:
         ValueError: a backbone that is none or of an unknown family, a model larger than this machine's memory,
-            layers that cannot be quantised.
+            layers that cannot be quantised, or that FSDP cannot shard.
         DataError: something wrong with the task file.
     """
     entries = config.task_entries()
     _check_kinds(config, entries)
+    if asks_for_fsdp():
+        layers_to_shard(backbone_without_weights(config.backbone, config.head))
     if config.method in FIXED_OPTIONS:
         labels, words = {entry.name: ["O"] for entry in entries}, words_of_entries(config, entries)
         of_heads = labels if config.head == TOKEN_CLASSIFICATION else None

@@ -98,8 +98,8 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
         return None
     if not resume:
         raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
-    before = as_of_then(RunConfig.from_yaml(output / CONFIG)).to_dict() | {"output": config.output}
-    now = stated(config).to_dict()
+    before = dataclasses.asdict(as_of_then(RunConfig.from_yaml(output / CONFIG))) | {"output": config.output}
+    now = dataclasses.asdict(stated(config))
     if "valid_tags" in now["training"]:
         before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
     last = next(reversed(checkpoints(output)), None)
@@ -147,7 +147,7 @@ def _differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:
         if all(isinstance(values.get(key), Mapping) for values in (one, other)):
             found += _differences(one[key], other[key], f"{section}{key}.")
         elif one != other:
-            there, here = (shown(values[key]) if values else "nothing" for values in (one, other))
+            there, here = ("nothing" if values.get(key) is None else shown(values[key]) for values in (one, other))
             found.append(f"{section}{key} ({there} there, {here} here)")
     return found
 

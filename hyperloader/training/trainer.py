@@ -1,7 +1,7 @@
 """transformers' Trainer for many tasks at once: our batches, our loss, scores per task, exact resume."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
-from hyperloader.training.fsdp import load_optimizer, save_optimizer, shard, uses_fsdp
+from hyperloader.training.fsdp import load_optimizer, save_optimizer, shard, shard_on_cpus, uses_fsdp
 from hyperloader.training.headlines import headline, mean_key, mean_of
 from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences
 from hyperloader.training.optimizer import clip_sparse, exchange_sparse, has_sparse_gradients, make_optimizer
@@ -109,6 +109,11 @@ class MultiTaskTrainer(Trainer):
         self._counted_step = -1
         self._exchanging: nn.Module | None = None  # what ``exchange_sparse`` has had
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """What speaks to the other processes; called by Trainer's constructor."""
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = shard_on_cpus(self.accelerator)
+
     def get_train_dataloader(self) -> Any:
         """Batches from the current step on: each is a function of its number alone, so nothing has to be skipped."""
         args, next_step = self.args, lambda: self.state.global_step
@@ -138,7 +143,8 @@ class MultiTaskTrainer(Trainer):
         that each one's loss is multiplied by their number. With tasks of several kinds, and of decoders,
         ``loss_by_task``, as the mean or the sum over a batch's sentences, and then the mean of the batches.
         """
-        loss = model(**inputs)
+        with self._autocast():
+            loss = model(**inputs)
         if self.by_task:
             sentences = len(inputs["task_ids"]) if self.options.loss == "mean" else 1
             return loss / (sentences * self.options.gradient_accumulation)
@@ -150,6 +156,10 @@ class MultiTaskTrainer(Trainer):
                 self.shares_loss.add(inputs["labels"], inputs["task_ids"], num_items_in_batch, begins)
             return loss / num_items_in_batch
         return loss / (self.options.gradient_accumulation * self.args.world_size)
+
+    def _autocast(self) -> AbstractContextManager:
+        """What a forward is computed in; without FSDP accelerate has put it into the model."""
+        return self.accelerator.autocast() if uses_fsdp(self.accelerator) else nullcontext()
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """One batch forward and backward. A loss that is NaN or infinite ends the training."""

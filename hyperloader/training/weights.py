@@ -47,9 +47,7 @@ def _load_trained(model: nn.Module, path: Path) -> None:
         raise FileNotFoundError(f"{path}: no such file; the folder must be a checkpoint of a run")
     tensors, parameters = read_tensors(path), trained_parameters(model)
     check_tensors(path, tensors, parameters)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(shared_like({name: tensors[name]}, {name: parameter})[name])
+    model.load_state_dict(shared_like(tensors, model.state_dict()), strict=False)
 
 
 def broken_weights(model: nn.Module) -> str | None:

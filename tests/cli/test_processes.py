@@ -12,27 +12,12 @@ import pytest
 import torch
 import yaml
 from helpers import small_run
+from helpers.launched import cut, run, start
 
 from hyperloader import processes
 from hyperloader.training.saved_run import load_run
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this build has no torch.distributed")
-
-
-def start(count, *words, restarts=0, program=None):
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", f"--max-restarts={restarts}"]
-    program = program or [sys.executable, *(launch if count else []), "-m", "hyperloader.cli"]
-    command = [*map(str, program), *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run(count, *words, status=0, program=None):
-    process = start(count, *words, program=program)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == status, errors[-3000:]
-    return output, errors
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +40,6 @@ def config_file(folder):
 
 def weights(folder):
     return load_run(folder).model.trainable_state()
-
-
-def cut(output, step):
-    """A run as if it had been killed after ``step``."""
-    for path in (*output.glob("metrics.json"), *output.glob("best/*")):
-        path.unlink()
-    if (output / "best").exists():
-        (output / "best").rmdir()
-    for checkpoint in output.glob("checkpoint-*"):
-        if int(checkpoint.name.split("-")[1]) > step:
-            for path in checkpoint.iterdir():
-                path.unlink()
-            checkpoint.rmdir()
 
 
 @pytest.mark.slow
@@ -138,14 +110,6 @@ def killed(config_file, output, restarts):
     killed_at = time.monotonic()
     said, errors = process.communicate(timeout=200)
     return said, errors, process.returncode, time.monotonic() - killed_at
-
-
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="accelerate shards on a GPU")
-def test_fsdp_is_refused_where_nothing_would_be_sharded(config_file, folder, fails, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    line = fails("train", config_file, "--output", folder / "sharded")
-    assert "must not ask for FSDP without GPUs: on CPUs accelerate shards nothing" in line
-    assert not (folder / "sharded").exists()
 
 
 @pytest.mark.slow

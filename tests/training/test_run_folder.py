@@ -1,15 +1,17 @@
 """One run at a time in a folder, and a folder that vanishes."""
 
+import dataclasses
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hyperloader.training.run import train
-from hyperloader.training.run_folder import RunFolderError, own_folder
+from hyperloader.training.run_folder import RunFolderError, check_output, own_folder, stated
 
 HOLDER = """
 import sys, time
@@ -94,3 +96,14 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
     with own_folder(tmp_path / "run"):
         assert "has no locks" in caplog.text
     assert not (tmp_path / "run").exists()
+
+
+def test_a_default_that_differs_is_said(settings):
+    config = settings()
+    Path(config.output).mkdir()
+    (Path(config.output) / "config.yaml").write_text(stated(config).to_yaml())
+    assert check_output(config, resume=True) is None
+    other = dataclasses.replace(config, backbone_dtype="bfloat16", backbone_quantization="torchao-int8")
+    message = r"_quantization \(nothing there, 'torchao-int8' here\), backbone_dtype \('float32' there, 'bfloat16' here"
+    with pytest.raises(ValueError, match=message):
+        check_output(other, resume=True)

@@ -1,0 +1,230 @@
+"""A run under FSDP2, as `accelerate launch` starts it with examples/fsdp.yaml."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from accelerate.utils import FullyShardedDataParallelPlugin
+from helpers import small_run, text_run, tiny
+from helpers.launched import ROOT, cut, run
+
+from hyperloader.training.fsdp import shard
+from hyperloader.training.requirements import check_model, check_requirements
+from hyperloader.training.saved_run import load_run
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this build has no torch.distributed")
+
+
+def sharded(folder, *words, processes=2):
+    """`hyperloader WORDS...` under FSDP; returns what each process has had of the model in every step."""
+    watched = folder / "watched"
+    for number in range(processes):
+        (folder / f"watched.{number}").unlink(missing_ok=True)
+    launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples" / "fsdp.yaml"]
+    helper = ROOT / "tests" / "helpers" / "fsdp_run.py"
+    program = ["env", f"WATCHED={watched}", sys.executable, *launch, "--num_processes", processes, helper]
+    run(processes, *words, program=program)
+    files = [(folder / f"watched.{number}").read_text().splitlines() for number in range(processes)]
+    return [[json.loads(line) for line in lines] for lines in files]
+
+
+def check_sharded(watched, steps, layers):
+    """Assert that in all of ``steps`` every process had its part alone of every parameter, and all parts were had."""
+    for each in zip(*watched, strict=True):
+        assert all(one["whole"] == [] for one in each)
+        assert all(layers <= set(one["gathered_apart"]) for one in each)
+        numbers = each[0]["numbers"]
+        assert sum(one["numbers_here"] for one in each) == numbers
+        assert all(one["numbers_here"] < 1.2 * numbers / len(each) for one in each)
+    assert len(watched[0]) == steps
+
+
+def write(folder, values, backbone, **without_dropout):
+    """A file of a run without dropout, 6 steps, 8 sentences a step on 2 processes."""
+    sizes = folder / backbone / "config.json"
+    sizes.write_text(json.dumps(json.loads(sizes.read_text()) | without_dropout))
+    options = {"steps": 6, "eval_steps": 3, "save_steps": 2, "batch_size": 4, "keep_checkpoints": 5}
+    values["training"] |= options
+    (folder / "run.yaml").write_text(yaml.safe_dump(values | {"output": "run"}))
+    return folder / "run.yaml"
+
+
+@pytest.fixture(scope="module")
+def tagging(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tagging")
+    return write(folder, small_run.write(folder), "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("writing")
+    return write(folder, text_run.write(folder, "t5"), "t5", dropout_rate=0.0)
+
+
+def metrics(output):
+    return json.loads((output / "metrics.json").read_text())
+
+
+def check_same(output, expected, rtol=1e-3, atol=1e-5):
+    found, expected = (load_run(one).model for one in (output, expected))
+    states = [{k: v for k, v in one.named_parameters() if v.requires_grad} for one in (found, expected)]
+    torch.testing.assert_close(*states, rtol=rtol, atol=atol)
+
+
+def losses(output):
+    return [one["train_loss"] for one in metrics(output)["learning_curve"]]
+
+
+@pytest.mark.slow
+def test_an_encoder(tagging):
+    folder = tagging.parent
+    one, several = folder / "one", folder / "several"
+    run(0, "train", tagging, "--output", one, "--set", "training.batch_size=8")
+    train = ("train", tagging, "--output", several)
+    check_sharded(sharded(folder, *train), 6, {"BertLayer", "Embedding", "HyperLoaderModel"})
+    check_same(several, one)
+    assert losses(several) == pytest.approx(losses(one), rel=1e-5)
+    assert metrics(several)["test"] == metrics(one)["test"]
+    assert metrics(several)["parameters"] == metrics(one)["parameters"]
+    small_run.with_random_heads(one)
+    (several / "best" / "model.safetensors").write_bytes((one / "best" / "model.safetensors").read_bytes())
+    assert run(0, "evaluate", several)[0] == run(0, "evaluate", one)[0]
+
+
+@pytest.mark.slow
+def test_an_encoder_resumed(tagging):
+    """On the same and another number of processes, and without FSDP; by FSDP what began without."""
+    folder, output = tagging.parent, tagging.parent / "resumed"
+    train = ("train", tagging, "--output", output)
+    sharded(folder, *train)
+    through = {name: one.clone() for name, one in load_run(output).model.trainable_state().items()}
+
+    def check(**bounds):
+        torch.testing.assert_close(load_run(output).model.trainable_state(), through, **bounds)
+
+    cut(output, 4)
+    check_sharded(sharded(folder, *train, "--resume"), 2, {"BertLayer"})
+    check(rtol=0, atol=0)
+    near = {"rtol": 1e-3, "atol": 1e-5}
+    cut(output, 2)
+    run(0, *train, "--resume", "--set", "training.batch_size=8")
+    check(**near)
+    cut(output, 4)
+    four = ("--resume", "--set", "training.batch_size=2")
+    check_sharded(sharded(folder, *train, *four, processes=4), 2, {"BertLayer"})
+    check(**near)
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder(writing):
+    """Beside data parallel processes, as the loss of texts is one of each process's batch."""
+    folder, together, output = writing.parent, writing.parent / "together", writing.parent / "several"
+    run(2, "train", writing, "--output", together)
+    check_sharded(sharded(folder, "train", writing, "--output", output), 6, {"T5Block", "HyperLoaderModel"})
+    check_same(output, together)
+    assert losses(output) == pytest.approx(losses(together), rel=1e-5)
+    assert metrics(output)["test"] == metrics(together)["test"]
+    assert run(0, "evaluate", output)[0] == run(0, "evaluate", together)[0]
+    cut(output, 4)
+    run(2, "train", writing, "--output", output, "--resume")
+    check_same(output, together)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "bounds"),
+    [
+        (["method=lora", "model={}", "training.gradient_accumulation=2"], {}),
+        (["method=full", "model={}", "training.gradient_checkpointing=true"], {}),
+        (["training.bf16=true"], {"atol": 1e-3}),
+        (["backbone_dtype=bfloat16", "training.gradient_checkpointing=true"], {"atol": 1e-2}),
+    ],
+)
+def test_other_options(tagging, options, bounds, tmp_path):
+    words = ["train", tagging, *(word for one in options for word in ("--set", one))]
+    run(0, *words, "--output", tmp_path / "one", "--set", "training.batch_size=8")
+    watched = sharded(tmp_path, *words, "--output", tmp_path / "several")
+    check_sharded(watched, 6 * (1 + ("training.gradient_accumulation=2" in options)), {"BertLayer"})
+    check_same(tmp_path / "several", tmp_path / "one", **bounds)
+    assert losses(tmp_path / "several")[0] == pytest.approx(losses(tmp_path / "one")[0], rel=3e-5)  # bf16 is 5e-5 off
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """This process as one of two that are to shard a model."""
+    names = {"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2", "FSDP_VERSION": "2"}
+    for name, value in (names | {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FSDP_VERSION", "1", "fsdp_version must be 2 in accelerate's config file, got 1: FSDP1"),
+        ("FSDP_AUTO_WRAP_POLICY", "SIZE_BASED_WRAP", "fsdp_auto_wrap_policy must be TRANSFORMER_BASED_WRAP or NO_WRAP"),
+        (
+            "FSDP_ACTIVATION_CHECKPOINTING",
+            "true",
+            "fsdp_activation_checkpointing must be false .*gradient_checkpointing",
+        ),
+        ("FSDP_OFFLOAD_PARAMS", "true", "fsdp_offload_params must be false"),
+    ],
+)
+def test_settings_that_are_refused(asked, settings, name, value, message):
+    config = settings()
+    check_requirements(config)
+    asked.setenv(name, value)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check_requirements(config)
+    asked.setenv("WORLD_SIZE", "1")  # nothing would be sharded
+    check_requirements(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"backbone_quantization": "torchao-int8"},
+            "backbone_quantization must be left out with FSDP, got torchao-int8",
+        ),
+        ({"training": {"compile": True}}, "training.compile must be false with FSDP, got true"),
+        ({"model": {"sparse_gradients": True}}, "model.sparse_gradients must be false with FSDP, got true; torchrun"),
+    ],
+)
+def test_runs_that_are_refused(asked, settings, changes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check_requirements(settings(**changes))
+
+
+@pytest.mark.parametrize("named", ["BertEmbeddings", "T5Block", "Linear", "BertLayer,Nothing"])
+def test_wrong_layers_are_refused(asked, settings, named):
+    config = settings(method="lora")
+    check_model(config)
+    asked.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", named)
+    line = (
+        rf"fsdp_transformer_layer_cls_to_wrap must name layers of BertModel \(BertLayer\), got {named.split(',')[-1]}$"
+    )
+    with pytest.raises(ValueError, match=line):
+        check_model(config)
+    asked.setenv("FSDP_AUTO_WRAP_POLICY", "NO_WRAP")
+    check_model(config)
+
+
+@pytest.mark.parametrize(("name", "apart"), [("bert", {"BertLayer", "Embedding"}), ("t5", {"T5Block"})])
+def test_what_is_gathered_apart(asked, name, apart):
+    """The layers, and input embeddings that nothing shares."""
+    dist = pytest.importorskip("torch.distributed")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = tiny.make_model(name, torch.float32).train()
+        expected = model(**tiny.make_batch(name), task_ids=tiny.TASK_IDS).loss.detach()
+        shard(SimpleNamespace(state=SimpleNamespace(fsdp_plugin=FullyShardedDataParallelPlugin())), model)
+        assert torch.equal(model(**tiny.make_batch(name), task_ids=tiny.TASK_IDS).loss, expected)
+        kinds = {type(one).__name__ for one in model.modules() if type(one).__name__.startswith("FSDP")}
+        assert kinds == {f"FSDP{one}" for one in apart | {"HyperLoaderModel"}}
+    finally:
+        dist.destroy_process_group()
