@@ -60,6 +60,16 @@ def test_trainer(folder):
 
 
 @pytest.mark.slow
+def test_compiled_run(folder):
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    plain, compiled, graphs, losses = run(folder, "compiled_run.py", "encoder", "compiled").splitlines()
+    assert plain.endswith(" s a step")
+    assert compiled.endswith(" s of compiling")
+    assert graphs == "graphs compiled: 2"
+    assert int(losses.split()[3].rstrip("%:")) < 20
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("example", ["onnx_all_tasks.py", "aot_inductor_all_tasks.py"])
 def test_all_tasks_in_one_file_without_this_package(folder, example):
     if example.startswith("onnx"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from hyperloader.checkpoints.atomic import write_text, writing_folder
+from hyperloader.data.heads import TOKEN_CLASSIFICATION
 from hyperloader.model import HyperLoaderModel
 from hyperloader.training.compiling import check_cxx_compiler
 from hyperloader.training.saved_run import Run, load_run
@@ -66,6 +67,8 @@ def export_run(
         from hyperloader.interop.onnx import check_opset
 
         check_opset(opset)
+    if format == "aot-inductor":
+        check_cxx_compiler(f"the format {format}")
     output = Path(output)
     if output.exists() and (not output.is_dir() or os.listdir(output)):
         raise ValueError(f"output must be a new or an empty folder, got {output}")
@@ -82,14 +85,17 @@ def export_run(
             f"format must be {' or '.join(_QUANTIZED)} for a run with backbone_quantization "
             f"{run.config.backbone_quantization}, got {format}"
         )
+    if format in _PROGRAMS and run.heads is None:
+        raise ValueError(
+            f"head of a run must be {TOKEN_CLASSIFICATION} for the format {format}, got {run.config.head}; the format "
+            "ours takes it"
+        )
     if format in _PROGRAMS and run.config.backbone_dtype != "float32":
         raise ValueError(
             f"backbone_dtype of a run must be float32 for the format {format}, got {run.config.backbone_dtype}; the "
             "others take it"
         )
     model.to("cpu").eval()
-    if format == "aot-inductor":
-        check_cxx_compiler(f"the format {format}")
     output.parent.mkdir(parents=True, exist_ok=True)
     if format == "peft":
         model.export_peft(str(task), output, lora_only=lora_only)

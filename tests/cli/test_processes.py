@@ -86,6 +86,32 @@ def test_resuming_on_other_numbers_of_processes(config_file, folder):
         torch.testing.assert_close(weights(output), through, rtol=1e-3, atol=1e-5)
 
 
+COUNTED = """
+import functools, sys
+import torch
+from torch._dynamo.utils import counters
+from hyperloader.cli.commands import app
+torch.compile = functools.partial(torch.compile, backend="aot_eager")  # which takes no minutes
+try:
+    app(sys.argv[1:])
+finally:
+    print(f"compiled {counters['stats']['unique_graphs']} graphs", file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_run(config_file, folder):
+    (folder / "counted.py").write_text(COUNTED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run(2, "train", config_file, "--output", folder / "eager")
+    compiled = ("train", config_file, "--output", folder / "compiled", "--set", "training.compile=true")
+    said, errors = run(2, *compiled, program=[*launch, folder / "counted.py"])
+    assert errors.count("compiled 2 graphs\n") == 2  # in each process, for training and for validation
+    assert "goes on without it" not in errors
+    assert said.count(" of compiling\n") == 1
+    torch.testing.assert_close(weights(folder / "compiled"), weights(folder / "eager"), rtol=1e-3, atol=1e-5)
+
+
 def of_process(number, output):
     """The id of the process with this number that trains in ``output``."""
     for path in Path("/proc").glob("[0-9]*"):

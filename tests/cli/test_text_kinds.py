@@ -192,6 +192,13 @@ def test_what_predict_cannot_answer_is_one_line(fails, folder, task, text, part)
     assert part in fails("predict", folder, *(() if task is None else ("--task", task)), input=text)
 
 
+@pytest.mark.parametrize("format", ["torch-export", "aot-inductor"])
+def test_what_writes_text_is_no_program(fails, folder, tmp_path, format):
+    message = fails("export", folder, tmp_path / "out", "--format", format)
+    assert f"head of a run must be token-classification for the format {format}, got language-model; the" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_and_inspect(call, config_file, folder):
     result = call("train", config_file, "--output", config_file.parent / "dry", "--dry-run", 2)
     assert result.exit_code == 0, result.output

@@ -64,14 +64,17 @@ def test_graphs_with_bf16(settings, without_inductor, graphs):
 
 
 @pytest.mark.slow
-def test_graphs_of_tasks_of_whole_sentences(tmp_path, without_inductor, graphs):
-    """Some batches hold pairs of texts or numbers, some do not."""
+@pytest.mark.parametrize("rest", [0, 2])
+def test_graphs_of_tasks_of_whole_sentences(rest, tmp_path, without_inductor, graphs):
+    """Some batches hold pairs of texts or numbers, some do not; one may hold fewer sentences than there are tasks."""
     values = kinds_run.write(tmp_path)
-    training = values["training"] | {"compile": True}
+    files = [tmp_path / task["path"] / "validation.jsonl" for task in values["tasks"]]
+    sentences = sum(len(path.read_text().splitlines()) for path in files)
+    training = values["training"] | {"compile": True, "eval_batch_size": sentences - rest}
     for task in values["tasks"]:
         task["path"] = str(tmp_path / task["path"])
     train(RunConfig.from_dict({**values, "training": training, "output": str(tmp_path / "run")}), progress=False)
-    assert graphs() == 2
+    assert graphs() == (3 if rest else 2)
 
 
 @pytest.mark.slow
