@@ -107,6 +107,31 @@ def test_graphs_of_other_methods(method, settings, without_inductor, graphs):
     assert graphs() == 2
 
 
+@pytest.mark.slow
+def test_graphs_with_sparse_gradients(settings, without_inductor, graphs):
+    train(settings(model={"sparse_gradients": True}, training=SIZES | {"compile": True}), progress=False)
+    assert graphs() == 2
+
+
+@pytest.mark.slow
+def test_graphs_of_a_quantised_backbone(settings, without_inductor, graphs):
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    train(settings(backbone_quantization="torchao-int8", training=SIZES | {"compile": True}), progress=False)
+    assert graphs() == 2
+
+
+@pytest.mark.slow
+def test_graphs_of_described_tasks(tmp_path, without_inductor, graphs):
+    values = kinds_run.write(tmp_path)
+    values["tasks"] = [
+        {**task, "path": str(tmp_path / task["path"]), "description": "words"} for task in values["tasks"][:2]
+    ]
+    values |= {"model": {"task_condition": "description"}, "output": str(tmp_path / "run")}
+    values["training"] |= {"compile": True}
+    train(RunConfig.from_dict(values), progress=False)
+    assert graphs() == 2
+
+
 class Sum(nn.Module):
     """Is one graph for any shape."""
 
