@@ -11,6 +11,7 @@ from transformers import BertConfig
 
 from hyperloader.checkpoints.tensors import read_tensors
 from hyperloader.cli.commands import app
+from hyperloader.training.compile_time import seconds_compiling
 from hyperloader.training.compiling import check_compiler, compile_model, with_wide_labels
 from hyperloader.training.dry_run import dry_run
 from hyperloader.training.run import train
@@ -203,8 +204,10 @@ def test_the_same_run_by_inductor(settings, tmp_path, graphs, bert):
 
 @pytest.mark.slow
 def test_a_dry_run(settings, without_inductor, graphs):
+    before = seconds_compiling()
     found = dry_run(settings(training=SIZES | {"compile": True}), 2)
     assert found.step.operators > 100
+    assert 5 * (found.step.seconds + found.scoring.seconds) < seconds_compiling() - before
     assert graphs() == 2
 
 
