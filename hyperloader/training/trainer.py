@@ -133,6 +133,19 @@ class MultiTaskTrainer(Trainer):
             self.optimizer = make_optimizer(parameters, self.options, has_sparse_gradients(self.multi_task_model))
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of the optimizer, which accelerate has prepared now.
+
+        Under FSDP it has looked for the parameters by their addresses, and taken one for another where this process has
+        no number of them (a head of fewer labels than processes).
+        """
+        if uses_fsdp(self.accelerator):
+            parameters = trained_parameters(self.multi_task_model).values()
+            own = make_optimizer(parameters, self.options).param_groups
+            for group, right in zip(self._optimizer_and_scheduler()[0].param_groups, own, strict=True):
+                group["params"] = right["params"]
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:

@@ -112,6 +112,14 @@ def test_a_compiled_run(config_file, folder):
     torch.testing.assert_close(weights(folder / "compiled"), weights(folder / "eager"), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_sparse_gradients_of_several_processes(config_file, folder):
+    sparse = ("train", config_file, "--set", "model.sparse_gradients=true")
+    run(0, *sparse, "--output", folder / "sparse", "--set", "training.batch_size=8")
+    run(2, *sparse, "--output", folder / "rows")
+    torch.testing.assert_close(weights(folder / "rows"), weights(folder / "sparse"), rtol=1e-3, atol=1e-5)
+
+
 def of_process(number, output):
     """The id of the process with this number that trains in ``output``."""
     for path in Path("/proc").glob("[0-9]*"):
