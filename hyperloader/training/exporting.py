@@ -59,8 +59,9 @@ def export_run(
             raise ValueError(f"{name} must be given with the format {needed} alone, got {format}")
     missing = [name for name in _NEEDED.get(format, ()) if importlib.util.find_spec(name) is None]
     if missing:
+        are = "is" if len(missing) == 1 else "are"
         raise ImportError(
-            f"the format {format} needs {' and '.join(missing)}, which is not installed; run: "
+            f"the format {format} needs {', '.join(missing)}, which {are} not installed; run: "
             f"pip install 'hyperloader[{format}]'"
         )
     if opset is not None:
