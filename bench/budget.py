@@ -159,6 +159,9 @@ ROWS = [
         Goal(1.5), Goal(1.5), _mixed("MiniLM", step.STEP, 16, 384, 64)),
     *(Row(f"64 tasks in one batch, a sentence each, {operator} forward + backward: time over one task",
           Goal(1.5), Goal(1.5), _mixed(operator, BOTH, 32, 768, 64)) for operator in ("adapter", "lora_linear")),
+    *(Row(f"inference, {point}: time over the frozen backbone",
+          goal, goal, _against("predict", point, "generate", predict.FROZEN))
+      for point, goal in (("T5-small, 8 × 32 tokens", Goal(1.05)), ("T5-small, 8 tasks, 8 × 32 tokens", Goal(1.1)))),
     *(Row(f"inference, {point}, merged{what}: time over the frozen backbone", goal, goal, _merged(suffix, point, name))
       for point, name in (("MiniLM, 32 × 32 tokens", "encode"), ("T5-small, 8 × 32 tokens", "generate"))
       for what, suffix, goal in ((" LoRA alone", predict.LORA_MERGED, Goal(1.05)), ("", predict.MERGED, Goal(1.1)))),

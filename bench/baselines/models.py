@@ -79,9 +79,9 @@ class BaselineModel(nn.Module):
         return functional.cross_entropy(wide.flatten(0, 1), labels.flatten()), logits
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, **options) -> Tensor:
-        """The backbone's ``generate`` for task 0."""
-        self.choose(0)
+    def generate(self, input_ids: Tensor, which: int | Tensor = 0, **options) -> Tensor:
+        """The backbone's ``generate``."""
+        self.choose(which)
         return self.backbone.generate(input_ids=input_ids, **options)
 
     def wrap(self, compute_adapter: Callable[..., Tensor], compute_lora: Callable[..., Tensor], weights: dict) -> None:

@@ -18,11 +18,14 @@ MERGED, LORA_MERGED = ", merged", ", LoRA alone, merged"
 
 
 def point(
-    backbone: str, sentences: int, tokens: int, sweep: str = "", headline: bool = False, new_tokens: int = 16
-) -> Point:
-    """``sentences`` of ``tokens`` tokens of one task; T5 and decoders write ``new_tokens`` tokens for each."""
-    sizes = {"backbone": backbone, "sentences": sentences, "tokens": tokens, "new_tokens": new_tokens}
-    return Point(f"{backbone}, {sentences} × {tokens} tokens", sizes, sweep, headline)
+    backbone: str, sentences: int, tokens: int, sweep: str = "", headline: bool = False, new_tokens: int = 16,
+    tasks: int = 1,
+) -> Point:  # fmt: skip
+    """``sentences`` of ``tokens`` tokens that take turns at the tasks; T5 and decoders write ``new_tokens`` tokens for
+    each."""
+    sizes = {"backbone": backbone, "sentences": sentences, "tokens": tokens, "new_tokens": new_tokens, "tasks": tasks}
+    mixed = f", {tasks} tasks" if tasks > 1 else ""
+    return Point(f"{backbone}{mixed}, {sentences} × {tokens} tokens", sizes, sweep, headline)
 
 
 def passes(at: Point, setting: Setting) -> Iterator[Pass]:
@@ -30,19 +33,26 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     backbone, sentences = at.sizes["backbone"], at.sizes["sentences"]
     batch = make_batch(backbone, setting, sentences, at.sizes["tokens"])
     new_tokens = at.sizes["new_tokens"] if backbone in WRITERS else 0
+    tasks = at.sizes["tasks"]
+    which = torch.arange(sentences, device=setting.device) % tasks if tasks > 1 else 0
 
     def model(**options) -> HyperLoaderModel:
-        return make_model(backbone, setting, **options).eval()
+        return make_model(backbone, setting, tasks, **options).eval()
 
     def baseline(kind: type[BaselineModel], compiler: Callable = lambda module: module) -> Calls:
         built = compiler(kind(model()).eval())
-        return _calls(lambda labels: built(batch["input_ids"], labels=labels)[-1], built.generate, batch, new_tokens)
+        return _calls(
+            lambda labels: built(batch["input_ids"], which, labels=labels)[-1],
+            lambda **arguments: built.generate(which=which, **arguments),
+            batch,
+            new_tokens,
+        )
 
     def own(model: HyperLoaderModel) -> Calls:
-        task = model.hyperloader_config.tasks[0]
+        chosen = {"task_ids": which} if tasks > 1 else {"task": model.hyperloader_config.tasks[0]}
         return _calls(
-            lambda labels: model(input_ids=batch["input_ids"], labels=labels, task=task).logits,
-            lambda **arguments: model.generate(task=task, **arguments),
+            lambda labels: model(input_ids=batch["input_ids"], labels=labels, **chosen).logits,
+            lambda **arguments: model.generate(**chosen, **arguments),
             batch,
             new_tokens,
         )
@@ -58,22 +68,21 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             lambda labels: alone(input_ids=batch["input_ids"], labels=labels).logits, alone.generate, batch, new_tokens
         )
 
+    of_one_task = [] if tasks > 1 else [
+        *(compiled(lambda compiler: baseline(PlainModel, compiler), setting) if at.headline and not new_tokens else []),
+        Provider(PUBLISHED, lambda: baseline(PublishedModel)),
+        Provider(PEFT, lambda: baseline(PeftModel), compared=False),
+        *(ours_compiled(own_compiled, setting) if at.headline and not new_tokens else []),
+        *ours(lambda: merged(model()), MERGED),
+        *ours(lambda: merged(model(adapter_sites=())), LORA_MERGED, compared=False),
+    ]  # fmt: skip
     yield Pass(
         "generate" if new_tokens else "encode",
         [
             Provider(PLAIN, lambda: baseline(PlainModel)),
-            *(
-                compiled(lambda compiler: baseline(PlainModel, compiler), setting)
-                if at.headline and not new_tokens
-                else []
-            ),
-            Provider(PUBLISHED, lambda: baseline(PublishedModel)),
             Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
-            Provider(PEFT, lambda: baseline(PeftModel), compared=False),
             *ours(lambda: own(model())),
-            *(ours_compiled(own_compiled, setting) if at.headline and not new_tokens else []),
-            *ours(lambda: merged(model()), MERGED),
-            *ours(lambda: merged(model(adapter_sites=())), LORA_MERGED, compared=False),
+            *of_one_task,
         ],
         as_reference(lambda: own(model().double())),
         units=sentences * max(new_tokens, 1),
@@ -99,6 +108,7 @@ CASE = Case(
     points=[
         point("MiniLM", 32, 32, headline=True),
         point("T5-small", 8, 32, headline=True),
+        point("T5-small", 8, 32, headline=True, tasks=8),
         point("SmolLM2", 8, 32),
         replace(point("T5-base", 8, 32, headline=True), device="cuda"),
         *(point("MiniLM", sentences, 32, "sentences") for sentences in (1, 4, 128)),
