@@ -38,12 +38,13 @@ def process_count() -> int:
 
 def join_others() -> None:
     """Begin to talk to the other processes, if there are any; on a GPU each process takes its own."""
+    if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # which would leave the backbones of all but one empty
     if process_count() == 1:
         return
     import torch
     from accelerate import PartialState
 
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # which would leave the backbones of all but one empty
     if (store := _store()) is not None and not torch.distributed.is_initialized():
         # One apart for each start of the processes: in the agent's own they would find addresses of those before.
         torch.distributed.init_process_group(store=store, rank=process_number(), world_size=process_count())

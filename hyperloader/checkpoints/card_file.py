@@ -8,7 +8,7 @@ from pathlib import Path
 from hyperloader.checkpoints.descriptions import hash_of
 
 CARD = "README.md"  # which the Hub shows
-_LICENSE = re.compile(r"---\n(?:(?!---).*\n)*?license:(.*)\n")
+_METADATA = re.compile(r"\ufeff?---\r?\n(.*?\n)---", re.DOTALL)  # YAML at the beginning
 _MARK = "<!-- written by hyperloader, and written anew by the next save unless it was changed: sha256 {} -->\n"
 
 
@@ -19,9 +19,16 @@ def signed(lines: Sequence[str]) -> bytes:
 
 
 def license_of(card: bytes) -> str | None:
-    """The licence that a card names in its metadata, as it stands there; None if none."""
-    found = _LICENSE.match(card.decode(errors="replace"))
-    return found[1].strip() if found else None
+    """The licence that a card names in its metadata, or several, separated by commas; None if none."""
+    import yaml  # which huggingface_hub needs as well
+
+    found = _METADATA.match(card.decode(errors="replace"))
+    try:
+        metadata = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return None  # of a card that the Hub could not read either
+    named = metadata.get("license") if isinstance(metadata, dict) else None
+    return ", ".join(map(str, named)) if isinstance(named, list) else named and str(named)
 
 
 def with_license(card: bytes, license: str) -> bytes:

@@ -168,7 +168,7 @@ class AdaptedLinear(WrappedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         linear: Any = self._modules["linear"]
-        weights = self._parameters.values()  # in the order of their registration
+        weights = [self._parameters[name] for name in ADAPTER_WEIGHTS]
         return operator("adapter")(linear(x), *weights, None, self.norm, self.activation, self.eps)[0]
 
 

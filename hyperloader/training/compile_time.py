@@ -7,19 +7,24 @@ from typing import Any
 class _Spent:
     seconds = 0.0
     since = 0.0
+    depth = 0  # one compilation may begin inside another
 
     def begin(self, *_: Any) -> None:
-        self.since = time.perf_counter()
+        if self.depth == 0:
+            self.since = time.perf_counter()
+        self.depth += 1
 
     def end(self, *_: Any) -> None:
-        self.seconds += time.perf_counter() - self.since
+        self.depth -= 1
+        if self.depth == 0:
+            self.seconds += time.perf_counter() - self.since
 
 
 _SPENT = _Spent()
 
 
 def count_compiling() -> None:
-    """Count what is compiled from now on, backwards too, which are compiled when they are first run."""
+    """Count what is compiled from now on; from torch 2.7 on backwards too, which are compiled when they first run."""
     from torch._dynamo.callback import callback_handler
 
     if _SPENT.begin not in callback_handler.start_callbacks:  # which torch._dynamo.reset() empties

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from hyperloader.data.tasks import Task
 from hyperloader.training.compile_time import seconds_without_compiling
 from hyperloader.training.evaluation import Scorer, answer_examples
+from hyperloader.training.fsdp import asks_for_fsdp
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run import peak_memory, prepare
@@ -70,8 +71,10 @@ def dry_run(
     on_data: Callable[[Sequence[Task]], None] = lambda tasks: None,
 ) -> DryRun:
     """Take the first ``steps`` steps of ``config`` and predict a batch of validation sentences; ``output`` is not
-    touched. Raises what ``train`` raises.
+    touched. Raises what ``train`` raises, and ``ValueError`` where the run would be sharded.
     """
+    if asks_for_fsdp():
+        raise ValueError("a dry run must not be sharded, got FSDP: start it with torchrun, or alone")
     check_requirements(config)
     check_model(config)
     tasks = config.load_tasks()

@@ -18,8 +18,8 @@ _OPTIMIZER = "optimizer.pt"
 
 
 def asks_for_fsdp() -> bool:
-    """Whether `accelerate launch` was told to shard models, as it tells the processes."""
-    return process_count() > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    """Whether `accelerate launch` told the processes to shard models; one alone does so on a GPU only."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP") and (process_count() > 1 or torch.accelerator.is_available())
 
 
 def uses_fsdp(accelerator: Accelerator) -> bool:
@@ -45,6 +45,8 @@ def check_fsdp(config: RunConfig) -> None:
             f"fsdp_version must be 2 in accelerate's config file, got {version}: FSDP1 cannot shard frozen and trained "
             "parameters together"
         )
+    if not torch.accelerator.is_available() and not hasattr(torch.cpu.Stream, "record_event"):
+        raise ValueError(f"torch must be 2.7 or later for FSDP on CPUs, got {torch.__version__}; take torchrun")
     plugin: Any = FullyShardedDataParallelPlugin()
     instead = "true; take training.gradient_checkpointing"
     for wrong, name, needed, got in (
@@ -82,6 +84,11 @@ def layers_to_shard(backbone: Any) -> list[str]:
         raise ValueError(
             f"fsdp_transformer_layer_cls_to_wrap must name layers of {type(backbone).__name__} ({', '.join(layers)}), "
             f"got {', '.join(missing)}"
+        )
+    if not (named or layers):
+        raise ValueError(
+            "fsdp_transformer_layer_cls_to_wrap must be given in accelerate's config file, got nothing: transformers "
+            f"does not say which class the layers of {type(backbone).__name__} have"
         )
     return named or layers
 

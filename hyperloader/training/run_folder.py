@@ -146,7 +146,7 @@ def _differences(before: Mapping, now: Mapping, section: str = "") -> list[str]:
         one, other = ({key: values[key]} if key in values else {} for values in (before, now))
         if all(isinstance(values.get(key), Mapping) for values in (one, other)):
             found += _differences(one[key], other[key], f"{section}{key}.")
-        elif one != other:
+        elif one.get(key) != other.get(key):
             there, here = ("nothing" if values.get(key) is None else shown(values[key]) for values in (one, other))
             found.append(f"{section}{key} ({there} there, {here} here)")
     return found

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hyperloader import HyperLoaderModel, TaskModel
 from hyperloader.checkpoints import hub
-from hyperloader.checkpoints.card_file import is_replaceable
+from hyperloader.checkpoints.card_file import is_replaceable, license_of
 
 REPO = "owner/name"
 
@@ -98,6 +98,21 @@ def test_files_of_an_earlier_push_go_and_others_stay(repository):
     tiny.make_model("bert", torch.float32).push_to_hub(REPO)
     names = {path.name for path in repository.folder.iterdir()}
     assert names == {"hyperloader.json", "model.safetensors", "README.md", "mine.txt"}
+
+
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [
+        (b"---\nlanguage: en\nlicense: mit\n---\ntext", "mit"),
+        (b"\xef\xbb\xbf---\r\nlicense: 'mit'\r\n---\r\n", "mit"),
+        (b"---\nlicense:\n- mit\n- apache-2.0\n---\n", "mit, apache-2.0"),
+        (b"---\nlanguage: en\n---\nlicense: mit\n---\n", None),
+        (b"---\nlicense: [\n---\n", None),
+        (b"license: mit\n", None),
+    ],
+)
+def test_the_licence_that_a_card_names(card, license):
+    assert license_of(card) == license
 
 
 def test_a_licence_stays_until_another_is_given(repository):

@@ -51,7 +51,8 @@ def test_the_data_of_another_run_is_left_alone(fails, monkeypatch, tmp_path, mod
     task_file = grammar.write(output / "data", train=1, validation=1, test=1)
     before = {file: file.read_bytes() for file in (output / "data").rglob("*.*")}
     (output / "config.yaml").write_text(RunConfig("other", str(task_file), str(output)).to_yaml())
-    assert "holds another run, which differs in backbone" in fails("demo", "--output", output, "--model", model)
+    line = fails("demo", "--output", output, "--model", model)
+    assert "holds another run, which differs in " in line and "backbone ('other' there" in line
     assert {file: file.read_bytes() for file in before} == before
     assert len(set(demo.OUTPUTS.values())) == 2  # so that one demo after the other needs no option
 

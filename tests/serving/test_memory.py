@@ -1,5 +1,6 @@
 """What a server keeps of a request that it has answered, and of the shapes that it has computed: nothing."""
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -61,8 +62,8 @@ print(compute(range(200, 800)) - before)
 
 
 def test_code_for_shapes_of_the_past_is_not_kept():
-    if sys.platform != "linux" or "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"):
-        pytest.skip("what is in use is asked of glibc")
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("what is in use is asked of glibc 2.33 or later")
     environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
     kept = {}
     for call in ("", "keep_few_kernels()"):
@@ -71,7 +72,9 @@ def test_code_for_shapes_of_the_past_is_not_kept():
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
         )
         kept[call] = int(done.stdout)
-    assert kept["keep_few_kernels()"] < 500_000, kept
+    if kept[""] < 1_000_000:
+        pytest.skip("oneDNN compiles nothing for GELU here")
+    assert kept["keep_few_kernels()"] < kept[""] / 5, kept
 
 
 @pytest.mark.parametrize(("own", "then"), [(None, "64"), ("7", "7")])

@@ -11,6 +11,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from helpers import small_run, text_run, tiny
 from helpers.launched import ROOT, cut, run
 
+from hyperloader.training.dry_run import dry_run
 from hyperloader.training.fsdp import shard
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.saved_run import load_run
@@ -187,8 +188,9 @@ def test_settings_that_are_refused(asked, settings, name, value, message):
     asked.setenv(name, value)
     with pytest.raises(ValueError, match=f"^{message}"):
         check_requirements(config)
-    asked.setenv("WORLD_SIZE", "1")  # nothing would be sharded
-    check_requirements(config)
+    if not torch.accelerator.is_available():  # nothing would be sharded
+        asked.setenv("WORLD_SIZE", "1")
+        check_requirements(config)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +221,24 @@ def test_wrong_layers_are_refused(asked, settings, named):
         check_model(config)
     asked.setenv("FSDP_AUTO_WRAP_POLICY", "NO_WRAP")
     check_model(config)
+
+
+def test_layers_without_a_name_must_be_given(asked, settings, monkeypatch):
+    from transformers import BertModel
+
+    monkeypatch.setattr(BertModel, "_no_split_modules", None)
+    line = (
+        "fsdp_transformer_layer_cls_to_wrap must be given in accelerate's config file, got nothing: .* BertModel have$"
+    )
+    with pytest.raises(ValueError, match=line):
+        check_model(settings())
+    asked.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", "BertLayer")
+    check_model(settings())
+
+
+def test_a_dry_run_is_refused(asked, settings):
+    with pytest.raises(ValueError, match="^a dry run must not be sharded, got FSDP: start it with torchrun, or alone$"):
+        dry_run(settings(), 2)
 
 
 @pytest.mark.parametrize(("name", "apart"), [("bert", {"BertLayer", "Embedding"}), ("t5", {"T5Block"})])

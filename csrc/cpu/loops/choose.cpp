@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <string>
 
-#if defined(__x86_64__) && defined(__clang__)
+#if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
@@ -92,7 +92,11 @@ const Loops<double>& loops<double>() {
   }
 }
 
-bool multiplies_bfloat16() { return best() == InstructionSet::kAvx512 && __builtin_cpu_supports("avx512bf16") != 0; }
+bool multiplies_bfloat16() {
+  constexpr unsigned int kAvx512Bf16 = 1U << 5;  // of leaf 7.1; older compilers do not know its name
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  return best() == InstructionSet::kAvx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvx512Bf16) != 0;
+}
 #else
 template <>
 const Loops<float>& loops<float>() {
