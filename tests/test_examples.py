@@ -45,6 +45,7 @@ def test_own_loop_then_a_new_task_then_serving(folder):
     assert 0 <= difference < 1e-4
 
 
+@pytest.mark.slow
 def test_many_tasks(folder):
     lines = run(folder, "many_tasks.py", "encoder", "thousand").splitlines()
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines[:3]]

@@ -45,7 +45,7 @@ def assert_no_spills(rows):
     assert not spilling, "\n".join(map(str, spilling))
 
 
-@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("target", ["sm_90", pytest.param("gfx942", marks=pytest.mark.slow)])
 def test_the_kernels_of_t5_base(tmp_path, target):
     options = ["--targets", target, "--models", "t5-base", "--dtypes", "bfloat16", "--only", "groups"]
     rows = compile_kernels(tmp_path / "report.json", *options)

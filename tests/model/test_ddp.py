@@ -95,7 +95,7 @@ def test_sparse_gradients(tmp_path):
 
 
 @needs_processes
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_one_task_and_several_on_the_processes(tmp_path, dtype):
     one, two = trained(tmp_path, dtype)
     torch.testing.assert_close(one, two, rtol=0, atol=0)

@@ -22,7 +22,11 @@ pytestmark = needs_triton
 # batch, tokens, hidden, bottleneck: more tiles of tokens than processors, so that weights are summed up first; hidden
 # units beyond a block and off its size, and beyond a part of their sums; bottlenecks beyond a product's least size and
 # beyond what is multiplied at once
-@pytest.mark.parametrize("size", [(3, 50, 70, 25), (2, 5, 150, 6), (2, 90, 33, 70), (1, 5, 20, 128)], ids=str)
+@pytest.mark.parametrize(
+    "size",
+    [(3, 50, 70, 25), (2, 5, 150, 6), pytest.param((2, 90, 33, 70), marks=pytest.mark.slow), (1, 5, 20, 128)],
+    ids=str,
+)
 @each_groups
 @pytest.mark.parametrize("norm", NORMS)
 def test_adapter(size, groups, norm):
