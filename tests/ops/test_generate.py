@@ -44,6 +44,21 @@ def test_value_and_gradients(backend, rows):
         assert_as_accurate(*triple, f"result {index}")
 
 
+@pytest.mark.computes(torch.bfloat16)
+@pytest.mark.parametrize("rows", [24, 1])
+def test_all_of_it_in_bfloat16(backend, rows):
+    """Where the processor has products of bfloat16, by other code."""
+    condition, weights, biases = make_inputs(rows, torch.bfloat16)
+    tensors = [condition, *weights, *biases]
+    grad = torch.randn(rows, sum(SIZES), dtype=torch.bfloat16)
+    oracle = value_and_gradients(run(plain), [tensor.double() for tensor in tensors], grad.double())
+    actual = value_and_gradients(run(ops.generate), tensors, grad)
+    for index, (found, exact) in enumerate(zip(actual, oracle, strict=True)):
+        assert found.dtype == torch.bfloat16
+        difference = (found.double() - exact).norm() / exact.norm()
+        assert difference < 2**-7, f"result {index}: {difference}"
+
+
 @pytest.mark.computes(torch.float64)
 def test_gradcheck(backend):
     condition, weights, biases = make_inputs(3, torch.float64, 4)

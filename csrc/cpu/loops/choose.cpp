@@ -93,9 +93,12 @@ const Loops<double>& loops<double>() {
 }
 
 bool multiplies_bfloat16() {
-  constexpr unsigned int kAvx512Bf16 = 1U << 5;  // of leaf 7.1; older compilers do not know its name
-  unsigned int a = 0, b = 0, c = 0, d = 0;
-  return best() == InstructionSet::kAvx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvx512Bf16) != 0;
+  static const bool found = [] {                   // once: a virtual machine may take microseconds to answer
+    constexpr unsigned int kAvx512Bf16 = 1U << 5;  // of leaf 7.1; older compilers do not know its name
+    unsigned int a = 0, b = 0, c = 0, d = 0;
+    return best() == InstructionSet::kAvx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvx512Bf16) != 0;
+  }();
+  return found;
 }
 #else
 template <>
