@@ -10,7 +10,7 @@ def keep_few_kernels() -> None:
 
     It compiles PyTorch's GELU on CPUs, and bfloat16's products, for every shape and keeps the last 1,024 of them. A
     server's batches hardly ever have one shape twice; what was kept for them lay between the activations, so that the
-    process grew by 70 % in 150 seconds. oneDNN reads its variable when it first compiles something: call this before any
-    model runs. A user's own value stays.
+    process grew by 70 % in 150 seconds. oneDNN reads its variable when it first compiles something: call this before
+    any model runs. A user's own value stays.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))
