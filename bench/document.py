@@ -1,6 +1,8 @@
 """The parts of documents that commands write."""
 
 import os
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.results import UsageError
@@ -37,6 +39,14 @@ def check(document: Path, name: str) -> None:
 def link(document: Path, target: Path) -> str:
     """The address of the file ``target`` in a link of ``document``."""
     return Path(os.path.relpath(target.resolve(), document.resolve().parent)).as_posix()
+
+
+def mean_and_range(numbers: Sequence[float]) -> str:
+    """Markdown: the mean, behind it the least and the most of several; empty for none."""
+    if not numbers:
+        return ""
+    span = f" ({min(numbers):.1f} to {max(numbers):.1f})" if len(numbers) > 1 else ""
+    return f"**{statistics.mean(numbers):.1f}**{span}"
 
 
 def _marks(name: str) -> tuple[str, str]:

@@ -82,11 +82,15 @@ def forward_calls(function: Function, inputs: Sequence[Tensor]) -> Calls:
     return Calls.of(run)
 
 
-def backward_calls(function: Function, inputs: Sequence[Tensor], wanted: Sequence[Tensor], seed: int = 1) -> Calls:
-    """``function`` of ``inputs`` and the gradients of ``wanted``, given random gradients of the results.
+def backward_calls(
+    function: Function, inputs: Sequence[Tensor], wanted: Sequence[Tensor] | None = None, seed: int = 1
+) -> Calls:
+    """``function`` of ``inputs`` and the gradients of ``wanted``, by default of the inputs that have one, given random
+    gradients of the results.
 
     ``seed`` draws them in float64, so that providers in any dtype get the same.
     """
+    wanted = [tensor for tensor in inputs if tensor.requires_grad] if wanted is None else wanted
     outputs = list(function(*inputs))
     generator = torch.Generator().manual_seed(seed)
     grads = [

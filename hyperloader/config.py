@@ -16,6 +16,7 @@ from hyperloader.validation import (
     check_switch,
     check_whole,
     is_finite,
+    naming,
     nearest,
     shown,
 )
@@ -225,7 +226,7 @@ class HyperLoaderConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "HyperLoaderConfig":
-        """The configuration that ``to_dict`` wrote; raises ``ValueError`` for a key that is none of its fields."""
+        """The configuration that ``to_dict`` wrote; raises ``ValueError`` for an unknown key."""
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -242,14 +243,12 @@ class HyperLoaderConfig:
     def from_json(cls, path: str | Path) -> "HyperLoaderConfig":
         """Read what ``to_json`` wrote."""
         values = read_json(path)
-        try:
+        with naming(path):
             return cls.from_dict(values)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
 
 
 def check_sites(sites: Any) -> dict[str, tuple[str, ...]]:
-    """``sites`` as a mapping of sites to patterns; raises ``ValueError`` or ``TypeError`` for what is none."""
+    """``sites`` as a mapping of sites to patterns; raises ``ValueError`` or ``TypeError`` for anything else."""
     if not isinstance(sites, Mapping) or not sites:
         raise TypeError(f"sites must map sites to paths of layers, got {shown(sites)}")
     for site in sites:

@@ -1,4 +1,4 @@
-"""Reading JSON files that anybody may have written: one that is too large, nested or no JSON is one ``ValueError``."""
+"""Reading JSON files that anybody may have written: whatever is wrong with one is one ``ValueError``."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _check(values: dict, path: Path, what: str) -> None:
-    """Raise ``ValueError`` for what is nested too deep and for numbers that are none, naming the field."""
+    """Raise ``ValueError``, naming the field, for what is nested too deep and for numbers that are not finite."""
     waiting: list[tuple[str, int, Any]] = [("", 0, values)]
     while waiting:
         field, depth, value = waiting.pop()

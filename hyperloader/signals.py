@@ -75,18 +75,18 @@ def say_first(line: str) -> None:
     _State.saying = True
     try:
         if processes.speaks_first():
-            print(_of_the_dead() or line, file=sys.stderr, flush=True)
+            print(_died() or line, file=sys.stderr, flush=True)
     finally:
         _State.saying = False
 
 
-def _of_the_dead() -> str:
+def _died() -> str:
     dead = processes.died()
     if not dead:
         return ""
-    which, hint = f"process{'es' if len(dead) > 1 else ''} {', '.join(map(str, dead))}", _State.hint()
+    who, hint = f"process{'es' if len(dead) > 1 else ''} {', '.join(map(str, dead))}", _State.hint()
     how = "died without a word, killed from outside or for want of memory"
-    return f"error: {which} of {processes.process_count()} {how}{f'; {hint}' if hint else ''}"
+    return f"error: {who} of {processes.process_count()} {how}{f'; {hint}' if hint else ''}"
 
 
 def _say(number: int, what: str) -> None:

@@ -19,17 +19,9 @@ def check_no_words(descriptions: Any, label_words: Any) -> None:
 def check_descriptions(descriptions: Any, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """``descriptions`` with a tuple of phrasings for each of ``tasks``.
 
-    Raises ``ValueError`` or ``TypeError`` for a task without, one that is none of ``tasks``, and what is no text.
+    Raises ``ValueError`` or ``TypeError`` for a task that is missing or unknown, and anything but text.
     """
-    if not isinstance(descriptions, Mapping):
-        raise TypeError(f"descriptions must map every task to what it is about, got {shown(descriptions)}")
-    for task in tasks:
-        if task not in descriptions:
-            raise ValueError(f"descriptions must hold every task, got none for {task!r}")
-    known = set(tasks)
-    for task in descriptions:
-        if task not in known:
-            raise ValueError(f"descriptions must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
+    _check_tasks("descriptions", "every task to what it is about", descriptions, tasks)
     return {task: phrasings(f"descriptions[{task!r}]", descriptions[task]) for task in tasks}
 
 
@@ -51,14 +43,11 @@ def check_label_words(
 
     Raises ``ValueError`` or ``TypeError`` for an unknown task or label, and for words that are no text.
     """
-    if label_words is not None and not isinstance(label_words, Mapping):
-        raise TypeError(f"label_words must map tasks to words for their labels, got {shown(label_words)}")
-    known = set(tasks)
-    for task, words in (label_words or {}).items():
-        if task not in known:
-            raise ValueError(f"label_words must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
+    words_of = {} if label_words is None else label_words
+    _check_tasks("label_words", "tasks to words for their labels", words_of, tasks, every=False)
+    for task, words in words_of.items():
         check_words(f"label_words[{task!r}]", words, None if names is None else names[task])
-    return {task: dict(words) for task, words in (label_words or {}).items() if words} or None
+    return {task: dict(words) for task, words in words_of.items() if words} or None
 
 
 def check_words(argument: str, words: Any, names: Collection[str] | None) -> None:
@@ -103,18 +92,25 @@ def _readable(name: str) -> str:
 
 
 def check_labels(labels: Any, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """``labels`` of every one of the ``tasks``; raises ``ValueError`` or ``TypeError`` for what is none."""
-    if not isinstance(labels, Mapping):
-        raise TypeError(f"labels must map every task to its labels, got {shown(labels)}")
-    for task in tasks:
-        if task not in labels:
-            raise ValueError(f"labels must hold every task, got none for {task!r}")
-    known = set(tasks)
-    for task in labels:
-        if task not in known:
-            raise ValueError(f"labels must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")
+    """``labels`` of every one of the ``tasks``; raises ``ValueError`` or ``TypeError`` for a missing or an unknown
+    task, and for anything that is not a list of labels."""
+    _check_tasks("labels", "every task to its labels", labels, tasks)
     named = {task: check_names(f"labels[{task!r}]", labels[task]) for task in tasks}
     for task, names in named.items():
         if not names:
             raise ValueError(f"labels[{task!r}] must hold at least one label, got none")
     return named
+
+
+def _check_tasks(argument: str, what: str, values: Any, tasks: Sequence[str], every: bool = True) -> None:
+    """Raise ``TypeError`` unless ``values`` is a mapping (of ``what``), ``ValueError`` for a key that is not in
+    ``tasks`` and, if it must have ``every`` task, for one that is missing."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{argument} must map {what}, got {shown(values)}")
+    for task in tasks if every else ():
+        if task not in values:
+            raise ValueError(f"{argument} must hold every task, got none for {task!r}")
+    known = set(tasks)
+    for task in values:
+        if task not in known:
+            raise ValueError(f"{argument} must hold only the tasks, got {shown(task)}{nearest(task, tasks)}")

@@ -3,7 +3,8 @@
 import difflib
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 LARGEST = 2**31 - 1  # of whole numbers that are sizes or counts
@@ -81,18 +82,22 @@ def check_switch(argument: str, value: Any) -> None:
         raise TypeError(f"{argument} must be True or False, got {shown(value)}")
 
 
-def check_positive(argument: str, value: Any) -> None:
-    """Raise ``TypeError`` unless ``value`` is a number, ``ValueError`` unless it is positive and finite."""
+def check_number(argument: str, value: Any) -> None:
+    """Raise ``TypeError`` unless ``value`` is a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{argument} must be a number, got {shown(value)}")
+
+
+def check_positive(argument: str, value: Any) -> None:
+    """Raise ``TypeError`` unless ``value`` is a number, ``ValueError`` unless it is positive and finite."""
+    check_number(argument, value)
     if not (is_finite(value) and value > 0):
         raise ValueError(f"{argument} must be positive and finite, got {shown(value)}")
 
 
 def check_share(argument: str, value: Any) -> None:
     """Raise ``TypeError`` unless ``value`` is a number, ``ValueError`` unless from 0 on and below 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{argument} must be a number, got {shown(value)}")
+    check_number(argument, value)
     if not 0 <= value < 1:
         raise ValueError(f"{argument} must be at least 0 and below 1, got {shown(value)}")
 
@@ -109,6 +114,15 @@ def check_names(argument: str, values: Any) -> tuple[str, ...]:
         value, times = Counter(values).most_common(1)[0]
         raise ValueError(f"{argument} must be distinct, got {shown(value)} {times} times")
     return tuple(values)
+
+
+@contextmanager
+def naming(where: object, kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """Inside the block, what is wrong with a value is raised as a ``kind`` whose message begins with ``where``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise kind(f"{where}: {error}") from error
 
 
 def is_finite(value: float) -> bool:

@@ -16,6 +16,7 @@ from hyperloader.validation import (
     did_you_mean,
     held,
     listed,
+    naming,
     nearest,
     shown,
 )
@@ -142,3 +143,19 @@ def test_a_json_file_of_any_size_is_not_read(tmp_path):
         file.truncate(65 << 20)
     with pytest.raises(ValueError, match="must have at most 64 MiB, got 65"):
         read_json(path)
+
+
+class BadFileError(ValueError):
+    """A kind of its own."""
+
+
+def test_what_is_wrong_in_a_block_is_named():
+    for error in (ValueError("rank must be 1"), TypeError("rank must be 1")):
+        with (
+            pytest.raises(BadFileError, match=r"^a\.yaml:3: rank must be 1$") as raised,
+            naming("a.yaml:3", BadFileError),
+        ):
+            raise error
+        assert raised.value.__cause__ is error
+    with pytest.raises(KeyError, match="rank"), naming("a.yaml"):
+        raise KeyError("rank")

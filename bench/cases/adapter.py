@@ -33,7 +33,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     exact = random_tensors(shapes, setting, torch.float64)
     products, row = 4 * tokens * hidden * bottleneck, tokens * hidden * setting.dtype.itemsize
     yield _pass(FORWARD, forward_calls, inputs, exact, setting, at, products, 2 * row)
-    yield _pass(BOTH, _with_gradients, inputs, exact, setting, at, 3 * products, 5 * row)
+    yield _pass(BOTH, backward_calls, inputs, exact, setting, at, 3 * products, 5 * row)
 
 
 def _pass(name, calls, inputs, exact, setting: Setting, at: Point, flop: int, traffic: int) -> Pass:
@@ -45,10 +45,6 @@ def _pass(name, calls, inputs, exact, setting: Setting, at: Point, flop: int, tr
     ]
     expected = as_reference(lambda: calls(_ours, exact))
     return Pass(name, providers, expected, flop, traffic, at.sizes["tokens"], "tokens")
-
-
-def _with_gradients(function, inputs):
-    return backward_calls(function, inputs, inputs)
 
 
 def _plain(*tensors: torch.Tensor) -> list[torch.Tensor]:

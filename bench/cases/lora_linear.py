@@ -36,7 +36,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     frozen, update = 2 * layers * tokens * hidden * hidden, 4 * layers * tokens * hidden * rank
     for name, calls, flop in (
         (FORWARD, forward_calls, frozen + update),
-        (BOTH, _with_gradients, 2 * frozen + 3 * update),
+        (BOTH, backward_calls, 2 * frozen + 3 * update),
     ):
         providers = [
             Provider(PLAIN, _bind(calls, _plain, inputs)),
@@ -55,10 +55,6 @@ def _bind(function, *arguments):
 
 def _compiled(calls, inputs, setting: Setting) -> list[Provider]:
     return compiled(lambda compiler: calls(compiler(_plain), inputs), setting)
-
-
-def _with_gradients(function, inputs) -> Calls:
-    return backward_calls(function, inputs, [tensor for tensor in inputs if tensor.requires_grad])
 
 
 def _lists(tensors) -> list[list[torch.Tensor]]:
@@ -99,7 +95,7 @@ def _frozen(name: str, inputs) -> Calls:
     def run(x):
         return [functional.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
-    return forward_calls(run, [x]) if name == FORWARD else backward_calls(run, [x], [x])
+    return forward_calls(run, [x]) if name == FORWARD else backward_calls(run, [x])
 
 
 CASE = Case(

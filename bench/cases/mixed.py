@@ -33,7 +33,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     which = torch.arange(at.sizes["sentences"], device=setting.device) % at.sizes["tasks"]
     if at.sizes["what"] in _OURS:
         yield _operator(FORWARD, forward_calls, at, setting, which)
-        yield _operator(BOTH, _with_gradients, at, setting, which)
+        yield _operator(BOTH, backward_calls, at, setting, which)
     else:
         yield _step(at, setting, which)
 
@@ -72,10 +72,6 @@ def _inputs(at: Point, setting: Setting, tasks: int, dtype: torch.dtype) -> list
         found[1].requires_grad_(False)
         found[2].requires_grad_(False)
     return found
-
-
-def _with_gradients(function: Callable, inputs: list[Tensor]) -> Calls:
-    return backward_calls(function, inputs, [tensor for tensor in inputs if tensor.requires_grad])
 
 
 def _step(at: Point, setting: Setting, which: Tensor) -> Pass:

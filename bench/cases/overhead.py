@@ -58,7 +58,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
         inputs[index].requires_grad_(False)
         exact[index].requires_grad_(False)
     yield _pass(FORWARD, forward_calls, operator, inputs, exact, setting)
-    yield _pass(BOTH, _with_gradients, operator, inputs, exact, setting)
+    yield _pass(BOTH, backward_calls, operator, inputs, exact, setting)
 
 
 def _pass(name, calls, operator: str, inputs, exact, setting: Setting) -> Pass:
@@ -69,10 +69,6 @@ def _pass(name, calls, operator: str, inputs, exact, setting: Setting) -> Pass:
         *ours(lambda: calls(ours_function, inputs)),
     ]
     return Pass(name, providers, as_reference(lambda: calls(ours_function, exact)))
-
-
-def _with_gradients(function, inputs):
-    return backward_calls(function, inputs, [tensor for tensor in inputs if tensor.requires_grad])
 
 
 CASE = Case(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bench.described import report
 from bench.described.learn import learn, scored_part
-from bench.described.plan import Learning, Plan
+from bench.described.plan import Plan
+from bench.newtask.fit import run_one
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.cli.inspect import NUMBERS, inspect
 from hyperloader.config import CLASSIFICATION
@@ -34,9 +35,9 @@ def main(words: list[str] | None = None) -> None:
         tasks = {task.name: task for task in plan.recipe.load_tasks()}
         write_text(plan.results / report.COMMON, json.dumps(most_common(plan, tasks), ensure_ascii=False, indent=1))
         for run in plan.searches():
-            run_one(plan, tasks, run)
+            run_one(plan, tasks, run, report.read, learn)
         for run in plan.learnings(report.chosen_rates(plan)):
-            run_one(plan, tasks, run)
+            run_one(plan, tasks, run, report.read, learn)
     report.write(plan)
 
 
@@ -69,15 +70,6 @@ def most_common(plan: Plan, tasks: dict[str, Task]) -> dict[str, float]:
             labels = [one.label for one in scored_part(tasks[name], "test", plan.sentences)]
             found[name] = max(map(labels.count, labels)) / len(labels)
     return found
-
-
-def run_one(plan: Plan, tasks: dict[str, Task], run: Learning) -> None:
-    """Train ``run`` and write its JSON, unless it is there."""
-    if report.read(plan, run) is not None:
-        return
-    result = learn(plan, tasks, run)
-    write_text(plan.results / f"{run.name}.json", json.dumps(result, ensure_ascii=False, indent=1))
-    print(f"{run.name}: {run.scored} {result['headline']} {100 * result['score']:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import set_seed
 
 from bench.described.plan import Learning, Plan
-from bench.newtask.fit import fit, score, some_of
+from bench.newtask.fit import fit, outcome, score, some_of
 from hyperloader.config import TAGGING
 from hyperloader.data.examples import label_counts
 from hyperloader.data.heads import make_formulation
@@ -20,7 +20,6 @@ from hyperloader.training.backbone import load_backbone
 from hyperloader.training.headlines import headline
 from hyperloader.training.methods import build_model
 from hyperloader.training.saved_run import load_run
-from hyperloader.training.versions import versions
 
 
 def learn(plan: Plan, tasks: dict[str, Task], run: Learning) -> dict:
@@ -53,10 +52,7 @@ def learn(plan: Plan, tasks: dict[str, Task], run: Learning) -> dict:
         "score": scores[headline(scores)],
         "headline": headline(scores),
         "scores": scores,
-        "trained": sum(one.numel() for one in model.parameters() if one.requires_grad),
-        "seconds_per_step": seconds,
-        "run": vars(run),
-        "versions": versions(torch.device("cpu")),
+        **outcome(model, seconds, run),
     }
 
 

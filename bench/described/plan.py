@@ -3,12 +3,8 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import yaml
-
-from bench.newtask.plan import Base, Search
-from bench.study.plan import check_keys
+from bench.newtask.plan import FewExamples
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.task_words import described
 from hyperloader.validation import check_choice
@@ -43,58 +39,25 @@ class Learning:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All of it.
+class Plan(FewExamples):
+    """The tasks ``held_out``, learnt by models of the others, one a seed, which read tasks in words.
 
-    Args:
-        recipe: a run's YAML file of tasks in words.
-        held_out: the tasks that the models do not see.
-        results: folder of the JSON files.
-        runs: folder of the runs themselves.
-        base: how the models are trained, one a seed.
-        steps, batch_size: of every training on a held-out task.
-        examples, seeds: numbers of examples, and choices of them.
-        sentences: of the test sets that are scored.
-        search: how learning rates are chosen.
-        learning_rates: of ``RATES`` -> the rates to try.
+    ``sentences`` of each test set are scored; learning rates are those of ``RATES``.
     """
 
-    recipe: RunConfig
     held_out: list[str]
-    results: Path
-    runs: Path
-    base: Base
-    steps: int
-    batch_size: int
-    examples: list[int]
-    seeds: list[int]
     sentences: int
-    search: Search
-    learning_rates: Mapping[str, list[float]]
 
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> "Plan":
-        """Read a plan; raises ``ValueError`` naming the file for an unknown or missing key or task."""
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; give a YAML file such as recipes/held-out-tasks.yaml")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        try:
-            check_keys("plan", values, cls)
-            check_keys("base", values["base"], Base)
-            check_keys("search", values["search"], Search)
-            recipe = RunConfig.from_yaml(path.parent / values["recipe"])
-            if isinstance(recipe.tasks, str) or not described(recipe):
-                raise ValueError("recipe must list its tasks itself and have task_condition: description")
-            for task in values["held_out"]:
-                check_choice("held_out", task, [one["name"] for one in recipe.tasks])
-            if values["learning_rates"].keys() != set(RATES.values()):
-                raise ValueError(f"learning_rates must be of embedding and lora, got {[*values['learning_rates']]}")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        folders = {name: Path(values[name]) for name in ("results", "runs")}
-        base, search = Base(**values["base"]), Search(**values["search"])
-        return cls(**{**values, **folders, "recipe": recipe, "base": base, "search": search})
+    example = "recipes/held-out-tasks.yaml"
+
+    @staticmethod
+    def check(recipe: RunConfig, values: Mapping) -> None:
+        if isinstance(recipe.tasks, str) or not described(recipe):
+            raise ValueError("recipe must list its tasks itself and have task_condition: description")
+        for task in values["held_out"]:
+            check_choice("held_out", task, [one["name"] for one in recipe.tasks])
+        if values["learning_rates"].keys() != set(RATES.values()):
+            raise ValueError(f"learning_rates must be of embedding and lora, got {[*values['learning_rates']]}")
 
     def base_config(self, seed: int) -> RunConfig:
         """The run of the other tasks; scored once, at its end."""

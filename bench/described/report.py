@@ -5,6 +5,7 @@ import statistics
 
 from bench import document
 from bench.described.plan import METHODS, RATES, Learning, Plan
+from bench.newtask.report import tried_rates
 from hyperloader.cli.inspect import NUMBERS
 from hyperloader.training.headlines import headline, mean_of
 
@@ -74,13 +75,14 @@ def _about(plan: Plan) -> str:
     bases = [json.loads((plan.results / f"base-{seed}.json").read_text(encoding="utf-8")) for seed in plan.seeds]
     own = " and ".join(f"{100 * mean_of(base['validation']):.1f}" for base in bases)
     seconds = statistics.mean(base["seconds_per_step"] for base in bases)
+    rates = tried_rates(_tried(plan), chosen_rates(plan), {"embedding": "row and head", "lora": "fresh LoRA"})
     return (
         f"Test scores of {plan.sentences} sentences, F1 of spans or accuracy, mean and range over {len(plan.seeds)} "
         f"models and choices of examples; {plan.steps} steps of at most {plan.batch_size} sentences. Each model was "
         f"trained on the other {len(bases[0]['validation']['tasks'])} tasks ({plan.base.steps:,} steps on "
         f"{plan.base.fraction:.0%} of their data, {seconds:.2f} s a step; mean score on their "
         f"validation sets {own}). Learning rates were chosen with {plan.search.examples} examples of another choice by "
-        f"the mean score on {plan.search.sentences} validation sentences a task: {_rates(plan)}."
+        f"the mean score on {plan.search.sentences} validation sentences a task: {rates}."
     )
 
 
@@ -88,16 +90,6 @@ def _common(plan: Plan) -> str:
     common = json.loads((plan.results / COMMON).read_text(encoding="utf-8"))
     shares = " and ".join(f"{100 * share:.1f} on {task}" for task, share in common.items())
     return f"Always the most frequent label would score {shares}. " if common else ""
-
-
-def _rates(plan: Plan) -> str:
-    chosen, parts = chosen_rates(plan), []
-    names = {"embedding": "row and head", "lora": "fresh LoRA"}
-    for name, rates in _tried(plan).items():
-        cells = (f"{rate:g}: {100 * score:.1f}" for rate, score in rates.items())
-        bold = (f"**{cell}**" if rate == chosen[name] else cell for rate, cell in zip(rates, cells, strict=True))
-        parts.append(f"{names[name]} {' · '.join(bold)}")
-    return "; ".join(parts)
 
 
 def _inside(plan: Plan) -> str:
@@ -115,11 +107,7 @@ def _inside(plan: Plan) -> str:
 
 
 def _cell(runs: list[dict]) -> str:
-    scores = [100 * one["score"] for one in runs]
-    if not scores:
-        return ""
-    span = f" ({min(scores):.1f} to {max(scores):.1f})" if len(scores) > 1 else ""
-    return f"**{statistics.mean(scores):.1f}**{span}"
+    return document.mean_and_range([100 * one["score"] for one in runs])
 
 
 def _range(numbers: list[int]) -> str:

@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 
 from bench.newtask import report
+from bench.newtask.fit import run_one
 from bench.newtask.learn import learn
-from bench.newtask.plan import Learning, Plan
+from bench.newtask.plan import Plan
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.cli.inspect import NUMBERS, inspect
-from hyperloader.data.tasks import Task
 from hyperloader.training.run import train
 
 
@@ -30,9 +30,9 @@ def main(words: list[str] | None = None) -> None:
         train_base(plan)
         look_inside(plan)
         for run in plan.searches():
-            run_one(plan, tasks, run)
+            run_one(plan, tasks, run, report.read, learn)
         for run in plan.learnings(report.chosen_rates(plan)):
-            run_one(plan, tasks, run)
+            run_one(plan, tasks, run, report.read, learn)
     report.write(plan)
 
 
@@ -52,15 +52,6 @@ def look_inside(plan: Plan) -> None:
     folder = plan.results / "inspect"
     if not (folder / NUMBERS).exists():
         inspect(Path(plan.base_config.output), folder)
-
-
-def run_one(plan: Plan, tasks: dict[str, Task], run: Learning) -> None:
-    """Train ``run`` and write its JSON, unless it is there."""
-    if report.read(plan, run) is not None:
-        return
-    result = learn(plan, tasks, run)
-    write_text(plan.results / f"{run.name}.json", json.dumps(result, ensure_ascii=False, indent=1))
-    print(f"{run.name}: {run.scored} F1 {100 * result['scores']['f1']:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 """One short training on a few examples, and what it scores: the same steps whatever is trained."""
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from hyperloader.checkpoints.atomic import write_text
 from hyperloader.data import subset
 from hyperloader.data.formulation import Formulation
 from hyperloader.training.evaluation import Scorer
+from hyperloader.training.headlines import headline
 from hyperloader.training.presets import training_options
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.trainer import MultiTaskTrainer
+from hyperloader.training.versions import versions
 
 
 def some_of(sentences: Sequence, count: int, seed: int, name: str) -> list:
@@ -59,3 +64,23 @@ def fit(
 def score(model: nn.Module, formulation: Formulation, task: str, scored: Sequence, batch_size: int) -> dict:
     """The scores of ``model`` as it is."""
     return Scorer(formulation, {task: scored}, batch_size)(model)["tasks"][task]
+
+
+def outcome(model: nn.Module, seconds: float | None, run: Any) -> dict:
+    """What is kept of every training beside its scores."""
+    return {
+        "trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        "seconds_per_step": seconds,
+        "run": vars(run),
+        "versions": versions(torch.device("cpu")),
+    }
+
+
+def run_one(plan: Any, tasks: dict, run: Any, read: Callable, learn: Callable) -> None:
+    """Have ``learn`` train ``run`` and write its JSON, unless ``read`` finds one."""
+    if read(plan, run) is not None:
+        return
+    result = learn(plan, tasks, run)
+    write_text(plan.results / f"{run.name}.json", json.dumps(result, ensure_ascii=False, indent=1))
+    key = headline(result["scores"])
+    print(f"{run.name}: {run.scored} {key} {100 * result['scores'][key]:.2f}", flush=True)

@@ -4,14 +4,13 @@ import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
-from bench.newtask.fit import fit, some_of
+from bench.newtask.fit import fit, outcome, some_of
 from bench.newtask.plan import Learning, Plan
 from hyperloader.data import TokenClassification
 from hyperloader.data.tasks import Task
 from hyperloader.training.backbone import load_backbone
 from hyperloader.training.methods import METHODS, build_model
 from hyperloader.training.saved_run import load_run
-from hyperloader.training.versions import versions
 
 
 def learn(plan: Plan, tasks: dict[str, Task], run: Learning) -> dict:
@@ -30,11 +29,8 @@ def learn(plan: Plan, tasks: dict[str, Task], run: Learning) -> dict:
     after = _outputs(model, formulation, tasks)
     return {
         "scores": scores,
-        "trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "others_unchanged": None if before is None else torch.equal(before, after),
-        "seconds_per_step": seconds,
-        "run": vars(run),
-        "versions": versions(torch.device("cpu")),
+        **outcome(model, seconds, run),
     }
 
 

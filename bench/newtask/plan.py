@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 
 from bench.study.plan import check_keys
 from hyperloader.training.run_config import RunConfig
+from hyperloader.validation import naming
 
 METHODS = {
     "embedding": "64 numbers and a head",
@@ -49,23 +51,21 @@ class Learning:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All of it.
+class FewExamples:
+    """Models of some tasks, and short trainings on the others with a few examples each.
 
     Args:
         recipe: a run's YAML file: backbone, tasks and model.
-        held_out: the task that the base does not see.
-        results: folder of the JSON files and the figure.
+        results: folder of the JSON files and figures.
         runs: folder of the runs themselves.
-        base: how the base is trained.
-        steps, batch_size: of every training on the new task.
+        base: how the models are trained.
+        steps, batch_size: of every training on another task.
         examples, seeds: numbers of examples, and choices of them.
         search: how learning rates are chosen.
-        learning_rates: method of ``METHODS`` -> the rates to try.
+        learning_rates: what is trained -> the rates to try.
     """
 
     recipe: RunConfig
-    held_out: str
     results: Path
     runs: Path
     base: Base
@@ -76,30 +76,49 @@ class Plan:
     search: Search
     learning_rates: Mapping[str, list[float]]
 
+    example: ClassVar[str]  # of a file
+
     @classmethod
-    def from_yaml(cls, path: str | Path) -> "Plan":
-        """Read a plan; raises ``ValueError`` naming the file for an unknown or missing key, task or method."""
+    def from_yaml(cls, path: str | Path) -> Any:
+        """Read a plan; raises ``ValueError`` naming the file for an unknown or missing key, or a name that ``check``
+        refuses."""
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; give a YAML file such as recipes/new-task.yaml")
+            raise FileNotFoundError(f"{path}: no such file; give a YAML file such as {cls.example}")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        try:
+        with naming(path):
             check_keys("plan", values, cls)
             check_keys("base", values["base"], Base)
             check_keys("search", values["search"], Search)
             recipe = RunConfig.from_yaml(path.parent / values["recipe"])
-            if isinstance(recipe.tasks, str):
-                raise ValueError(f"recipe must list its tasks itself, got the task file {recipe.tasks}")
-            tasks = [task["name"] for task in recipe.tasks]
-            if values["held_out"] not in tasks or len(tasks) < 2:
-                raise ValueError(f"held_out must be one of several tasks {', '.join(tasks)}, got {values['held_out']}")
-            if values["learning_rates"].keys() - METHODS:
-                raise ValueError(f"learning_rates must be of {', '.join(METHODS)}, got {[*values['learning_rates']]}")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            cls.check(recipe, values)
         folders = {name: Path(values[name]) for name in ("results", "runs")}
         base, search = Base(**values["base"]), Search(**values["search"])
         return cls(**{**values, **folders, "recipe": recipe, "base": base, "search": search})
+
+    @staticmethod
+    def check(recipe: RunConfig, values: Mapping) -> None:
+        """Raise ``ValueError`` for an unknown name in ``values``, those of a plan with this ``recipe``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Plan(FewExamples):
+    """One task, ``held_out``, learnt by a model of the others; learning rates are those of ``METHODS``."""
+
+    held_out: str
+
+    example = "recipes/new-task.yaml"
+
+    @staticmethod
+    def check(recipe: RunConfig, values: Mapping) -> None:
+        if isinstance(recipe.tasks, str):
+            raise ValueError(f"recipe must list its tasks itself, got the task file {recipe.tasks}")
+        tasks = [task["name"] for task in recipe.tasks]
+        if values["held_out"] not in tasks or len(tasks) < 2:
+            raise ValueError(f"held_out must be one of several tasks {', '.join(tasks)}, got {values['held_out']}")
+        if values["learning_rates"].keys() - METHODS:
+            raise ValueError(f"learning_rates must be of {', '.join(METHODS)}, got {[*values['learning_rates']]}")
 
     @property
     def base_config(self) -> RunConfig:

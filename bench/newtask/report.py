@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Mapping
 
 from bench import document
 from bench.newtask.plan import METHODS, Learning, Plan
@@ -80,6 +81,7 @@ def render(plan: Plan, results: dict[int, dict[str, list[dict]]]) -> str:
     first = next(iter(results.values()))
     trained = (f"{first[method][0]['trained']:,}" if method in first else "" for method in methods)
     chart = document.link(document.RESULTS, plan.results / "newtask.png")
+    rates = tried_rates(_tried(plan), chosen_rates(plan), METHODS)
     lines = [
         f"| examples of {plan.held_out} | {' | '.join(METHODS[method] for method in methods)} |",
         f"|---:|{'---:|' * len(methods)}",
@@ -94,7 +96,7 @@ def render(plan: Plan, results: dict[int, dict[str, list[dict]]]) -> str:
         f"({base['steps']:,} steps on {plan.base.fraction:.0%} of their data, mean validation F1 "
         f"{100 * base['validation_f1']:.1f}). The logits of those tasks had the same bits afterwards in {sum(kept)} of "
         f"{len(kept)} runs. Learning rates were chosen with {plan.search.examples} examples of another choice, by F1 "
-        f"on {plan.search.sentences} validation sentences: {_rates(plan)}.",
+        f"on {plan.search.sentences} validation sentences: {rates}.",
         "",
         f"![F1 over the number of examples]({chart})",
     ]
@@ -102,19 +104,16 @@ def render(plan: Plan, results: dict[int, dict[str, list[dict]]]) -> str:
 
 
 def _cell(runs: list[dict]) -> str:
-    scores = [100 * one["scores"]["f1"] for one in runs]
-    if not scores:
-        return ""
-    span = f" ({min(scores):.1f} to {max(scores):.1f})" if len(scores) > 1 else ""
-    return f"**{statistics.mean(scores):.1f}**{span}"
+    return document.mean_and_range([100 * one["scores"]["f1"] for one in runs])
 
 
-def _rates(plan: Plan) -> str:
-    chosen, parts = chosen_rates(plan), []
-    for method, rates in _tried(plan).items():
+def tried_rates(tried: Mapping[str, Mapping[float, float]], chosen: Mapping[str, float], names: Mapping) -> str:
+    """The score of each rate that was tried, by what it is for, with the chosen ones in bold."""
+    parts = []
+    for what, rates in tried.items():
         cells = (f"{rate:g}: {100 * score:.1f}" for rate, score in rates.items())
-        bold = (f"**{cell}**" if rate == chosen[method] else cell for rate, cell in zip(rates, cells, strict=True))
-        parts.append(f"{METHODS[method]} {' · '.join(bold)}")
+        bold = (f"**{cell}**" if rate == chosen[what] else cell for rate, cell in zip(rates, cells, strict=True))
+        parts.append(f"{names[what]} {' · '.join(bold)}")
     return "; ".join(parts)
 
 

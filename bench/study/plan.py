@@ -8,9 +8,8 @@ from typing import Any
 
 import yaml
 
-from hyperloader.training.presets import check_key
 from hyperloader.training.run_config import RunConfig
-from hyperloader.validation import check_choice
+from hyperloader.validation import check_choice, check_key, naming
 
 SPLITS = ("validation", "test")
 _TRIED = Path("runs/tried")
@@ -104,7 +103,7 @@ class Plan:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; give the YAML file of a study")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        try:
+        with naming(path):
             check_keys("study", values, cls)
             check_keys("search", values["search"], Search)
             for row in values["rows"].values():
@@ -121,8 +120,6 @@ class Plan:
                 stages=[Stage(**stage) for stage in values["stages"]],
             )
             plan._check()
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
         return plan
 
     def tried(self, steps: int) -> "Plan":

@@ -174,6 +174,4 @@ def _means_table(plan: Plan, stages: list[Stage]) -> str:
 
 
 def _mean(runs: list[dict], split: str = "test") -> str:
-    means = [100 * run[split]["mean_f1"] for run in runs]
-    span = f" ({min(means):.1f} to {max(means):.1f})" if len(means) > 1 else ""
-    return f"**{statistics.mean(means):.1f}**{span}"
+    return document.mean_and_range([100 * run[split]["mean_f1"] for run in runs])

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hyperloader.backbones.family import Stack, encoder_stack
+from hyperloader.backbones.family import Stack, stack_of
 
 _SITES = {
     "feed_forward": "output.dense",
@@ -14,4 +14,4 @@ _SITES = {
 
 def stacks(backbone: nn.Module) -> list[Stack]:
     """The encoder."""
-    return [encoder_stack(backbone, "encoder.layer", _SITES)]
+    return [stack_of(backbone, "encoder", "encoder.layer", _SITES)]

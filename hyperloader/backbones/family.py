@@ -28,13 +28,6 @@ class Stack:
         return self.slices.get(site, whole)
 
 
-def encoder_stack(
-    backbone: nn.Module, layers: str, sites: Mapping[str, str], slices: Mapping[str, Rows] | None = None
-) -> Stack:
-    """The encoder of a BERT-like backbone, with or without a head around it: see ``stack_of``."""
-    return stack_of(backbone, "encoder", layers, sites, slices)
-
-
 def stack_of(
     backbone: nn.Module, name: str, layers: str, sites: Mapping[str, str], slices: Mapping[str, Rows] | None = None
 ) -> Stack:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hyperloader.backbones.family import Stack, encoder_stack, one_after_another
+from hyperloader.backbones.family import Stack, one_after_another, stack_of
 
 _SITES = {
     "feed_forward": "mlp.Wo",
@@ -19,4 +19,4 @@ _PROJECTED = ("self_attention.query", "self_attention.key", "self_attention.valu
 def stacks(backbone: Any) -> list[Stack]:
     """The encoder."""
     slices = one_after_another(dict.fromkeys(_PROJECTED, backbone.config.hidden_size))
-    return [encoder_stack(backbone, "layers", _SITES, slices)]
+    return [stack_of(backbone, "encoder", "layers", _SITES, slices)]

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hyperloader.backbones.family import Stack
+from hyperloader.backbones.family import Stack, stack_of
 
 _ENCODER = {
     "feed_forward": "layer.1.DenseReluDense.wo",
@@ -25,12 +25,9 @@ def stacks(backbone: nn.Module) -> list[Stack]:
     for name, sites in (("encoder", _ENCODER), ("decoder", _DECODER)):
         stack = getattr(backbone, name, None)
         if stack is not None:
-            layers = range(len(stack.block))
             attention = _attention(stack.block[0].layer[0])
             paths = {site: path.replace("SelfAttention", attention) for site, path in sites.items()}
-            found.append(
-                Stack(name, [{site: f"{name}.block.{i}.{path}" for site, path in paths.items()} for i in layers])
-            )
+            found.append(stack_of(backbone, name, f"{name}.block", paths))
     return found
 
 

@@ -87,7 +87,7 @@ def read_backbone_config(kind: Any, path: Path, layers: int) -> Any:
     _check_layers(path, values, names, layers)  # before lists of that length are made
     try:
         config = kind.config_class.from_dict(values)
-    except Exception as error:  # whatever transformers raises for values that are none
+    except Exception as error:  # transformers raises anything for wrong values
         raise ValueError(f"{path}: not the config of a {kind.__name__}: {first_line(error)}") from error
     _check_layers(path, {name: getattr(config, name, None) for name in names}, names, layers)
     return config
@@ -101,14 +101,14 @@ def _check_layers(path: Path, values: Mapping[str, Any], names: Iterable[str], l
 
 
 def read_generation_config(path: Path) -> Any:
-    """The generation config in the file ``path``; raises ``ValueError`` for one that is none."""
+    """The generation config in the file ``path``; raises ``ValueError`` for any other file."""
     from transformers import GenerationConfig
 
     values = read_json(path, "a generation config")
     try:
         config = GenerationConfig.from_dict(values)
         config.validate()
-    except Exception as error:  # whatever transformers raises for values that are none
+    except Exception as error:  # transformers raises anything for wrong values
         raise ValueError(f"{path}: not a generation config: {first_line(error)}") from error
     return config
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.json_file import read_json
-from hyperloader.validation import listed, shown
+from hyperloader.validation import listed, naming, shown
 
 FORMAT = 1
 TENSORS = "model.safetensors"
@@ -57,11 +57,9 @@ def read_description(path: Path, what: str, fields: Mapping[str, type]) -> dict:
 
 
 def config_of(values: dict, path: object) -> HyperLoaderConfig:
-    """The configuration in the file ``path``; raises ``ValueError`` naming it for one that is none."""
-    try:
+    """The configuration in the file ``path``; raises ``ValueError`` naming the file for a bad one."""
+    with naming(path):
         return HyperLoaderConfig.from_dict(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def encoded(description: Mapping) -> bytes:

@@ -15,7 +15,7 @@ from hyperloader.checkpoints.atomic import write_files
 from hyperloader.checkpoints.descriptions import check_no_file
 from hyperloader.checkpoints.tensors import as_bytes, check_tensors, read_tensors
 from hyperloader.json_file import read_json
-from hyperloader.validation import check_positive, check_whole, shown
+from hyperloader.validation import check_positive, check_whole, naming, shown
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX, _SUFFIX = "base_model.model.", ".weight"
@@ -147,11 +147,9 @@ def _read_config(path: Path) -> tuple[int, float]:
         raise ValueError(f"{path}: only plain LoRA updates of the backbone as it is can be read, got {shown(other)}")
     rank: Any = config.get("r")
     alpha: Any = config.get("lora_alpha")
-    try:
+    with naming(path):
         check_whole("r", rank)
         check_positive("lora_alpha", alpha)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
     return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

@@ -26,7 +26,7 @@ from hyperloader.checkpoints.descriptions import (
 from hyperloader.checkpoints.tensors import as_bytes, check_numbers, check_tensors, read_tensors
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.sharded import whole
-from hyperloader.validation import check_names, shown
+from hyperloader.validation import check_names, naming, shown
 
 DESCRIPTION = "hyperloader.json"
 _WHAT = "a checkpoint's description"
@@ -158,10 +158,8 @@ def load(folder: str | Path) -> StoredModel:
     description = read_description(path, _WHAT, _FIELDS)
     content = read_hashed(folder / TENSORS, description["sha256"], DESCRIPTION)
     config, backbone = config_of(description["config"], path), description["backbone"]
-    try:
+    with naming(path):
         check_names("backbone.trained", backbone["trained"])
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from error
     quantized = backbone.get("quantized", {})
     if not isinstance(quantized, dict) or not all(isinstance(name, str) for name in quantized.values()):
         raise ValueError(f"{path}: backbone.quantized must map layers to quantisations, got {shown(quantized)}")

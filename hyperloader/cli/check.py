@@ -36,7 +36,9 @@ def check(
     check_choice("head", head, HEADS)
     if backbone is not None:
         backbone_path(backbone)
-    of_run = task_file.is_file() and any(line.startswith("backbone:") for line in _lines(task_file))
+    of_run = task_file.is_file() and any(
+        line.startswith("backbone:") for line in task_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
     if of_run:
         config = RunConfig.from_yaml(task_file)
         if config.options.compile:
@@ -56,10 +58,6 @@ def summary(tasks: list["Task"], formulation: "Formulation | None" = None) -> st
     notes = [f"note: {note}" for task in tasks for note in task.notes]
     warnings = [f"warning: {warning}" for task in tasks for warning in task.warnings]
     return "\n".join([table(header, [tuple(row.values()) for row in rows]), *notes, *warnings])
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _formulation(tasks: list["Task"], backbone: str, head: str, max_length: int) -> "Formulation":

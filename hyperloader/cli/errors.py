@@ -19,8 +19,8 @@ _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 class OneLineErrors(TyperGroup):
-    """Commands whose errors are one line on stderr: exit status 1 for bad input, 2 for a bad command line, 70 for what
-    nobody expected, 130 after Ctrl-C, 143 after SIGTERM. ``--debug``, before or after the command, lets the traceback
+    """Commands whose errors are one line on stderr: exit status 1 for bad input, 2 for a bad command line, 70 for an
+    unexpected error, 130 after Ctrl-C, 143 after SIGTERM. ``--debug``, before or after the command, lets the traceback
     through."""
 
     def main(

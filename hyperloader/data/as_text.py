@@ -20,6 +20,7 @@ from hyperloader.data.wording import TextModel, Wording
 from hyperloader.data.written_rows import following, padded_left, rows_of, write
 from hyperloader.data.written_text import Chat, WrittenText
 from hyperloader.nn.loss import IGNORED
+from hyperloader.validation import naming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -78,10 +79,8 @@ class AsText(Formulation):
 
     def _tree(self, task: str) -> LabelTree:
         names = self.labels[task]
-        try:
+        with naming(f"task {task!r}"):
             return LabelTree(names, [self.wording.target(name) for name in names])
-        except ValueError as error:
-            raise ValueError(f"task {task!r}: {error}") from None
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """A batch, as ``hyperloader.data.examples.collate`` makes it."""

@@ -15,14 +15,13 @@ Rows = Iterator[tuple[int, list[str]]]
 
 def read_csv(text: str, path: str, how: Reading) -> Iterator[Record]:
     """The sentences of a CSV file (format: ``read_split``)."""
-    rows = csv_rows(text, path)
-    _, header = next(rows, (1, []))
-    header = [name.strip() for name in header]
+    header, rows = csv_table(text, path)
     if not header:
         return
     for wanted, read in _layouts(how):
         if all(header.count(name) == 1 for name in wanted):
-            yield from read(_pick(rows, [header.index(name) for name in wanted], len(header), path), path, how)
+            columns = [header.index(name) for name in wanted]
+            yield from read(((line, [row[place] for place in columns]) for line, row in rows), path, how)
             return
     got = shortened(",".join(header), LONGEST_HEADER)
     if how.columns:
@@ -47,8 +46,15 @@ def _layouts(how: Reading) -> list[tuple[list[str], Callable[..., Iterator[Recor
     return layouts[1:] if "sentence" in how.columns else layouts
 
 
-def csv_rows(text: str, path: str, delimiter: str = ",") -> Rows:
-    """(line, fields) of every row that is not empty; DataError for what is no CSV."""
+def csv_table(text: str, path: str, delimiter: str = ",") -> tuple[list[str], Rows]:
+    """The header, and (line, fields) of the rows under it but empty ones; DataError for anything but CSV, and for a row
+    with another number of fields."""
+    rows = _rows(text, path, delimiter)
+    header = next(rows, (1, []))[1]
+    return [name.strip() for name in header], _of_width(rows, len(header), path)
+
+
+def _rows(text: str, path: str, delimiter: str) -> Rows:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     line = 1
     try:
@@ -60,14 +66,14 @@ def csv_rows(text: str, path: str, delimiter: str = ",") -> Rows:
         raise DataError(f"{path}:{line}: invalid CSV ({error}); quote fields that hold commas or quotes") from None
 
 
-def _pick(rows: Rows, columns: list[int], width: int, path: str) -> Rows:
+def _of_width(rows: Rows, width: int, path: str) -> Rows:
     for line, row in rows:
         if len(row) != width:
             raise DataError(
                 f"{path}:{line}: the row has {len(row)} fields where the header has {width}; "
-                "quote fields that hold commas"
+                "quote fields that hold the separator"
             )
-        yield line, [row[column] for column in columns]
+        yield line, row
 
 
 def _by_sentence(rows: Rows, path: str, how: Reading) -> Iterator[Record]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hyperloader.data.bio import spans
 from hyperloader.data.windows import join
 from hyperloader.nn.loss import IGNORED
 from hyperloader.validation import check_names
@@ -80,6 +81,15 @@ class EncodingReport:
     long_targets: int = 0
     cut_targets: int = 0
     truncated: int = 0
+
+    def count_parts(self, windows: Sequence[slice], tags: Sequence[str], lengths: Sequence[int], room: int) -> None:
+        """Count a sentence in ``windows`` of ``room`` tokens: whether it was split, which spans of its strict BIO tags
+        the borders cut, and which of its words, whose tokens are ``lengths``, are longer than a window."""
+        borders = [window.start for window in windows[1:]]
+        self.split_sentences += bool(borders)
+        for _, first, after in spans(tags) if borders else ():
+            self.cut_spans += any(first < border < after for border in borders)
+        self.cut_words += sum(length > room for length in lengths)
 
 
 def check_task_names(tasks: Iterable[str]) -> list[str]:

@@ -45,7 +45,7 @@ def hub_records(
         split: ``train``, ``validation`` or ``test``, or another name for it that the data set has, as ``dev``.
         columns: which column holds ``tokens`` (default ``tokens``) and which ``tags`` (default ``ner_tags``): tags as
             text, or as numbers with ClassLabel names.
-        name: the split as the data set names it, where it is none of the usual ones; also ``train[90%:]``.
+        name: the split as the data set names it, if that is not one of the usual names; also ``train[90%:]``.
         names: what numbers without ClassLabel names stand for.
 
     Raises:

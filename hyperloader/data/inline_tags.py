@@ -73,9 +73,6 @@ def inline_windows(
     if max(sum(lengths), sum(written)) > room:
         keep = [(first, after) for _, first, after in whole] if use_tags else []
         windows = split_windows(lengths, len(words), room, target_lengths=written, keep=keep)
-        borders = {window.start for window in windows[1:]}
-        report.cut_spans += sum(any(first < border < after for border in borders) for _, first, after in whole)
-        report.cut_words += sum(one > room for one in lengths)
     report.over_tokens += sum(lengths) > room
-    report.split_sentences += len(windows) > 1
+    report.count_parts(windows, tags, lengths, room)
     return [(words[window], write_inline(words[window], tags[window])) for window in windows]

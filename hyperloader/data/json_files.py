@@ -27,7 +27,7 @@ def parse_json_line(line: str, where: str, *, labelled: bool = True) -> Sentence
     record = parse_object(line, where)
     for key in ("tokens", "tags") if labelled else ("tokens",):
         if key not in record:
-            raise DataError(_missing(record, key, where))
+            raise DataError(missing_key(record, key, where))
     tags = record["tags"] if labelled else None
     if labelled and tags is None:
         raise DataError(f"{where}: tags must be a list of text, got null; give every token one tag")
@@ -90,15 +90,15 @@ def _object(value: Any, where: str, holds: str) -> dict:
     return value
 
 
-def _missing(record: dict, key: str, where: str) -> str:
-    has = held(record)
-    return f"{where}: the object has no {key!r}, it has {has}; rename or add the key"
+def missing_key(record: dict, key: str, where: str) -> str:
+    """The message about a ``key`` that an object does not have."""
+    return f"{where}: the object has no {key!r}, it has {held(record)}; rename or add the key"
 
 
 def _record(record: dict, path: str, line: int, how: Reading) -> Iterator[Record]:
     tokens_key, tags_key = str(how.columns.get("tokens", "tokens")), str(how.columns.get("tags", "tags"))
     where = f"{path}:{line}"
-    if tokens_key in record and (tags_key in record or not how.labelled) and not _offsets(record[tokens_key]):
+    if tokens_key in record and (tags_key in record or not how.labelled) and not _have_offsets(record[tokens_key]):
         yield make_record(record[tokens_key], record.get(tags_key), path, line, labelled=how.labelled)
     elif has_spans(record, how) or (not how.labelled and text_of(record, how) is not None):
         found = read_spans(record, where, how)
@@ -106,11 +106,11 @@ def _record(record: dict, path: str, line: int, how: Reading) -> Iterator[Record
             yield make_record(*found, path, line, labelled=how.labelled)
     else:
         key = tokens_key if tokens_key not in record else tags_key
-        message = _missing(record, key, where)
+        message = missing_key(record, key, where)
         if not how.columns:
             message += f", or set columns; running text needs 'text' and one of {', '.join(SPAN_KEYS)}"
         raise DataError(message)
 
 
-def _offsets(tokens: Any) -> bool:
+def _have_offsets(tokens: Any) -> bool:
     return isinstance(tokens, list) and bool(tokens) and isinstance(tokens[0], dict)

@@ -61,7 +61,7 @@ def make_text(
         labelled: False leaves the label out, whatever it is.
 
     Raises:
-        DataError: a text that is none or empty, a label that does not fit the kind.
+        DataError: an empty text, or none; a label that does not fit the kind.
     """
     where = f"{path}:{line}"
     check_text(text, "text", where)
@@ -73,7 +73,7 @@ def make_text(
 
 
 def check_text(text: Any, key: str, where: str) -> None:
-    """Raise ``DataError`` unless ``text`` is some."""
+    """Raise ``DataError`` unless ``text`` is text and not empty."""
     if not isinstance(text, str):
         raise DataError(f"{where}: {key} must be text, got {shown(text)}; put it in quotes")
     if not text.strip():

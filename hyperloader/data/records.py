@@ -55,10 +55,7 @@ def make_record(
     tokens: Sequence, tags: Sequence | None, path: str, line: int, lines: tuple[int, ...] = (), *, labelled: bool = True
 ) -> Record:
     """A record of checked words. Raises DataError for whatever ``make_sentence`` refuses but the tags' scheme."""
-
-    def where(position: int | None = None) -> str:
-        return f"{path}:{lines[position] if lines and position is not None else line}"
-
+    where = Record((), (), path, line, lines).where
     if labelled and tags is None:
         raise DataError(f"{where()}: tags must be a list of text, got null; give every token one tag")
     check_words(tokens, tags if labelled else None, where)

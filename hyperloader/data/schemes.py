@@ -42,7 +42,7 @@ def faults(scheme: str, tags: Sequence[str]) -> Iterator[tuple[int, str]]:
         parsed = parse_tag(tag)
         if parsed is None or (parsed[0] != "O" and parsed[0] not in marks):
             inside = None
-            yield position, f"is no {_shown(scheme)} tag; {suggest(tag)}"
+            yield position, f"is no {'BIO' if scheme == 'bio' else scheme} tag; {suggest(tag)}"
             continue
         mark, name = parsed
         if scheme == "bio" and mark == "I" and name != inside:
@@ -56,10 +56,6 @@ def faults(scheme: str, tags: Sequence[str]) -> Iterator[tuple[int, str]]:
         inside = None if mark == "O" or (ended and mark in _ENDS + _SINGLE) else name
     if ended and inside is not None:
         yield len(tags) - 1, f"is the last tag, and the span of type {inside} has not ended"
-
-
-def _shown(scheme: str) -> str:
-    return "BIO" if scheme == "bio" else scheme
 
 
 def to_bio(tags: Sequence[str]) -> list[str]:

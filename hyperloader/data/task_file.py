@@ -15,7 +15,7 @@ from hyperloader.data.schemes import TAGS
 from hyperloader.data.sentence import DataError
 from hyperloader.data.text_readers import columns_of
 from hyperloader.data.yaml_text import compose, read_yaml
-from hyperloader.validation import did_you_mean, nearest, shown
+from hyperloader.validation import did_you_mean, naming, nearest, shown
 
 _KEYS = ("name", "path", "dataset", "config", "columns", "splits", "tags", "names", "kind", "multi_label")
 WORDS = ("description", "labels")
@@ -244,7 +244,5 @@ def _text(node: yaml.Node, key: str, where: Where) -> str:
 
 
 def _expand(value: str, where: str) -> str:
-    try:
+    with naming(where, DataError):
         return expanded(value)
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from None

@@ -21,9 +21,9 @@ from hyperloader.data.splits import SPLITS, carve, find_files
 from hyperloader.data.tag_names import name_tags
 from hyperloader.data.task_file import TaskEntry, read_task_file
 from hyperloader.data.text_readers import TEXT_READERS
-from hyperloader.data.text_tasks import kind_of, labels_of, read_dataset, read_texts, unseen_labels
+from hyperloader.data.text_tasks import kind_of, labels_of, read_dataset, read_texts, unseen, unseen_labels
 from hyperloader.task_words import check_words, names_of
-from hyperloader.validation import listed
+from hyperloader.validation import naming
 
 _T = TypeVar("_T")
 
@@ -81,10 +81,8 @@ def load_tasks(task_file: str | Path) -> list[Task]:
 def load_task(entry: TaskEntry) -> Task:
     """The task that one entry of a task file names. Raises DataError as ``load_tasks`` does."""
     task = _load_tagging(entry) if entry.kind == TAGGING else _load_texts(entry)
-    try:
+    with naming(entry.labels_where, DataError):
         check_words("labels", entry.label_words, names_of(task.labels, entry.kind == TAGGING))
-    except ValueError as error:
-        raise DataError(f"{entry.labels_where}: {error}") from None
     task.description, task.label_words = entry.description, entry.label_words
     return task
 
@@ -93,7 +91,8 @@ def _load_tagging(entry: TaskEntry) -> Task:
     splits, notes = load_splits(entry, [split for split in SPLITS if split not in entry.shares])
     train, validation, test = (splits[split] for split in SPLITS)
     labels = label_list(sentence for sentences in splits.values() for sentence in sentences)
-    warnings = _unseen_types(entry.name, splits)
+    starts = {split: Counter(tag[2:] for s in splits[split] for tag in s.tags if tag[0] == "B") for split in SPLITS}
+    warnings = unseen(entry.name, starts, "types", "span")
     return Task(entry.name, train, validation, test, labels, warnings, [f"{entry.name}: {one}" for one in notes])
 
 
@@ -167,20 +166,6 @@ def _read_dataset(entry: TaskEntry, wanted: list[str]) -> tuple[dict[str, list[R
         split: hub_records(dataset, entry.config, split, entry.columns, entry.splits.get(split), entry.names)
         for split in wanted
     }, []
-
-
-def _unseen_types(name: str, splits: dict[str, list[Sentence]]) -> list[str]:
-    starts = {split: Counter(tag[2:] for s in splits[split] for tag in s.tags if tag[0] == "B") for split in SPLITS}
-    warnings = []
-    for split in SPLITS[1:]:
-        unseen = sorted(starts[split].keys() - starts["train"].keys())
-        if unseen:
-            types = listed((f"{kind} ({starts[split][kind]})" for kind in unseen), "types")
-            warnings.append(
-                f"{name}: {split} has types that train never shows (spans): {types}; "
-                "they stay labels, and each such span counts as an error of the model"
-            )
-    return warnings
 
 
 def subset(sentences: list[_T], fraction: float, seed: int, task_name: str) -> list[_T]:

@@ -47,7 +47,7 @@ def read_text(path: Path) -> tuple[str, list[str]]:
 
 
 def note_invisible(records: Iterable[Record], name: str) -> list[str]:
-    """A note about words that hold characters nobody sees: they stay, and a model sees them as part of the word."""
+    """A note about words with invisible characters: they stay, and a model reads them as part of the word."""
     counts: Counter[str] = Counter()
     words, first = 0, None
     known: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """Files of labelled texts, by the suffix of their name. Every fault is a DataError with file and line."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hyperloader.config import MULTI_LABEL, REGRESSION
-from hyperloader.data.csv_files import LONGEST_HEADER, csv_rows
-from hyperloader.data.json_files import objects_of_array, parse_object
+from hyperloader.data.csv_files import LONGEST_HEADER, csv_table
+from hyperloader.data.json_files import missing_key, objects_of_array, parse_object
 from hyperloader.data.kinds import CHAT, Kind
 from hyperloader.data.labelled_text import LabelledText, make_text
 from hyperloader.data.sentence import DataError
 from hyperloader.data.text_files import read_text
 from hyperloader.data.written_text import FIELDS, Chat, WrittenText, make_chat, make_written
-from hyperloader.validation import held, shortened
+from hyperloader.validation import shortened
 
 TEXT_COLUMNS = ("text", "text_pair", "label")
 _HOLDS = "text, text_pair (of pairs) and label"
@@ -95,9 +96,8 @@ def of_object(record: dict, path: str, line: int, how: TextReading) -> AnyText:
     """The example that a JSON object is. Raises DataError for a missing key."""
     for key in how.needed:
         if key not in record:
-            has = held(record)
             hint = "" if how.columns else ", or set columns"
-            raise DataError(f"{path}:{line}: the object has no {key!r}, it has {has}; rename or add the key{hint}")
+            raise DataError(missing_key(record, key, f"{path}:{line}") + hint)
     return how.of_values(record, path, line)
 
 
@@ -113,9 +113,7 @@ def _read_array(text: str, path: str, how: TextReading) -> Iterator[Any]:
 
 
 def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> Iterator[Any]:
-    rows = csv_rows(text, path, delimiter)
-    _, header = next(rows, (1, []))
-    header = [name.strip() for name in header]
+    header, rows = csv_table(text, path, delimiter)
     pair = how.column("text_pair")
     for name in (*how.needed, *([pair] if pair in header else [])):
         if header and header.count(name) != 1:
@@ -124,11 +122,6 @@ def _read_csv(text: str, path: str, how: TextReading, delimiter: str = ",") -> I
                 f"{path}:1: the header must name {wanted}, each once, got {got}; rename them or set columns"
             )
     for line, row in rows:
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}:{line}: the row has {len(row)} fields where the header has {len(header)}; quote fields that "
-                "hold the separator"
-            )
         values: dict[str, Any] = dict(zip(header, row, strict=True))
         if how.kind.name == CHAT:
             values[how.column("messages")] = _messages_of_cell(values[how.column("messages")])
@@ -151,20 +144,16 @@ def _of_cell(cell: str, how: TextReading) -> Any:
 
 
 def _messages_of_cell(cell: str) -> Any:
-    """The JSON that a cell spells, or the cell, which is none."""
+    """The JSON in a cell; the cell itself, to be refused later, if it holds anything else."""
     try:
         return json.loads(cell)
     except ValueError:
         return cell
 
 
-def _read_tsv(text: str, path: str, how: TextReading) -> Iterator[Any]:
-    return _read_csv(text, path, how, "\t")
-
-
 TEXT_READERS: dict[str, Callable[[str, str, TextReading], Iterator[Any]]] = {
     ".jsonl": _read_lines,
     ".json": _read_array,
     ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".tsv": functools.partial(_read_csv, delimiter="\t"),
 }

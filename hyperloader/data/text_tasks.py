@@ -86,13 +86,19 @@ def unseen_labels(entry: TaskEntry, splits: Splits) -> list[str]:
     counts = {
         split: Counter(name for one in sentences for name in names_of(one)) for split, sentences in splits.items()
     }
+    return unseen(entry.name, counts, "labels", "sentence")
+
+
+def unseen(task: str, counts: Mapping[str, Counter[str]], what: str, unit: str) -> list[str]:
+    """Warnings about what train never shows, types or labels: ``counts`` says how many spans or sentences have each, by
+    split."""
     warnings = []
-    for split in splits:
-        unseen = sorted(counts[split].keys() - counts["train"].keys())
-        if unseen:
-            names = listed((f"{name} ({counts[split][name]})" for name in unseen), "labels")
+    for split, found in counts.items():
+        new = sorted(found.keys() - counts["train"].keys())
+        if new:
+            names = listed((f"{name} ({found[name]})" for name in new), what)
             warnings.append(
-                f"{entry.name}: {split} has labels that train never shows (sentences): {names}; they stay labels, and "
-                "each such sentence counts as an error of the model"
+                f"{task}: {split} has {what} that train never shows ({unit}s): {names}; they stay labels, and each "
+                f"such {unit} counts as an error of the model"
             )
     return warnings

@@ -11,6 +11,7 @@ from hyperloader.data.examples import EncodingReport, Example, check_task_names
 from hyperloader.data.formulation import Answer, Tagging
 from hyperloader.data.sentence import Sentence
 from hyperloader.data.windows import split_windows
+from hyperloader.data.written_rows import GREEDY
 from hyperloader.nn.loss import IGNORED
 from hyperloader.validation import check_choice
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 DECODINGS = ("sentinel", "position")
 _SENTINEL = re.compile(r"<extra_id_([0-9]{1,6})>")
-
-# Also where a checkpoint's own generation config asks for summaries: in tags, much is repeated.
-_GREEDY = {"num_beams": 1, "do_sample": False, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0}
 
 
 def parse_target(text: str, length: int) -> list[str]:
@@ -128,20 +126,14 @@ class TextToText(Tagging):
         over_tokens = sum(lengths) > room or (use_tags and sum(target_lengths) > room)
         windows = [slice(0, len(words))]
         if over_words or over_tokens:
-            whole = spans(sentence.tags)
-            if use_tags:
-                if max(target_lengths) > room:
-                    raise ValueError(
-                        f"max_length must be at least {max(target_lengths) + 2} for the tags of task "
-                        f"{self.tasks[task_id]!r}, got {self.max_length}"
-                    )
-                keep = [(first, after) for _, first, after in whole]
-                windows = split_windows(lengths, self.max_words, room, target_lengths=target_lengths, keep=keep)
-            else:
-                windows = split_windows(lengths, self.max_words, room)
-            borders = {window.start for window in windows[1:]}
-            report.cut_spans += sum(any(first < b < after for b in borders) for _, first, after in whole)
-            report.cut_words += sum(length > room for length in lengths)
+            if use_tags and max(target_lengths) > room:
+                raise ValueError(
+                    f"max_length must be at least {max(target_lengths) + 2} for the tags of task "
+                    f"{self.tasks[task_id]!r}, got {self.max_length}"
+                )
+            keep = [(first, after) for _, first, after in spans(sentence.tags)] if use_tags else []
+            written = target_lengths if use_tags else None
+            windows = split_windows(lengths, self.max_words, room, target_lengths=written, keep=keep)
             words = [ids[: room - 1] for ids in words]
         examples = [
             Example(
@@ -160,7 +152,7 @@ class TextToText(Tagging):
         report.windows += len(windows)
         report.over_words += over_words
         report.over_tokens += over_tokens
-        report.split_sentences += len(windows) > 1
+        report.count_parts(windows, sentence.tags, lengths, room)
         report.no_subwords += lengths.count(1)
         report.long_targets += sum(len(example.labels) > self.max_length for example in examples)
         return examples
@@ -201,7 +193,7 @@ class TextToText(Tagging):
 
     def ask(self, model: Any, inputs: Mapping[str, Tensor], examples: Sequence[Example]) -> list[Answer]:
         """The token ids that the model generates greedily, at most ``max_length`` of them."""
-        rows = model.generate(**inputs, max_new_tokens=self.max_length, **_GREEDY).tolist()
+        rows = model.generate(**inputs, max_new_tokens=self.max_length, **GREEDY).tolist()
         end = self.tokenizer.eos_token_id  # with which BART's decoder begins, too
         return [Answer(row[1:] if row[:1] == [end] else row, None) for row in rows]
 

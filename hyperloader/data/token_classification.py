@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hyperloader.data.bio import repair_bio, spans
+from hyperloader.data.bio import repair_bio
 from hyperloader.data.examples import EncodingReport, Example, check_task_names, pad
 from hyperloader.data.formulation import Answer, Tagging
 from hyperloader.data.sentence import Sentence
@@ -111,12 +111,9 @@ class TokenClassification(Tagging):
                 lengths[word] += 1
         windows = split_windows(lengths, len(lengths), self.room)
         report, examples = self.report[self.tasks[task_id]], []
-        borders = {window.start for window in windows[1:]}
         report.windows += len(windows)
         report.over_tokens += 1
-        report.split_sentences += len(windows) > 1
-        report.cut_words += sum(length > self.room for length in lengths)
-        report.cut_spans += sum(any(first < b < after for b in borders) for _, first, after in spans(sentence.tags))
+        report.count_parts(windows, sentence.tags, lengths, self.room)
         encodings = self._tokenize([list(sentence.tokens[window]) for window in windows])
         for number, (window, encoding) in enumerate(zip(windows, encodings, strict=True)):
             ids, word_ids = encoding.ids, encoding.word_ids

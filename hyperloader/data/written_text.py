@@ -67,7 +67,7 @@ class Chat:
 
 
 def make_written(given: Any, wanted: Any, kind: str, path: str, line: int, *, labelled: bool = True) -> WrittenText:
-    """A checked example of kind ``text-to-text`` or ``completion``. Raises DataError for a text that is none or empty;
+    """A checked example of kind ``text-to-text`` or ``completion``. Raises DataError for anything but text;
     without ``labelled`` what is wanted is not looked at."""
     key, wanted_key = FIELDS[kind]
     check_text(given, key, f"{path}:{line}")
@@ -104,8 +104,7 @@ def _message(message: Any, number: int, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: message {number} must be an object with role and content, got {shown(message)}")
     for key in ("role", "content"):
         if key not in message:
-            has = held(message)
-            raise DataError(f"{where}: message {number} has no {key!r}, it has {has}; add it")
+            raise DataError(f"{where}: message {number} has no {key!r}, it has {held(message)}; add it")
     check_text(message["role"], f"the role of message {number}", where)
     if message["role"] == ASSISTANT or message["content"] != "":
         check_text(message["content"], f"the content of message {number}", where)

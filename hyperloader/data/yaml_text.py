@@ -80,7 +80,7 @@ def _read(text: str, read: Callable[[_Loader], Any]) -> Any:
     loader = _Loader(text)
     try:
         return read(loader)
-    except (ValueError, OverflowError, RecursionError) as error:  # a date or a number that is none
+    except (ValueError, OverflowError, RecursionError) as error:  # an impossible date or number
         raise yaml.YAMLError(f"a value that cannot be read: {str(error).partition(';')[0]}") from error
     finally:
         loader.dispose()

@@ -75,7 +75,8 @@ class BackboneWrapper(nn.Module):
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, license: str | None = None
     ) -> str:
         """Put what ``save_pretrained`` writes, and a model card, into the repository ``repo_id`` of the Hugging Face
-        Hub; returns the address of the commit. A backbone in a folder is not told: whoever loads the model gives it.
+        Hub; returns the address of the commit. The path of a backbone in a folder is left out: who loads the model
+        gives the backbone.
 
         Args:
             repo_id: ``owner/name``; it is made if need be.

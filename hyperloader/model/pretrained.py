@@ -67,10 +67,7 @@ def new(kind: Any, backbone: object) -> Any:
     transformers = sys.modules.get("transformers")
     if transformers is None or not isinstance(backbone, transformers.PreTrainedModel):
         return object.__new__(kind)
-    if issubclass(kind, transformers.PreTrainedModel):
-        return object.__new__(kind)
-    of_backbone: Any = type(backbone)
-    return object.__new__(as_pretrained(kind, of_backbone))
+    return object.__new__(kind) if issubclass(kind, transformers.PreTrainedModel) else _empty(kind, type(backbone))
 
 
 def _empty(kind: Any, backbone: Any) -> Any:

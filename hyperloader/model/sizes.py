@@ -21,6 +21,7 @@ from hyperloader.nn.layout import Layout
 from hyperloader.nn.packed_heads import PackedHeads
 from hyperloader.nn.table import Table
 from hyperloader.nn.task_embedding import TaskEmbedding
+from hyperloader.validation import naming
 
 _BYTES = 4  # what is trained is float32
 
@@ -91,10 +92,8 @@ def _head_tensors(
 def check_stored(stored: StoredModel, backbone: nn.Module) -> None:
     """Raise ``ValueError`` unless the tensors of a checkpoint are those that its config describes, but for the
     backbone's norms."""
-    try:
+    with naming(stored.folder / DESCRIPTION):
         wanted = tensors_of(backbone, stored.config, layouts_of(backbone, stored.config))
-    except ValueError as error:
-        raise ValueError(f"{stored.folder / DESCRIPTION}: {error}") from error
     found = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith("backbone.")}
     check_shapes(stored.folder / TENSORS, found, wanted)
 

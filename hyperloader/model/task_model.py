@@ -22,7 +22,7 @@ from hyperloader.model.attachment import replace
 from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, task_heads
-from hyperloader.nn.layout import ADAPTER_WEIGHTS, SiteTensors
+from hyperloader.nn.layout import adapter_shapes
 from hyperloader.nn.linears import sizes_of
 from hyperloader.nn.norms import output_dtype
 from hyperloader.nn.quantized import check_plain_layers
@@ -200,17 +200,11 @@ def _build(kind: type, structure: Mapping[str, Any], backbone_config: Any, where
             if hidden != units:
                 sizes = f"a bottleneck and {units} units, got {bottleneck, hidden}"
                 raise ValueError(f"the adapter of {path} must have {sizes}")
-            replace(backbone, path, AdaptedLinear(linear, _empty(config, bottleneck, hidden), config))
+            weights = tuple(map(torch.empty, adapter_shapes(config, hidden, bottleneck).values()))
+            replace(backbone, path, AdaptedLinear(linear, weights, config))
         heads = None if config.labels is None else task_heads(backbone, config.labels, config.kinds)
         model = TaskModel(backbone, config, heads)
         untie(model, structure.get("untied", ()))
-    except Exception as error:  # whatever transformers or torch raises for sizes that are none, paths that lead nowhere
+    except Exception as error:  # transformers and torch raise anything for wrong sizes and paths
         raise ValueError(f"{where}: describes no {kind.__name__} with adapters: {first_line(error)}") from error
     return model
-
-
-def _empty(config: HyperLoaderConfig, bottleneck: int, hidden: int) -> SiteTensors:
-    """Memory for an adapter's weights."""
-    norms = {"none": 0, "post": 2, "pre": 2, "both": 4}[config.norm]
-    shapes = [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), *[(hidden,)] * (1 + norms)]
-    return tuple(torch.empty(shape) for shape in shapes[: len(ADAPTER_WEIGHTS)])

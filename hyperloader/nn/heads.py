@@ -33,7 +33,7 @@ class TaskHeads(nn.Module):
     kind_numbers: Tensor  # (tasks,) int64, place of each one's kind in ``KINDS``
     _most_labels: int  # of any task
     _all_labels: int  # of all together
-    _of_sentences: bool
+    of_sentences: bool  # whether any task is one of whole sentences
 
     def __init__(
         self,
@@ -48,15 +48,9 @@ class TaskHeads(nn.Module):
         self.heads = LongList(Head(hidden, len(names)) for names in labels.values())
         for head in self.heads:
             head.init()
-        self.register_buffer("sizes", None, persistent=False)
-        self.register_buffer("starts", None, persistent=False)
-        self.register_buffer("kind_numbers", None, persistent=False)
+        for name in ("sizes", "starts", "kind_numbers"):
+            self.register_buffer(name, None, persistent=False)
         self._count_labels()
-
-    @property
-    def of_sentences(self) -> bool:
-        """Whether any task is one of whole sentences."""
-        return self._of_sentences
 
     @property
     def most_numbers(self) -> int:
@@ -135,7 +129,7 @@ class TaskHeads(nn.Module):
         self.kind_numbers = torch.cat([self.kind_numbers, self.kind_numbers.new_tensor([KINDS.index(kind)])])
         self._most_labels = max(self._most_labels, head.out_features)
         self._all_labels += head.out_features
-        self._of_sentences |= kind != TAGGING
+        self.of_sentences |= kind != TAGGING
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
@@ -148,7 +142,7 @@ class TaskHeads(nn.Module):
         self.starts = self.sizes.cumsum(0) - self.sizes
         self.kind_numbers = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)
         self._most_labels, self._all_labels = max(sizes), sum(sizes)
-        self._of_sentences = any(kind != TAGGING for kind in self.kinds)
+        self.of_sentences = any(kind != TAGGING for kind in self.kinds)
 
     def _sizes(self) -> list[int]:
         return [head.out_features for head in self.heads]

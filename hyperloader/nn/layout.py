@@ -73,14 +73,15 @@ def layout_of(config: HyperLoaderConfig, num_layers: int, sizes: Mapping[str, tu
             if site in sizes:
                 by_shape.setdefault(sizes[site][1:] if site in ADAPTER_SITES else sizes[site], []).append(site)
         for number, (size, sites) in enumerate(by_shape.items()):
-            shapes = _adapter_shapes(config, *size) if len(size) == 1 else _lora_shapes(config, *size)
+            shapes = adapter_shapes(config, *size) if len(size) == 1 else _lora_shapes(config, *size)
             suffix = "_" + "x".join(map(str, size)) if number else ""
             parts.append(Part(tuple(sites), shapes, {weight: weight + suffix for weight in shapes}))
     return Layout(num_layers, tuple(parts))
 
 
-def _adapter_shapes(config: HyperLoaderConfig, hidden: int) -> dict[str, tuple[int, ...]]:
-    bottleneck = config.bottleneck_of(hidden)
+def adapter_shapes(config: HyperLoaderConfig, hidden: int, bottleneck: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Weight -> shape of an adapter, in the order of ``ops.adapter``'s arguments; of that ``bottleneck`` if given."""
+    bottleneck = bottleneck or config.bottleneck_of(hidden)
     sizes = [(bottleneck, hidden), (bottleneck,), (hidden, bottleneck), (hidden,)]
     shapes: dict[str, tuple[int, ...]] = dict(zip(_ADAPTER, sizes, strict=True))
     if config.norm != "none":

@@ -39,13 +39,11 @@ def sequence_loss(logits: Tensor, labels: Tensor, reduction: str = "mean", label
     else:  # the device alone knows how many there are; the other rows are computed from zeros, whatever they hold
         logits, labels = logits.masked_fill(~labelled[..., None], 0).flatten(0, -2), labels.flatten()
         count = labelled.sum().clamp_min(1)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = _in_float32(logits)
     log_probabilities = functional.log_softmax(logits, dim=-1)
     total = functional.nll_loss(log_probabilities, labels, ignore_index=IGNORED, reduction="sum")
     if label_smoothing:
-        exists = logits != -torch.inf
-        uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
+        uniform = _uniform(log_probabilities, logits)
         total = (1 - label_smoothing) * total + label_smoothing * uniform.masked_fill(labels == IGNORED, 0).sum()
     return total if reduction == "sum" else total / count
 
@@ -76,8 +74,7 @@ def loss_by_task(
     Returns:
         A scalar in float32 (float64 for float64 logits).
     """
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = _in_float32(logits)
     size = logits.shape[0]
     if isinstance(tasks, int):
         tasks = torch.full((size,), tasks, device=logits.device)
@@ -87,8 +84,7 @@ def loss_by_task(
     log_probabilities = functional.log_softmax(of_tokens, dim=-1)
     losses = -log_probabilities.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     if label_smoothing:
-        exists = of_tokens != -torch.inf
-        uniform = -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
+        uniform = _uniform(log_probabilities, of_tokens)
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
     sums, counts = losses.masked_fill(~labelled, 0).sum(-1), labelled.sum(-1)
     if targets is not None:
@@ -112,8 +108,7 @@ def text_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) ->
     """
     check_shape(labels, logits)
     labelled = labels != IGNORED
-    rows = logits[labelled]
-    rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    rows = _in_float32(logits[labelled])
     losses = functional.cross_entropy(rows, labels[labelled], reduction="none", label_smoothing=label_smoothing)
     return losses, labelled.nonzero()[:, 0]
 
@@ -126,6 +121,17 @@ def text_loss_by_task(logits: Tensor, labels: Tensor, tasks: Tensor, label_smoot
     tokens = torch.bincount(sentences, minlength=len(tasks))  # of each sentence
     weights = same.sum(1).to(losses.dtype) / (same * tokens).sum(1).clamp_min(1) / len(tasks)
     return (losses * weights[sentences]).sum()
+
+
+def _in_float32(logits: Tensor) -> Tensor:
+    """``logits``, those of half precision in float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _uniform(log_probabilities: Tensor, logits: Tensor) -> Tensor:
+    """Of every token the mean of -log p over the classes that it has, those whose logits are not -inf."""
+    exists = logits != -torch.inf
+    return -log_probabilities.masked_fill(~exists, 0).sum(-1) / exists.sum(-1)
 
 
 def _losses_of_numbers(logits: Tensor, targets: Tensor, regression: Tensor) -> Tensor:

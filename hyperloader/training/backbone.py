@@ -15,7 +15,7 @@ from hyperloader.backbones.quantization import check_quantization, layers_to_qua
 from hyperloader.checkpoints.backbone_config import backbone_class, check_implementations, first_line
 from hyperloader.checkpoints.minilm import minilm_folder
 from hyperloader.checkpoints.tensors import read_tensor
-from hyperloader.data.heads import HEADS, LANGUAGE_MODEL
+from hyperloader.data.heads import HEADS, LANGUAGE_MODEL, TEXT_TO_TEXT
 from hyperloader.training.smollm2 import smollm2_folder
 from hyperloader.validation import check_choice
 
@@ -132,8 +132,8 @@ def _kind_and_config(path: str, head: str) -> tuple[Any, "PretrainedConfig"]:
         AutoConfig,
     )
 
-    mappings = {"text-to-text": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, LANGUAGE_MODEL: MODEL_FOR_CAUSAL_LM_MAPPING}
-    kinds = {"text-to-text": "AutoModelForSeq2SeqLM", LANGUAGE_MODEL: "AutoModelForCausalLM"}
+    mappings = {TEXT_TO_TEXT: MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, LANGUAGE_MODEL: MODEL_FOR_CAUSAL_LM_MAPPING}
+    kinds = {TEXT_TO_TEXT: "AutoModelForSeq2SeqLM", LANGUAGE_MODEL: "AutoModelForCausalLM"}
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     check_implementations("its config", config)
     if type(config) not in mappings.get(head, MODEL_MAPPING):
@@ -150,7 +150,7 @@ def _put_space_before_words(tokenizer: Any) -> None:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Whatever transformers raises for a config or weights that are none, as one line that names the backbone."""
+    """Whatever transformers raises for a bad config or bad weights, as one line that names the backbone."""
     from safetensors import SafetensorError
 
     try:

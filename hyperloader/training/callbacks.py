@@ -46,7 +46,7 @@ class LastEvaluation(TrainerCallback):
 
 
 class Bar(ProgressCallback):
-    """Trainer's progress bar, with the numbers beside it and not below it; its time left knows nothing of compiling."""
+    """Trainer's progress bar, with loss and score in the same line; its time left does not count compiling."""
 
     def on_train_begin(self, *arguments: Any, **options: Any) -> None:
         super().on_train_begin(*arguments, **options)

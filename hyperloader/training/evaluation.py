@@ -147,7 +147,7 @@ class Scorer:
 
 @contextmanager
 def _whole_to_write(model: nn.Module) -> Iterator[None]:
-    """Inside the block a model that writes text is whole in every process, as each one takes another number of forwards
+    """Inside the block a model that writes text is whole in every process: each one needs another number of forwards
     for its texts."""
     if getattr(model, "heads", None) is not None or not is_sharded(model):
         yield
@@ -155,7 +155,7 @@ def _whole_to_write(model: nn.Module) -> Iterator[None]:
     with unsharded(model):
         yield
     if isinstance(model, HyperLoaderModel):
-        model.bank.clear()  # what it knows comes from parameters that are no more
+        model.bank.clear()  # its weights come from parameters that no longer exist
 
 
 def _rank_and_processes() -> tuple[int, int]:

@@ -26,8 +26,8 @@ def text_logits(model: nn.Module, inputs: Mapping[str, Tensor], causal: bool) ->
 
 
 class SharesLoss:
-    """The loss of one who knows how often each label comes in each task, and nothing of a sentence: -log of its share,
-    for the batches that it is given.
+    """The loss of a guess that gives each label its share in its task, whatever the sentence: -log of that share, for
+    the batches that it is given.
 
     Args:
         counts: of each task's labels, how often it is met.

@@ -10,7 +10,7 @@ from torch import nn
 
 from hyperloader.config import DESCRIPTION, HyperLoaderConfig
 from hyperloader.data.kinds import Kind, kinds_of_config
-from hyperloader.validation import check_choice, check_key
+from hyperloader.validation import check_choice, check_key, naming
 
 _CONFIG_KEYS = tuple(
     field.name
@@ -44,7 +44,7 @@ _LORA_TARGETS = {  # query and value, where PEFT has no names of its own
     "umt5": ["q", "v"],
     "xlm-roberta-xl": ["query", "value"],
 }
-UNTOLD = ("lora", "full")  # to whose model nothing but the text tells the task, where it writes text
+TASK_IN_TEXT = ("lora", "full")  # whose models, where they write text, learn the task from the text alone
 FIXED_OPTIONS: dict[str, dict[str, Any]] = {  # of the methods that are a HyperLoaderModel
     "hyperloader": {},
     "hyperformer++": {"lora_sites": ()},
@@ -59,11 +59,9 @@ def check_model_options(method: str, options: Mapping) -> None:
         if key in _CONFIG_KEYS and key not in METHODS[method]:
             raise ValueError(f"model.{key} must not be given for the method {method}, got {options[key]!r}")
         check_key("model option", key, METHODS[method] or ("none",))
-    try:
+    with naming("model"):
         words: dict[str, Any] = {"descriptions": {"any": "any"}} if options.get("task_condition") == DESCRIPTION else {}
         HyperLoaderConfig(tasks=("any",), **words, **options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"model: {error}") from error
 
 
 def check_packages(method: str) -> None:

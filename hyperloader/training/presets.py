@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperloader.data.text_to_text import DECODINGS
-from hyperloader.validation import LARGEST, check_choice, check_key, is_finite, shown
+from hyperloader.validation import LARGEST, check_choice, check_key, is_finite, naming, shown
 
 SCHEDULES = ("linear", "cosine", "constant")
 LOSSES = ("mean", "sum")
@@ -246,7 +246,5 @@ def training_options(preset: str, method: str, overrides: Mapping | None = None)
         check_key("training option", key, [field.name for field in dataclasses.fields(TrainingOptions)])
     if preset == "default" and method in LEARNING_RATES:
         values.setdefault("learning_rate", LEARNING_RATES[method])
-    try:
+    with naming("training"):
         return dataclasses.replace(PRESETS[preset], **values)
-    except ValueError as error:
-        raise ValueError(f"training: {error}") from error

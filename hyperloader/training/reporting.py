@@ -33,8 +33,8 @@ class EvaluationLines(TrainerCallback):
     def evaluated(self, step: int, train_loss: float | None, scores: dict, shares_loss: float | None = None) -> None:
         """Report an evaluation at ``step``; ``scores`` as ``score_tasks`` returns them.
 
-        ``shares_loss``: what ``train_loss`` would be of one who knows how often each label comes, and nothing of a
-        sentence. A first evaluation is not judged by it: it has the start in it.
+        ``shares_loss``: what ``train_loss`` would be if each label were given its share, whatever the sentence. A first
+        evaluation is not compared with it: its loss holds that of the first steps.
         """
         if self.lines:
             tqdm.write(self._line(step, train_loss, scores), file=sys.stdout)

@@ -20,6 +20,7 @@ from hyperloader.training.fsdp import asks_for_fsdp, check_fsdp, layers_to_shard
 from hyperloader.training.methods import FIXED_OPTIONS, build_model, check_packages
 from hyperloader.training.run_config import RunConfig
 from hyperloader.training.task_words import words_of_entries
+from hyperloader.validation import naming
 
 
 def check_requirements(config: RunConfig) -> None:
@@ -51,7 +52,7 @@ def check_model(config: RunConfig) -> None:
     is taken.
 
     Raises:
-        ValueError: a backbone that is none or of an unknown family, a model larger than this machine's memory,
+        ValueError: a bad backbone, or one of an unknown family, a model larger than this machine's memory,
             layers that cannot be quantised, or that FSDP cannot shard.
         DataError: something wrong with the task file.
     """
@@ -75,12 +76,10 @@ def _check_kinds(config: RunConfig, entries: Sequence[TaskEntry]) -> None:
     for entry in entries:
         if entry.kind == TAGGING:
             continue
-        try:
+        with naming(entry.where, DataError):
             check_head(config.head, entry.kind, f"task {entry.name!r}")
             if entry.kind == CHAT:
                 ChatTemplate(load_tokenizer(config.backbone, config.head))
-        except ValueError as error:
-            raise DataError(f"{entry.where}: {error}") from error
         needed = {TEXT_TO_TEXT: [("rouge_score", "rouge-score")], COMPLETION: [], CHAT: []}
         for module, package in needed.get(entry.kind, [("sklearn", "scikit-learn"), ("scipy", "scipy")]):
             if importlib.util.find_spec(module) is None:

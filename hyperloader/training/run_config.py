@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from hyperloader.backbones.quantization import QUANTIZATIONS
-from hyperloader.data.heads import HEADS, LANGUAGE_MODEL
+from hyperloader.data.heads import HEADS, LANGUAGE_MODEL, TEXT_TO_TEXT, TOKEN_CLASSIFICATION
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
 from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
 from hyperloader.data.tasks import Task, load_task
@@ -17,13 +17,13 @@ from hyperloader.data.yaml_text import load, read_yaml
 from hyperloader.training.backbone import PACKAGED
 from hyperloader.training.methods import FIXED_OPTIONS, METHODS, check_model_options
 from hyperloader.training.presets import MODELS, TrainingOptions, training_options
-from hyperloader.validation import check_choice, check_key, nearest, shown
+from hyperloader.validation import check_choice, check_key, naming, nearest, shown
 
 SECTIONS = ("model", "training")
 _OF_HEAD = {  # training options for one head alone
-    "decoding": "text-to-text",
-    "label_prior": "token-classification",
-    "valid_tags": "token-classification",
+    "decoding": TEXT_TO_TEXT,
+    "label_prior": TOKEN_CLASSIFICATION,
+    "valid_tags": TOKEN_CLASSIFICATION,
 }
 
 
@@ -57,7 +57,7 @@ class RunConfig:
     backbone: str
     tasks: str | list
     output: str
-    head: str = "token-classification"
+    head: str = TOKEN_CLASSIFICATION
     method: str = "hyperloader"
     preset: str = "default"
     model: Mapping = field(default_factory=dict)
@@ -141,7 +141,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: Mapping, source: str = "config", folder: str | Path = ".") -> "RunConfig":
         """The run that ``values`` describe; messages start with ``source``, paths are relative to ``folder``."""
-        try:
+        with naming(source):
             if not isinstance(values, Mapping):
                 raise ValueError(f"must hold a mapping, got {values!r:.80}")
             known = [one.name for one in dataclasses.fields(cls)]
@@ -152,8 +152,6 @@ class RunConfig:
                     raise ValueError(f"{key} must be given, got none")
             paths = {"backbone": _backbone, "tasks": _absolute, "output": _output}
             return cls(**{**values, **{key: resolve(values[key], Path(folder)) for key, resolve in paths.items()}})
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
 
     def with_values(self, changes: Iterable[tuple[str, Any]], source: str) -> "RunConfig":
         """This run with other values of keys as ``seed``, ``training.steps`` or ``model.rank``, one after the other;

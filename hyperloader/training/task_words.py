@@ -7,12 +7,14 @@ from typing import Any
 
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.config import DESCRIPTION, TAGGING, HyperLoaderConfig
+from hyperloader.data.heads import TOKEN_CLASSIFICATION
 from hyperloader.data.sentence import DataError
 from hyperloader.data.task_file import TaskEntry
 from hyperloader.data.tasks import Task
 from hyperloader.json_file import read_json
 from hyperloader.task_words import names_of, words_for
 from hyperloader.training.run_config import RunConfig
+from hyperloader.validation import naming
 
 FILE = "descriptions.json"
 Words = dict[str, dict[str, Any]]  # arguments of a HyperLoaderConfig; none of a run whose model reads no words
@@ -41,7 +43,7 @@ def words_of_tasks(config: RunConfig, tasks: Sequence[Task]) -> Words:
     if not described(config):
         return {}
     words = {task.name: task.label_words for task in tasks}
-    if config.head != "token-classification":
+    if config.head != TOKEN_CLASSIFICATION:
         for task in tasks:
             names = names_of(task.labels, task.kind.name == TAGGING)
             words[task.name] = {name: words_for(name, task.label_words) for name in names}
@@ -59,8 +61,6 @@ def read_words(folder: Path, config: RunConfig, tasks: Sequence[str]) -> Words:
     if not described(config):
         return {}
     words = read_json(folder / FILE, "the words of a run's tasks")
-    try:
+    with naming(folder / FILE):
         HyperLoaderConfig.from_dict({"tasks": list(tasks), "task_condition": DESCRIPTION, **words})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / FILE}: {error}") from error
     return words

@@ -86,6 +86,14 @@ def test_no_object(file, folders, tmp_path):
             load(tmp_path / "copy")
 
 
+def test_a_name_that_stands_twice_comes_with_its_file(folders, tmp_path):
+    shutil.copytree(folders / "model", tmp_path / "copy")
+    path = tmp_path / "copy" / "hyperloader.json"
+    write(path.parent, path.name, changed(values_of(path), ("backbone", "trained"), ["a", "a"]))
+    with pytest.raises(ValueError, match=r"hyperloader\.json: backbone\.trained must be distinct, got 'a' 2 times"):
+        load(path.parent)
+
+
 def test_names_swapped_by_hand_are_noticed(tmp_path):
     tiny.make_model("bert", labels={task: ["O", "B-x"] for task in tiny.TASKS}).save_pretrained(tmp_path)
     path = tmp_path / "hyperloader.json"

@@ -47,3 +47,22 @@ def lora_pair(inputs, scaling):
         return plain_lora_linear(**{"bias": None, **by_name}, group=group, scaling=scaling)
 
     return tested, plain, [inputs[name] for name in names], names
+
+
+def assert_accurate_where_columns_cancel(inputs, spread):
+    """Of an adapter whose norm reads sums that are small beside their terms, the result is as good as PyTorch's; its
+    gradients, sums of such products, lose a digit more than PyTorch's, not four."""
+    inputs["down_weight"] *= spread
+    inputs["down_bias"].fill_(3)
+    inputs["up_weight"] *= 10
+    middle = torch.nn.functional.gelu(inputs["down_bias"], approximate="tanh")
+    inputs["up_bias"] = -(inputs["up_weight"] @ middle)
+    tested, plain, tensors, names = adapter_pair(inputs)
+    grad = torch.randn_like(inputs["x"])
+    exact = value_and_gradients(plain, [tensor.double() for tensor in tensors], grad)
+    errors = [
+        [(found.double() - expected).abs().max().item() for found, expected in zip(results, exact, strict=True)]
+        for results in (value_and_gradients(function, tensors, grad) for function in (tested, plain))
+    ]
+    for name, ours, theirs, bound in zip(("y", *names), *errors, (2, *[16] * len(names)), strict=True):
+        assert ours <= bound * theirs + 1e-6, f"{name}: error {ours:.1e}, PyTorch's is {theirs:.1e}"

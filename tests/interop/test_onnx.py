@@ -3,22 +3,18 @@
 import pytest
 import torch
 from helpers import tiny, words
+from helpers.exported import KINDS, SIZES
+from helpers.exported import batch as full_batch
 
 from hyperloader.interop.onnx import OnnxModel, quantize_onnx, save_onnx
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
-KINDS = {"kinds": {"a": "tagging", "b c": "classification", "ü.weight": "tagging"}}
-SIZES = ((5, 7), (1, 4), (7, 1), (1, 1))
 
 
 def batch(sentences, tokens):
-    """Inputs by name, some of them padded."""
-    generator = torch.Generator().manual_seed(sentences)
-    mask = torch.ones(sentences, tokens, dtype=torch.int64)
-    mask[1::2, tokens // 2 + 1 :] = 0
-    ids = torch.randint(2, tiny.VOCABULARY, (sentences, tokens), generator=generator)
-    return {"input_ids": ids, "attention_mask": mask}
+    inputs = full_batch(sentences, tokens)
+    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 
 def assert_same(found, wanted, tolerance):

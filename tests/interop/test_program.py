@@ -6,25 +6,10 @@ import sys
 import pytest
 import torch
 from helpers import tiny, words
+from helpers.exported import KINDS, SIZES, batch
 
 from hyperloader.interop.program import OPERATORS, Logits, describe, exported, save_compiled
 from hyperloader.ops import native
-
-KINDS = {"kinds": {"a": "tagging", "b c": "classification", "ü.weight": "tagging"}}
-SIZES = ((5, 7), (1, 4), (7, 1), (1, 1))
-
-
-def batch(sentences, tokens):
-    """Inputs by name, some of them padded."""
-    generator = torch.Generator().manual_seed(sentences)
-    mask = torch.ones(sentences, tokens, dtype=torch.int64)
-    mask[1::2, tokens // 2 + 1 :] = 0
-    return {
-        "input_ids": torch.randint(2, tiny.VOCABULARY, (sentences, tokens), generator=generator),
-        "attention_mask": mask,
-        "token_type_ids": torch.zeros_like(mask),
-        "task_ids": torch.randint(0, len(tiny.TASKS), (sentences,), generator=generator),
-    }
 
 
 def expected(model, inputs):

