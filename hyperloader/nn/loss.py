@@ -125,7 +125,7 @@ def text_loss_by_task(logits: Tensor, labels: Tensor, tasks: Tensor, label_smoot
 
 def _in_float32(logits: Tensor) -> Tensor:
     """``logits``, those of half precision in float32."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _uniform(log_probabilities: Tensor, logits: Tensor) -> Tensor:
