@@ -1,6 +1,7 @@
 """The examples of README and docs/ run as they are printed, and what is named there exists."""
 
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -117,3 +118,13 @@ def test_readme_is_short():
 def test_every_page_is_in_the_index():
     pages = {page.stem for page in ROOT.glob("docs/*.md")} - {"index"}
     assert pages == set(re.findall(r"^([a-z-]+)$", text_of("docs/index.md"), re.MULTILINE))
+
+
+def test_what_the_api_page_names_exists():
+    text = text_of("docs/api.md")
+    entries = re.findall(r"^\.\. auto\w+:: (\S+)(?:\n   :members: (.*))?$", text, re.MULTILINE)
+    assert len(entries) > 30
+    for name, members in entries:
+        found = pkgutil.resolve_name(name)
+        missing = [member for member in re.split(r", *", members) if member and not hasattr(found, member)]
+        assert not missing, f"{name} has no {', '.join(missing)}"
