@@ -7,8 +7,10 @@ charts into docs/results.md.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
+from bench import command
 from bench.newtask import report
 from bench.newtask.learn import learn
 from bench.newtask.plan import Learning, Plan
@@ -64,4 +66,4 @@ def run_one(plan: Plan, tasks: dict[str, Task], run: Learning) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))
