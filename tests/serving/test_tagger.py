@@ -146,6 +146,8 @@ def _rounded(entity):
         ([3], {"task": "music"}, "input:1: an input must be a text, two as a tuple, or a dict, got 3"),
         ("a", {"task": "pairs"}, "input:1: the object has no 'text_pair'"),
         (("a", "b"), {"task": "length"}, "the task is one of single texts; remove it"),
+        (("a", "b"), {"task": "music"}, "input:1: the object has 'text_pair', and the task is one of single texts"),
+        ("a", {"task": "music", "batch_size": 0}, "batch_size must be at least 1, got 0"),
         ("a", {"task": "music", "aggregation_strategy": "sum"}, "aggregation_strategy must be one of none, simple"),
         ("a", {"task": "length", "aggregation_strategy": "max"}, "must be None for 'length', which does not"),
         ({"text": "\ud800"}, {"task": "music"}, "surrogate"),
