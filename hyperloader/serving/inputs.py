@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from hyperloader.config import CLASSIFICATION
 from hyperloader.data.kinds import Kind
-from hyperloader.data.labelled_text import LabelledText, make_text
+from hyperloader.data.labelled_text import LabelledText, check_text, make_text
 from hyperloader.data.records import Reading
 from hyperloader.data.sentence import DataError, check_words
 from hyperloader.data.spans_in_text import given_words, text_of
@@ -92,6 +92,9 @@ def of_object(
     tokens: Any = record.get(str(columns.get("tokens", "tokens")))
     if tokens is None:
         if text is None:
+            key = str(columns.get("text", "text"))
+            if record.get(key) is not None:
+                check_text(record[key], key, where)  # refuses what is no text
             has = held(record)
             raise DataError(f"{where}: the object has no 'tokens' and no 'text', it has {has}; {to_do}")
         words = (split or split_at_spaces)(text)

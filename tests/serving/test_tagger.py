@@ -148,6 +148,7 @@ def _rounded(entity):
         (("a", "b"), {"task": "length"}, "the task is one of single texts; remove it"),
         (("a", "b"), {"task": "music"}, "input:1: the object has 'text_pair', and the task is one of single texts"),
         ("a", {"task": "music", "batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"text": ["a"]}, {"task": "music"}, r"input:1: text must be text, got \['a'\]; put it in quotes"),
         ("a", {"task": "music", "aggregation_strategy": "sum"}, "aggregation_strategy must be one of none, simple"),
         ("a", {"task": "length", "aggregation_strategy": "max"}, "must be None for 'length', which does not"),
         ({"text": "\ud800"}, {"task": "music"}, "surrogate"),
