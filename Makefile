@@ -45,7 +45,8 @@ test-all: $(installed) $(minilm)
 
 # The CPU kernels' tests on emulated processors without AVX-512 and without AVX2. Their child processes are emulated as
 # well: tests start sys.executable, which is the script that starts the emulator. The features that are taken away are
-# those that the emulator lacks and warns of. opcheck and compilers run no other instruction of ours, and are slow there.
+# those that the emulator lacks and warns of. NumPy's OpenBLAS takes Nehalem for Haswell there, and is told. opcheck and
+# compilers run no other instruction of ours, and are slow there.
 without_avx512 := Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 without_avx2 := Nehalem
 CPU_TESTS ?= tests/ops/test_instruction_sets.py tests/ops/test_condition.py tests/ops/test_lora_linears.py
@@ -54,7 +55,8 @@ test-cpus: $(installed)
 	    { echo "make test-cpus: qemu-x86_64 is missing (on Debian and Ubuntu: apt install qemu-user)"; exit 1; }
 	@for cpu in $(without_avx512) $(without_avx2); do \
 	    emulated=$(abspath $(bin))/python-on-$${cpu%%,*}; \
-	    printf '#!/bin/sh\nexec qemu-x86_64 -cpu %s -0 "$$0" %s "$$@"\n' $$cpu $(abspath $(bin))/python >$$emulated; \
+	    printf '#!/bin/sh\nOPENBLAS_CORETYPE=%s exec qemu-x86_64 -cpu %s -0 "$$0" %s "$$@"\n' \
+	        $${cpu%%[,-]*} $$cpu $(abspath $(bin))/python >$$emulated; \
 	    chmod +x $$emulated; \
 	    echo "$${cpu%%,*}"; \
 	    $$emulated -m pytest -rs -p no:cacheprovider -k 'not triton and not reference and not compile and not opcheck' \

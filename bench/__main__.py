@@ -52,6 +52,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="the headline points alone")
     parser.add_argument("--small", action="store_true", help="sizes for which nothing is said, to see that all runs")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--add", action="store_true", help="to what FOLDER has; points of the same name are replaced")
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="for JSON and charts; bench/results/DEVICE")
     parser.add_argument("--list", action="store_true", help="name the cases and their points, and measure nothing")
     given = parser.parse_args(arguments)
@@ -67,7 +68,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     options = Options(
         _device(given.device), _threads(given.threads), _dtypes(given.dtype), given.quick, not given.no_compile,
-        given.small,
+        given.small, given.add,
     )  # fmt: skip
     folder = given.output or results.ROOT / options.folder_name
     return run_cases(chosen, options, results.writable(folder))

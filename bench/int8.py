@@ -8,12 +8,13 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from bench import document, machine, results
+from bench import command, document, machine, results
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.training.headlines import HEADLINES, headline, mean_of
 from hyperloader.training.saved_run import load_run, scorer
@@ -89,4 +90,4 @@ def render(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -11,13 +11,14 @@ import dataclasses
 import itertools
 import json
 import math
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
-from bench import document, machine, results
+from bench import command, document, machine, results
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.training.presets import MODELS
 from hyperloader.training.run import prepare, train
@@ -136,4 +137,4 @@ def render(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -44,7 +44,8 @@ def render(folders: list[Path], cases, page: Path) -> str:
 def _made_with(found: dict[str, dict]) -> str:
     """Hardware, versions and commits of the results of a folder."""
     first = next(iter(found.values()))
-    commits = ", ".join(dict.fromkeys(result["commit"] for result in found.values() if result["commit"]))
+    points = [point for result in found.values() for run in result["runs"] for point in run["points"]]
+    commits = ", ".join(dict.fromkeys(one["commit"] for one in [*found.values(), *points] if one.get("commit")))
     packages = ", ".join(f"{name} {version}" for name, version in first["versions"].items() if version)
     absent = "".join(f" No {name}: {reason}." for name, reason in first["missing_backends"].items())
     hardware = first["hardware"]

@@ -40,6 +40,13 @@ class Run:
                     return one
         return None
 
+    def floor(self, case: str, point: str) -> dict[str, float]:
+        """What the machine could do at best when a point was measured."""
+        of_case = self.cases[case]
+        return next(
+            (at["floor"] for at in of_case["points"] if at["point"] == point and "floor" in at), of_case["floor"]
+        )
+
 
 def best_of_ours(rows: dict[str, dict], suffix: str = "") -> dict | None:
     """The row of the fastest kind of backend that was measured: native, else Triton, else the reference."""
@@ -54,6 +61,31 @@ def write(folder: Path, result: dict) -> Path:
     path = folder / f"{result['case']}.json"
     write_text(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+def to_add_to(folder: Path, case: str, hardware: dict) -> dict | None:
+    """The result of a case that a run on ``hardware`` can be added to, None where there is none; raises ``UsageError``
+    for one of another machine."""
+    before = read(folder, [case]).get(case)
+    if before is not None and before["hardware"] != hardware:
+        raise UsageError(
+            f"--add must be to results of this machine, {hardware}; {folder / case}.json is of {before['hardware']}: "
+            "leave it out, or name another --output"
+        )
+    return before
+
+
+def joined(before: dict, now: dict) -> dict:
+    """The result ``before`` of a case with the points of ``now``: in the place of those with the same name, threads and
+    dtype, or after them. Each of these says when and with what it was measured."""
+    of_now = {key: now[key] for key in ("date", "commit", "versions")}
+    runs = {(run["threads"], run["dtype"]): run for run in before["runs"]}
+    for run in now["runs"]:
+        points = {point["point"]: {**point, **of_now, "floor": run["floor"]} for point in run["points"]}
+        known = runs.setdefault((run["threads"], run["dtype"]), {**run, "points": []})
+        kept = [points.pop(point["point"], point) for point in known["points"]]
+        runs[run["threads"], run["dtype"]] = {**known, "points": [*kept, *points.values()]}
+    return {**before, "runs": [runs[key] for key in sorted(runs)]}
 
 
 def writable(folder: Path) -> Path:

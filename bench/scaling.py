@@ -5,11 +5,12 @@ bytes on the network a step. Writes the plan for t5-3b into docs/scaling.md.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import document
+from bench import command, document
 from hyperloader import HyperLoaderConfig
 
 DOCUMENT = document.ROOT / "docs" / "scaling.md"
@@ -180,4 +181,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -29,11 +29,13 @@ class Options:
     quick: bool = False
     compile: bool = True
     small: bool = False
+    add: bool = False
 
     @property
     def folder_name(self) -> str:
-        """Name of the results' folder if none is given; a quick run does not replace a full one."""
-        return machine.slug(self.device) + ("-quick" if self.quick or self.small else "")
+        """Name of the results' folder if none is given; a quick run does not replace a full one, but may add to it."""
+        part = (self.quick or self.small) and not self.add
+        return machine.slug(self.device) + ("-quick" if part else "")
 
     def to_dict(self) -> dict:
         """Plain JSON types."""
@@ -49,8 +51,11 @@ def run_cases(cases: Sequence[Case], options: Options, folder: Path) -> int:
     kept, threads_before = machine.keep_freed_memory(), torch.get_num_threads()
     commit = machine.commit()  # before results are written into the checkout
     failures = []
+    hardware = machine.hardware(options.device)
+    added_to = {case.name: results.to_add_to(folder, case.name, hardware) for case in cases if options.add}
     try:
         for case in cases:
+            before = added_to.get(case.name)
             if not any(_chosen(case, options, threads) for threads in options.threads):
                 print(f"{case.name}: nothing of it is for {options.device.type}\n")
                 continue
@@ -61,6 +66,7 @@ def run_cases(cases: Sequence[Case], options: Options, folder: Path) -> int:
                 print(f"bench: {error}; case {case.name} is not measured", file=sys.stderr)
                 failures.append(case.name)
                 continue
+            result = results.joined(before, result) if before else result
             path = results.write(folder, result)
             chart = plot.draw(result, folder)
             print(f"{case.name}: {time.perf_counter() - began:.0f} s; {path}; {chart}\n", flush=True)

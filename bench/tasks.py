@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import BertConfig, BertModel
 
-from bench import document, machine, results
+from bench import command, document, machine, results
 from hyperloader import HyperLoaderConfig, HyperLoaderModel
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.optim import RowAdamW
@@ -142,4 +143,4 @@ def _shown(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

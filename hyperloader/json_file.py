@@ -1,6 +1,7 @@
 """Reading JSON files that anybody may have written: whatever is wrong with one is one ``ValueError``."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict:
     """``object_pairs_hook`` of ``json.loads``; raises ``ValueError`` for a key that stands twice in one object."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in values if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} must stand once, got it {names.count(twice)} times")
+        ((name, times),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {shown(name)} must stand once, got it {times} times")
     return values
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from bench import document, machine, results
+from bench import command, document, machine, results
 from bench.decoder import report
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.training.dry_run import dry_run
@@ -138,4 +138,4 @@ def times(given: argparse.Namespace, names: list[str]) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

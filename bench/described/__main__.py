@@ -8,8 +8,10 @@ stopped. Then puts the table into docs/results.md.
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
+from bench import command
 from bench.described import report
 from bench.described.learn import learn, scored_part
 from bench.described.plan import Plan
@@ -73,4 +75,4 @@ def most_common(plan: Plan, tasks: dict[str, Task]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -7,8 +7,10 @@ charts into docs/results.md.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
+from bench import command
 from bench.newtask import report
 from bench.newtask.fit import run_one
 from bench.newtask.learn import learn
@@ -55,4 +57,4 @@ def look_inside(plan: Plan) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from bench import command
 from bench.study import report
 from bench.study.plan import Plan
 from bench.study.runs import run_all
@@ -49,4 +50,4 @@ def measure(plan_path: str, plan: Plan) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -6,8 +6,11 @@ a data set are joined, and of their types of spans a few keep their labels.
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from bench import command
 
 JOINED = 4  # sentences in one
 KEPT = {  # of each data set, the types of spans that keep their labels
@@ -45,4 +48,4 @@ def joined(sentences: list[dict], kept: Sequence[str]) -> Iterator[dict]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from bench import command
 from hyperloader.checkpoints.minilm import minilm_folder
 
 SETS = ("mit_movie_trivia", "mit_movie", "mit_restaurant", "atis", "snips", "mtod", "mtop")
@@ -58,4 +59,4 @@ def _not_jsonl(names: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

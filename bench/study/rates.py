@@ -7,6 +7,7 @@ rate, scored on validation sentences. What is there is not trained again. The re
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from bench import document
+from bench import command, document
 from bench.study.hard import KEPT
 from bench.study.made import parts_of, random_backbone
 from bench.study.plan import Planned, check_keys
@@ -195,4 +196,4 @@ def draw(grid: Grid) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

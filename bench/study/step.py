@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from bench import command
 from bench.study.plan import Plan
 from hyperloader.checkpoints.atomic import write_text
 from hyperloader.data import MultiTaskBatches, TokenClassification, subset
@@ -129,4 +130,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

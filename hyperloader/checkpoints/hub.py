@@ -46,6 +46,19 @@ def local_folder(
         ) from error
 
 
+def check_repo_id(repo_id: str) -> None:
+    """Raise ``ValueError`` for what is no ``owner/name``."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if not _ON_HUB.fullmatch(repo_id):
+        raise ValueError(f"repo_id must have the form owner/name, got {repo_id!r}")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"repo_id must be a name that the Hub takes: {_first_line(error)}") from None
+
+
 def push(
     files: _Files,
     repo_id: str,
@@ -65,8 +78,7 @@ def push(
         ValueError: ``repo_id`` is no ``owner/name``.
         ConnectionError: the Hub cannot be reached, or refuses; what the repository held is as it was.
     """
-    if not _ON_HUB.fullmatch(repo_id):
-        raise ValueError(f"repo_id must have the form owner/name, got {repo_id!r}")
+    check_repo_id(repo_id)
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(token=token)

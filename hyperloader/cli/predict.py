@@ -85,7 +85,7 @@ def predict(
     from hyperloader.serving.memory import keep_few_kernels
     from hyperloader.serving.predictor import Predictor, Question
     from hyperloader.serving.tagger import WINDOW, word_splits
-    from hyperloader.training.saved_run import for_task, load_run
+    from hyperloader.training.saved_run import check_tasks, for_task, load_run
     from hyperloader.validation import check_choice
 
     check_choice("format", format, FORMATS)
@@ -94,12 +94,15 @@ def predict(
     places = parse_columns(columns, keys) if columns else {}
     if input == "-" and process_count() > 1:
         raise ValueError(f"input must be a file or a folder for {process_count()} processes, got standard input")
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise ValueError(f"output must be a file in a folder that is there, got {output}")
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")
     join_others()
     main, number = is_main_process(), process_number()
     with opened(input) as source:
         keep_few_kernels()
+        check_tasks(run_folder, task or ())
         run = load_run(run_folder, decoding, valid_tags)
         tasks = list(dict.fromkeys(task or run.tasks))
         _check(run, tasks, tokenize, valid_tags, places)
@@ -148,13 +151,11 @@ def opened(input: str) -> AbstractContextManager[BinaryIO | None]:
 
 
 def _check(run: "Run", tasks: Sequence[str], tokenize: str, valid_tags: bool | None, places: Mapping) -> None:
-    """Raise ``ValueError`` for an unknown task, and for options that none of the tasks has a use for."""
+    """Raise ``ValueError`` for options that none of the tasks has a use for."""
     from hyperloader.data.task_file import COLUMN_KEYS
     from hyperloader.data.text_readers import columns_of
     from hyperloader.validation import check_choice
 
-    for task in tasks:
-        check_choice("task", task, run.tasks, "tasks")
     tagging = [task for task in tasks if task not in run.kinds]
     for key in places:
         check_choice("--columns", key, COLUMN_KEYS if tagging else columns_of(run.kinds[tasks[0]].name))

@@ -52,7 +52,7 @@ def search_and_report(
     print(f"\n{_table(found)}\n")
     folder, best = shown(folder), found[0]
     if best.score is None:
-        raise ValueError(f"every trial in {folder} failed; list other values")
+        raise ValueError(f"every trial in {folder} failed; {best.name}: {best.reason}")
     draw(found, folder / FIGURE)
     print(conclusion(best, folder, options))
 

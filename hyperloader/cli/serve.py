@@ -75,6 +75,8 @@ def _named(runs: list[str]) -> dict[str, Path]:
         name = name if equals and not Path(run).exists() else path.resolve().name
         if not path.is_dir() or not (path / CONFIG).is_file():
             raise FileNotFoundError(f"{path}: holds no run (no {CONFIG}); name the output folder of a training")
+        if not name:
+            raise ValueError(f"run must have a name, got {run!r}; write NAME=FOLDER")
         if name in found:
             raise ValueError(f"run must have a name of its own, got {name!r} twice; write NAME=FOLDER")
         found[name] = path

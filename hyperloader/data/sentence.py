@@ -4,8 +4,19 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from hyperloader.data.bio import check_bio
+
+_T = TypeVar("_T")
+_SHORT = 64  # characters
+
+
+def kept_if_short(function: Callable[[str], _T], most: int) -> Callable[[str], _T]:
+    """``function``, which looks at a short text once and keeps what it found, of the ``most`` latest ones; long ones
+    would fill the memory of a server."""
+    known = lru_cache(most)(function)
+    return lambda text: known(text) if len(text) <= _SHORT else function(text)
 
 
 class DataError(ValueError):
@@ -37,8 +48,7 @@ class Sentence:
             raise ValueError(f"tags must be as many as tokens, got {len(self.tags)} tags for {len(self.tokens)} tokens")
 
 
-@lru_cache(maxsize=1 << 17)
-def _token_fault(token: str) -> str | None:
+def _fault(token: str) -> str | None:
     if not token:
         return "is empty; remove it together with its tag"
     if token.split() != [token]:
@@ -48,6 +58,9 @@ def _token_fault(token: str) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in token):
         return f"{token!r} holds half of a surrogate pair, which is no text; repair it"
     return None
+
+
+_token_fault = kept_if_short(_fault, 1 << 17)
 
 
 def describe_character(character: str) -> str:

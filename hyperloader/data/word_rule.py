@@ -9,10 +9,12 @@ The rule, learnt from the words of the training data (``split_words`` says what 
   digits likewise.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from hyperloader.data.words import split_words
 
@@ -87,38 +89,45 @@ class WordRule:
             raise ValueError("a rule must hold text")
         return rule
 
+    @cached_property
+    def _longest(self) -> tuple[int, int]:
+        """Characters of the longest word that stays whole, and of the longest one of marks alone."""
+        of_marks = (word for word in self.whole if all(map(_is_mark, word)))
+        return max(map(len, self.whole), default=0), max([1, *map(len, of_marks)])
+
     def _split(self, chunk: str) -> list[tuple[int, int]]:
+        """The words of a piece without white space; every step looks at a few characters, however many there are."""
         left, right = 0, len(chunk)
         before, behind = [], []
-        while left < right and not self._is_whole(rest := chunk[left:right]):
-            if length := self._leading(rest):
+        while left < right and not self._is_whole(chunk, left, right):
+            if length := self._leading(chunk, left, right):
                 before.append((left, left + length))
                 left += length
-            elif length := self._trailing(rest):
+            elif length := self._trailing(chunk, left, right):
                 behind.append((right - length, right))
                 right -= length
             else:
                 break
-        middle = [(left, right)] if self._is_whole(chunk[left:right]) else self._inside(chunk, left, right)
+        middle = [(left, right)] if self._is_whole(chunk, left, right) else self._inside(chunk, left, right)
         return before + middle + behind[::-1]
 
-    def _is_whole(self, word: str) -> bool:
-        return word in self.whole
+    def _is_whole(self, chunk: str, left: int, right: int) -> bool:
+        return right - left <= self._longest[0] and chunk[left:right] in self.whole
 
-    def _leading(self, rest: str) -> int:
-        run = len(rest) - len(rest.lstrip("".join(filter(_is_mark, set(rest)))))
-        for length in range(run, 1, -1):
-            if rest[:length] in self.whole:
+    def _leading(self, chunk: str, left: int, right: int) -> int:
+        marks = list(itertools.takewhile(_is_mark, chunk[left : min(right, left + self._longest[1])]))
+        for length in range(len(marks), 1, -1):
+            if chunk[left : left + length] in self.whole:
                 return length
-        return int(run > 0 and rest[0] not in self.start)
+        return int(bool(marks) and chunk[left] not in self.start)
 
-    def _trailing(self, rest: str) -> int:
-        run = len(rest) - len(rest.rstrip("".join(filter(_is_mark, set(rest)))))
-        for length in range(min(len(rest) - 1, max(run, _LONGEST_ENDING)), 1, -1):
-            ending = rest[-length:]
-            if ending in self.whole and (length <= run or _is_ending(ending)):
+    def _trailing(self, chunk: str, left: int, right: int) -> int:
+        marks = list(itertools.takewhile(_is_mark, chunk[max(left, right - self._longest[1]) : right][::-1]))
+        for length in range(min(right - left - 1, max(len(marks), _LONGEST_ENDING)), 1, -1):
+            ending = chunk[right - length : right]
+            if ending in self.whole and (length <= len(marks) or _is_ending(ending)):
                 return length
-        return int(run > 0 and rest[-1] not in self.end)
+        return int(bool(marks) and chunk[right - 1] not in self.end)
 
     def _inside(self, chunk: str, left: int, right: int) -> list[tuple[int, int]]:
         words, start = [], left

@@ -1,9 +1,10 @@
 """The token ids that a model which writes text reads and writes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from hyperloader.data.sentence import kept_if_short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +50,7 @@ class Wording:
         context = text_model.context
         self.room = max_length if context is None else min(max_length, context - 1)
         self.target_room = self.room if context is None or not text_model.causal else min(max_length, context // 2)
-        self.length: Callable[[str], int] = lru_cache(1 << 16)(lambda text: len(self.ids(text)))  # of words, in tokens
+        self.length = kept_if_short(lambda text: len(self.ids(text)), 1 << 16)  # of words, in tokens
         self.pad_id = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._before, self._after = _affixes(tokenizer)
         self._before_target, self._after_target = list[int](), [end]

@@ -19,6 +19,7 @@ from hyperloader.model import trained
 from hyperloader.model.attachment import Attachment
 from hyperloader.model.backbone_wrapper import BackboneWrapper
 from hyperloader.model.calling import NamedTasks
+from hyperloader.model.counting import parameter_counts
 from hyperloader.model.sizes import check_fits, check_stored, new_parts
 from hyperloader.model.task_model import TaskModel
 from hyperloader.model.task_texts import TaskTexts, task_texts
@@ -197,21 +198,21 @@ class AttachedModel(BackboneWrapper):
         trained.load_trained_state(self, self.norm_names, tensors)
 
     def _about(self) -> str:
-        count, total = len(self.hyperloader_config.tasks), sum(one.numel() for one in self.parameters())
+        count, (own, total) = len(self.hyperloader_config.tasks), parameter_counts(self)
         return (
-            f"{self.trainable_parameters():,} trained parameters, of {total:,} in all, for {count:,} "
+            f"{own:,} trained parameters, of {total:,} in all, for {count:,} "
             f"task{'s' if count > 1 else ''} of one frozen {{backbone}}, which is not in these files: weights "
             "generated, or kept for each task, as in"
         )
 
     def trainable_parameters(self) -> int:
         """How many numbers are trained."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return parameter_counts(self)[0]
 
     def print_trainable_parameters(self) -> None:
         """Print the number of trained parameters, of all parameters, and the share."""
         self._check_has_backbone()
-        count, total = self.trainable_parameters(), sum(parameter.numel() for parameter in self.parameters())
+        count, total = parameter_counts(self)
         print(f"trainable parameters: {count:,} | all parameters: {total:,} | trainable: {count / total:.2%}")
 
     def save_pretrained(

@@ -13,7 +13,7 @@ from hyperloader.backbones.index_buffers import outside_of_state, restore
 from hyperloader.checkpoints import stored_model
 from hyperloader.checkpoints.card import card_of_model
 from hyperloader.checkpoints.card_file import CARD
-from hyperloader.checkpoints.hub import push
+from hyperloader.checkpoints.hub import check_repo_id, push
 from hyperloader.config import HyperLoaderConfig
 from hyperloader.nn.classify import classify
 from hyperloader.nn.forwards import Forwards
@@ -88,6 +88,7 @@ class BackboneWrapper(nn.Module):
             ValueError: what ``save_pretrained`` raises, or another ``repo_id``. ConnectionError: the Hub did not take
                 it.
         """
+        check_repo_id(repo_id)
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             files: dict[str, Path | bytes] = {path.name: path for path in Path(folder).iterdir()}

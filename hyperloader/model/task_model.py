@@ -20,6 +20,7 @@ from hyperloader.config import HyperLoaderConfig
 from hyperloader.model import pretrained
 from hyperloader.model.attachment import replace
 from hyperloader.model.backbone_wrapper import BackboneWrapper
+from hyperloader.model.counting import parameter_counts
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.heads import TaskHeads, task_heads
 from hyperloader.nn.layout import adapter_shapes
@@ -90,7 +91,7 @@ class TaskModel(BackboneWrapper):
     _whole = True
 
     def _about(self) -> str:
-        count = sum(parameter.numel() for parameter in self.parameters())
+        _, count = parameter_counts(self)
         return f"A whole model of one task, {count:,} parameters: a {{backbone}} with what was generated for it, as in"
 
     def saved_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

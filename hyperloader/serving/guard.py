@@ -34,6 +34,9 @@ class Guard:
             return
         request, start, status = secrets.token_hex(8), time.perf_counter(), 0
         scope["state"] = {**scope.get("state", {}), "fields": {}}
+        inner = (
+            {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        )  # without its body, which uvicorn drops
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -44,7 +47,7 @@ class Guard:
 
         try:
             self._check(scope)
-            await self.app(scope, receive, sending)
+            await self.app(inner, receive, sending)
         except Refusal as refusal:
             await refusal.response()(scope, receive, sending)
         except Exception as error:
@@ -53,7 +56,7 @@ class Guard:
                 await internal().response()(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - start
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(inner.get("route"), "path", "other")
             self.metrics.request(route, status, seconds)
             fields: dict[str, Any] = scope["state"]["fields"]
             log(
@@ -77,6 +80,8 @@ class Guard:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":  # which a page of another site may not send
                 raise Refusal(415, "unsupported", "the header Content-Type must be application/json")
+            if headers.get("content-encoding", "identity").strip().lower() != "identity":
+                raise Refusal(415, "unsupported", "the body must not be compressed: no header Content-Encoding")
             length = headers.get("content-length", "0")
             if length.isdecimal() and int(length) > settings.max_body_bytes:
                 raise too_large(settings.max_body_bytes)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from hyperloader.config import CLASSIFICATION
 from hyperloader.data.kinds import Kind
-from hyperloader.data.labelled_text import LabelledText, make_text
+from hyperloader.data.labelled_text import LabelledText, check_text, make_text
 from hyperloader.data.records import Reading
 from hyperloader.data.sentence import DataError, check_words
 from hyperloader.data.spans_in_text import given_words, text_of
@@ -19,6 +19,7 @@ from hyperloader.validation import held
 
 Columns = Mapping[str, str | int]
 Split = Callable[[str], list[tuple[int, int]]]
+_PAIR = "text_pair"
 _NO_COLUMNS: Columns = MappingProxyType({})
 
 
@@ -74,20 +75,26 @@ def of_object(
     columns: Columns = _NO_COLUMNS,
     to_do: str = "add one of them",
 ) -> Input:
-    """A JSON object with ``tokens``, with ``text``, or with both. Whatever else it holds is not looked at.
+    """A JSON object with ``tokens``, with ``text``, or with both, and no second text. Whatever else it holds is not
+    looked at.
 
     Args:
         name: of the file, for messages. to_do: the end of the message about neither.
         split: gives the words of a text alone; None leaves them to the task's rule.
 
     Raises:
-        DataError: neither, or words that are none.
+        DataError: neither, words that are none, or a second text.
     """
     where = f"{name}:{line}"
+    if record.get(_PAIR) is not None:
+        raise DataError(_single(where, _PAIR))
     text = text_of(record, Reading(columns, labelled=False))
     tokens: Any = record.get(str(columns.get("tokens", "tokens")))
     if tokens is None:
         if text is None:
+            key = str(columns.get("text", "text"))
+            if record.get(key) is not None:
+                check_text(record[key], key, where)  # refuses what is no text
             has = held(record)
             raise DataError(f"{where}: the object has no 'tokens' and no 'text', it has {has}; {to_do}")
         words = (split or split_at_spaces)(text)
@@ -112,7 +119,7 @@ def text_of_object(record: dict, line: int, name: str, how: TextReading, to_do: 
     Raises:
         DataError: a text that is missing or none, or a second one where there is to be one alone.
     """
-    key, pair_key, where = how.column("text"), how.column("text_pair"), f"{name}:{line}"
+    key, pair_key, where = how.column("text"), how.column(_PAIR), f"{name}:{line}"
     text, pair = cast(Any, record.get(key)), record.get(pair_key)
     if text is None and "text" not in how.columns and _are_words(record.get("tokens")):
         text = " ".join(record["tokens"])
@@ -121,12 +128,16 @@ def text_of_object(record: dict, line: int, name: str, how: TextReading, to_do: 
             has = held(record)
             raise DataError(f"{where}: the object has no {wanted!r}, it has {has}; {to_do}")
     if pair is not None and not how.kind.pair:
-        raise DataError(f"{where}: the object has {pair_key!r}, and the task is one of single texts; remove it")
+        raise DataError(_single(where, pair_key))
     given = Input(line, text, None, record, pair)
     for one in (text, pair):
         if not isinstance(one, str | None) or (isinstance(one, str) and one.strip()):
             make_text(one, None, None, how.kind, name, line, labelled=False)  # refuses what is no text
     return given
+
+
+def _single(where: str, key: str) -> str:
+    return f"{where}: the object has {key!r}, and the task is one of single texts; remove it"
 
 
 def written_of_object(record: dict, line: int, name: str, how: TextReading) -> Input:

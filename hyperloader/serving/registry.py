@@ -1,14 +1,14 @@
 """The runs of a server: loaded, tried, and replaced by new versions while requests are answered."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperloader.serving.inputs import Input
 from hyperloader.serving.predictor import Predictor, Question
 from hyperloader.serving.tagger import word_splits
-from hyperloader.training.saved_run import load_run
+from hyperloader.training.saved_run import load_run, tasks_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,7 @@ class Registry:
     def __init__(self, folders: Mapping[str, Path], tokenize: str = "words") -> None:
         self._tokenize = tokenize
         self._replacing: asyncio.Lock | None = None
+        _run_of_each({name: tasks_of(folder) for name, folder in folders.items()})  # before weights are read
         self.runs = {name: load_version(name, folder, tokenize) for name, folder in folders.items()}
         self.tasks = _by_task(self.runs)
 
@@ -67,22 +68,32 @@ class Registry:
         self._replacing = self._replacing or asyncio.Lock()
         async with self._replacing:
             before = self.runs[name]
-            arguments = (name, before.folder, self._tokenize, before.number + 1)
-            new = await asyncio.get_running_loop().run_in_executor(None, load_version, *arguments)
+            new = await asyncio.get_running_loop().run_in_executor(None, self._next, before)
             runs = {**self.runs, name: new}
             self.tasks = _by_task(runs)
             self.runs = runs
             return new
 
+    def _next(self, before: Version) -> Version:
+        others = {name: one.predictor.run.tasks for name, one in self.runs.items() if one is not before}
+        _run_of_each({**others, before.name: tasks_of(before.folder)})
+        return load_version(before.name, before.folder, self._tokenize, before.number + 1)
+
 
 def _by_task(runs: Mapping[str, Version]) -> dict[str, Version]:
-    tasks: dict[str, Version] = {}
-    for version in runs.values():
-        for task in version.predictor.run.tasks:
-            if task in tasks:
+    tasks = {name: version.predictor.run.tasks for name, version in runs.items()}
+    return {task: runs[name] for task, name in _run_of_each(tasks).items()}
+
+
+def _run_of_each(tasks: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Of every task the run that has it; raises ``ValueError`` for a task of two."""
+    found: dict[str, str] = {}
+    for run, names in tasks.items():
+        for task in names:
+            if task in found:
                 raise ValueError(
-                    f"tasks must each be of one run, got {task!r} in {tasks[task].name!r} and {version.name!r}; serve "
-                    "one of the two, or rename the task"
+                    f"tasks must each be of one run, got {task!r} in {found[task]!r} and {run!r}; serve one of the "
+                    "two, or rename the task"
                 )
-            tasks[task] = version
-    return tasks
+            found[task] = run
+    return found

@@ -1,12 +1,14 @@
 """What a request may hold, and the questions that it stands for."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from hyperloader.data.sentence import DataError
+from hyperloader.json_file import without_repeats
 from hyperloader.serving.inputs import Input
 from hyperloader.serving.predictor import Question
 from hyperloader.serving.refusals import Refusal
@@ -15,6 +17,7 @@ from hyperloader.serving.settings import WEIGHT, Settings
 from hyperloader.validation import check_choice
 
 _NAME = "inputs"
+_TASKS = ("tasks",)  # where they stand
 
 
 class InputObject(TypedDict, total=False):
@@ -33,7 +36,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     inputs: Annotated[list[InputObject], Field(min_length=1)]
-    tasks: Literal["all"] | list[str] | None = None
+    tasks: Literal["all"] | Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class ReloadRequest(BaseModel):
@@ -45,15 +48,24 @@ class ReloadRequest(BaseModel):
 
 def parsed(model: type[BaseModel], body: bytes) -> Any:
     """The body as ``model``. Raises ``Refusal`` (422) with the field that is wrong."""
+    body = body or b"{}"
     try:
-        return model.model_validate_json(body or b"{}")
+        found = model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise Refusal(422, "invalid", first["msg"], field=_path(first["loc"])) from None
+        of_tasks = first["loc"][:1] == _TASKS
+        message = 'must be "all" or a list of at least one name of a task' if of_tasks else first["msg"]
+        raise Refusal(422, "invalid", message, field=_path(first["loc"])) from None
+    try:
+        json.loads(body, object_pairs_hook=without_repeats, parse_int=str, parse_float=str)
+    except ValueError as error:
+        raise Refusal(422, "invalid", str(error), field="body") from None
+    return found
 
 
 def _path(places: tuple) -> str:
-    """``inputs[2].text``."""
+    """``inputs[2].text``; without the names of the types of which one would do."""
+    places = places[: 1 if places[:1] == _TASKS else 4]
     path = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in places)
     return path.removeprefix(".") or "body"
 
@@ -66,9 +78,10 @@ def questions(
     Raises:
         Refusal: a task or an input that is none (422), too many of them (413).
     """
+    common = _known(request.tasks, tasks, "tasks") if isinstance(request.tasks, list) else []
     asked: list[tuple[Version, Question]] = []
     for number, record in enumerate(request.inputs):
-        for task in _tasks(request, record, number, tasks):
+        for task in _tasks(request, record, number, tasks, common):
             if len(asked) == settings.max_inputs:
                 raise Refusal(
                     413, "too_large", f"inputs times tasks must be at most {settings.max_inputs:,}", field=_NAME
@@ -88,27 +101,32 @@ def _characters(given: Input) -> int:
 
 
 def _tasks(
-    request: PredictRequest, record: InputObject, number: int, tasks: Mapping[str, Version]
-) -> Iterator[str] | list[str]:
+    request: PredictRequest, record: InputObject, number: int, tasks: Mapping[str, Version], common: list[str]
+) -> list[str]:
+    """Those that are asked about an input; ``common``: what the request lists for all."""
     own, field = record.get("task"), f"{_NAME}[{number}].task"
     if request.tasks is None:
         if own is None:
             if len(tasks) > 1:
                 raise Refusal(422, "invalid", "a task must be named, here or for all inputs under tasks", field=field)
             return list(tasks)
-        names, field = [own], field
-    elif own is not None:
+        return _known([own], tasks, field)
+    if own is not None:
         raise Refusal(422, "invalid", "a task must be named once, here or under tasks", field=field)
-    elif request.tasks == "all":
+    if request.tasks == "all":
         found = [task for task, version in tasks.items() if version.predictor.forms[task].takes(record)]
         if not found:
             raise Refusal(422, "invalid", "no task takes such an input", field=f"{_NAME}[{number}]")
         return found
-    else:
-        names, field = request.tasks, "tasks"
-    for name in names:
+    return common
+
+
+def _known(names: list[str], tasks: Mapping[str, Version], field: str) -> list[str]:
+    """``names``, each once; raises ``Refusal`` (422) for one that is no task."""
+    found = list(dict.fromkeys(names))
+    for name in found:
         try:
             check_choice("task", name, tasks, "tasks")
         except ValueError as error:
             raise Refusal(422, "unknown_task", str(error), field=field) from None
-    return list(dict.fromkeys(names))
+    return found

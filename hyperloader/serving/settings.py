@@ -36,6 +36,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_whole("port", self.port, 0, 65535)
+        key = self.api_key
+        if key is not None and (not key or key.strip() != key or not key.isprintable()):
+            raise ValueError(
+                f"{API_KEY} must be text that a header can bring: printable, without white space around it"
+            )
         for name in ("max_body_bytes", "max_inputs", "max_queue"):
             check_whole(name, getattr(self, name))
         if self.max_batch_tokens is not None:

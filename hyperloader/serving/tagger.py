@@ -13,9 +13,9 @@ from hyperloader.serving.entities import entities
 from hyperloader.serving.inputs import Input, Split
 from hyperloader.serving.predictor import Predictor, Question
 from hyperloader.training.publishing import RUN_FILES
-from hyperloader.training.saved_run import Run, for_task, load_run
+from hyperloader.training.saved_run import Run, check_tasks, for_task, load_run
 from hyperloader.training.word_rules import load_word_rule
-from hyperloader.validation import check_choice, held, shown
+from hyperloader.validation import check_choice, check_whole, held, shown
 
 TOKENIZE = ("words", "spaces")
 WINDOW = 1024  # inputs that are sorted by length together
@@ -59,6 +59,7 @@ class Tagger:
         """
         check_choice("tokenize", tokenize, TOKENIZE)
         folder = local_folder(folder_or_name, RUN_FILES, revision)
+        check_tasks(folder, [] if task is None else [task])
         run = load_run(folder, decoding, valid_tags)
         if task is not None:
             run = for_task(run, task)
@@ -93,6 +94,8 @@ class Tagger:
         Raises:
             ValueError: an unknown task, an input that is none (named by its number, from 1).
         """
+        if batch_size is not None:
+            check_whole("batch_size", batch_size)
         answer = self._answers if aggregation_strategy is None else self._entities(aggregation_strategy)
         if isinstance(inputs, str | tuple | Mapping):
             return next(self._answered([inputs], task, answer, batch_size))

@@ -12,7 +12,7 @@ from hyperloader.checkpoints.atomic import write_text, writing_folder
 from hyperloader.data.heads import TOKEN_CLASSIFICATION
 from hyperloader.model import HyperLoaderModel
 from hyperloader.training.compiling import check_cxx_compiler
-from hyperloader.training.saved_run import Run, load_run
+from hyperloader.training.saved_run import Run, check_tasks, load_run
 from hyperloader.validation import check_choice
 
 ONNX, INT8, PROGRAM, COMPILED, TASKS = "model.onnx", "model.int8.onnx", "model.pt2", "compiled.pt2", "tasks.json"
@@ -73,9 +73,8 @@ def export_run(
     output = Path(output)
     if output.exists() and (not output.is_dir() or os.listdir(output)):
         raise ValueError(f"output must be a new or an empty folder, got {output}")
+    check_tasks(folder, [] if task is None else [task])
     run = load_run(folder)
-    if task is not None:
-        check_choice("task", task, run.tasks, "tasks")
     model = run.hyperloader
     if model is None:
         raise ValueError(

@@ -41,6 +41,7 @@ def push_run(
         ValueError: a backbone in a folder, which nobody else has; a ``license`` for a card that was edited; what
             ``load_run`` and ``hub.push`` raise.
     """
+    hub.check_repo_id(repo_id)
     folder = Path(folder)
     card = folder / CARD
     if license is not None and not is_replaceable(card):

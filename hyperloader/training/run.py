@@ -20,6 +20,7 @@ from hyperloader.data.heads import TEXT_TO_TEXT
 from hyperloader.data.kinds import Kind
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
+from hyperloader.model.counting import parameter_counts
 from hyperloader.processes import has_begun, is_main_process, join_others, mark_begun, wait_for_others
 from hyperloader.training.batches import Batch
 from hyperloader.training.compile_time import seconds_compiling
@@ -226,13 +227,13 @@ def _label_counts(run: Run, task: str, examples: Sequence[Example]) -> Tensor | 
 
 
 def _metrics(run: Run, trainer: MultiTaskTrainer, validation: dict, test: dict | None) -> dict:
-    config, progress, parameters = run.config, trainer.progress, list(run.model.parameters())
+    config, progress, (trained, parameters) = run.config, trainer.progress, parameter_counts(run.model)
     return {
         "method": config.method,
         "test": test,
         "validation": validation,
-        "trainable_parameters": sum(one.numel() for one in parameters if one.requires_grad),
-        "parameters": sum(one.numel() for one in parameters),
+        "trainable_parameters": trained,
+        "parameters": parameters,
         "steps": progress.curve[-1]["step"],
         "best_step": progress.best_step,
         "seconds_per_step": trainer.step_times.median() or progress.seconds_per_step,

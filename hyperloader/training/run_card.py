@@ -5,6 +5,7 @@ from typing import Any
 
 from hyperloader.checkpoints.card import FOLDER, PAPER, CardTask, backbone_text, model_card
 from hyperloader.data.kinds import CHAT, COMPLETION, TEXT_TO_TEXT, Kind
+from hyperloader.model.counting import parameter_counts
 from hyperloader.training.backbone import HUB_NAMES
 from hyperloader.training.headlines import headline
 from hyperloader.training.saved_run import Run
@@ -47,8 +48,7 @@ def run_card(run: Run, metrics: Mapping, repo_id: str | None = None, license: st
                 scores[split] = (headline(found), float(found[headline(found)]))
         sentences = metrics.get("sentences", {}).get(task, {})
         tasks.append(CardTask(task, run.kinds.get(task, Kind()).name, run.labels[task], sentences, scores))
-    parameters = list(run.model.parameters())
-    trained, total = sum(one.numel() for one in parameters if one.requires_grad), sum(one.numel() for one in parameters)
+    trained, total = parameter_counts(run.model)
     tags, trains = _METHODS[run.config.method]
     name = HUB_NAMES.get(run.config.backbone, run.config.backbone)
     about = (

@@ -110,9 +110,7 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
     if decoding is not None:
         check_choice("decoding", decoding, DECODINGS)
     folder = Path(folder)
-    for name in (CONFIG, LABELS, BEST):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
+    _check_complete(folder)
     config = with_earlier_defaults(RunConfig.from_yaml(folder / CONFIG))
     of_earlier_versions = {"valid_tags": False} if config.head == TOKEN_CLASSIFICATION else {}
     given = {"decoding": decoding, "valid_tags": valid_tags}
@@ -124,6 +122,25 @@ def load_run(folder: str | Path, decoding: str | None = None, valid_tags: bool |
     load_weights(run.model, folder / BEST)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return run
+
+
+def tasks_of(folder: str | Path) -> list[str]:
+    """Names of the tasks of the run in ``folder``, whose weights are not read; raises as ``load_run`` does."""
+    _check_complete(Path(folder))
+    return list(_read_labels(Path(folder) / LABELS))
+
+
+def check_tasks(folder: str | Path, names: Iterable[str]) -> None:
+    """Raise ``ValueError`` for a name that is no task of the run in ``folder``, whose weights are not read."""
+    known = tasks_of(folder)
+    for name in names:
+        check_choice("task", name, known, "tasks")
+
+
+def _check_complete(folder: Path) -> None:
+    for name in (CONFIG, LABELS, BEST):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name}: no such file or folder; {folder} must be the output of a run")
 
 
 def _read_labels(path: Path) -> dict[str, list[str]]:
@@ -179,9 +196,8 @@ def evaluate_sentences(
     """
     check_choice("split", split, SPLITS)
     join_others()
+    check_tasks(folder, tasks or ())
     run = load_run(folder, decoding, valid_tags)
-    for task in tasks or ():
-        check_choice("task", task, run.tasks, "tasks")
     return scorer(run, run.config.load_tasks(tasks or None), split, limit).with_counts(run.model)
 
 

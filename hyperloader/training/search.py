@@ -40,8 +40,9 @@ def search(
     """Train combinations of ``space``, each in a folder of its own; what has been trained there is not trained again.
 
     No test set is scored. A search that was ended, however, goes on where it stopped, to the same end. A training whose
-    loss is not finite, that does not fit into the memory of its GPU, or whose values are refused when others have been
-    trained, is a failed trial, and is not tried again in ``output``.
+    loss is not finite, that does not fit into the memory of its GPU, or whose values are refused when the data have
+    been read, is a failed trial, and is not tried again in ``output``; where all are refused, which may be for the
+    data, all will be.
 
     Args:
         space: of ``search_space``.
@@ -55,7 +56,7 @@ def search(
         on_end: called with each trial.
 
     Returns:
-        All trials in ``output``, best first, the failed ones last.
+        All trials in ``output`` and those that were refused, best first, the failed ones last.
 
     Raises:
         ValueError: ``output`` holds something else, or a search of another run or over other keys; several processes.
@@ -73,17 +74,23 @@ def search(
         _check_free(output)
         _check_values(space)
         journal, first = Journal(output, _recipe(space)), True
-        while (values := next_values(space, journal.trials(), count)) is not None:
-            number = 1 + sum(space.holds(trial.values) for trial in journal.trials())
+        refused: list[Trial] = []  # before any was trained: of the data, maybe
+        while (values := next_values(space, ended := [*journal.trials(), *refused], count)) is not None:
+            number = 1 + sum(space.holds(trial.values) for trial in ended)
             on_start(space.name(values), number, count)
-            show = {"progress": progress, "lines": lines, "on_data": on_data if first else lambda tasks: None}
-            others = any(one.score is not None for one in journal.trials())
-            trial, first = _trained(space, values, output, others, **show), False
+            told = on_data if first else lambda tasks: None
+            trial, by_values = _trained(space, values, output, told, progress=progress, lines=lines)
+            first = False
             folder.check()
-            journal.add(trial, space)
-            _report(space, journal, output / REPORT)
+            if by_values and not any(one.score is not None for one in ended):
+                refused.append(trial)
+            else:
+                for one in [*refused, trial] if trial.score is not None else [trial]:
+                    journal.add(one, space)
+                refused = refused if trial.score is None else []
+                _report(space, journal.trials(), output / REPORT)
             on_end(trial)
-        return _report(space, journal, output / REPORT)
+        return _report(space, [*journal.trials(), *refused], output / REPORT)
 
 
 def ranking(trials: Sequence[Trial]) -> list[Trial]:
@@ -122,14 +129,24 @@ def _recipe(space: SearchSpace) -> dict:
     return recipe
 
 
-def _trained(space: SearchSpace, values: Values, output: Path, others: bool, **show: Any) -> Trial:
-    name = space.name(values)
+def _trained(
+    space: SearchSpace, values: Values, output: Path, on_data: Callable[[Sequence[Task]], None], **show: bool
+) -> tuple[Trial, bool]:
+    """The trial, and whether its values were refused; raises what is not for the values: what is refused before the
+    data have been read."""
+    name, read = space.name(values), list[Sequence[Task]]()
+
+    def with_data(tasks: Sequence[Task]) -> None:
+        read.append(tasks)
+        on_data(tasks)
+
     try:
-        metrics = train(space.run(values, output / name), resume=True, test=False, **show)
+        metrics = train(space.run(values, output / name), resume=True, test=False, on_data=with_data, **show)
     except (NonFiniteLossError, torch.OutOfMemoryError, ValueError) as error:
-        if isinstance(error, ValueError) and not others:  # of the data, maybe, and then of every trial
-            raise type(error)(f"{name}: {error}") from error
-        return Trial(values, name, reason=" ".join(str(error).split()))
+        by_values = isinstance(error, ValueError)
+        if by_values and not read:
+            raise ValueError(f"{name}: {error}") from error
+        return Trial(values, name, reason=" ".join(str(error).split())), by_values
     finally:
         if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
             wandb.finish()  # transformers goes on in the run that is open
@@ -137,8 +154,8 @@ def _trained(space: SearchSpace, values: Values, output: Path, others: bool, **s
         torch.cuda.empty_cache()
     score, seconds = mean_of(metrics["validation"]), metrics["seconds_per_step"]
     if not math.isfinite(score):
-        return Trial(values, name, reason=f"the score on validation must be finite, got {score}")
-    return Trial(
+        return Trial(values, name, reason=f"the score on validation must be finite, got {score}"), False
+    found = Trial(
         values,
         name,
         score,
@@ -147,11 +164,12 @@ def _trained(space: SearchSpace, values: Values, output: Path, others: bool, **s
         seconds=None if seconds is None else seconds * metrics["steps"],
         validation=metrics["validation"],
     )
+    return found, False
 
 
-def _report(space: SearchSpace, journal: Journal, path: Path) -> list[Trial]:
+def _report(space: SearchSpace, trials: Sequence[Trial], path: Path) -> list[Trial]:
     """Write all trials, best first, and return them."""
-    found = ranking(journal.trials())
+    found = ranking(trials)
     best = found[0].name if found and found[0].score is not None else None
     report = {"best": best, "trials": [asdict(trial) for trial in found], "run": _recipe(space)}
     write_text(path, json.dumps(report, ensure_ascii=False, indent=1))

@@ -162,6 +162,8 @@ def test_what_is_wrong_is_one_line(monkeypatch, tmp_path):
     model = tiny.make_model("bert", torch.float32)
     with pytest.raises(ValueError, match="repo_id must have the form owner/name, got 'name'"):
         model.push_to_hub("name")
+    with pytest.raises(ValueError, match="repo_id must be a name that the Hub takes: .*-- or"):
+        model.push_to_hub("a/b--c")
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.hf_api.HfApi.create_repo", refuse)

@@ -1,4 +1,4 @@
-"""A long run under two processes that are killed now and then: same end, and memory that does not grow."""
+"""A long run under two processes that are killed now and then: same end; memory and time of a step do not grow."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,19 @@ def megabytes(process):
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def processor_seconds(process):
+    """That a process has computed since it began, in all of its threads."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def last_checkpoint(output):
     return max((int(one.name.split("-")[1]) for one in output.glob("checkpoint-*[0-9]")), default=0)
 
 
 def trained(config, output, kills=(), restarts=0):
-    """Train to the end; returns the memory of each process at every checkpoint since its start: (start, number,
-    megabytes of the one and the other)."""
+    """Train to the end; returns what each process has used at every checkpoint since its start: (start, number,
+    megabytes of the one and the other, processor seconds of the one and the other)."""
     left, words, measured = list(kills), ["train", config, "--output", output], []
     launcher, start, seen = launched(*words, restarts=restarts), 0, 0
     until = time.monotonic() + 1500
@@ -69,7 +76,8 @@ def trained(config, output, kills=(), restarts=0):
         step, numbers = last_checkpoint(output), workers(launcher)
         if step > seen and len(numbers) == 2:
             try:
-                measured.append((start, step, [megabytes(numbers[number]) for number in (0, 1)]))
+                used = [[use(numbers[number]) for number in (0, 1)] for use in (megabytes, processor_seconds)]
+                measured.append((start, step, *used))
             except (OSError, IndexError):  # it has ended meanwhile
                 continue
             seen = step
@@ -99,8 +107,12 @@ def test_two_thousand_steps_with_kills(tmp_path):
         first, last = statistics.median(of_process[:quarter]), statistics.median(of_process[-quarter:])
         print(f"process {number}: {first:.1f} MB in the first quarter of the steps, {last:.1f} MB in the last")
         assert last < first * 1.03 + 5
+        a_step = [(now[3][number] - before[3][number]) / (now[1] - before[1]) for before, now in pairwise(through)]
+        first, last = statistics.median(a_step[:quarter]), statistics.median(a_step[-quarter:])
+        print(f"process {number}: {1e3 * first:.1f} ms a step in the first quarter, {1e3 * last:.1f} ms in the last")
+        assert last < first * 1.15
     killed = trained(config, tmp_path / "killed", KILLED, restarts=1)
-    print("killed:", *(f"start {start} step {step}: {one:.1f} {other:.1f}" for start, step, (one, other) in killed))
+    print("killed:", *(f"start {start} step {step}: {one:.1f} {other:.1f}" for start, step, (one, other), _ in killed))
     peak = max(map(max, (row[2] for row in through)))
     assert max(map(max, (row[2] for row in killed))) < peak * 1.03 + 5
     expected = load_run(tmp_path / "through").model.trainable_state()

@@ -68,6 +68,10 @@ def test_a_backbone_that_nobody_else_has(fails, run_folder, pushed):
     assert not pushed
 
 
+def test_a_name_that_is_none_is_said_before_the_run_is_loaded(fails, tmp_path):
+    assert fails("push", tmp_path, "name") == "error: repo_id must have the form owner/name, got 'name'"
+
+
 def test_a_card_of_texts():
     from types import SimpleNamespace
 

@@ -54,6 +54,32 @@ def test_table_figure_and_the_commands_for_test_scores(call, config_file, tmp_pa
     assert again.stdout.splitlines() == ["", *lines[top:]]
 
 
+def test_a_first_trial_that_is_refused_is_in_the_table(call, config_file, tmp_path, monkeypatch):
+    pytest.importorskip("optuna", reason="Optuna is not installed")
+    from hyperloader.training import search
+
+    train = search.train
+
+    def refusing(config, on_data, **options):
+        if config.options.max_length < 20:
+            on_data([])
+            raise ValueError("data.jsonl:3: the prompt is too long; raise max_length")
+        return train(config, on_data=on_data, **options)
+
+    monkeypatch.setattr(search, "train", refusing)
+    words = ["search", config_file, "--output", tmp_path / "search", "--over"]
+    refused = call(*words, "training.max_length=8,16")
+    assert refused.exit_code == 1
+    rows = [line.split()[:4] for line in refused.stdout.splitlines() if line.startswith(("8 ", "16 "))]
+    assert rows == [["8", "-", "-", "-"], ["16", "-", "-", "-"]]
+    last = "search failed; max_length=8: data.jsonl:3: the prompt is too long; raise max_length"
+    assert refused.stderr.strip().endswith(last)
+    result = call(*words, "training.max_length=8,24")
+    assert result.exit_code == 0, result.output
+    assert "  failed: data.jsonl:3: the prompt is too long; raise max_length" in result.stdout.splitlines()
+    assert [line.split()[0] for line in result.stdout.splitlines() if line.startswith(("8 ", "24 "))] == ["24", "8"]
+
+
 def test_ctrl_c_says_how_to_go_on(fails, config_file, tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="Optuna is not installed")
 

@@ -34,6 +34,13 @@ def test_what_cannot_be_served_is_one_line(fails, run_folder, tmp_path, monkeypa
     assert "run must have a name of its own, got 'run' twice; write NAME=FOLDER" in fails(
         "serve", run_folder, run_folder
     )
+    assert f"run must have a name, got '={run_folder}'; write NAME=FOLDER" in fails("serve", f"={run_folder}")
+    monkeypatch.setenv("HYPERLOADER_API_KEY", "k\n")
+    line = fails("serve", run_folder, "--port", 0)
+    assert line == (
+        "error: HYPERLOADER_API_KEY must be text that a header can bring: printable, without white space around it"
+    )
+    monkeypatch.delenv("HYPERLOADER_API_KEY")
     assert "tasks must each be of one run, got 'music' in 'run' and 'b'" in fails(
         "serve", run_folder, f"b={run_folder}", "--port", 0
     )

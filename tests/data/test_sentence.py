@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 from hyperloader.data import DataError, Sentence, make_sentence
@@ -35,3 +37,15 @@ def test_every_fault_is_named_with_its_place(tokens, tags, message):
         make_sentence(tokens, tags, "file.jsonl:7")
     assert str(error.value).startswith("file.jsonl:7: ")
     assert message in str(error.value)
+
+
+def test_long_tokens_are_not_kept():
+    """What a server is sent would fill its memory: 131,072 of them were."""
+    tracemalloc.start()
+    for number in range(20):
+        make_sentence([str(number) * 500_000, "short"], None, "x:1")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2_000_000
+    with pytest.raises(DataError, match="holds white space"):
+        make_sentence(["a" * 100 + " b"], None, "x:1")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import pytest
 
@@ -96,3 +97,18 @@ def test_json_and_back():
 
 def test_spaces():
     assert split_at_spaces(" a  b.\u00a0c\n") == [(1, 2), (4, 6), (7, 8)]
+
+
+@pytest.mark.parametrize("text", ["." * 20_000, "#" + "." * 20_000, "'s" * 10_000, "-" * 9_999 + "a" + "-" * 9_999])
+def test_a_long_run_of_marks_takes_no_longer_than_other_text(text):
+    rule = WordRule.learn([*TREEBANK, *TWEETS])
+    start = time.perf_counter()
+    found = rule.split(text)
+    assert time.perf_counter() - start < 2
+    assert "".join(text[first:after] for first, after in found) == text
+
+
+def test_runs_of_marks_are_parted_as_short_ones_are():
+    rule = WordRule.learn(TREEBANK)
+    assert words(rule, "." * 7) == ["...", "...", "."]
+    assert words(rule, "so--...--'s") == words(rule, "so -- ... -- 's")

@@ -13,6 +13,7 @@ from hyperloader import HyperLoaderModel, TaskModel
 from hyperloader.backbones.quantization import QUANTIZATIONS, layers_of
 from hyperloader.interop.program import exported
 from hyperloader.interop.token_classifier import token_classifier
+from hyperloader.model.counting import parameter_counts
 from hyperloader.model.merging import dequantize
 from hyperloader.nn.quantized import dequantized, quantized_layers
 from hyperloader.nn.sites import unwrapped
@@ -262,3 +263,16 @@ def test_layers_of_an_unquantised_backbone_are_called_as_ever(quantization):
         names = {type(backbone.get_submodule(path)).__name__ for backbone in (plain.backbone, model.backbone)}
         assert names in ({"LoraSite", "QuantizedLoraSite"}, {"AdapterSite"})
         assert type(unwrapped(model.backbone.get_submodule(path))) is nn.Linear
+
+
+@each_quantization
+@torch.no_grad()
+def test_parameters_are_counted_as_numbers_however_they_are_packed(quantization, tmp_path):
+    plain, model = model_for("bert", None), model_for("bert", quantization)
+    assert parameter_counts(model) == parameter_counts(plain)
+    assert sum(parameter_counts(model)) > 0 and model.trainable_parameters() == plain.trainable_parameters()
+    model.save_pretrained(tmp_path)
+    own, total = parameter_counts(plain)
+    assert f"{own:,} trained parameters, of {total:,} in all" in (tmp_path / "README.md").read_text()
+    logits(model.eval(), task_ids=TASK_IDS)  # some libraries pack anew for it
+    assert parameter_counts(model) == (own, total)

@@ -65,7 +65,7 @@ def start():
                 connection.close()
                 is_json = "json" in reply.headers.get("Content-Type", "")
                 return SimpleNamespace(status=reply.status, headers=reply.headers, text=text,
-                                       json=json.loads(text) if is_json else None)  # fmt: skip
+                                       json=json.loads(text) if is_json and text else None)  # fmt: skip
 
             yield SimpleNamespace(call=call, service=service, port=port)
             server.should_exit = True

@@ -1,5 +1,6 @@
 """New versions of runs while requests are answered."""
 
+import asyncio
 import shutil
 import threading
 
@@ -75,10 +76,34 @@ def test_a_damaged_one_is_refused_and_the_old_one_stays(server, own, tmp_path, d
         shutil.copytree(tmp_path / "kept", own)
 
 
-def test_two_runs_with_one_task_are_refused(folder, own):
+def test_two_runs_with_one_task_are_refused(folder, own, monkeypatch):
+    """Before any weights are read."""
+    from hyperloader.serving import registry
     from hyperloader.serving.registry import Registry
+
+    monkeypatch.setattr(registry, "load_version", lambda *_: pytest.fail("it was loaded"))
 
     with pytest.raises(
         ValueError, match="tasks must each be of one run, got 'music' in 'a' and 'b'; serve one of the two"
     ):
         Registry({"a": folder, "b": own})
+
+
+def test_a_run_that_is_none_is_refused_before_another_is_loaded(folder, own, tmp_path, monkeypatch):
+    from hyperloader.serving import registry
+
+    monkeypatch.setattr(registry, "load_version", lambda *_: pytest.fail("it was loaded"))
+    shutil.copytree(own, tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "best")
+    with pytest.raises(FileNotFoundError, match="best: no such file or folder; .*b must be the output of a run"):
+        registry.Registry({"a": folder, "b": tmp_path / "b"})
+
+
+def test_a_new_version_with_a_task_of_another_run_is_refused_before_it_is_loaded(folder, own, monkeypatch):
+    from hyperloader.serving import registry
+
+    found = registry.Registry({"a": folder})
+    found.runs["b"] = registry.Version("b", own, found.runs["a"].predictor)
+    monkeypatch.setattr(registry, "load_version", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(ValueError, match="got 'music' in 'a' and 'b'"):
+        asyncio.run(found.reload("b"))

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from helpers.answers import alike
 
 import hyperloader
 
@@ -21,12 +22,15 @@ def tagger(folder):
 
 @pytest.fixture
 def gate(server, monkeypatch):
-    """While it is held, nothing is computed; ``asked`` counts what has been."""
+    """While it is held, nothing is computed; ``asked`` counts what has been, ``begun`` the batches that it holds or
+    held."""
     (version,) = server.service.registry.runs.values()
     held, asked, ask = threading.Event(), [], version.predictor.ask
     held.set()
+    held.begun = 0
 
     def gated(examples):
+        held.begun += 1
         held.wait(60)
         asked.append(len(examples))
         return ask(examples)
@@ -35,15 +39,6 @@ def gate(server, monkeypatch):
     held.asked = asked
     yield held
     held.set()
-
-
-def alike(one, other):
-    """Whether two answers are the same but for the last digit of scores."""
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(alike(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(alike, one, other))
-    return one == pytest.approx(other, rel=1e-4, abs=2e-4) if isinstance(one, float) else one == other
 
 
 def test_answers_are_those_of_the_tagger_in_order(server, tagger):
@@ -94,6 +89,18 @@ def test_what_can_be_asked_is_listed(server):
         ({"inputs": [{"text": "a", "task": "music"}, {"text": "a"}]}, "inputs[1].task", "must be named"),
         ({"inputs": [{"text": "a", "task": "musik"}]}, "inputs[0].task", "did you mean 'music'"),
         ({"inputs": [{"text": "a"}], "tasks": ["/etc/passwd"]}, "tasks", "must be one of"),
+        ({"inputs": [{"text": "a"}], "tasks": []}, "tasks", "at least one name"),
+        ({"inputs": [{"text": "a"}], "tasks": 5}, "tasks", 'must be "all" or a list'),
+        ({"inputs": [{"text": "a"}], "tasks": ["music", 5]}, "tasks", 'must be "all" or a list'),
+        (b'{"inputs": [{"text": "a", "text": "b", "task": "music"}]}', "body", "the key 'text' must stand once"),
+        (b'{"inputs": [{"text": "a", "task": "music"}], "inputs": []}', "inputs", "at least 1"),
+        ({"inputs": [{"task": "music", "tokens": ["a", 5]}]}, "inputs[0].tokens[1]", "valid string"),
+        (
+            {"inputs": [{"task": "music", "text": "ab", "tokens": [{"start": False, "end": True}]}]},
+            "inputs[0]",
+            "tokens[0]",
+        ),
+        ({"inputs": [{"task": "music", "text": "a", "text_pair": "b"}]}, "inputs[0]", "single texts"),
         ({"inputs": [{"text": "a", "task": "music"}], "tasks": "all"}, "inputs[0].task", "named once"),
         ({"inputs": [{"task": "music"}]}, "inputs[0]", "no 'tokens' and no 'text'"),
         ({"inputs": [{"task": "music", "tokens": ["a b"]}]}, "inputs[0]", "white space"),
@@ -130,8 +137,34 @@ def test_other_requests_are_refused_in_the_same_form(server):
     assert server.call("GET", "/nothing/../etc").status == 404
     assert server.call("GET", "/v1/predict").json["error"]["code"] == "http"
     assert server.call("POST", "/v1/predict", b"{}", {"Content-Type": "text/plain"}).status == 415
+    assert server.call("POST", "/v1/predict", b"{}", {"Content-Encoding": "gzip"}).status == 415
     assert server.call("GET", "/v1/tasks", headers={"Host": "evil.example"}).status == 403
     assert server.call("POST", "/v1/reload", {"run": "other"}).json["error"]["field"] == "run"
+
+
+def test_head_is_get_without_a_body(server):
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/v1/tasks", "/openapi.json", "/nothing", "/v1/predict"):
+        got, head = (server.call(method, path) for method in ("GET", "HEAD"))
+        assert (head.status, head.text) == (got.status, b""), path
+        kept = [name for name in got.headers if name not in ("date", "x-request-id")]
+        assert path == "/metrics" or all(head.headers[name] == got.headers[name] for name in kept), path
+
+
+def test_names_that_come_again_cost_nothing(server):
+    """A list of tasks is looked at once, not for every input."""
+    body = {"inputs": [{"text": "a"}] * 1000, "tasks": ["music"] * 60_000}
+    start = time.perf_counter()
+    found = server.call("POST", "/v1/predict", body)
+    assert (found.status, len(found.json["answers"])) == (200, 1000)
+    assert time.perf_counter() - start < 8
+
+
+def test_a_key_that_comes_again_among_many_is_found_at_once(server):
+    keys = ", ".join(f'"k{number}": 1' for number in range(60_000))
+    start = time.perf_counter()
+    found = server.call("POST", "/v1/predict", f'{{"inputs": [{{"text": "a", {keys}, "k59999": 2}}]}}'.encode())
+    assert (found.status, found.json["error"]["message"]) == (422, "the key 'k59999' must stand once, got it 2 times")
+    assert time.perf_counter() - start < 5
 
 
 def test_requests_are_computed_together(server, gate):
@@ -169,7 +202,7 @@ def test_a_client_that_leaves_costs_nothing(server, gate):
         target=server.call, args=("POST", "/v1/predict", {"inputs": [{"text": "a", "task": "music"}]})
     )
     first.start()
-    wait(lambda: server.service.waiting == 1 and not len(server.service.pipeline.waiting))  # it is being computed
+    wait(lambda: gate.begun == 1)  # it is being computed
     body = json.dumps({"inputs": [{"text": "play river", "task": "music"}] * 50}).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)

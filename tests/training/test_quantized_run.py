@@ -21,6 +21,10 @@ def test_a_run_from_training_to_export(settings, tmp_path, quantization):
     config = settings(backbone_quantization=quantization)
     metrics = train(config, progress=False)
     assert evaluate(config.output, "test") == metrics["test"]
+    plain = train(settings(output=str(tmp_path / "plain")), progress=False, test=False)
+    counts = [(one["trainable_parameters"], one["parameters"]) for one in (metrics, plain)]
+    assert counts[0] == counts[1]
+    assert f"{counts[0][1]:,} in all" in (tmp_path / "run" / "README.md").read_text()
     run = load_run(config.output)
     assert set(layers_of(run.hyperloader.backbone).values()) == {quantization}
     assert run.config.backbone_quantization == quantization

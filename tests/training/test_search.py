@@ -112,7 +112,8 @@ def trained(monkeypatch):
     """Instead of training: scores by the learning rate; returns the folders that were trained."""
     folders = []
 
-    def train(config, resume, test, **_):
+    def train(config, resume, test, on_data, **_):
+        on_data([])
         assert (resume, test) == (True, False)
         folders.append(Path(config.output).name)
         rate = config.options.learning_rate
@@ -128,14 +129,41 @@ def trained(monkeypatch):
     return folders
 
 
-def test_what_is_refused_is_one_trials_fault_when_others_were_trained(small, tmp_path, trained):
-    with pytest.raises(ValueError, match=r"^learning_rate=5.0: data.jsonl:3: a prompt is too long"):
-        search(search_space(small, {"training.learning_rate": [5.0, 1e-2]}), tmp_path / "search")
-    found = search(search_space(small, {"training.learning_rate": [1e-2, 5.0]}), tmp_path / "search")
-    assert [(trial.score, trial.reason) for trial in found] == [
-        (0.1, None),
-        (None, "data.jsonl:3: a prompt is too long"),
-    ]
+def test_what_is_refused_is_one_trials_fault_whether_others_were_trained_before_it_or_not(small, tmp_path, trained):
+    reason, ended = "data.jsonl:3: a prompt is too long", []
+    for number, rates in enumerate(([1e-2, 5.0], [5.0, 1e-2])):
+        output = tmp_path / str(number)
+        space = search_space(small, {"training.learning_rate": rates})
+        found = search(space, output, on_end=ended.append)
+        assert [(trial.score, trial.reason) for trial in found] == [(0.1, None), (None, reason)]
+        assert search(space, output) == found  # neither is trained again
+    assert len(trained) == len(ended) == 4
+
+
+def test_where_all_are_refused_all_are_tried_again(small, tmp_path, trained):
+    """When the data, whose fault it may have been, are mended."""
+    space = search_space(small, {"training.learning_rate": [5.0], "seed": [1, 2]})
+    for _ in range(2):
+        found = search(space, tmp_path / "search")
+        assert [trial.reason for trial in found] == ["data.jsonl:3: a prompt is too long"] * 2
+        assert len(json.loads((tmp_path / "search" / "search.json").read_text())["trials"]) == 2
+    assert len(trained) == 4
+
+
+def test_a_fault_of_the_data_ends_the_search(small, tmp_path, trained, monkeypatch):
+    before, fake = [1e-2], module.train
+
+    def train(config, **options):
+        if config.options.learning_rate in before:
+            return fake(config, **options)
+        raise ValueError("data.jsonl:3: no JSON")
+
+    monkeypatch.setattr(module, "train", train)
+    space = search_space(small, {"training.learning_rate": [1e-2, 1e-3]})
+    with pytest.raises(ValueError, match=r"^learning_rate=0.001: data.jsonl:3: no JSON"):
+        search(space, tmp_path / "search")
+    before.append(1e-3)
+    assert [trial.score for trial in search(space, tmp_path / "search")] == [0.1, 0.01]
 
 
 def test_each_trial_has_a_run_of_its_own_at_wandb(small, tmp_path, trained, monkeypatch):
