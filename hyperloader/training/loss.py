@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hyperloader.nn.heads import TaskHeads
 from hyperloader.nn.loss import IGNORED, loss_by_task, sequence_loss, text_loss_by_task
+from hyperloader.nn.quantized import leave_out_of_ddp
 
 
 def has_whole_sentences(model: nn.Module) -> bool:
@@ -67,6 +68,7 @@ class SummedLoss(nn.Module):
         super().__init__()
         self.causal = causal
         self.model = model
+        leave_out_of_ddp(self, "model", model)
         self.label_smoothing = label_smoothing
         self.of_text = causal is not None
         self.by_task = self.of_text or has_whole_sentences(model)

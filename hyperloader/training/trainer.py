@@ -21,7 +21,7 @@ from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
-from hyperloader.training.fsdp import load_optimizer, save_optimizer, shard, shard_on_cpus, uses_fsdp
+from hyperloader.training.fsdp import fsdp_training, load_optimizer, save_optimizer, shard, shard_on_cpus, uses_fsdp
 from hyperloader.training.headlines import headline, mean_key, mean_of
 from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences
 from hyperloader.training.optimizer import clip_sparse, exchange_sparse, has_sparse_gradients, make_optimizer
@@ -120,6 +120,11 @@ class MultiTaskTrainer(Trainer):
         part = {"process": args.process_index, "processes": args.world_size}
         collate: Any = self.data_collator
         return TrainBatches(self.options, self.examples, collate, self.data_seed, next_step, **part)
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's own."""
+        with fsdp_training() if uses_fsdp(self.accelerator) else nullcontext():
+            return super().train(*arguments, **options)
 
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
         if uses_fsdp(self.accelerator):

@@ -13,6 +13,7 @@ import torch
 import yaml
 from helpers import small_run
 from helpers.launched import cut, run, start
+from helpers.quantized import with_library
 
 from hyperloader import processes
 from hyperloader.training.saved_run import load_run
@@ -120,6 +121,16 @@ def test_sparse_gradients_of_several_processes(config_file, folder):
     torch.testing.assert_close(weights(folder / "rows"), weights(folder / "sparse"), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+@with_library(["torchao-int8", "torchao-int4", "bitsandbytes-int8", "bitsandbytes-nf4"])
+def test_quantised_backbones(config_file, folder, quantization):
+    train = ("train", config_file, "--set", f"backbone_quantization={quantization}")
+    run(0, *train, "--output", folder / f"{quantization}-one", "--set", "training.batch_size=8")
+    run(2, *train, "--output", folder / f"{quantization}-two")
+    one, two = (weights(folder / f"{quantization}-{count}") for count in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+
+
 def of_process(number, output):
     """The id of the process with this number that trains in ``output``."""
     for path in Path("/proc").glob("[0-9]*"):
@@ -205,6 +216,14 @@ def test_what_has_begun_is_known_after_a_restart(among_others):
     processes._store.cache_clear()
     assert processes.has_begun("run") and not processes.has_begun("another")
     assert processes.speaks_first()
+
+
+@pytest.mark.parametrize(
+    "words", [("export", "run", "out", "--format", "ours"), ("data", "check", "run.yaml")], ids=str
+)
+def test_commands_that_one_process_runs(fails, monkeypatch, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert f"error: {words[0]} must run in one process, got 2; start it without torchrun" == fails(*words)
 
 
 def test_another_process_keeps_quiet(capsys, monkeypatch):

@@ -11,6 +11,7 @@ from torch import nn
 
 from hyperloader import HyperLoaderModel, TaskModel
 from hyperloader.backbones.quantization import QUANTIZATIONS, layers_of
+from hyperloader.checkpoints import fingerprints
 from hyperloader.interop.program import exported
 from hyperloader.interop.token_classifier import token_classifier
 from hyperloader.model.merging import dequantize
@@ -262,3 +263,27 @@ def test_layers_of_an_unquantised_backbone_are_called_as_ever(quantization):
         names = {type(backbone.get_submodule(path)).__name__ for backbone in (plain.backbone, model.backbone)}
         assert names in ({"LoraSite", "QuantizedLoraSite"}, {"AdapterSite"})
         assert type(unwrapped(model.backbone.get_submodule(path))) is nn.Linear
+
+
+@each_quantization
+def test_a_fingerprint_dequantises_a_layer_once(tmp_path, quantization, monkeypatch):
+    """As long as nobody writes to it: saving again and again costs no more than without quantisation."""
+    asked = []
+    monkeypatch.setattr(fingerprints, "dequantized", lambda layer: asked.append(layer) or dequantized(layer))
+    model = model_for("bert", quantization)
+    gradients(model)
+    for _ in range(3):
+        model.save_pretrained(tmp_path)
+    layers = layers_of(model.backbone)
+    assert len(asked) == len(layers) > 0
+    backbone, other = make("bert", quantization), make("bert", None)
+    before = fingerprints.fingerprint_of(backbone, [], True)
+    with torch.no_grad():
+        for path in layers:
+            other.get_submodule(path).weight.neg_()
+    quantized.quantize(other, layers)
+    backbone.load_state_dict(other.state_dict(), strict=False)
+    found = fingerprints.fingerprint_of(backbone, [], True)
+    assert found != before
+    fingerprints._quantized.clear()
+    assert fingerprints.fingerprint_of(backbone, [], True) == found
