@@ -113,6 +113,30 @@ def test_a_compiled_run(config_file, folder):
     torch.testing.assert_close(weights(folder / "compiled"), weights(folder / "eager"), rtol=1e-3, atol=1e-5)
 
 
+UNCOMPILED = """
+import os, sys
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from hyperloader.cli.commands import app
+def gives_up(*arguments, **options):
+    raise TorchDynamoException("no graph here")
+compile = torch.compile
+torch.compile = lambda model, **options: gives_up if os.environ["RANK"] in ALONE else compile(model, backend="eager")
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", ["1", "0 1"])
+def test_a_compile_that_falls_back_says_so_once(config_file, folder, alone):
+    """Whichever process it is that does."""
+    (folder / "uncompiled.py").write_text(UNCOMPILED.replace("ALONE", repr(alone)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ("train", config_file, "--output", folder / f"uncompiled-{len(alone)}", "--set", "training.compile=true")
+    _, errors = run(2, *words, program=[*launch, folder / "uncompiled.py"])
+    assert errors.count("goes on without it: no graph here\n") == 1
+
+
 @pytest.mark.slow
 def test_sparse_gradients_of_several_processes(config_file, folder):
     sparse = ("train", config_file, "--set", "model.sparse_gradients=true")
@@ -196,6 +220,7 @@ def among_others(monkeypatch):
 def test_one_speaks_and_the_dead_are_named(among_others):
     monkeypatch = among_others
     assert [processes.speaks_first(), processes.speaks_first()] == [True, False]
+    assert [processes.speaks_first("compile"), processes.speaks_first("compile")] == [True, False]
     monkeypatch.setattr(processes, "_SECONDS", 0.0)
     assert processes.died() == []  # they do not work together yet
     monkeypatch.setattr(processes, "_distributed", lambda: torch.distributed)
