@@ -101,11 +101,11 @@ def announce() -> None:
         store.set(f"process/{process_number()}", f"{socket.gethostname()} {os.getpid()}")
 
 
-def speaks_first() -> bool:
-    """Whether none of the processes has asked this before: of an error that all have one alone speaks. Without
-    torchrun, whose processes cannot know, every one does."""
+def speaks_first(of: str = "") -> bool:
+    """Whether none of the processes has asked this before: of an error, or of something else, that all have one alone
+    speaks. Without torchrun, whose processes cannot know, every one does."""
     store = _store()
-    return store is None or store.add("spoken", 1) == 1
+    return store is None or store.add(f"spoken/{of}", 1) == 1
 
 
 def died() -> list[int]:

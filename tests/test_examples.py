@@ -28,8 +28,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, name, *arguments):
-    command = [sys.executable, "-W", "error::FutureWarning", str(ROOT / "examples" / name), *arguments]
+def run(folder, name, *arguments, launch=()):
+    command = [sys.executable, "-W", "error::FutureWarning", *launch, str(ROOT / "examples" / name), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -68,6 +68,47 @@ def test_compiled_run(folder):
     assert compiled.endswith(" s of compiling")
     assert graphs == "graphs compiled: 2"
     assert int(losses.split()[3].rstrip("%:")) < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("package", "quantization"), [("torchao", "torchao-int8"), ("bitsandbytes", "bitsandbytes-nf4")]
+)
+def test_quantized(folder, package, quantization):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    layers, right, merged = run(folder, "quantized.py", "encoder", f"model-{quantization}", quantization).splitlines()
+    assert layers == f"12 layers are {quantization}"
+    assert right == "right tags: 100%, the same as before saving to the bit: True"
+    assert float(merged.rsplit("differ by", 1)[1]) < 1e-4
+
+
+@pytest.mark.slow
+def test_half_precision(folder):
+    trained, gradient, *losses, loaded = run(folder, "half_precision.py", "encoder", "half").splitlines()
+    assert trained == "trained numbers are torch.float32"
+    assert 0 < float(gradient.split()[4].rstrip("%")) < 3
+    losses = [float(line.split("loss ")[1]) for line in losses]
+    assert losses[-1] < losses[0] / 10
+    assert loaded == "saved and loaded in torch.bfloat16, the same to the bit: True"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_processes(folder, how):
+    import torch
+
+    if not torch.distributed.is_available():
+        pytest.skip("this build has no torch.distributed")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    lines = run(folder, "processes.py", "encoder", f"together-{how}", how, launch=torchrun).splitlines()
+    assert lines == ["flights: right tags: 100%", "music: right tags: 100%"]
+
+
+@pytest.mark.slow
+def test_resumed_run(folder):
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    said = run(folder, "resumed_run.py", "encoder", "resumed").splitlines()[-1]
+    assert said == "ended with status 143, resumed; the same weights to the bit: True"
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """Quantising the linear layers of a backbone with torchao or bitsandbytes, by a name."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from hyperloader.nn.quantized import quantization_of, quantized_layers
 from hyperloader.validation import check_choice
 
 _INT4_GROUP = 32  # weights that share a factor
+LEAST = {"torchao": "0.18", "bitsandbytes": "0.50"}  # versions, as the extra `quantization` has them
 
 
 def _imported(module: str) -> Any:
@@ -81,14 +84,22 @@ QUANTIZATIONS: dict[str, tuple[str, int, Callable[[nn.Module, Collection[str]], 
 
 
 def check_quantization(name: str) -> None:
-    """Raise ``ValueError`` for an unknown name, ``ImportError`` if its library is not installed."""
+    """Raise ``ValueError`` for an unknown name, ``ImportError`` if its library is not installed, or too old."""
     check_choice("backbone_quantization", name, tuple(QUANTIZATIONS))
     package = QUANTIZATIONS[name][0]
+    least = LEAST[package]
     if importlib.util.find_spec(package) is None:
-        raise ImportError(
-            f"backbone_quantization {name} needs {package}, which is not installed; run: pip install "
-            "'hyperloader[quantization]'"
-        )
+        needed = f"{package}, which is not installed"
+    elif _numbers(found := importlib.metadata.version(package)) < _numbers(least):
+        needed = f"{package} {least} or later, got {found}"
+    else:
+        return
+    raise ImportError(f"backbone_quantization {name} needs {needed}; run: pip install 'hyperloader[quantization]'")
+
+
+def _numbers(version: str) -> list[int]:
+    """The first two numbers of a version."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 def layers_to_quantize(backbone: nn.Module, name: str) -> dict[str, str]:

@@ -88,10 +88,10 @@ def writing_folder(folder: Path, main: bool = True, wait: Callable[[], None] = l
         wait()
         _folders.add(temporary)
         yield temporary
-        for file in temporary.iterdir() if main else ():
-            flush(file)
         wait()
         if main:
+            for file in temporary.iterdir():  # those of the other processes too
+                flush(file)
             if folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)

@@ -1,13 +1,14 @@
 """The fingerprint of a backbone: shape and a few numbers of every tensor that is frozen and read."""
 
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hyperloader.backbones.origin import plain_linear_name
-from hyperloader.nn.quantized import dequantized, quantized_layers
+from hyperloader.nn.quantized import dequantized, quantized_layers, weight_version
 from hyperloader.nn.sharded import whole
 from hyperloader.validation import shown
 
@@ -15,6 +16,7 @@ _SAMPLES = 8  # numbers of each tensor
 _TOLERANCE = 1e-2  # relative: a backbone cast to bfloat16 is the same backbone
 
 Fingerprint = Mapping[str, list]  # name of a tensor -> [shape, numbers]
+_quantized: "weakref.WeakKeyDictionary[nn.Module, tuple[tuple, list]]" = weakref.WeakKeyDictionary()  # version, mark
 
 
 def fingerprint_of(backbone: nn.Module, trained: Sequence[str], with_heads: bool) -> dict[str, list]:
@@ -40,15 +42,28 @@ def fingerprint_of(backbone: nn.Module, trained: Sequence[str], with_heads: bool
     for name, tensor in state.items():
         if name in trained or name in poolers or name in parts:
             continue
-        if name in quantized:
-            tensor = dequantized(quantized[name])
         if tensor.is_meta:
             raise ValueError(f"backbone must have its weights, got {name} on the device meta: load them first")
-        flat = whole(tensor.detach()).flatten()
-        count = min(_SAMPLES, flat.numel())
-        places = torch.linspace(0, max(flat.numel() - 1, 0), count, dtype=torch.float64).long().to(flat.device)
-        marks[name] = [list(tensor.shape), flat[places].float().tolist()]
+        layer = quantized.get(name)
+        marks[name] = _mark(whole(tensor.detach())) if layer is None else _mark_of_quantized(layer)
     return marks
+
+
+def _mark(tensor: Tensor) -> list:
+    """Shape and some numbers of one tensor."""
+    flat = tensor.flatten()
+    count = min(_SAMPLES, flat.numel())
+    places = torch.linspace(0, max(flat.numel() - 1, 0), count, dtype=torch.float64).long().to(flat.device)
+    return [list(tensor.shape), flat[places].float().tolist()]
+
+
+def _mark_of_quantized(layer: nn.Module) -> list:
+    """That of a quantised layer's weight, which is dequantised once as long as it stays as it is."""
+    version = weight_version(layer)
+    known = _quantized.get(layer)
+    if known is None or known[0] != version:
+        known = _quantized[layer] = version, _mark(dequantized(layer))
+    return known[1]
 
 
 def read_part(stored: Fingerprint, with_heads: bool) -> Fingerprint:

@@ -20,6 +20,7 @@ from hyperloader.cli.push import push
 from hyperloader.cli.search import search
 from hyperloader.cli.serve import serve
 from hyperloader.cli.train import train
+from hyperloader.processes import process_count
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data convert": convert,
 }
 GROUPS = {"data": "Check and convert data sets."}
+TOGETHER = ("train", "evaluate", "predict", "env")  # which several processes may run at once
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 groups = {"": app, **{name: typer.Typer(help=text) for name, text in GROUPS.items()}}
@@ -56,9 +58,13 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def hyperloader_command(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
     ] = False,
 ) -> None:
     """One frozen transformer, many tasks."""
+    command = context.invoked_subcommand
+    if process_count() > 1 and command not in TOGETHER:
+        raise ValueError(f"{command} must run in one process, got {process_count()}; start it without torchrun")

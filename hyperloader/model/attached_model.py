@@ -28,6 +28,7 @@ from hyperloader.model.weight_provider import WeightProvider
 from hyperloader.nn.bank import WeightBank
 from hyperloader.nn.forwards import Forwards
 from hyperloader.nn.layout import LayerSites, Layout
+from hyperloader.nn.quantized import leave_out_of_ddp
 from hyperloader.nn.sharded import is_sharded
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.nn.task_embedding import TaskEmbedding
@@ -76,6 +77,7 @@ class AttachedModel(BackboneWrapper):
             self._attachment.undo(backbone)
             raise
         self.backbone = given
+        leave_out_of_ddp(self, "backbone", backbone)
         self.train(backbone.training)
         self.register_state_dict_pre_hook(AttachedModel._check_not_merged)
         self.register_load_state_dict_pre_hook(AttachedModel._check_not_merged)

@@ -55,6 +55,7 @@ def loss_by_task(
     tasks: int | Tensor,
     kinds: Tensor,
     label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """``sum over tasks of n_t / n * L_t``: each task's mean loss, weighted by its share of the batch's n sentences, so
     that no task counts for its many tokens.
@@ -70,15 +71,15 @@ def loss_by_task(
         tasks: the task of the batch, or of each sentence, int64 (batch,) or ().
         kinds: (tasks,) int64, each task's place in ``KINDS``.
         label_smoothing: as in ``sequence_loss``; regressions and multi-label tasks have none.
+        weights: (tasks,), what ``label_weights`` returns for this batch, which is the default, or for several.
 
     Returns:
         A scalar in float32 (float64 for float64 logits).
     """
     logits = _in_float32(logits)
-    size = logits.shape[0]
     if isinstance(tasks, int):
-        tasks = torch.full((size,), tasks, device=logits.device)
-    tasks = tasks.expand(size)
+        tasks = torch.full(logits.shape[:1], tasks, device=logits.device)
+    tasks = tasks.expand(logits.shape[0])
     labelled = labels != IGNORED
     of_tokens = logits.masked_fill(~labelled[..., None], 0)
     log_probabilities = functional.log_softmax(of_tokens, dim=-1)
@@ -91,9 +92,16 @@ def loss_by_task(
         of_numbers = _losses_of_numbers(logits[:, 0], targets, kinds[tasks] == KINDS.index(REGRESSION))
         given = ~targets.isnan()
         sums, counts = sums + of_numbers.sum(-1) / given.sum(-1).clamp_min(1), counts + given.any(-1)
-    of_task = (tasks[:, None] == torch.arange(len(kinds), device=tasks.device)).to(sums.dtype)  # (batch, tasks)
-    means = (sums[:, None] * of_task).sum(0) / (counts[:, None] * of_task).sum(0).clamp_min(1)  # no product: autocast
-    return (of_task.sum(0) * means).sum() / max(1, size)
+    if weights is None:
+        of_task = (tasks[:, None] == torch.arange(len(kinds), device=tasks.device)).to(sums.dtype)  # (batch, tasks)
+        weights = label_weights((counts[:, None] * of_task).sum(0), of_task.sum(0))
+    return (sums * weights[tasks]).sum()
+
+
+def label_weights(labels: Tensor, sentences: Tensor) -> Tensor:
+    """``n_t / (n * c_t)``: what each label of a task counts in ``loss_by_task``, given how many ``labels`` c_t and
+    ``sentences`` n_t of each task there are, (tasks,) each."""
+    return sentences / labels.clamp_min(1) / sentences.sum().clamp_min(1)
 
 
 def text_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -113,14 +121,18 @@ def text_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) ->
     return losses, labelled.nonzero()[:, 0]
 
 
-def text_loss_by_task(logits: Tensor, labels: Tensor, tasks: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def text_loss_by_task(
+    logits: Tensor, labels: Tensor, tasks: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
     """As ``loss_by_task``, of tasks whose answers are text: each task's mean over its labelled tokens, weighted by its
     share of the batch's sentences. ``tasks``: (batch,) int64; the rest as ``text_losses``."""
     losses, sentences = text_losses(logits, labels, label_smoothing)
+    if weights is not None:
+        return (losses * weights[tasks][sentences]).sum()
     same = tasks[:, None] == tasks  # (batch, batch): of one task
     tokens = torch.bincount(sentences, minlength=len(tasks))  # of each sentence
-    weights = same.sum(1).to(losses.dtype) / (same * tokens).sum(1).clamp_min(1) / len(tasks)
-    return (losses * weights[sentences]).sum()
+    of_sentence = same.sum(1).to(losses.dtype) / (same * tokens).sum(1).clamp_min(1) / len(tasks)
+    return (losses * of_sentence[sentences]).sum()
 
 
 def _in_float32(logits: Tensor) -> Tensor:

@@ -38,9 +38,10 @@ class PackedHeads(TaskHeads):
         nn.Module.__init__(self)
         self.kinds = [(kinds or {}).get(task, TAGGING) for task in labels]
         self.dropout = nn.Dropout(dropout)
-        self._ends = list(itertools.accumulate(map(len, labels.values())))
+        sizes = list(map(len, labels.values()))
+        self._ends = list(itertools.accumulate(sizes))
         count = self._ends[-1]
-        self.rows = Rows(count, hidden, sparse=True, _weight=torch.empty(count, hidden).normal_(0, 0.02))
+        self.rows = Rows(count, hidden, sparse=True, _weight=_new_rows(sizes, hidden))
         self.biases = Rows(count, 1, sparse=True, _weight=torch.zeros(count, 1))
         for name in ("sizes", "starts", "kind_numbers"):
             self.register_buffer(name, None, persistent=False)
@@ -119,6 +120,16 @@ class PackedHeads(TaskHeads):
 
     def _start(self, task: int) -> int:
         return self._ends[task - 1] if task else 0
+
+
+def _new_rows(sizes: list[int], hidden: int) -> Tensor:
+    """Rows of new heads with so many labels each, drawn as those of ``TaskHeads``: a seed begins at the same ones."""
+    rows, biases = torch.empty(sum(sizes), hidden), torch.empty(sum(sizes))
+    for drawn_and_dropped in (rows, biases):  # by ``Head``
+        drawn_and_dropped.uniform_()
+    for part in rows.split(sizes) if hidden % 16 else (rows,):  # PyTorch draws sixteen at a time
+        part.normal_(0, 0.02)
+    return rows
 
 
 def packed_names(model: nn.Module) -> dict[str, list[str]]:

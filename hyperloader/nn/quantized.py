@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _PACKS = "support_avx512bf16_for_cpu"  # an attribute of bitsandbytes' layers
+_LEFT_OUT = "_ddp_params_and_buffers_to_ignore"  # where DistributedDataParallel looks
 
 
 def quantization_of(module: nn.Module) -> str | None:
@@ -44,6 +45,20 @@ def quantized_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((path, module) for path, module in backbone.named_modules() if quantization_of(module) is not None)
 
 
+def leave_out_of_ddp(module: nn.Module, path: str, inside: nn.Module) -> None:
+    """Keep DistributedDataParallel around ``module`` from sending quantised weights at its start: it cannot send those
+    of torchao, and each process has loaded its own.
+
+    Args:
+        path: of ``inside`` in ``module``.
+        inside: a backbone, or a module that this was called for.
+    """
+    known = getattr(inside, _LEFT_OUT, None)
+    names = [f"{name}.weight" for name, _ in quantized_layers(inside)] if known is None else known
+    if names:
+        setattr(module, _LEFT_OUT, [f"{path}.{name}" for name in names])
+
+
 def check_plain_layers(backbone: nn.Module, verb: str, way_out: str) -> None:
     """Raise ``ValueError``, ending with ``way_out``, for a backbone with quantised layers, whose model cannot be
     ``verb`` (saved, exported)."""
@@ -63,9 +78,28 @@ def dequantized(linear: Any) -> Tensor:
     if hasattr(weight, "quant_type"):
         functional: Any = importlib.import_module("bitsandbytes.functional")
         return functional.dequantize_4bit(weight.data, weight.quant_state)
-    numbers, factors = (linear.state.CB, linear.state.SCB) if weight.SCB is None else (weight.CB, weight.SCB)
-    numbers = weight.data if numbers is None else numbers
+    numbers, factors = _int8_weight(linear)
     return numbers.float() * (factors.float()[:, None] / 127)
+
+
+def weight_version(linear: Any) -> tuple:
+    """Another one when the weight of a quantised layer has been changed, but by what writes through ``.data``."""
+    weight = linear.weight
+    if type(weight).__module__.startswith("torchao."):
+        parts = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
+    elif hasattr(weight, "quant_type"):
+        nested = getattr(weight.quant_state, "state2", None)
+        parts = [weight, weight.quant_state.absmax, *([] if nested is None else [nested.absmax])]
+    else:
+        parts = list(_int8_weight(linear))
+    return weight._version, *((part.data_ptr(), part._version) for part in parts)
+
+
+def _int8_weight(linear: Any) -> tuple[Tensor, Tensor]:
+    """The numbers (out_features, in_features) of bitsandbytes' int8, and their factors (out_features,)."""
+    weight, state = linear.weight, linear.state
+    numbers, factors = (state.CB, state.SCB) if weight.SCB is None else (weight.CB, weight.SCB)
+    return weight.data if numbers is None else numbers, factors
 
 
 def as_linear(linear: Any) -> nn.Linear:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hyperloader.data.examples import Example
 from hyperloader.nn.heads import TaskHeads
 from hyperloader.nn.loss import IGNORED
-from hyperloader.processes import is_main_process
+from hyperloader.processes import speaks_first
 from hyperloader.training.batches import Batch
 from hyperloader.training.compile_time import count_compiling
 
@@ -61,7 +61,7 @@ def compile_model(model: nn.Module) -> None:
                 return compiled(*arguments, **_with_all_inputs(model, options))
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             model._compiled_call_impl = None
-            if is_main_process():
+            if speaks_first("compile"):  # which may be another process than the main one
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 tqdm.write(f"compile: {type(model).__name__} goes on without it: {reason}", file=sys.stderr)
         return model._call_impl(*arguments, **options)

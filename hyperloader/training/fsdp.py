@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +111,25 @@ def shard(accelerator: Accelerator, model: Any) -> None:
         if type(module).__name__ in layers or sharing == [module]:
             fully_shard(module, reshard_after_forward=plugin.reshard_after_forward)
     fully_shard(model)
-    warnings.filterwarnings("ignore", message=".*returned a view tensor")  # to which nobody writes
     plugin.auto_wrap_policy = plugin.mixed_precision_policy = None  # for what is around it, which has no parameters
+
+
+@contextmanager
+def fsdp_training() -> Iterator[None]:
+    """A training without the warning, in every step, that a sharded module returns a view: nobody writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*returned a view tensor")
+        yield
+
+
+def give_parameters(prepared: torch.optim.Optimizer, made: torch.optim.Optimizer) -> None:
+    """Give an optimizer that accelerate has prepared the parameters of one that was ``made`` now.
+
+    It has looked for them by their addresses, and taken one for another where this process has no number of them (a
+    head of fewer labels than processes).
+    """
+    for group, right in zip(prepared.param_groups, made.param_groups, strict=True):
+        group["params"] = right["params"]
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path, is_main_process: bool) -> None:

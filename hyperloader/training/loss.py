@@ -1,13 +1,17 @@
 """What one training step computes."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from hyperloader.nn.heads import TaskHeads
-from hyperloader.nn.loss import IGNORED, loss_by_task, sequence_loss, text_loss_by_task
+from hyperloader.nn.loss import IGNORED, label_weights, loss_by_task, sequence_loss, text_loss_by_task
+from hyperloader.nn.quantized import leave_out_of_ddp
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def has_whole_sentences(model: nn.Module) -> bool:
@@ -23,6 +27,22 @@ def text_logits(model: nn.Module, inputs: Mapping[str, Tensor], causal: bool) ->
         return model(**inputs).logits, labels
     logits = model(**{name: tensor for name, tensor in inputs.items() if name != "labels"}).logits
     return logits[:, :-1], labels[:, 1:]
+
+
+def weights_of_update(
+    batches: Sequence[Mapping[str, Tensor]], tasks: int, causal: bool, accelerator: "Accelerator"
+) -> Tensor:
+    """``label_weights`` over all batches of an update, on all processes: (tasks,) float32 on the processes' device."""
+    labels, sentences = torch.zeros(2, tasks, dtype=torch.int64)
+    for batch in batches:
+        of_batch, task_ids = batch["labels"], batch["task_ids"].cpu()
+        count = ((of_batch[:, 1:] if causal else of_batch) != IGNORED).sum(-1).cpu()
+        if "targets" in batch:
+            count = count + (~batch["targets"].isnan()).any(-1).cpu()
+        labels.index_add_(0, task_ids, count)
+        sentences.index_add_(0, task_ids, torch.ones_like(task_ids))
+    counts = accelerator.reduce(torch.stack([labels, sentences]).to(accelerator.device), "sum")
+    return label_weights(*counts).float()
 
 
 class SharesLoss:
@@ -57,7 +77,7 @@ class SharesLoss:
 
 class SummedLoss(nn.Module):
     """A model and its loss, summed over the labelled tokens of a batch; with tasks of whole sentences ``loss_by_task``
-    summed over its sentences, which the model's own loss is the mean of.
+    summed over its sentences, which the model's own loss is the mean of, or by the ``weights`` of its update.
 
     causal: of a model that writes text for tasks of several kinds, whether it is a decoder: the loss is then
     ``text_loss_by_task``, summed likewise.
@@ -67,24 +87,32 @@ class SummedLoss(nn.Module):
         super().__init__()
         self.causal = causal
         self.model = model
+        leave_out_of_ddp(self, "model", model)
         self.label_smoothing = label_smoothing
         self.of_text = causal is not None
         self.by_task = self.of_text or has_whole_sentences(model)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task_ids: Tensor, **others: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        task_ids: Tensor,
+        weights: Tensor | None = None,
+        **others: Tensor,
     ) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "task_ids": task_ids}
         if self.of_text:
             logits, labels = text_logits(self.model, inputs, bool(self.causal))
-            return text_loss_by_task(logits, labels, task_ids, self.label_smoothing) * len(task_ids)
+            loss = text_loss_by_task(logits, labels, task_ids, self.label_smoothing, weights)
+            return loss * len(task_ids) if weights is None else loss
         output = self.model(**inputs, **others)
         if self.by_task:
             loss = output.loss
-            if self.label_smoothing:
-                kinds = cast(TaskHeads, self.model.heads).kind_numbers
-                loss = loss_by_task(output.logits, labels, others.get("targets"), task_ids, kinds, self.label_smoothing)
-            return loss * len(task_ids)
+            if self.label_smoothing or weights is not None:
+                kinds, targets = cast(TaskHeads, self.model.heads).kind_numbers, others.get("targets")
+                loss = loss_by_task(output.logits, labels, targets, task_ids, kinds, self.label_smoothing, weights)
+            return loss * len(task_ids) if weights is None else loss
         if self.label_smoothing:
             return sequence_loss(output.logits, labels, "sum", self.label_smoothing)
         return output.loss * labels.ne(IGNORED).sum()

@@ -103,10 +103,11 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
     now = dataclasses.asdict(stated(config))
     if "valid_tags" in now["training"]:
         before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
-    last = next(reversed(checkpoints(output)), None)
+    last, free = next(reversed(checkpoints(output)), None), {"compile"}  # with which a run is the same but for rounding
     if last is not None and not Progress.load(last).finished:  # how many sentences a step has is checked by that
-        for one in (before, now):
-            one["training"] = {key: value for key, value in one["training"].items() if key != "batch_size"}
+        free.add("batch_size")
+    for one in (before, now):
+        one["training"] = {key: value for key, value in one["training"].items() if key not in free}
     check_same(before, now, output, "run")
     metrics = output / METRICS
     return read_json(metrics, "the metrics of a run") if metrics.is_file() else None

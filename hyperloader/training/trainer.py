@@ -16,14 +16,14 @@ from hyperloader.checkpoints.atomic import writing_folder
 from hyperloader.checkpoints.card_file import keep_card
 from hyperloader.data.examples import Example
 from hyperloader.model import HyperLoaderModel
+from hyperloader.training import fsdp
 from hyperloader.training.arguments import tracker_of, training_arguments
 from hyperloader.training.batches import Batch, TrainBatches
 from hyperloader.training.callbacks import Bar, LastEvaluation, StepTimes
 from hyperloader.training.finite import LossSum, check_weights
 from hyperloader.training.folders import prune
-from hyperloader.training.fsdp import load_optimizer, save_optimizer, shard, shard_on_cpus, uses_fsdp
 from hyperloader.training.headlines import headline, mean_key, mean_of
-from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences
+from hyperloader.training.loss import SharesLoss, SummedLoss, has_whole_sentences, weights_of_update
 from hyperloader.training.optimizer import clip_sparse, exchange_sparse, has_sparse_gradients, make_optimizer
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.progress import Progress
@@ -82,7 +82,8 @@ class MultiTaskTrainer(Trainer):
             data_collator=collate,
             eval_dataset=examples,
         )
-        self.by_task = causal is not None or has_whole_sentences(model)
+        self.by_task, self.causal = causal is not None or has_whole_sentences(model), bool(causal)
+        self.weights: Tensor | None = None  # of ``loss_by_task``, those of the update
         self.model_accepts_loss_kwargs = True  # so that Trainer counts the labels of an update
         self.loss_is_scaled_for_ga = True
         if has_sparse_gradients(model):
@@ -112,7 +113,7 @@ class MultiTaskTrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         """What speaks to the other processes; called by Trainer's constructor."""
         super().create_accelerator_and_postprocess()
-        self.is_fsdp_enabled = shard_on_cpus(self.accelerator)
+        self.is_fsdp_enabled = fsdp.shard_on_cpus(self.accelerator)
 
     def get_train_dataloader(self) -> Any:
         """Batches from the current step on: each is a function of its number alone, so nothing has to be skipped."""
@@ -121,9 +122,14 @@ class MultiTaskTrainer(Trainer):
         collate: Any = self.data_collator
         return TrainBatches(self.options, self.examples, collate, self.data_seed, next_step, **part)
 
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's own."""
+        with fsdp.fsdp_training() if fsdp.uses_fsdp(self.accelerator) else nullcontext():
+            return super().train(*arguments, **options)
+
     def _prepare_for_training(self, *arguments: Any, **options: Any) -> Any:
-        if uses_fsdp(self.accelerator):
-            shard(self.accelerator, self.multi_task_model)
+        if fsdp.uses_fsdp(self.accelerator):
+            fsdp.shard(self.accelerator, self.multi_task_model)
         return super()._prepare_for_training(*arguments, **options)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -134,17 +140,18 @@ class MultiTaskTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The schedule of the optimizer, which accelerate has prepared now.
-
-        Under FSDP it has looked for the parameters by their addresses, and taken one for another where this process has
-        no number of them (a head of fewer labels than processes).
-        """
-        if uses_fsdp(self.accelerator):
-            parameters = trained_parameters(self.multi_task_model).values()
-            own = make_optimizer(parameters, self.options).param_groups
-            for group, right in zip(self._optimizer_and_scheduler()[0].param_groups, own, strict=True):
-                group["params"] = right["params"]
+        """The schedule of the optimizer, which accelerate has prepared now."""
+        if fsdp.uses_fsdp(self.accelerator):
+            made = make_optimizer(trained_parameters(self.multi_task_model).values(), self.options)
+            fsdp.give_parameters(self._optimizer_and_scheduler()[0], made)
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
+        """The batches of an update, and how many labels they have; with tasks of several kinds also ``weights``."""
+        batches, count = super().get_batch_samples(*arguments, **options)
+        if self.by_task and self.options.loss == "mean":
+            self.weights = weights_of_update(batches, len(self.examples), self.causal, self.accelerator)
+        return batches, count
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -154,25 +161,25 @@ class MultiTaskTrainer(Trainer):
         ``mean``: the sum over the batch divided by all labelled tokens of the update, on all processes; ``sum``: the
         sum over the batch divided by the number of batches of the update. The processes' gradients are averaged, so
         that each one's loss is multiplied by their number. With tasks of several kinds, and of decoders,
-        ``loss_by_task``, as the mean or the sum over a batch's sentences, and then the mean of the batches.
+        ``loss_by_task`` over the whole update, or as the sum over a batch's sentences, and then the mean of batches.
         """
+        given = inputs if self.weights is None else {**inputs, "weights": self.weights}
         with self._autocast():
-            loss = model(**inputs)
-        if self.by_task:
-            sentences = len(inputs["task_ids"]) if self.options.loss == "mean" else 1
-            return loss / (sentences * self.options.gradient_accumulation)
+            loss = model(**given)
+        if self.options.loss == "sum":
+            return loss / self.options.gradient_accumulation
         loss = loss * self.args.world_size
-        if self.options.loss == "mean":
-            if self.shares_loss is not None:
-                begins = self.state.global_step != self._counted_step
-                self._counted_step = self.state.global_step
-                self.shares_loss.add(inputs["labels"], inputs["task_ids"], num_items_in_batch, begins)
-            return loss / num_items_in_batch
-        return loss / (self.options.gradient_accumulation * self.args.world_size)
+        if self.by_task:
+            return loss
+        if self.shares_loss is not None:
+            begins = self.state.global_step != self._counted_step
+            self._counted_step = self.state.global_step
+            self.shares_loss.add(inputs["labels"], inputs["task_ids"], num_items_in_batch, begins)
+        return loss / num_items_in_batch
 
     def _autocast(self) -> AbstractContextManager:
         """What a forward is computed in; without FSDP accelerate has put it into the model."""
-        return self.accelerator.autocast() if uses_fsdp(self.accelerator) else nullcontext()
+        return self.accelerator.autocast() if fsdp.uses_fsdp(self.accelerator) else nullcontext()
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """One batch forward and backward. A loss that is NaN or infinite ends the training."""
@@ -256,24 +263,24 @@ class MultiTaskTrainer(Trainer):
 
     def _save_model(self, folder: Path) -> None:
         main = {} if self.args.should_save else {"is_main_process": False}
-        if self.args.should_save or uses_fsdp(self.accelerator):
+        if self.args.should_save or fsdp.uses_fsdp(self.accelerator):
             self.multi_task_model.save_pretrained(folder, **main)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not uses_fsdp(self.accelerator):
+        if not fsdp.uses_fsdp(self.accelerator):
             super()._save_optimizer_and_scheduler(output_dir)
             return
         optimizer, scheduler = self._optimizer_and_scheduler()
-        save_optimizer(optimizer, Path(output_dir), self.args.should_save)
+        fsdp.save_optimizer(optimizer, Path(output_dir), self.args.should_save)
         if self.args.should_save:
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not uses_fsdp(self.accelerator):
+        if checkpoint is None or not fsdp.uses_fsdp(self.accelerator):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         optimizer, scheduler = self._optimizer_and_scheduler()
-        load_optimizer(optimizer, Path(checkpoint))
+        fsdp.load_optimizer(optimizer, Path(checkpoint))
         scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _optimizer_and_scheduler(self) -> tuple[torch.optim.Optimizer, Any]:

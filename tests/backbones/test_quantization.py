@@ -1,4 +1,6 @@
+import importlib.metadata
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from helpers.quantized import make, with_library
 from torch import nn
 
 from hyperloader.backbones.quantization import (
+    LEAST,
     QUANTIZATIONS,
     check_quantization,
     layers_of,
@@ -70,4 +73,18 @@ def test_a_missing_library(monkeypatch, quantization):
     with pytest.raises(
         ImportError, match=f"{quantization} needs {package}, .* run: pip install 'hyperloader.quantization.'"
     ):
+        check_quantization(quantization)
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_library_that_is_too_old(monkeypatch, quantization):
+    package = QUANTIZATIONS[quantization][0]
+    least = LEAST[package]
+    assert f'"{package}>={least}"' in (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    for version in (f"{least}.1+cpu", "1.0"):
+        monkeypatch.setattr(importlib.metadata, "version", lambda name, version=version: version)
+        check_quantization(quantization)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.9.1")
+    with pytest.raises(ImportError, match=f"needs {package} {least} or later, got 0.9.1; run: pip install 'hyper"):
         check_quantization(quantization)

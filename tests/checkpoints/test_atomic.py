@@ -44,6 +44,22 @@ def test_a_folder_is_replaced_whole(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
 
 
+def test_files_of_other_processes_are_flushed_too(folder, monkeypatch):
+    """Which write as long as the main one waits for them."""
+    paths, waited = flushed(monkeypatch), []
+
+    def wait():
+        if len(waited) == 1:  # when what the main process writes is written
+            (folder.parent / "best.tmp" / "other").write_text("of another process")
+        waited.append(len(paths))
+
+    with writing_folder(folder, wait=wait) as aside:
+        (aside / "file").write_text("new")
+    assert sorted(path.name for path in folder.iterdir()) == ["file", "other"]
+    assert {path.name for path in paths} == {"file", "other", folder.parent.name}
+    assert len(waited) == 3 and waited[-1] == len(paths)
+
+
 def test_a_full_disk_leaves_the_old_folder(folder):
     with (
         pytest.raises(CheckpointError, match=r"best: cannot be written .*No space left.*before is intact"),

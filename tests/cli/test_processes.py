@@ -13,6 +13,7 @@ import torch
 import yaml
 from helpers import small_run
 from helpers.launched import cut, run, start
+from helpers.quantized import with_library
 
 from hyperloader import processes
 from hyperloader.training.saved_run import load_run
@@ -112,12 +113,46 @@ def test_a_compiled_run(config_file, folder):
     torch.testing.assert_close(weights(folder / "compiled"), weights(folder / "eager"), rtol=1e-3, atol=1e-5)
 
 
+UNCOMPILED = """
+import os, sys
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from hyperloader.cli.commands import app
+def gives_up(*arguments, **options):
+    raise TorchDynamoException("no graph here")
+compile = torch.compile
+torch.compile = lambda model, **options: gives_up if os.environ["RANK"] in ALONE else compile(model, backend="eager")
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", ["1", "0 1"])
+def test_a_compile_that_falls_back_says_so_once(config_file, folder, alone):
+    """Whichever process it is that does."""
+    (folder / "uncompiled.py").write_text(UNCOMPILED.replace("ALONE", repr(alone)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ("train", config_file, "--output", folder / f"uncompiled-{len(alone)}", "--set", "training.compile=true")
+    _, errors = run(2, *words, program=[*launch, folder / "uncompiled.py"])
+    assert errors.count("goes on without it: no graph here\n") == 1
+
+
 @pytest.mark.slow
 def test_sparse_gradients_of_several_processes(config_file, folder):
     sparse = ("train", config_file, "--set", "model.sparse_gradients=true")
     run(0, *sparse, "--output", folder / "sparse", "--set", "training.batch_size=8")
     run(2, *sparse, "--output", folder / "rows")
     torch.testing.assert_close(weights(folder / "rows"), weights(folder / "sparse"), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@with_library(["torchao-int8", "torchao-int4", "bitsandbytes-int8", "bitsandbytes-nf4"])
+def test_quantised_backbones(config_file, folder, quantization):
+    train = ("train", config_file, "--set", f"backbone_quantization={quantization}")
+    run(0, *train, "--output", folder / f"{quantization}-one", "--set", "training.batch_size=8")
+    run(2, *train, "--output", folder / f"{quantization}-two")
+    one, two = (weights(folder / f"{quantization}-{count}") for count in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
 
 
 def of_process(number, output):
@@ -185,6 +220,7 @@ def among_others(monkeypatch):
 def test_one_speaks_and_the_dead_are_named(among_others):
     monkeypatch = among_others
     assert [processes.speaks_first(), processes.speaks_first()] == [True, False]
+    assert [processes.speaks_first("compile"), processes.speaks_first("compile")] == [True, False]
     monkeypatch.setattr(processes, "_SECONDS", 0.0)
     assert processes.died() == []  # they do not work together yet
     monkeypatch.setattr(processes, "_distributed", lambda: torch.distributed)
@@ -205,6 +241,14 @@ def test_what_has_begun_is_known_after_a_restart(among_others):
     processes._store.cache_clear()
     assert processes.has_begun("run") and not processes.has_begun("another")
     assert processes.speaks_first()
+
+
+@pytest.mark.parametrize(
+    "words", [("export", "run", "out", "--format", "ours"), ("data", "check", "run.yaml")], ids=str
+)
+def test_commands_that_one_process_runs(fails, monkeypatch, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert f"error: {words[0]} must run in one process, got 2; start it without torchrun" == fails(*words)
 
 
 def test_another_process_keeps_quiet(capsys, monkeypatch):

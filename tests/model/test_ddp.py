@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import words
+from helpers import families, quantized, words
 from helpers.tiny import TASK_IDS, make_batch, make_model
 
 LOOP = textwrap.dedent(
@@ -117,3 +117,18 @@ def test_one_task_and_several_on_the_processes(tmp_path, dtype):
     )
     assert {value.dtype for value in one.values()} == {torch.float32}
     assert moved > 0 and differ < 2e-2 * moved
+
+
+@needs_processes
+@quantized.with_library(["torchao-int8"])
+def test_a_quantised_backbone(quantization):
+    """In a group of one, which sends what it begins at too."""
+    model = quantized.model_for("bert", quantization).train()
+    batch = families.batch_for(model.backbone) | {"task_ids": families.TASK_IDS}
+    expected = model(**batch).loss.detach()
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        assert torch.equal(torch.nn.parallel.DistributedDataParallel(model)(**batch).loss, expected)
+    finally:
+        dist.destroy_process_group()

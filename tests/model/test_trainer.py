@@ -197,3 +197,14 @@ def test_a_task_model_is_trained_saved_and_resumed(tmp_path, name):
     assert all(torch.equal(tensor, ends[1][key]) for key, tensor in ends[0].items())
     stored = TaskModel.from_pretrained(tmp_path / "checkpoint-2")
     assert all(torch.equal(tensor, ends[0][key]) for key, tensor in stored.state_dict().items())
+
+
+@pytest.mark.slow
+def test_the_order_of_data_does_not_depend_on_the_number_of_workers(tmp_path):
+    ends = []
+    for workers in (0, 1, 3):
+        model = make_model("bert", torch.float32)
+        options = {"max_steps": 6, "per_device_train_batch_size": 2, "dataloader_num_workers": workers}
+        Trainer(model, arguments_for(tmp_path, **options), train_dataset=rows_of("bert")).train()
+        ends.append(model.trainable_state())
+    assert all(torch.equal(tensor, end[name]) for end in ends[1:] for name, tensor in ends[0].items())

@@ -114,3 +114,14 @@ def test_begin_at_shares():
     for heads in (plain, packed):
         heads.begin_at(counts)
     assert all(torch.equal(packed.state_dict()[name], one) for name, one in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("hidden", [6, 48])  # some of PyTorch's draws come in sixteens
+def test_a_seed_begins_at_the_same_heads(hidden):
+    found = []
+    for kind in (TaskHeads, PackedHeads):
+        torch.manual_seed(5)
+        found.append((kind(hidden, LABELS, 0.0, KINDS).state_dict(), torch.rand(3)))
+    for name, tensor in found[0][0].items():
+        assert torch.equal(found[1][0][name], tensor), name
+    assert torch.equal(found[1][1], found[0][1])  # and what is drawn next

@@ -1,6 +1,7 @@
 """Runs with ``training: {compile: true}``: the same names, checkpoints and scores, and how often they are compiled."""
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from hyperloader.training.compiling import check_compiler, compile_model, with_w
 from hyperloader.training.dry_run import dry_run
 from hyperloader.training.run import train
 from hyperloader.training.run_config import RunConfig
+from hyperloader.training.run_folder import check_output, stated
 from hyperloader.training.trainer import MultiTaskTrainer
 
 SIZES = {"steps": 6, "eval_steps": 3, "eval_batch_size": 23}  # of 24 validation sentences: one is left
@@ -209,6 +211,17 @@ def test_a_dry_run(settings, without_inductor, graphs):
     assert found.step.operators > 100
     assert 5 * (found.step.seconds + found.scoring.seconds) < seconds_compiling() - before
     assert graphs() == 2
+
+
+def test_a_run_goes_on_with_and_without(settings):
+    config = settings(training=SIZES)
+    output = Path(config.output)
+    output.mkdir(parents=True)
+    (output / "config.yaml").write_text(stated(config).to_yaml())
+    for compiled in (True, False):
+        check_output(settings(training=SIZES | {"compile": compiled}), resume=True)
+    with pytest.raises(ValueError, match=r"differs in training.steps \(6 there, 7 here\); choose"):
+        check_output(settings(training=SIZES | {"compile": True, "steps": 7}), resume=True)
 
 
 class Broken(nn.Module):

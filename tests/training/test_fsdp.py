@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from helpers import small_run, text_run, tiny
 from helpers.launched import ROOT, cut, run
 
 from hyperloader.training.dry_run import dry_run
-from hyperloader.training.fsdp import shard
+from hyperloader.training.fsdp import fsdp_training, shard
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.saved_run import load_run
 
@@ -27,7 +28,8 @@ def sharded(folder, *words, processes=2):
     launch = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples" / "fsdp.yaml"]
     helper = ROOT / "tests" / "helpers" / "fsdp_run.py"
     program = ["env", f"WATCHED={watched}", sys.executable, *launch, "--num_processes", processes, helper]
-    run(processes, *words, program=program)
+    _, errors = run(processes, *words, program=program)
+    assert "returned a view tensor" not in errors
     files = [(folder / f"watched.{number}").read_text().splitlines() for number in range(processes)]
     return [[json.loads(line) for line in lines] for lines in files]
 
@@ -249,9 +251,25 @@ def test_what_is_gathered_apart(asked, name, apart):
     try:
         model = tiny.make_model(name, torch.float32).train()
         expected = model(**tiny.make_batch(name), task_ids=tiny.TASK_IDS).loss.detach()
+        filters = list(warnings.filters)
         shard(SimpleNamespace(state=SimpleNamespace(fsdp_plugin=FullyShardedDataParallelPlugin())), model)
+        assert warnings.filters == filters  # those of whoever called it
         assert torch.equal(model(**tiny.make_batch(name), task_ids=tiny.TASK_IDS).loss, expected)
         kinds = {type(one).__name__ for one in model.modules() if type(one).__name__.startswith("FSDP")}
         assert kinds == {f"FSDP{one}" for one in apart | {"HyperLoaderModel"}}
     finally:
         dist.destroy_process_group()
+
+
+def test_views_are_no_news_in_a_training():
+    def said():
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            with fsdp_training():
+                warnings.warn("FSDP2-wrapped module (BertLayer) returned a view tensor. An in-place op", stacklevel=1)
+                warnings.warn("something else", stacklevel=1)
+            inside = [str(one.message) for one in found]
+            warnings.warn("a module returned a view tensor", stacklevel=1)
+        return inside, len(found)
+
+    assert said() == (["something else"], 2)
