@@ -56,8 +56,9 @@ def _headlines(case: str, found: dict[str, dict]) -> str:
     """A line per headline point, pass and provider, a column per run."""
     runs = [run for run in results.runs(found) if case in run.cases]
     titles = [f"{run.threads} thread{'s' if run.threads > 1 else ''}, {run.dtype}" for run in runs]
+    of_last = f" ({titles[-1]})" if len(titles) > 1 else ""
     lines = [
-        f"| point | provider | {' | '.join(titles)} | peak MiB | operators |",
+        f"| point | provider | {' | '.join(titles)} | peak MiB{of_last} | operators{of_last} |",
         f"|---|---|{'---:|' * (len(runs) + 2)}",
     ]
     for point in runs[-1].cases[case]["points"]:

@@ -34,7 +34,7 @@ class Options:
     @property
     def folder_name(self) -> str:
         """Name of the results' folder if none is given; a quick run does not replace a full one, but may add to it."""
-        part = (self.quick or self.small) and not self.add
+        part = self.small or (self.quick and not self.add)
         return machine.slug(self.device) + ("-quick" if part else "")
 
     def to_dict(self) -> dict:

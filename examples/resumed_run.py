@@ -8,6 +8,7 @@ run.yaml` by itself.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ def start(output: Path, *options: str) -> subprocess.Popen:
 
 
 through, stopped = FOLDER / "through", FOLDER / "stopped"
+for folder in (through, stopped):  # of an earlier call
+    shutil.rmtree(folder, ignore_errors=True)
 assert start(through).wait() == 0
 
 killed = start(stopped)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bench import document, machine, results
+from bench import command, document, machine, results
 from bench.growth import processes, report, step
 from hyperloader.checkpoints.atomic import write_text
 
@@ -29,6 +29,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--document", type=Path, default=report.DOCUMENT, help="with the marks")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     given = parser.parse_args(words)
+    if min([given.rounds, *given.processes]) < 1:
+        parser.error("--rounds and --processes must be at least 1")
     document.check(given.document, "growth")
     if not given.report:
         results.writable(given.file.parent)
@@ -40,7 +42,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except results.UsageError as error:
-        sys.exit(f"python -m bench.growth: {error}")
+    sys.exit(command.run(main))

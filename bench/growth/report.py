@@ -81,7 +81,7 @@ def _draw(found: dict, path: Path) -> Path:
             axes.plot(values, measured[down], "^", color="#0072B2", label="measured")
             axes.set(xscale="log", yscale="log", xlabel=name, ylabel=title if across == 0 else "")
             axes.set_xticks(values, [f"{value:,}" for value in values], fontsize=8)
-            axes.set_ylim(min(measured[0 if down == 0 else 1]) / 3, max(measured[down]) * 3)
+            axes.set_ylim(min(measured[down]) / 3, max(measured[down]) * 3)
             axes.minorticks_off()
             axes.grid(alpha=0.3)
             if across == 0:

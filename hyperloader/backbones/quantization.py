@@ -90,11 +90,19 @@ def check_quantization(name: str) -> None:
     least = LEAST[package]
     if importlib.util.find_spec(package) is None:
         needed = f"{package}, which is not installed"
-    elif _numbers(found := importlib.metadata.version(package)) < _numbers(least):
+    elif (found := _version(package)) is not None and _numbers(found) < _numbers(least):
         needed = f"{package} {least} or later, got {found}"
     else:
         return
     raise ImportError(f"backbone_quantization {name} needs {needed}; run: pip install 'hyperloader[quantization]'")
+
+
+def _version(package: str) -> str | None:
+    """That of an installed library; None for one without metadata, such as a checkout."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _numbers(version: str) -> list[int]:

@@ -16,7 +16,8 @@ _SAMPLES = 8  # numbers of each tensor
 _TOLERANCE = 1e-2  # relative: a backbone cast to bfloat16 is the same backbone
 
 Fingerprint = Mapping[str, list]  # name of a tensor -> [shape, numbers]
-_quantized: "weakref.WeakKeyDictionary[nn.Module, tuple[tuple, list]]" = weakref.WeakKeyDictionary()  # version, mark
+# Of a quantised layer: its weight, that weight's version, the mark.
+_quantized: "weakref.WeakKeyDictionary[nn.Module, tuple[weakref.ref, tuple, list]]" = weakref.WeakKeyDictionary()
 
 
 def fingerprint_of(backbone: nn.Module, trained: Sequence[str], with_heads: bool) -> dict[str, list]:
@@ -60,10 +61,12 @@ def _mark(tensor: Tensor) -> list:
 def _mark_of_quantized(layer: nn.Module) -> list:
     """That of a quantised layer's weight, which is dequantised once as long as it stays as it is."""
     version = weight_version(layer)
+    if version is None:
+        return _mark(dequantized(layer))
     known = _quantized.get(layer)
-    if known is None or known[0] != version:
-        known = _quantized[layer] = version, _mark(dequantized(layer))
-    return known[1]
+    if known is None or known[0]() is not layer.weight or known[1] != version:  # another may have its address
+        known = _quantized[layer] = weakref.ref(layer.weight), version, _mark(dequantized(layer))
+    return known[2]
 
 
 def read_part(stored: Fingerprint, with_heads: bool) -> Fingerprint:

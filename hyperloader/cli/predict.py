@@ -94,7 +94,7 @@ def predict(
     places = parse_columns(columns, keys) if columns else {}
     if input == "-" and process_count() > 1:
         raise ValueError(f"input must be a file or a folder for {process_count()} processes, got standard input")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+    if output is not None and is_main_process() and (output.is_dir() or not output.parent.is_dir()):
         raise ValueError(f"output must be a file in a folder that is there, got {output}")
     if output is not None and input != "-" and output.exists() and os.path.samefile(input, output):
         raise ValueError(f"output must be another file than the input, got {output}")

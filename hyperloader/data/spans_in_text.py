@@ -182,7 +182,7 @@ def given_words(record: dict, text: str, where: str) -> list[tuple[int, int]] | 
                 )
         else:
             start, end = (token.get(key) if isinstance(token, dict) else None for key in ("start", "end"))
-            numbers = type(start) is int and type(end) is int  # True is none
+            numbers = type(start) is int and type(end) is int  # a bool is no offset
             if not numbers or not place <= start < end <= len(text):
                 raise DataError(f"{where}: tokens[{number}] must have start and end, in order, got {token!r:.60}")
         place = end

@@ -9,7 +9,6 @@ The rule, learnt from the words of the training data (``split_words`` says what 
   digits likewise.
 """
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -90,20 +89,30 @@ class WordRule:
         return rule
 
     @cached_property
-    def _longest(self) -> tuple[int, int]:
-        """Characters of the longest word that stays whole, and of the longest one of marks alone."""
-        of_marks = (word for word in self.whole if all(map(_is_mark, word)))
-        return max(map(len, self.whole), default=0), max([1, *map(len, of_marks)])
+    def _longest(self) -> int:
+        """Characters of the longest word that stays whole."""
+        return max(map(len, self.whole), default=0)
+
+    @cached_property
+    def _of_marks(self) -> list[int]:
+        """Characters, two and more, that words of marks alone have which stay whole; the most first."""
+        return sorted({len(word) for word in self.whole if len(word) > 1 and all(map(_is_mark, word))}, reverse=True)
+
+    @cached_property
+    def _of_ends(self) -> list[int]:
+        """The same, and those of endings."""
+        return sorted({*self._of_marks, *range(2, _LONGEST_ENDING + 1)}, reverse=True)
 
     def _split(self, chunk: str) -> list[tuple[int, int]]:
-        """The words of a piece without white space; every step looks at a few characters, however many there are."""
+        """The words of a piece without white space."""
         left, right = 0, len(chunk)
         before, behind = [], []
+        ahead, back = _runs_of_marks(chunk), _runs_of_marks(chunk[::-1])  # from each place on, in both directions
         while left < right and not self._is_whole(chunk, left, right):
-            if length := self._leading(chunk, left, right):
+            if length := self._leading(chunk, left, min(ahead[left], right - left)):
                 before.append((left, left + length))
                 left += length
-            elif length := self._trailing(chunk, left, right):
+            elif length := self._trailing(chunk, left, right, min(back[len(chunk) - right], right - left)):
                 behind.append((right - length, right))
                 right -= length
             else:
@@ -112,22 +121,21 @@ class WordRule:
         return before + middle + behind[::-1]
 
     def _is_whole(self, chunk: str, left: int, right: int) -> bool:
-        return right - left <= self._longest[0] and chunk[left:right] in self.whole
+        return right - left <= self._longest and chunk[left:right] in self.whole
 
-    def _leading(self, chunk: str, left: int, right: int) -> int:
-        marks = list(itertools.takewhile(_is_mark, chunk[left : min(right, left + self._longest[1])]))
-        for length in range(len(marks), 1, -1):
-            if chunk[left : left + length] in self.whole:
+    def _leading(self, chunk: str, left: int, marks: int) -> int:
+        for length in self._of_marks:
+            if length <= marks and chunk[left : left + length] in self.whole:
                 return length
-        return int(bool(marks) and chunk[left] not in self.start)
+        return int(marks > 0 and chunk[left] not in self.start)
 
-    def _trailing(self, chunk: str, left: int, right: int) -> int:
-        marks = list(itertools.takewhile(_is_mark, chunk[max(left, right - self._longest[1]) : right][::-1]))
-        for length in range(min(right - left - 1, max(len(marks), _LONGEST_ENDING)), 1, -1):
-            ending = chunk[right - length : right]
-            if ending in self.whole and (length <= len(marks) or _is_ending(ending)):
-                return length
-        return int(bool(marks) and chunk[right - 1] not in self.end)
+    def _trailing(self, chunk: str, left: int, right: int, marks: int) -> int:
+        for length in self._of_ends:
+            if length < right - left and (length <= marks or length <= _LONGEST_ENDING):
+                ending = chunk[right - length : right]
+                if ending in self.whole and (length <= marks or _is_ending(ending)):
+                    return length
+        return int(marks > 0 and chunk[right - 1] not in self.end)
 
     def _inside(self, chunk: str, left: int, right: int) -> list[tuple[int, int]]:
         words, start = [], left
@@ -146,6 +154,14 @@ class WordRule:
 
 def _pieces(token: str) -> list[str]:
     return [token[start:end] for start, end in split_words(token)]
+
+
+def _runs_of_marks(chunk: str) -> list[int]:
+    """From each place on, how many marks follow one another."""
+    runs = [0] * (len(chunk) + 1)
+    for place in range(len(chunk) - 1, -1, -1):
+        runs[place] = runs[place + 1] + 1 if _is_mark(chunk[place]) else 0
+    return runs
 
 
 def _is_mark(piece: str) -> bool:

@@ -123,7 +123,8 @@ class PackedHeads(TaskHeads):
 
 
 def _new_rows(sizes: list[int], hidden: int) -> Tensor:
-    """Rows of new heads with so many labels each, drawn as those of ``TaskHeads``: a seed begins at the same ones."""
+    """Rows of new heads with so many labels each, drawn as those of ``TaskHeads`` are: on the CPU a seed begins at the
+    same ones."""
     rows, biases = torch.empty(sum(sizes), hidden), torch.empty(sum(sizes))
     for drawn_and_dropped in (rows, biases):  # by ``Head``
         drawn_and_dropped.uniform_()

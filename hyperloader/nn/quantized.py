@@ -82,8 +82,9 @@ def dequantized(linear: Any) -> Tensor:
     return numbers.float() * (factors.float()[:, None] / 127)
 
 
-def weight_version(linear: Any) -> tuple:
-    """Another one when the weight of a quantised layer has been changed, but by what writes through ``.data``."""
+def weight_version(linear: Any) -> tuple | None:
+    """Another one when the weight of a quantised layer has been changed, but by what writes through ``.data``; None for
+    a tensor of ``torch.inference_mode``, which counts no changes."""
     weight = linear.weight
     if type(weight).__module__.startswith("torchao."):
         parts = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
@@ -92,6 +93,8 @@ def weight_version(linear: Any) -> tuple:
         parts = [weight, weight.quant_state.absmax, *([] if nested is None else [nested.absmax])]
     else:
         parts = list(_int8_weight(linear))
+    if any(part.is_inference() for part in (weight, *parts)):
+        return None
     return weight._version, *((part.data_ptr(), part._version) for part in parts)
 
 

@@ -34,9 +34,8 @@ class Guard:
             return
         request, start, status = secrets.token_hex(8), time.perf_counter(), 0
         scope["state"] = {**scope.get("state", {}), "fields": {}}
-        inner = (
-            {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-        )  # without its body, which uvicorn drops
+        # HEAD is answered as GET; uvicorn leaves its body out
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def sending(message: Message) -> None:
             nonlocal status

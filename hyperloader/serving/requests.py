@@ -17,7 +17,7 @@ from hyperloader.serving.settings import WEIGHT, Settings
 from hyperloader.validation import check_choice
 
 _NAME = "inputs"
-_TASKS = ("tasks",)  # where they stand
+_TASKS = ("tasks",)  # their field
 
 
 class InputObject(TypedDict, total=False):
@@ -53,7 +53,7 @@ def parsed(model: type[BaseModel], body: bytes) -> Any:
         found = model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        of_tasks = first["loc"][:1] == _TASKS
+        of_tasks = model is PredictRequest and first["loc"][:1] == _TASKS
         message = 'must be "all" or a list of at least one name of a task' if of_tasks else first["msg"]
         raise Refusal(422, "invalid", message, field=_path(first["loc"])) from None
     try:

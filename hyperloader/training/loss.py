@@ -106,13 +106,14 @@ class SummedLoss(nn.Module):
             logits, labels = text_logits(self.model, inputs, bool(self.causal))
             loss = text_loss_by_task(logits, labels, task_ids, self.label_smoothing, weights)
             return loss * len(task_ids) if weights is None else loss
+        if self.by_task and (self.label_smoothing or weights is not None):  # not the model's own loss
+            kinds, targets = cast(TaskHeads, self.model.heads).kind_numbers, others.pop("targets", None)
+            logits = self.model(input_ids=input_ids, attention_mask=attention_mask, task_ids=task_ids, **others).logits
+            loss = loss_by_task(logits, labels, targets, task_ids, kinds, self.label_smoothing, weights)
+            return loss * len(task_ids) if weights is None else loss
         output = self.model(**inputs, **others)
         if self.by_task:
-            loss = output.loss
-            if self.label_smoothing or weights is not None:
-                kinds, targets = cast(TaskHeads, self.model.heads).kind_numbers, others.get("targets")
-                loss = loss_by_task(output.logits, labels, targets, task_ids, kinds, self.label_smoothing, weights)
-            return loss * len(task_ids) if weights is None else loss
+            return output.loss * len(task_ids)
         if self.label_smoothing:
             return sequence_loss(output.logits, labels, "sum", self.label_smoothing)
         return output.loss * labels.ne(IGNORED).sum()

@@ -156,8 +156,9 @@ def _read_kinds(path: Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Ki
     """The kinds of the tasks of whole sentences, which a run of tagging alone has no file for."""
     if not path.is_file():
         return {}
+    found = read_json(path, "the kinds of tasks")
     with naming(path):
-        kinds = {task: Kind.from_dict(values) for task, values in read_json(path, "the kinds of tasks").items()}
+        kinds = {task: Kind.from_dict(values) for task, values in found.items()}
         if with_labels := {task: names for task, names in labels.items() if names}:
             HyperLoaderConfig(tasks=list(with_labels), labels=with_labels, **kinds_of_config(kinds))
     return kinds

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hyperloader.checkpoints.atomic import write_text
+from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
 from hyperloader.processes import process_count
 from hyperloader.training.finite import NonFiniteLossError
@@ -79,10 +80,11 @@ def search(
             number = 1 + sum(space.holds(trial.values) for trial in ended)
             on_start(space.name(values), number, count)
             told = on_data if first else lambda tasks: None
-            trial, by_values = _trained(space, values, output, told, progress=progress, lines=lines)
+            scored = any(one.score is not None for one in ended)
+            trial, by_values = _trained(space, values, output, told, scored, progress=progress, lines=lines)
             first = False
             folder.check()
-            if by_values and not any(one.score is not None for one in ended):
+            if by_values and not scored:
                 refused.append(trial)
             else:
                 for one in [*refused, trial] if trial.score is not None else [trial]:
@@ -130,10 +132,15 @@ def _recipe(space: SearchSpace) -> dict:
 
 
 def _trained(
-    space: SearchSpace, values: Values, output: Path, on_data: Callable[[Sequence[Task]], None], **show: bool
+    space: SearchSpace,
+    values: Values,
+    output: Path,
+    on_data: Callable[[Sequence[Task]], None],
+    scored: bool,
+    **show: bool,
 ) -> tuple[Trial, bool]:
-    """The trial, and whether its values were refused; raises what is not for the values: what is refused before the
-    data have been read."""
+    """The trial, and whether its values were refused; raises a fault of the data, and where no trial has been
+    ``scored`` whatever is refused before they have been read."""
     name, read = space.name(values), list[Sequence[Task]]()
 
     def with_data(tasks: Sequence[Task]) -> None:
@@ -144,8 +151,9 @@ def _trained(
         metrics = train(space.run(values, output / name), resume=True, test=False, on_data=with_data, **show)
     except (NonFiniteLossError, torch.OutOfMemoryError, ValueError) as error:
         by_values = isinstance(error, ValueError)
-        if by_values and not read:
-            raise ValueError(f"{name}: {error}") from error
+        of_data = isinstance(error, DataError)
+        if by_values and not read and (of_data or not scored):
+            raise (DataError if of_data else ValueError)(f"{name}: {error}") from error
         return Trial(values, name, reason=" ".join(str(error).split())), by_values
     finally:
         if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:

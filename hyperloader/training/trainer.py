@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,9 @@ class MultiTaskTrainer(Trainer):
             data_collator=collate,
             eval_dataset=examples,
         )
-        self.by_task, self.causal = causal is not None or has_whole_sentences(model), bool(causal)
+        whole = has_whole_sentences(model)
+        self.weighted, self.causal = options.loss == "mean" and (causal is not None or whole), bool(causal)
+        self.task_count = len(cast(Any, model).heads.kind_numbers) if whole else len(examples)
         self.weights: Tensor | None = None  # of ``loss_by_task``, those of the update
         self.model_accepts_loss_kwargs = True  # so that Trainer counts the labels of an update
         self.loss_is_scaled_for_ga = True
@@ -123,7 +125,7 @@ class MultiTaskTrainer(Trainer):
         return TrainBatches(self.options, self.examples, collate, self.data_seed, next_step, **part)
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Trainer's own."""
+        """Trainer's own, without what FSDP warns of."""
         with fsdp.fsdp_training() if fsdp.uses_fsdp(self.accelerator) else nullcontext():
             return super().train(*arguments, **options)
 
@@ -149,8 +151,8 @@ class MultiTaskTrainer(Trainer):
     def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
         """The batches of an update, and how many labels they have; with tasks of several kinds also ``weights``."""
         batches, count = super().get_batch_samples(*arguments, **options)
-        if self.by_task and self.options.loss == "mean":
-            self.weights = weights_of_update(batches, len(self.examples), self.causal, self.accelerator)
+        if self.weighted:
+            self.weights = weights_of_update(batches, self.task_count, self.causal, self.accelerator)
         return batches, count
 
     def compute_loss(
@@ -163,18 +165,17 @@ class MultiTaskTrainer(Trainer):
         that each one's loss is multiplied by their number. With tasks of several kinds, and of decoders,
         ``loss_by_task`` over the whole update, or as the sum over a batch's sentences, and then the mean of batches.
         """
-        given = inputs if self.weights is None else {**inputs, "weights": self.weights}
+        assert not self.weighted or self.weights is not None, "``get_batch_samples`` comes first"
         with self._autocast():
-            loss = model(**given)
+            loss = model(**inputs, weights=self.weights) if self.weighted else model(**inputs)
         if self.options.loss == "sum":
             return loss / self.options.gradient_accumulation
         loss = loss * self.args.world_size
-        if self.by_task:
+        if self.weighted:
             return loss
         if self.shares_loss is not None:
-            begins = self.state.global_step != self._counted_step
-            self._counted_step = self.state.global_step
-            self.shares_loss.add(inputs["labels"], inputs["task_ids"], num_items_in_batch, begins)
+            before, self._counted_step = self._counted_step, self.state.global_step
+            self.shares_loss.add(inputs["labels"], inputs["task_ids"], num_items_in_batch, before != self._counted_step)
         return loss / num_items_in_batch
 
     def _autocast(self) -> AbstractContextManager:

@@ -61,6 +61,11 @@ def test_another_dtype_is_a_run_of_its_own(run):
     assert list(runs) == [(1, "float32")], "without --add they are replaced"
 
 
+def test_sizes_for_which_nothing_is_said_are_not_added(monkeypatch):
+    options = session.Options(torch.device("cpu"), [1], [torch.float32], small=True, add=True)
+    assert options.folder_name.endswith("-quick")
+
+
 def test_another_machine_is_refused_before_anything_is_measured(run, monkeypatch, tmp_path, capsys):
     run([FIRST], 1.0, "--threads", "1")
     monkeypatch.setattr(machine, "hardware", lambda device: {"device": "other"})

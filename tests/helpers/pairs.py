@@ -50,8 +50,8 @@ def lora_pair(inputs, scaling):
 
 
 def assert_accurate_where_columns_cancel(inputs, spread):
-    """Of an adapter whose norm reads sums that are small beside their terms, the result is as good as PyTorch's; its
-    gradients, sums of such products, lose a digit more than PyTorch's, not four."""
+    """Assert that the result of an adapter whose norm reads sums that are small beside their terms is as good as
+    PyTorch's, and that its gradients, sums of such products, lose a digit more than PyTorch's, not four."""
     inputs["down_weight"] *= spread
     inputs["down_bias"].fill_(3)
     inputs["up_weight"] *= 10

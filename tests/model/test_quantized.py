@@ -287,3 +287,12 @@ def test_a_fingerprint_dequantises_a_layer_once(tmp_path, quantization, monkeypa
     assert found != before
     fingerprints._quantized.clear()
     assert fingerprints.fingerprint_of(backbone, [], True) == found
+
+
+@each_quantization
+def test_a_fingerprint_in_inference_mode(quantization):
+    """Its tensors count no changes: nothing is kept of them."""
+    with torch.inference_mode():
+        backbone = make("bert", quantization)
+        found = fingerprints.fingerprint_of(backbone, [], True)
+    assert found == fingerprints.fingerprint_of(make("bert", quantization), [], True)

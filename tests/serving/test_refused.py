@@ -73,6 +73,7 @@ def test_other_requests_are_refused_in_the_same_form(server):
     assert server.call("POST", "/v1/predict", b"{}", {"Content-Encoding": "gzip"}).status == 415
     assert server.call("GET", "/v1/tasks", headers={"Host": "evil.example"}).status == 403
     assert server.call("POST", "/v1/reload", {"run": "other"}).json["error"]["field"] == "run"
+    assert "not permitted" in server.call("POST", "/v1/reload", {"tasks": 1}).json["error"]["message"]
 
 
 def test_head_is_get_without_a_body(server):

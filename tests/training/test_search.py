@@ -14,6 +14,7 @@ import torch
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 
+from hyperloader.data.sentence import DataError
 from hyperloader.training import search as module
 from hyperloader.training.run_folder import RunFolderError, own_folder
 from hyperloader.training.search import search
@@ -156,14 +157,33 @@ def test_a_fault_of_the_data_ends_the_search(small, tmp_path, trained, monkeypat
     def train(config, **options):
         if config.options.learning_rate in before:
             return fake(config, **options)
-        raise ValueError("data.jsonl:3: no JSON")
+        raise DataError("data.jsonl:3: no JSON")
 
     monkeypatch.setattr(module, "train", train)
     space = search_space(small, {"training.learning_rate": [1e-2, 1e-3]})
-    with pytest.raises(ValueError, match=r"^learning_rate=0.001: data.jsonl:3: no JSON"):
+    with pytest.raises(DataError, match=r"^learning_rate=0.001: data.jsonl:3: no JSON"):
         search(space, tmp_path / "search")
     before.append(1e-3)
     assert [trial.score for trial in search(space, tmp_path / "search")] == [0.1, 0.01]
+
+
+def test_values_that_do_not_go_together_are_a_failed_trial(small, tmp_path, trained, monkeypatch):
+    """What is refused before the data are read, when another has been scored."""
+    fake = module.train
+
+    def train(config, **options):
+        if config.options.learning_rate == 1e-3:
+            raise ValueError("method must be another")
+        return fake(config, **options)
+
+    monkeypatch.setattr(module, "train", train)
+    space = search_space(small, {"training.learning_rate": [1e-2, 1e-3, 1e-4]})
+    found = search(space, tmp_path / "search")
+    assert [trial.score is None for trial in found] == [False, False, True]
+    assert found[-1].reason == "method must be another"
+    first = search_space(small, {"training.learning_rate": [1e-3, 1e-2]})
+    with pytest.raises(ValueError, match=r"^learning_rate=0.001: method must be another"):
+        search(first, tmp_path / "first")
 
 
 def test_each_trial_has_a_run_of_its_own_at_wandb(small, tmp_path, trained, monkeypatch):

@@ -213,7 +213,7 @@ class Mixed(nn.Module):
         self.embedding = nn.Embedding(10, 8)
         self.heads = TaskHeads(8, {"tags": ["O", "B-x"], "value": ["value"]}, kinds={"value": "regression"})
 
-    def forward(self, input_ids, attention_mask, labels, task_ids, targets):
+    def forward(self, input_ids, attention_mask, task_ids, labels=None, targets=None):
         outputs = BaseModelOutput(last_hidden_state=self.embedding(input_ids))
         return classify(self.heads, outputs, labels, task_ids, False, attention_mask, targets)
 
