@@ -38,6 +38,7 @@ py::dict build_info() {
   info["torch"] = std::string(kBuiltAgainst).substr(std::string(kBuiltAgainst).rfind(' ') + 1);
   info["instruction_sets"] = instruction_sets();
   info["instruction_set"] = hyperloader::cpu::loops<float>().name;
+  info["multiplies_bfloat16"] = hyperloader::cpu::multiplies_bfloat16();
 #if defined(HYPERLOADER_CUDA)
   info["cuda"] = HYPERLOADER_CUDA;
 #else

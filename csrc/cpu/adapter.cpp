@@ -16,7 +16,7 @@ struct Call {
   double eps;
 };
 
-template <typename T>
+template <typename T, typename Row>
 class Forward {
  public:
   Forward(const Call& call, Arena<T>& arena)
@@ -26,8 +26,8 @@ class Forward {
         units_(sizes_, arena),
         inner_(sizes_, arena),
         direct_(sizes_, arena),
-        x_(call.x, sizes_.hidden, arena.take(Rows<T>::buffered(call.x, sizes_.hidden))),
-        y_(call.y, sizes_.hidden, arena.take(Rows<T>::buffered(call.y, sizes_.hidden))) {}
+        x_(call.x, sizes_.hidden, arena),
+        y_(call.y, sizes_.hidden, arena) {}
 
   void prepare(int64_t group, std::optional<int64_t> next) {
     weights_.emplace(call_.weights, call_.options, group);
@@ -38,13 +38,17 @@ class Forward {
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = loops<T>();
+    const auto& product = products<T, Row>();
     const int64_t bottleneck = sizes_.bottleneck, hidden = sizes_.hidden, stride = sizes_.stride;
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
-    const T* const* x = x_.read(rows, count);
+    const Row* const* x = x_.read(rows, count);
     x_.ahead(rows + count, ahead, next_);
-    const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
-    k.dot(
+    const Row* const* z = x;
+    if constexpr (std::is_same_v<T, Row>) {
+      if (sizes_.inner) z = inner_.normalise(sizes_, *weights_, call_.eps, x, count);
+    }
+    product.dot(
         z, count, prepared_.down.data(), bottleneck, hidden, units_.pre, stride, next_.data(),
         static_cast<int64_t>(next_.size()));
     next_.clear();
@@ -54,25 +58,43 @@ class Forward {
       std::copy_n(units_.pre + i * stride, bottleneck, kept + rows[i] * bottleneck);
     }
     units_.activate(sizes_, prepared_, call_.options, call_.eps, count, /*slopes=*/nullptr);
-    T* const* y = y_.write(rows, count);
-    if (sizes_.direct) {
-      direct_.forward(sizes_, prepared_, units_, *weights_, call_.eps, x, count, y);
-    } else {
-      k.accumulate(y, x, count, units_.basis, stride, 1, prepared_.table.data(), sizes_.terms, hidden);
-    }
+    write(x, y_.write(rows, count), count);
     y_.wrote(rows, count);
   }
 
  private:
+  void write(const Row* const* x, Row* const* y, int64_t count) {
+    if constexpr (std::is_same_v<T, Row>) {
+      if (sizes_.direct) return direct_.forward(sizes_, prepared_, units_, *weights_, call_.eps, x, count, y);
+    }
+    products<T, Row>().accumulate(
+        y, x, count, units_.basis, sizes_.stride, 1, prepared_.table.data(), sizes_.terms, sizes_.hidden);
+    if constexpr (!std::is_same_v<T, Row>) write_cancelled(x, y);
+  }
+
+  // Where the columns nearly cancel, so would what is left of bfloat16 coefficients.
+  void write_cancelled(const Row* const* x, Row* const* y) {
+    const auto& k = loops<T>();
+    for (int64_t i = 0; i < units_.cancelled_count; ++i) {
+      const int64_t token = units_.cancelled[i];
+      T* const row = units_.row;
+      k.widen(x[token], Half::kBFloat16, row, sizes_.hidden);
+      k.accumulate(
+          &row, &row, 1, units_.basis + token * sizes_.stride, sizes_.stride, 1, prepared_.wide.data(), sizes_.terms,
+          sizes_.hidden);
+      k.narrow(row, y[token], Half::kBFloat16, sizes_.hidden);
+    }
+  }
+
   const Call& call_;
   Sizes<T> sizes_;
   std::optional<Weights<T>> weights_;
-  Prepared<T> prepared_;
+  Prepared<T, Row> prepared_;
   Units<T> units_;
   Inner<T> inner_;
   DirectNorm<T> direct_;
-  Rows<T> x_, y_;
-  std::vector<const T*> next_;  // rows to fetch meanwhile
+  Rows<Row> x_, y_;
+  std::vector<const Row*> next_;  // rows to fetch meanwhile
 };
 
 std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {
@@ -91,9 +113,11 @@ std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {
   const Call call{input, y, pre, weights, options, tokens, parameters.eps};
   const auto shares = tokens.share(2 * options.hidden * options.bottleneck);
   if (dtype == at::kDouble) {
-    each_tile<double, Forward<double>>(shares, call);
+    each_tile<double, Forward<double, double>>(shares, call);
+  } else if (reads_bfloat16(x, parameters.weights(), options, tokens)) {
+    each_tile<float, Forward<float, BFloat16>>(shares, call);
   } else {
-    each_tile<float, Forward<float>>(shares, call);
+    each_tile<float, Forward<float, float>>(shares, call);
   }
   return {y, pre};
 }

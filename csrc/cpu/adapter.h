@@ -40,6 +40,18 @@ struct Sizes {
   }
 };
 
+// Whether the products of a call read bfloat16 rows where they lie. A norm that is taken row by row wants them as
+// float32, and weights of float32 keep their digits.
+inline bool reads_bfloat16(
+    const Tensor& x, AdapterWeights weights, const AdapterOptions& options, const Tokens& tokens) {
+  if (!multiplies_bfloat16() || x.scalar_type() != at::kBFloat16) return false;
+  for (const Tensor* weight : weights.all()) {
+    if (weight->defined() && weight->scalar_type() != at::kBFloat16) return false;
+  }
+  const Sizes<float> sizes(options, tokens);
+  return !sizes.inner && !sizes.direct && sizes.terms <= kMostTerms;
+}
+
 // One group's weights.
 template <typename T>
 struct Weights {
@@ -65,27 +77,33 @@ struct Weights {
     }
   }
 
-  // Adds the addresses of what is soon to be read, `hidden` numbers each.
-  void ahead(const AdapterOptions& options, std::vector<const T*>& next) const {
-    for (const T* matrix : {down, up}) {
-      for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(matrix + j * options.hidden);
+  // Adds the addresses of what is soon to be read, `hidden` numbers each; not of what is rounded before.
+  template <typename Row>
+  void ahead(const AdapterOptions& options, std::vector<const Row*>& next) const {
+    if constexpr (std::is_same_v<T, Row>) {
+      for (const T* matrix : {down, up}) {
+        for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(matrix + j * options.hidden);
+      }
     }
   }
 };
 
-// What the tokens of one group share.
-template <typename T>
+// What the tokens of one group share. Row is what the products read: T, or bfloat16 where x and all weights are that.
+template <typename T, typename Row>
 class Prepared {
  public:
-  std::vector<const T*> down;     // rows of down_weight
+  std::vector<const Row*> down;   // rows of down_weight
   std::vector<T*> centred;        // (bottleneck + 1, hidden); in another form not centred
-  std::vector<const T*> table;    // (terms, hidden)
+  std::vector<const T*> wide;     // the table, (terms, hidden)
+  std::vector<const Row*> table;  // as the products read it
   std::vector<const T*> moments;  // (bottleneck + 1, stride)
   T* diagonal = nullptr;          // (stride), of the moments
 
-  Prepared(const Sizes<T>& sizes, Arena<T>& arena) : sizes_(sizes) {
+  Prepared(const Sizes<T>& sizes, Arena<T>& arena)
+      : sizes_(sizes), down_(sizes.bottleneck, sizes.hidden, arena), packed_table_(sizes.terms, sizes.hidden, arena) {
     const int64_t rows = sizes.bottleneck + 1;
     down.resize(sizes.bottleneck);
+    table.resize(sizes.terms);
     centred_ = arena.take(rows * sizes.hidden);
     if (!sizes.low_rank) return;
     table_ = arena.take(rows * sizes.hidden);
@@ -96,18 +114,19 @@ class Prepared {
   void prepare(const Weights<T>& weights) {
     const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
-    for (int64_t j = 0; j < sizes_.bottleneck; ++j) down[j] = weights.down + j * hidden;
+    for (int64_t j = 0; j < sizes_.bottleneck; ++j) down[j] = down_.row(j, weights.down + j * hidden);
     centred = addresses(centred_, rows, hidden);
     k.transpose(weights.up, hidden, sizes_.bottleneck, centred.data());
     std::copy_n(weights.up_bias, hidden, centred.back());
-    table.assign(centred.begin(), centred.end());
-    if (!sizes_.low_rank) return;
-    for (int64_t j = 0; j < rows; ++j) {
+    wide.assign(centred.begin(), centred.end());
+    for (int64_t j = 0; sizes_.low_rank && j < rows; ++j) {
       k.centre(centred[j], hidden);
       k.multiply(centred[j], weights.outer_weight, hidden, table_ + j * hidden);
-      table[j] = table_ + j * hidden;
+      wide[j] = table_ + j * hidden;
     }
-    table.push_back(weights.outer_bias);
+    if (sizes_.low_rank) wide.push_back(weights.outer_bias);
+    for (int64_t j = 0; j < sizes_.terms; ++j) table[j] = packed_table_.row(j, wide[j]);
+    if (!sizes_.low_rank) return;
     const std::vector<const T*> columns(centred.begin(), centred.end());
     k.dot(columns.data(), rows, columns.data(), rows, hidden, moments_, sizes_.stride, nullptr, 0);
     moments.resize(rows);
@@ -120,6 +139,7 @@ class Prepared {
 
  private:
   Sizes<T> sizes_;
+  Packed<T, Row> down_, packed_table_;
   T *centred_, *table_ = nullptr, *moments_ = nullptr;
 };
 
@@ -129,6 +149,9 @@ struct Units {
   std::vector<T*> a;          // [act(pre), 1]
   std::vector<T*> moments_a;  // moments · a
   T *pre, *basis, *rstd;
+  T* row;                    // of `hidden` numbers, to work in
+  int64_t cancelled[kTile];  // tokens for which the columns nearly cancel, and their number
+  int64_t cancelled_count = 0;
 
   Units(const Sizes<T>& sizes, Arena<T>& arena) {
     pre = arena.take_zeros(sizes.tile * sizes.stride);
@@ -137,12 +160,13 @@ struct Units {
         addresses(sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : nullptr, sizes.tile, sizes.stride);
     basis = sizes.low_rank ? arena.take_zeros(sizes.tile * sizes.stride) : a[0];
     rstd = arena.take(sizes.tile);
-    exact_ = arena.take(sizes.low_rank ? sizes.hidden : 0);
+    row = arena.take(sizes.low_rank ? sizes.hidden : 0);
   }
 
   // From `pre`; with `slopes` also act'(pre); beyond the bottleneck it means nothing.
+  template <typename Row>
   void activate(
-      const Sizes<T>& sizes, const Prepared<T>& prepared, const AdapterOptions& options, double eps, int64_t count,
+      const Sizes<T>& sizes, const Prepared<T, Row>& prepared, const AdapterOptions& options, double eps, int64_t count,
       T* slopes) {
     const auto& k = loops<T>();
     if (slopes == nullptr) {
@@ -162,21 +186,20 @@ struct Units {
  private:
   // Where the columns nearly cancel, the moments' rounding would be larger than the variance: v = centred · a is
   // written out, and moments_a = centredᵀ · v / hidden.
-  void make_exact(const Sizes<T>& sizes, const Prepared<T>& prepared, int64_t count) {
+  template <typename Row>
+  void make_exact(const Sizes<T>& sizes, const Prepared<T, Row>& prepared, int64_t count) {
     const auto& k = loops<T>();
-    int64_t found[kTile];
-    const int64_t cancelled = k.find_cancelled(a[0], moments_a[0], prepared.diagonal, count, sizes.stride, found);
+    cancelled_count = k.find_cancelled(a[0], moments_a[0], prepared.diagonal, count, sizes.stride, cancelled);
     const int64_t rows = sizes.bottleneck + 1;
-    for (int64_t i = 0; i < cancelled; ++i) {
+    for (int64_t i = 0; i < cancelled_count; ++i) {
       const std::vector<const T*> centred(prepared.centred.begin(), prepared.centred.end());
-      const T* const v = exact_;
-      k.accumulate(&exact_, nullptr, 1, a[found[i]], sizes.stride, 1, centred.data(), rows, sizes.hidden);
-      k.dot(&v, 1, centred.data(), rows, sizes.hidden, moments_a[found[i]], sizes.stride, nullptr, 0);
-      for (int64_t j = 0; j < rows; ++j) moments_a[found[i]][j] /= T(sizes.hidden);
+      const T* const v = row;
+      T* const own = moments_a[cancelled[i]];
+      k.accumulate(&row, nullptr, 1, a[cancelled[i]], sizes.stride, 1, centred.data(), rows, sizes.hidden);
+      k.dot(&v, 1, centred.data(), rows, sizes.hidden, own, sizes.stride, nullptr, 0);
+      for (int64_t j = 0; j < rows; ++j) own[j] /= T(sizes.hidden);
     }
   }
-
-  T* exact_;
 };
 
 // The tokens after the inner norm.
@@ -211,8 +234,8 @@ class DirectNorm {
 
   // y = x + norm(v); v = basis · table.
   void forward(
-      const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
-      const T* const* x, int64_t count, T* const* y) {
+      const Sizes<T>& sizes, const Prepared<T, T>& prepared, const Units<T>& units, const Weights<T>& weights,
+      double eps, const T* const* x, int64_t count, T* const* y) {
     compute(sizes, prepared, units, count);
     const auto& k = loops<T>();
     for (int64_t i = 0; i < count; ++i) {
@@ -224,8 +247,8 @@ class DirectNorm {
 
   // The gradient of v; those of the norm's weight and bias are added to.
   const T* const* backward(
-      const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, const Weights<T>& weights, double eps,
-      const T* const* grad, int64_t count, T* grad_weight, T* grad_bias) {
+      const Sizes<T>& sizes, const Prepared<T, T>& prepared, const Units<T>& units, const Weights<T>& weights,
+      double eps, const T* const* grad, int64_t count, T* grad_weight, T* grad_bias) {
     compute(sizes, prepared, units, count);
     const auto& k = loops<T>();
     for (int64_t i = 0; i < count; ++i) {
@@ -238,7 +261,7 @@ class DirectNorm {
   }
 
  private:
-  void compute(const Sizes<T>& sizes, const Prepared<T>& prepared, const Units<T>& units, int64_t count) {
+  void compute(const Sizes<T>& sizes, const Prepared<T, T>& prepared, const Units<T>& units, int64_t count) {
     loops<T>().accumulate(
         rows_.data(), nullptr, count, units.basis, sizes.stride, 1, prepared.table.data(), sizes.terms, hidden_);
   }

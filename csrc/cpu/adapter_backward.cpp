@@ -54,8 +54,10 @@ class Finish {
       : sizes_(sizes),
         up_(addresses(arena.take((sizes.bottleneck + 1) * sizes.hidden), sizes.bottleneck + 1, sizes.hidden)) {}
 
+  template <typename Row>
   void run(
-      const Call& call, const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, int64_t group) {
+      const Call& call, const Weights<T>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums,
+      int64_t group) {
     const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, bottleneck = sizes_.bottleneck;
     AdapterWeights grads = call.grads;
@@ -87,7 +89,8 @@ class Finish {
 
  private:
   // up = center(γ∘table - second · centred), and the norm's weight: the sum over the rows of centred∘table.
-  void outer(const Weights<T>& weights, const Prepared<T>& prepared, const Sums<T>& sums, T* grad_weight) {
+  template <typename Row>
+  void outer(const Weights<T>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums, T* grad_weight) {
     const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
     std::fill_n(grad_weight, hidden, T(0));
@@ -108,7 +111,7 @@ class Finish {
   std::vector<T*> up_;
 };
 
-template <typename T>
+template <typename T, typename Row>
 class Backward {
  public:
   Backward(const Call& call, Arena<T>& arena)
@@ -124,9 +127,9 @@ class Backward {
         slopes_(arena.take(sizes_.tile * sizes_.stride)),
         weighted_(arena.take(sizes_.low_rank ? sizes_.tile * sizes_.stride : 0)),
         grad_z_(addresses(arena.take(sizes_.inner ? sizes_.tile * sizes_.hidden : 0), sizes_.tile, sizes_.hidden)),
-        grad_(call.grad, sizes_.hidden, arena.take(Rows<T>::buffered(call.grad, sizes_.hidden))),
-        x_(call.x, sizes_.hidden, arena.take(Rows<T>::buffered(call.x, sizes_.hidden))),
-        grad_x_(call.grad_x, sizes_.hidden, arena.take(Rows<T>::buffered(call.grad_x, sizes_.hidden))) {}
+        grad_(call.grad, sizes_.hidden, arena),
+        x_(call.x, sizes_.hidden, arena),
+        grad_x_(call.grad_x, sizes_.hidden, arena) {}
 
   void prepare(int64_t group, std::optional<int64_t> next) {
     weights_.emplace(call_.weights, call_.options, group);
@@ -147,26 +150,32 @@ class Backward {
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = loops<T>();
+    const auto& product = products<T, Row>();
     const int64_t bottleneck = sizes_.bottleneck, hidden = sizes_.hidden, stride = sizes_.stride;
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
-    const T* const* x = x_.read(rows, count);
-    const T* const* grad = grad_.read(rows, count);
+    const Row* const* x = x_.read(rows, count);
+    const Row* const* grad = grad_.read(rows, count);
     grad_.ahead(rows + count, ahead, next_);
     x_.ahead(rows + count, ahead, next_);
-    const T* const* z = sizes_.inner ? inner_.normalise(sizes_, *weights_, call_.eps, x, count) : x;
+    const Row* const* z = x;
+    if constexpr (std::is_same_v<T, Row>) {
+      if (sizes_.inner) z = inner_.normalise(sizes_, *weights_, call_.eps, x, count);
+    }
     const T* pre = call_.pre.const_data_ptr<T>();
     for (int64_t i = 0; i < count; ++i) std::copy_n(pre + rows[i] * bottleneck, bottleneck, units_.pre + i * stride);
     units_.activate(sizes_, prepared_, call_.options, call_.eps, count, slopes_);
 
-    const T* const* grad_v = grad;  // of what the table gives
-    if (sizes_.direct) {
-      grad_v = direct_.backward(
-          sizes_, prepared_, units_, *weights_, call_.eps, grad, count, sums_.outer_weight, sums_.outer_bias);
+    const Row* const* grad_v = grad;  // of what the table gives
+    if constexpr (std::is_same_v<T, Row>) {
+      if (sizes_.direct) {
+        grad_v = direct_.backward(
+            sizes_, prepared_, units_, *weights_, call_.eps, grad, count, sums_.outer_weight, sums_.outer_bias);
+      }
     }
 
     // The gradient of a, then of pre.
-    k.dot(
+    product.dot(
         grad_v, count, prepared_.table.data(), bottleneck + 1, hidden, grad_pre_, stride, next_.data(),
         static_cast<int64_t>(next_.size()));
     next_.clear();
@@ -183,17 +192,22 @@ class Backward {
     }
 
     const auto so_far = [&](const std::vector<T*>& sums) { return begun_ ? sums.data() : nullptr; };
-    k.accumulate(sums_.down.data(), so_far(sums_.down), bottleneck, grad_pre_, 1, stride, z, count, hidden);
-    k.accumulate(sums_.table.data(), so_far(sums_.table), sizes_.terms, units_.basis, 1, stride, grad_v, count, hidden);
+    product.sum(sums_.down.data(), so_far(sums_.down), bottleneck, grad_pre_, 1, stride, z, count, hidden);
+    product.sum(sums_.table.data(), so_far(sums_.table), sizes_.terms, units_.basis, 1, stride, grad_v, count, hidden);
     begun_ = true;
-    T* const* grad_x = grad_x_.write(rows, count);
-    T* const* grad_z = sizes_.inner ? grad_z_.data() : grad_x;
-    k.accumulate(
+    Row* const* grad_x = grad_x_.write(rows, count);
+    Row* const* grad_z = grad_x;
+    if constexpr (std::is_same_v<T, Row>) {
+      if (sizes_.inner) grad_z = grad_z_.data();
+    }
+    product.accumulate(
         grad_z, sizes_.inner ? nullptr : grad, count, grad_pre_, stride, 1, prepared_.down.data(), bottleneck, hidden);
-    for (int64_t i = 0; sizes_.inner && i < count; ++i) {
-      k.normalise_backward(
-          grad[i], grad_z[i], x[i], weights_->inner_weight, inner_.mean[i], inner_.rstd[i], hidden, grad_x[i],
-          sums_.inner_weight, sums_.inner_bias);
+    if constexpr (std::is_same_v<T, Row>) {
+      for (int64_t i = 0; sizes_.inner && i < count; ++i) {
+        k.normalise_backward(
+            grad[i], grad_z[i], x[i], weights_->inner_weight, inner_.mean[i], inner_.rstd[i], hidden, grad_x[i],
+            sums_.inner_weight, sums_.inner_bias);
+      }
     }
     grad_x_.wrote(rows, count);
   }
@@ -202,7 +216,7 @@ class Backward {
   const Call& call_;
   Sizes<T> sizes_;
   std::optional<Weights<T>> weights_;
-  Prepared<T> prepared_;
+  Prepared<T, Row> prepared_;
   Units<T> units_;
   Inner<T> inner_;
   DirectNorm<T> direct_;
@@ -211,14 +225,14 @@ class Backward {
   bool begun_ = false;  // the sums
   T *grad_pre_, *slopes_, *weighted_;
   std::vector<T*> grad_z_;
-  Rows<T> grad_, x_, grad_x_;
-  std::vector<const T*> next_;  // rows to fetch meanwhile
+  Rows<Row> grad_, x_, grad_x_;
+  std::vector<const Row*> next_;  // rows to fetch meanwhile
 };
 
-template <typename T>
+template <typename T, typename Row>
 void run(const Call& call) {
   const auto shares = call.tokens.share(6 * call.options.hidden * call.options.bottleneck);
-  each_group<T, Backward<T>>(shares, call, Sums<T>::size(Sizes<T>(call.options, call.tokens)));
+  each_group<T, Backward<T, Row>>(shares, call, Sums<T>::size(Sizes<T>(call.options, call.tokens)));
 }
 
 std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) {
@@ -249,9 +263,11 @@ std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) 
       tokens,
       parameters.eps};
   if (dtype == at::kDouble) {
-    run<double>(call);
+    run<double, double>(call);
+  } else if (reads_bfloat16(x, given, options, tokens)) {
+    run<float, BFloat16>(call);
   } else {
-    run<float>(call);
+    run<float, float>(call);
   }
 
   std::vector<Tensor> results{grad_x};

@@ -78,6 +78,18 @@ std::vector<Tensor> map(at::TensorList tensors, const Function& function) {
   return mapped;
 }
 
+// Whether the products of a call read bfloat16 rows where they lie; weights of float32 keep their digits.
+bool reads_bfloat16(const Tensor& x, at::TensorList weights, at::TensorList lora_A, at::TensorList lora_B) {
+  if (!multiplies_bfloat16() || x.scalar_type() != at::kBFloat16) return false;
+  int64_t rank = 0;
+  for (const Tensor& factor : lora_A) rank += factor.size(-2);
+  const auto all = [](at::TensorList tensors) {
+    return std::all_of(
+        tensors.begin(), tensors.end(), [](const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; });
+  };
+  return rank <= kMostTerms && all(weights) && all(lora_A) && all(lora_B);
+}
+
 // Multiplications of the low-rank product and the update, for each token.
 int64_t work_of(const Call& call) {
   int64_t total = 0;
@@ -117,9 +129,11 @@ std::vector<Tensor> lora_linears(const LoraLinearsArguments& arguments) {
   }
   const auto shares = tokens.share(work_of(call));
   if (accumulated == at::kDouble) {
-    each_tile<double, Forward<double>>(shares, call);
+    each_tile<double, Forward<double, double>>(shares, call);
+  } else if (reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B)) {
+    each_tile<float, Forward<float, BFloat16>>(shares, call);
   } else {
-    each_tile<float, Forward<float>>(shares, call);
+    each_tile<float, Forward<float, float>>(shares, call);
   }
   return call.outs;
 }
@@ -177,9 +191,14 @@ std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& ar
   if (!call.outs.empty() || needed.lora_A || needed.lora_B) {
     const auto shares = tokens.share(3 * work_of(call));
     if (accumulated == at::kDouble) {
-      each_group<double, Backward<double>>(shares, call, Backward<double>::size(call));
+      using Worker = Backward<double, double>;
+      each_group<double, Worker>(shares, call, Worker::size(call));
+    } else if (reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B)) {
+      using Worker = Backward<float, BFloat16>;
+      each_group<float, Worker>(shares, call, Worker::size(call));
     } else {
-      each_group<float, Backward<float>>(shares, call, Backward<float>::size(call));
+      using Worker = Backward<float, float>;
+      each_group<float, Worker>(shares, call, Worker::size(call));
     }
   }
 

@@ -21,23 +21,28 @@ struct Call {
   std::vector<Tensor> grad_A, grad_B;  // empty where not wanted
 };
 
-// One group's lora_A, and its lora_B with a row per unit of the rank.
-template <typename T>
+// One group's lora_A, and its lora_B with a row per unit of the rank. Row is what the products read: T, or bfloat16
+// where x and all weights are that.
+template <typename T, typename Row>
 struct Factors {
   // One layer's share of the ranks.
   struct Layer {
     int64_t first, rank, out;
-    std::vector<T*> B;  // (rank, out_features)
+    std::vector<T*> turned;  // (rank, out_features)
+    Packed<T, Row> packed_A, packed_B;
+    std::vector<const Row*> B;  // (rank, out_features)
   };
 
   int64_t in, rank = 0;
   std::vector<Layer> layers;
-  std::vector<const T*> A;  // of all layers, (rank, in_features)
+  std::vector<const Row*> A;  // of all layers, (rank, in_features)
 
   Factors(const Call& call, Arena<T>& arena) : in(call.lora_A.front().size(-1)) {
     for (size_t i = 0; i < call.lora_A.size(); ++i) {
       const int64_t own = call.lora_A[i].size(-2), out = call.lora_B[i].size(-2);
-      layers.push_back({rank, own, out, addresses(arena.take(own * out), own, out)});
+      layers.push_back(
+          {rank, own, out, addresses(arena.take(own * out), own, out), Packed<T, Row>(own, in, arena),
+           Packed<T, Row>(own, out, arena), std::vector<const Row*>(own)});
       rank += own;
     }
     A.resize(rank);
@@ -45,18 +50,23 @@ struct Factors {
 
   void prepare(const Call& call, int64_t group) {
     for (size_t i = 0; i < layers.size(); ++i) {
-      const auto& [first, own, out, B] = layers[i];
+      Layer& layer = layers[i];
+      const int64_t own = layer.rank, out = layer.out;
       const T* rows = call.lora_A[i].const_data_ptr<T>() + group * own * in;
-      for (int64_t r = 0; r < own; ++r) A[first + r] = rows + r * in;
-      loops<T>().transpose(call.lora_B[i].const_data_ptr<T>() + group * own * out, out, own, B.data());
+      loops<T>().transpose(call.lora_B[i].const_data_ptr<T>() + group * own * out, out, own, layer.turned.data());
+      for (int64_t r = 0; r < own; ++r) {
+        A[layer.first + r] = layer.packed_A.row(r, rows + r * in);
+        layer.B[r] = layer.packed_B.row(r, layer.turned[r]);
+      }
     }
   }
 
   // shrunk = scaling · rows · factorᵀ for the `count` rows of `factor`; shrunk is (tokens, rank).
   void shrink(
-      const T* const* rows, int64_t tokens, const T* const* factor, int64_t count, int64_t width, double scaling,
-      T* shrunk, const std::vector<const T*>& next) const {
-    loops<T>().dot(rows, tokens, factor, count, width, shrunk, rank, next.data(), static_cast<int64_t>(next.size()));
+      const Row* const* rows, int64_t tokens, const Row* const* factor, int64_t count, int64_t width, double scaling,
+      T* shrunk, const std::vector<const Row*>& next) const {
+    products<T, Row>().dot(
+        rows, tokens, factor, count, width, shrunk, rank, next.data(), static_cast<int64_t>(next.size()));
     for (int64_t i = 0; i < tokens; ++i) {
       for (int64_t r = 0; r < count; ++r) shrunk[i * rank + r] *= T(scaling);
     }
@@ -64,18 +74,15 @@ struct Factors {
 };
 
 // out = start + scaling · (x · lora_Aᵀ) · lora_Bᵀ.
-template <typename T>
+template <typename T, typename Row>
 class Forward {
  public:
   Forward(const Call& call, Arena<T>& arena)
-      : call_(call),
-        factors_(call, arena),
-        shrunk_(arena.take(kTile * factors_.rank)),
-        x_(call.x, factors_.in, arena.take(Rows<T>::buffered(call.x, factors_.in))) {
+      : call_(call), factors_(call, arena), shrunk_(arena.take(kTile * factors_.rank)), x_(call.x, factors_.in, arena) {
     for (size_t i = 0; i < call.outs.size(); ++i) {
       const int64_t out = factors_.layers[i].out;
-      starts_.emplace_back(call.starts[i], out, arena.take(Rows<T>::buffered(call.starts[i], out)));
-      outs_.emplace_back(call.outs[i], out, arena.take(Rows<T>::buffered(call.outs[i], out)));
+      starts_.emplace_back(call.starts[i], out, arena);
+      outs_.emplace_back(call.outs[i], out, arena);
     }
   }
 
@@ -85,12 +92,13 @@ class Forward {
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
     next_.clear();
+    for (const auto& start : starts_) start.ahead(rows, count, next_);
     x_.ahead(rows + count, ahead, next_);
     factors_.shrink(
         x_.read(rows, count), count, factors_.A.data(), factors_.rank, factors_.in, call_.scaling, shrunk_, next_);
     for (size_t i = 0; i < outs_.size(); ++i) {
       const auto& layer = factors_.layers[i];
-      loops<T>().accumulate(
+      products<T, Row>().accumulate(
           outs_[i].write(rows, count), starts_[i].read(rows, count), count, shrunk_ + layer.first, factors_.rank, 1,
           layer.B.data(), layer.rank, layer.out);
       outs_[i].wrote(rows, count);
@@ -99,16 +107,16 @@ class Forward {
 
  private:
   const Call& call_;
-  Factors<T> factors_;
+  Factors<T, Row> factors_;
   T* shrunk_;
-  Rows<T> x_;
-  std::vector<Rows<T>> starts_, outs_;
-  std::vector<const T*> next_;
+  Rows<Row> x_;
+  std::vector<Rows<Row>> starts_, outs_;
+  std::vector<const Row*> next_;
 };
 
 // With s = scaling · grad · lora_B: out = start + s · lora_A, grad_A = Σ sᵀ x, grad_B = Σ gradᵀ (scaling · x ·
 // lora_Aᵀ).
-template <typename T>
+template <typename T, typename Row>
 class Backward {
  public:
   Backward(const Call& call, Arena<T>& arena)
@@ -117,14 +125,14 @@ class Backward {
         sums_(arena.take(size(call))),
         shrunk_grad_(arena.take(kTile * factors_.rank)),
         shrunk_(arena.take(kTile * factors_.rank)),
-        x_(call.x, factors_.in, arena.take(Rows<T>::buffered(call.x, factors_.in))) {
+        x_(call.x, factors_.in, arena) {
     for (size_t i = 0; i < call.grads.size(); ++i) {
       const int64_t out = factors_.layers[i].out;
-      grads_.emplace_back(call.grads[i], out, arena.take(Rows<T>::buffered(call.grads[i], out)));
+      grads_.emplace_back(call.grads[i], out, arena);
     }
     if (!call.outs.empty()) {
-      start_.emplace(call.starts[0], factors_.in, arena.take(Rows<T>::buffered(call.starts[0], factors_.in)));
-      out_.emplace(call.outs[0], factors_.in, arena.take(Rows<T>::buffered(call.outs[0], factors_.in)));
+      start_.emplace(call.starts[0], factors_.in, arena);
+      out_.emplace(call.outs[0], factors_.in, arena);
     }
     if (sums_ == nullptr) return;
     T* from = sums_;
@@ -157,36 +165,37 @@ class Backward {
   void clear() { std::fill_n(sums_, size(call_), T(0)); }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
-    const auto& k = loops<T>();
+    const auto& product = products<T, Row>();
     const int64_t rank = factors_.rank, in = factors_.in;
     int64_t rows[2 * kTile];
     call_.tokens.rows(begin, begin + count + ahead, rows);
     const bool shrinks = out_ || !sum_A_.empty();
     for (size_t i = 0; i < grads_.size(); ++i) {
       const auto& layer = factors_.layers[i];
-      const T* const* grad = grads_[i].read(rows, count);
+      const Row* const* grad = grads_[i].read(rows, count);
       if (!shrinks) continue;
       next_.clear();
+      if (out_ && i == 0) start_->ahead(rows, count, next_);
       grads_[i].ahead(rows + count, ahead, next_);
       factors_.shrink(
           grad, count, layer.B.data(), layer.rank, layer.out, call_.scaling, shrunk_grad_ + layer.first, next_);
     }
     if (out_) {
-      k.accumulate(
+      product.accumulate(
           out_->write(rows, count), start_->read(rows, count), count, shrunk_grad_, rank, 1, factors_.A.data(), rank,
           in);
       out_->wrote(rows, count);
     }
     if (sums_ == nullptr) return;
-    const T* const* x = x_.read(rows, count);
-    if (!sum_A_.empty()) k.accumulate(sum_A_.data(), sum_A_.data(), rank, shrunk_grad_, 1, rank, x, count, in);
+    const Row* const* x = x_.read(rows, count);
+    if (!sum_A_.empty()) product.sum(sum_A_.data(), sum_A_.data(), rank, shrunk_grad_, 1, rank, x, count, in);
     if (sum_B_.empty()) return;
     next_.clear();
     x_.ahead(rows + count, ahead, next_);
     factors_.shrink(x, count, factors_.A.data(), rank, in, call_.scaling, shrunk_, next_);
     for (size_t i = 0; i < grads_.size(); ++i) {
       const auto& layer = factors_.layers[i];
-      k.accumulate(
+      product.sum(
           sum_B_[i].data(), sum_B_[i].data(), layer.rank, shrunk_ + layer.first, 1, rank, grads_[i].found(), count,
           layer.out);
     }
@@ -209,14 +218,14 @@ class Backward {
 
  private:
   const Call& call_;
-  Factors<T> factors_;
+  Factors<T, Row> factors_;
   T *sums_, *shrunk_grad_, *shrunk_;
   std::vector<T*> sum_A_;
   std::vector<std::vector<T*>> sum_B_;
-  Rows<T> x_;
-  std::vector<Rows<T>> grads_;
-  std::optional<Rows<T>> start_, out_;
-  std::vector<const T*> next_;
+  Rows<Row> x_;
+  std::vector<Rows<Row>> grads_;
+  std::optional<Rows<Row>> start_, out_;
+  std::vector<const Row*> next_;
 };
 
 }  // namespace hyperloader::cpu::lora_linear

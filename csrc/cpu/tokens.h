@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 
 #include "../ops.h"
 #include "loops/loops.h"
@@ -41,66 +42,6 @@ class Tokens {
   std::vector<int64_t> first_;      // (groups + 1) the number of each group's first token
 };
 
-// The rows of a tensor (tokens, width) as T, whatever its dtype is: where they lie, or through a buffer of one tile.
-template <typename T>
-class Rows {
- public:
-  Rows(const Tensor& tensor, int64_t width, T* buffer)
-      : data_(static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()))),
-        dtype_(tensor.scalar_type()),
-        step_(width * static_cast<int64_t>(tensor.element_size())),
-        width_(width),
-        buffer_(buffer) {}
-
-  // How many numbers the buffer must hold.
-  static int64_t buffered(const Tensor& tensor, int64_t width) {
-    return tensor.scalar_type() == c10::CppTypeToScalarType<T>::value ? 0 : kTile * width;
-  }
-
-  const T* const* read(const int64_t* rows, int64_t count) {
-    find(rows, count);
-    if (buffer_ != nullptr) {
-      for (int64_t i = 0; i < count; ++i) loops<T>().widen(data_ + rows[i] * step_, half(), addresses_[i], width_);
-    }
-    return addresses_;
-  }
-
-  // What was read last.
-  const T* const* found() const { return addresses_; }
-
-  // Adds the addresses of rows that are soon to be read, as far as they are read where they lie.
-  void ahead(const int64_t* rows, int64_t count, std::vector<const T*>& next) const {
-    for (int64_t i = 0; buffer_ == nullptr && i < count; ++i) {
-      next.push_back(reinterpret_cast<const T*>(data_ + rows[i] * step_));
-    }
-  }
-
-  // Where to write these rows; `wrote` brings them to the tensor.
-  T* const* write(const int64_t* rows, int64_t count) {
-    find(rows, count);
-    return addresses_;
-  }
-  void wrote(const int64_t* rows, int64_t count) {
-    if (buffer_ == nullptr) return;
-    for (int64_t i = 0; i < count; ++i) loops<T>().narrow(addresses_[i], data_ + rows[i] * step_, half(), width_);
-  }
-
- private:
-  Half half() const { return dtype_ == at::kBFloat16 ? Half::kBFloat16 : Half::kFloat16; }
-
-  void find(const int64_t* rows, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      addresses_[i] = buffer_ == nullptr ? reinterpret_cast<T*>(data_ + rows[i] * step_) : buffer_ + i * width_;
-    }
-  }
-
-  char* data_;
-  at::ScalarType dtype_;
-  int64_t step_, width_;
-  T* buffer_;  // null where the tensor holds T
-  T* addresses_[kTile];
-};
-
 // Memory for one thread, handed out piece by piece. Without memory it counts how much it would take.
 template <typename T>
 class Arena {
@@ -123,6 +64,101 @@ class Arena {
  private:
   T* memory_;
   int64_t used_ = 0;
+};
+
+// The dtype of rows that are read as they lie.
+template <typename Row>
+constexpr at::ScalarType dtype_of = c10::CppTypeToScalarType<Row>::value;
+template <>
+inline constexpr at::ScalarType dtype_of<BFloat16> = at::kBFloat16;
+
+// The rows of a tensor (tokens, width) as numbers of Row, whatever its dtype is: where they lie, or through a buffer of
+// one tile. Those of bfloat16 always lie in the tensor.
+template <typename Row>
+class Rows {
+ public:
+  template <typename T>
+  Rows(const Tensor& tensor, int64_t width, Arena<T>& arena)
+      : data_(static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()))),
+        dtype_(tensor.scalar_type()),
+        step_(width * static_cast<int64_t>(tensor.element_size())),
+        width_(width) {
+    if constexpr (std::is_same_v<T, Row>) {
+      if (dtype_ != dtype_of<Row>) buffer_ = arena.take(kTile * width);
+    }
+  }
+
+  const Row* const* read(const int64_t* rows, int64_t count) {
+    find(rows, count);
+    if constexpr (std::is_floating_point_v<Row>) {
+      for (int64_t i = 0; buffer_ != nullptr && i < count; ++i) {
+        loops<Row>().widen(data_ + rows[i] * step_, half(), addresses_[i], width_);
+      }
+    }
+    return addresses_;
+  }
+
+  // What was read last.
+  const Row* const* found() const { return addresses_; }
+
+  // Adds the addresses of rows that are soon to be read, as far as they are read where they lie.
+  void ahead(const int64_t* rows, int64_t count, std::vector<const Row*>& next) const {
+    for (int64_t i = 0; buffer_ == nullptr && i < count; ++i) {
+      next.push_back(reinterpret_cast<const Row*>(data_ + rows[i] * step_));
+    }
+  }
+
+  // Where to write these rows; `wrote` brings them to the tensor.
+  Row* const* write(const int64_t* rows, int64_t count) {
+    find(rows, count);
+    return addresses_;
+  }
+  void wrote(const int64_t* rows, int64_t count) {
+    if constexpr (std::is_floating_point_v<Row>) {
+      for (int64_t i = 0; buffer_ != nullptr && i < count; ++i) {
+        loops<Row>().narrow(addresses_[i], data_ + rows[i] * step_, half(), width_);
+      }
+    }
+  }
+
+ private:
+  Half half() const { return dtype_ == at::kBFloat16 ? Half::kBFloat16 : Half::kFloat16; }
+
+  void find(const int64_t* rows, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      addresses_[i] = buffer_ == nullptr ? reinterpret_cast<Row*>(data_ + rows[i] * step_) : buffer_ + i * width_;
+    }
+  }
+
+  char* data_;
+  at::ScalarType dtype_;
+  int64_t step_, width_;
+  Row* buffer_ = nullptr;  // none where the tensor holds such numbers
+  Row* addresses_[kTile];
+};
+
+// Rows of T as numbers of Row: those of a matrix of T themselves, or rounded copies.
+template <typename T, typename Row>
+class Packed {
+ public:
+  Packed(int64_t rows, int64_t width, Arena<T>& arena) : width_(width) {
+    if constexpr (!std::is_same_v<T, Row>) {
+      copies_ = reinterpret_cast<Row*>(arena.take((rows * width * sizeof(Row) + sizeof(T) - 1) / sizeof(T)));
+    }
+  }
+
+  const Row* row(int64_t i, const T* from) {
+    if constexpr (std::is_same_v<T, Row>) {
+      return from;
+    } else {
+      loops<T>().narrow(from, copies_ + i * width_, Half::kBFloat16, width_);
+      return copies_ + i * width_;
+    }
+  }
+
+ private:
+  int64_t width_;
+  Row* copies_ = nullptr;
 };
 
 // The addresses of the rows of a matrix.

@@ -37,7 +37,8 @@ def build_info() -> dict[str, object] | None:
     """Return how the loaded extension was compiled, None where there is none (``reason`` says why).
 
     Keys: ``compiler``, ``flags``, ``cxx_standard``, ``torch``, ``instruction_sets`` (that the CPU kernels were compiled
-    for), ``instruction_set`` (of these, the one in use), ``cuda`` (its release or None).
+    for), ``instruction_set`` (of these, the one in use), ``multiplies_bfloat16`` (whether this processor does, by
+    AVX512-BF16), ``cuda`` (its release or None).
     """
     return None if _extension is None else _extension.build_info()
 

@@ -74,14 +74,20 @@ def test_every_instruction_set(name, best):
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("name", NAMES[1:])
-def test_the_processor_is_asked_for_all_that_is_compiled_in(name):
+def targets_of(name: str) -> set[str]:
+    """What a file is compiled for."""
     if not SOURCES.is_dir():
         pytest.skip("the sources are not here")
     compiled = (SOURCES / f"{name}.cpp").read_text(encoding="utf-8")
     targets = re.findall(r'target\("([^"]*)"\)', compiled)
     assert len(targets) == 2, "of Clang and of GCC"
     assert targets[0] == targets[1]
+    return set(targets[0].split(","))
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_the_processor_is_asked_for_all_that_is_compiled_in(name):
+    wanted = targets_of(name)
     choice = (SOURCES / "choose.cpp").read_text(encoding="utf-8")
     asked = {
         question: set(re.findall(r'__builtin_cpu_supports\("([^"]*)"\)', body))
@@ -89,4 +95,16 @@ def test_the_processor_is_asked_for_all_that_is_compiled_in(name):
     }
     asked["has_avx512"] |= asked["has_avx2"]
     assert "has_avx2()" in choice.partition("bool has_avx512() {")[2].partition("}")[0]
-    assert set(targets[0].split(",")) <= asked[f"has_{name}"]
+    assert wanted <= asked[f"has_{name}"]
+
+
+def test_bfloat16_is_multiplied_where_the_processor_says_so(best):
+    assert targets_of("bfloat16") == targets_of("avx512") | {"avx512bf16"}
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file():
+        pytest.skip("no /proc/cpuinfo")
+    has = re.search(r"^flags.*\bavx512_bf16\b", flags.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    show = "import hyperloader; print(hyperloader.build_info()['multiplies_bfloat16'])"
+    for limit in (None, "avx2"):
+        done = subprocess.run([sys.executable, "-c", show], env=limited_to(limit), capture_output=True, text=True)
+        assert done.stdout.strip() == str(has and best == "avx512" and limit is None), done.stderr

@@ -1,6 +1,7 @@
 // The choice among the inner loops: the best that the processor has and whose registers the operating system saves.
 // PyTorch's own choice, and with it ATEN_CPU_CAPABILITY, can only limit it.
 #include <ATen/Version.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <string>
@@ -27,6 +28,11 @@ namespace avx512 {
 extern const Loops<float> kFloat;
 extern const Loops<double> kDouble;
 }  // namespace avx512
+#endif
+#if defined(HYPERLOADER_AVX512_BF16)
+namespace avx512_bfloat16 {
+extern const Products<float, BFloat16> kProducts;
+}  // namespace avx512_bfloat16
 #endif
 
 #if defined(__x86_64__)
@@ -91,15 +97,6 @@ const Loops<double>& loops<double>() {
     default: return plain::kDouble;
   }
 }
-
-bool multiplies_bfloat16() {
-  static const bool found = [] {                   // once: a virtual machine may take microseconds to answer
-    constexpr unsigned int kAvx512Bf16 = 1U << 5;  // of leaf 7.1; older compilers do not know its name
-    unsigned int a = 0, b = 0, c = 0, d = 0;
-    return best() == InstructionSet::kAvx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvx512Bf16) != 0;
-  }();
-  return found;
-}
 #else
 template <>
 const Loops<float>& loops<float>() {
@@ -111,7 +108,50 @@ const Loops<double>& loops<double>() {
   return plain::kDouble;
 }
 
+#endif
+
+namespace {
+
+template <typename T>
+Products<T, T> products_of_loops() {
+  return {loops<T>().dot, loops<T>().accumulate, loops<T>().accumulate};
+}
+
+}  // namespace
+
+template <>
+const Products<float, float>& products<float, float>() {
+  static const Products<float, float> found = products_of_loops<float>();
+  return found;
+}
+
+template <>
+const Products<double, double>& products<double, double>() {
+  static const Products<double, double> found = products_of_loops<double>();
+  return found;
+}
+
+#if defined(HYPERLOADER_AVX512_BF16)
+bool multiplies_bfloat16() {
+  static const bool found = [] {                   // once: a virtual machine may take microseconds to answer
+    constexpr unsigned int kAvx512Bf16 = 1U << 5;  // of leaf 7.1; older compilers do not know its name
+    unsigned int a = 0, b = 0, c = 0, d = 0;
+    return best() == InstructionSet::kAvx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvx512Bf16) != 0;
+  }();
+  return found;
+}
+
+template <>
+const Products<float, BFloat16>& products<float, BFloat16>() {
+  return avx512_bfloat16::kProducts;
+}
+#else
 bool multiplies_bfloat16() { return false; }
+
+template <>
+const Products<float, BFloat16>& products<float, BFloat16>() {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "products of bfloat16 rows are not compiled");
+}
 #endif
 
 const char* const kInstructionSets[] = {

@@ -6,6 +6,7 @@ namespace hyperloader::cpu::HYPERLOADER_ISA {
 namespace {
 
 #include "vectors.h"
+#include "panels.h"
 #include "products.h"
 #include "transpose.h"
 #include "activations.h"

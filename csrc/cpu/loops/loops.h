@@ -9,6 +9,11 @@
 
 #include "../../activation.h"
 
+// Compilers that know AVX512-BF16.
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
+#define HYPERLOADER_AVX512_BF16
+#endif
+
 namespace hyperloader::cpu {
 
 enum class Half { kBFloat16, kFloat16 };
@@ -76,8 +81,37 @@ struct Loops {
 template <typename T>
 const Loops<T>& loops();
 
-// Whether this processor has products of bfloat16, as PyTorch's library uses them: twice as fast as those of float32.
+// Whether this processor has products of bfloat16 (AVX512-BF16), which are at least twice as fast as those of float32.
 bool multiplies_bfloat16();
+
+// A number of bfloat16 as it lies in memory.
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// The two products for rows that are read as they lie: of T, or of bfloat16 beside sums and coefficients of float32.
+template <typename T, typename Row>
+struct Products {
+  // As in Loops.
+  void (*dot)(
+      const Row* const* x, int64_t rows, const Row* const* b, int64_t columns, int64_t width, T* c, int64_t ldc,
+      const Row* const* next, int64_t next_rows);
+
+  // As in Loops; for bfloat16 rows one of the steps is 1, there are kMostTerms at most, and the coefficients are
+  // rounded to bfloat16. `sum` is the same with rows of T for its results.
+  void (*accumulate)(
+      Row* const* out, const Row* const* start, int64_t rows, const T* coefficients, int64_t step_i, int64_t step_k,
+      const Row* const* in, int64_t terms, int64_t width);
+  void (*sum)(
+      T* const* out, const T* const* start, int64_t rows, const T* coefficients, int64_t step_i, int64_t step_k,
+      const Row* const* in, int64_t terms, int64_t width);
+};
+
+constexpr int64_t kMostTerms = 512;
+
+// Those of bfloat16 rows are for a processor that `multiplies_bfloat16` alone.
+template <typename T, typename Row>
+const Products<T, Row>& products();
 
 // The names of those that were compiled, the most general first; a null ends them.
 extern const char* const kInstructionSets[];
