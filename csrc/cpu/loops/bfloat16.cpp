@@ -9,7 +9,9 @@
 
 #if defined(HYPERLOADER_AVX512_BF16)
 #pragma GCC diagnostic push
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 says it of its own header
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 
