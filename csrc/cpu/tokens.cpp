@@ -1,11 +1,38 @@
 #include "tokens.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 
 namespace hyperloader::cpu {
 
 namespace {
 constexpr int64_t kWorthAThread = int64_t{1} << 20;  // multiplications, tens of microseconds
+constexpr int64_t kConverted = int64_t{1} << 15;     // numbers, likewise worth a thread
+
+bool is_half(at::ScalarType dtype) { return dtype == at::kBFloat16 || dtype == at::kHalf; }
+
+Half half_of(at::ScalarType dtype) { return dtype == at::kBFloat16 ? Half::kBFloat16 : Half::kFloat16; }
+
+}  // namespace
+
+Tensor as_dtype(const Tensor& tensor, at::ScalarType dtype) {
+  const at::ScalarType from = tensor.scalar_type();
+  if (from == dtype) return tensor;
+  const bool widens = is_half(from) && dtype == at::kFloat, narrows = from == at::kFloat && is_half(dtype);
+  if (!tensor.is_contiguous() || !(widens || narrows)) return tensor.to(dtype);
+  const Tensor converted = at::empty(tensor.sizes(), tensor.options().dtype(dtype));
+  const auto* numbers = static_cast<const char*>(tensor.const_data_ptr());
+  auto* to = static_cast<char*>(converted.mutable_data_ptr());
+  at::parallel_for(0, tensor.numel(), kConverted, [&](int64_t begin, int64_t end) {
+    const void* const source = numbers + begin * static_cast<int64_t>(tensor.element_size());
+    void* const target = to + begin * static_cast<int64_t>(converted.element_size());
+    if (widens) {
+      loops<float>().widen(source, half_of(from), static_cast<float*>(target), end - begin);
+    } else {
+      loops<float>().narrow(static_cast<const float*>(source), target, half_of(dtype), end - begin);
+    }
+  });
+  return converted;
 }
 
 Tokens::Tokens(const Tensor& x, const std::optional<Tensor>& group, int64_t groups) : first_(groups + 1, 0) {

@@ -169,14 +169,14 @@ std::vector<T*> addresses(T* matrix, int64_t rows, int64_t stride) {
   return found;
 }
 
+// The tensor in another dtype, where need be. Between float32 and half precision without the dispatcher: a call of an
+// operator with small weights converts a dozen of them.
+Tensor as_dtype(const Tensor& tensor, at::ScalarType dtype);
+
 // The tensor as T and contiguous: itself wherever it is so already.
 inline Tensor contiguous_as(const Tensor& tensor, at::ScalarType dtype) {
-  if (!tensor.defined() || (tensor.scalar_type() == dtype && tensor.is_contiguous())) return tensor;
-  return tensor.to(dtype).contiguous();
-}
-
-inline Tensor as_dtype(const Tensor& tensor, at::ScalarType dtype) {
-  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
+  if (!tensor.defined()) return tensor;
+  return as_dtype(tensor, dtype).contiguous();
 }
 
 inline Tensor contiguous(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : tensor.contiguous(); }
