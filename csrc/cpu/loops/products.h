@@ -8,25 +8,32 @@ template <typename T>
 struct DotTile {
   static constexpr int kColumns = HYPERLOADER_DOT_COLUMNS;
   static constexpr int64_t kWidth = 1024;
+  static constexpr int kLine = 64 / sizeof(T);  // numbers of a line of the caches
 
   template <int M, int N>
   static HYPERLOADER_INLINE void run(
       const T* const* x, const T* const* b, int64_t begin, int64_t end, T* c, int64_t ldc, const T* const* next) {
     V<T> sums[kDotRows][N] = {};
     int64_t h = begin;
-    for (; h + kLanes<T> <= end; h += kLanes<T>) {
+    const auto add_products = [&] {
       V<T> rows[M];
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) rows[m] = load(x[m] + h);
-#pragma GCC unroll 8
-      for (int i = 0; i < kFetched; ++i) __builtin_prefetch(next[i] + h, /*write=*/0, /*second cache=*/2);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         const V<T> column = load(b[n] + h);
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) sums[m][n] += rows[m] * column;
       }
+      h += kLanes<T>;
+    };
+    while (h + kLine <= end) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kFetched; ++i) __builtin_prefetch(next[i] + h, /*write=*/0, /*second cache=*/2);
+#pragma GCC unroll 4
+      for (int vector = 0; vector < kLine / kLanes<T>; ++vector) add_products();
     }
+    while (h + kLanes<T> <= end) add_products();
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       T found[kDotRows];
