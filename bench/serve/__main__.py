@@ -93,7 +93,7 @@ def _soak_again(given: argparse.Namespace, path: Path) -> dict:
     server = load.server()
     soak = load.at(server, found["soak"]["offered_per_s"], given.soak, memory=True)
     server.stop()
-    return found | {"soak": soak | {"commit": machine.commit()}}
+    return found | {"soak": soak | {"commit": machine.commit(), "versions": machine.versions()}}
 
 
 def _round(tagger: Tagger, asked: list[dict], load: "Load", servers: dict[str, ServerProcess]) -> dict:
