@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bench import document, gate, instructions, report, results
+from bench import command, document, gate, instructions, report, results
 from bench.cases import CASES
 from bench.results import UsageError
 from bench.session import Options, run_cases
@@ -31,11 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     commands = {"report": _report, "gate": _gate, "bounds": _bounds, "choose": _choose, "serve": _serve}
-    try:
-        return commands[arguments[0]](arguments[1:]) if arguments[:1] and arguments[0] in commands else _run(arguments)
-    except UsageError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
+    name, *rest = arguments or [""]
+    return command.run(lambda: commands[name](rest) if name in commands else _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:
@@ -67,8 +64,8 @@ def _run(arguments: list[str]) -> int:
                 print(f"  {point.name}{' (headline)' if point.headline else ''}")
         return 0
     options = Options(
-        _device(given.device), _threads(given.threads), _dtypes(given.dtype), given.quick, not given.no_compile,
-        given.small, given.add,
+        command.device("--device", given.device), _threads(given.threads), _dtypes(given.dtype), given.quick,
+        not given.no_compile, given.small, given.add,
     )  # fmt: skip
     folder = given.output or results.ROOT / options.folder_name
     return run_cases(chosen, options, results.writable(folder))
@@ -127,14 +124,6 @@ def _serve(arguments: list[str]) -> int:
     from bench.serve.__main__ import main as serve
 
     return serve(arguments)
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"--device must be cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device must be cpu here, got 'cuda': PyTorch sees no GPU")
-    return torch.device(name)
 
 
 def _threads(values: list[str]) -> list[int]:

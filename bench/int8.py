@@ -29,13 +29,8 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.int8", description=__doc__)
     parser.add_argument("run", type=Path, nargs="?", default=document.ROOT / "runs" / "serve-eight-tasks")
     parser.add_argument("--limit", type=int, default=300, help="test sentences of every task, at most")
-    parser.add_argument("--file", type=Path, default=FILE)
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="with the marks")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
-    given = parser.parse_args(words)
-    document.check(given.document, "int8")
+    given = command.parsed(parser, words, "int8", FILE, DOCUMENT)
     if not given.report:
-        results.writable(given.file.parent)
         write_text(given.file, json.dumps(measure(given.run, given.limit), indent=1) + "\n")
     document.put(given.document, "int8", render(json.loads(given.file.read_text(encoding="utf-8"))))
 

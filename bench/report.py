@@ -37,25 +37,70 @@ def render(folders: list[Path], cases, page: Path) -> str:
         for name, result in found.items():
             chart = document.link(page, folder / f"{name}.png")
             title = f"<details><summary>{result['title']}, milliseconds</summary>"
-            parts += [title, f"[Chart]({chart})", _headlines(name, found), "</details>"]
+            parts += [title, f"[Chart]({chart})", _headlines(name, found), _when(name, found), "</details>"]
     return "\n\n".join(parts)
 
 
 def _made_with(found: dict[str, dict]) -> str:
     """Hardware, versions and commits of the results of a folder."""
-    first = next(iter(found.values()))
-    points = [point for result in found.values() for run in result["runs"] for point in run["points"]]
-    commits = ", ".join(dict.fromkeys(one["commit"] for one in [*found.values(), *points] if one.get("commit")))
-    packages = ", ".join(f"{name} {version}" for name, version in first["versions"].items() if version)
-    absent = "".join(f" No {name}: {reason}." for name, reason in first["missing_backends"].items())
-    hardware = first["hardware"]
+    made = _made(found)
+    hardware = next(iter(found.values()))["hardware"]
+    packages = ", ".join(f"{name} {' and '.join(of_name)}" for name, of_name in _versions(made).items() if of_name)
+    commits = ", ".join(dict.fromkeys(one["commit"] for one in made if one["commit"]))
+    absent = "".join(f" No {name}: {reason}." for name, reason in _absent(made).items())
     return f"{hardware['device']}, {hardware['capability']}; {packages}; commit {commits}.{absent}"
+
+
+def _made(found: dict[str, dict]) -> list[dict]:
+    return [
+        results.made(result, point) for result in found.values() for run in result["runs"] for point in run["points"]
+    ]
+
+
+def _versions(made: list[dict]) -> dict[str, list[str]]:
+    """Of every package the versions that were measured with."""
+    names = dict.fromkeys(name for one in made for name in one["versions"])
+    versions = {name: dict.fromkeys(one["versions"].get(name) for one in made) for name in names}
+    return {name: [one for one in of_name if one] for name, of_name in versions.items()}
+
+
+def _absent(made: list[dict]) -> dict[str, str]:
+    """The backends that were always missing, and why."""
+    return {
+        name: reason for name, reason in made[0]["missing_backends"].items()
+        if all(name in one["missing_backends"] for one in made)
+    }  # fmt: skip
+
+
+def _when(case: str, found: dict[str, dict]) -> str:
+    """When and at which commit the lines of a case were measured, and with which versions where a folder has several;
+    of several times, which columns and points each has measured."""
+    result, made = found[case], _made(found)
+    several, absent = [name for name, of_name in _versions(made).items() if len(of_name) > 1], _absent(made)
+    times: dict[str, dict[str, list[str]]] = {}  # a time -> column -> points
+    columns: dict[str, list[str]] = {}
+    for run in result["runs"]:
+        for point in run["points"]:
+            if point["headline"]:
+                one, column = results.made(result, point), _column(run["threads"], run["dtype"])
+                parts = [one["date"][:10], f"commit {one['commit']}"]
+                parts += [f"{name} {one['versions'].get(name)}" for name in several]
+                parts += [f"no {name}" for name in one["missing_backends"] if name not in absent]
+                times.setdefault(", ".join(parts), {}).setdefault(column, []).append(point["point"])
+                columns.setdefault(column, []).append(point["point"])
+    if len(times) < 2:
+        return "".join(f"Measured {time}." for time in times)
+    said = []
+    for time, of_time in times.items():
+        names = [one if points == columns[one] else f"{one}: {', '.join(points)}" for one, points in of_time.items()]
+        said.append(f"{time} ({'; '.join(names)})")
+    return f"Measured {'; '.join(said)}."
 
 
 def _headlines(case: str, found: dict[str, dict]) -> str:
     """A line per headline point, pass and provider, a column per run."""
     runs = [run for run in results.runs(found) if case in run.cases]
-    titles = [f"{run.threads} thread{'s' if run.threads > 1 else ''}, {run.dtype}" for run in runs]
+    titles = [_column(run.threads, run.dtype) for run in runs]
     of_last = f" ({titles[-1]})" if len(titles) > 1 else ""
     lines = [
         f"| point | provider | {' | '.join(titles)} | peak MiB{of_last} | operators{of_last} |",
@@ -66,6 +111,10 @@ def _headlines(case: str, found: dict[str, dict]) -> str:
             for one in point["passes"]:
                 lines += _of_pass(case, point["point"], one, runs)
     return "\n".join(lines)
+
+
+def _column(threads: int, dtype: str) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}, {dtype}"
 
 
 def _of_pass(case: str, point: str, one: dict, runs: list[Run]) -> list[str]:

@@ -10,6 +10,7 @@ from hyperloader.checkpoints.atomic import write_text
 
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent / "results"
+_OF_RUN = ("date", "commit", "versions", "missing_backends", "freed_memory_kept")  # what a point says that was added
 
 
 class UsageError(ValueError):
@@ -78,7 +79,7 @@ def to_add_to(folder: Path, case: str, hardware: dict) -> dict | None:
 def joined(before: dict, now: dict) -> dict:
     """The result ``before`` of a case with the points of ``now``: in the place of those with the same name, threads and
     dtype, or after them. Each of these says when and with what it was measured."""
-    of_now = {key: now[key] for key in ("date", "commit", "versions")}
+    of_now = {key: now[key] for key in _OF_RUN}
     runs = {(run["threads"], run["dtype"]): run for run in before["runs"]}
     for run in now["runs"]:
         points = {point["point"]: {**point, **of_now, "floor": run["floor"]} for point in run["points"]}
@@ -86,6 +87,11 @@ def joined(before: dict, now: dict) -> dict:
         kept = [points.pop(point["point"], point) for point in known["points"]]
         runs[run["threads"], run["dtype"]] = {**known, "points": [*kept, *points.values()]}
     return {**before, "runs": [runs[key] for key in sorted(runs)]}
+
+
+def made(result: dict, point: dict) -> dict:
+    """When and with what a point of a result was measured: as it says itself, else as the result does."""
+    return {key: point.get(key, result.get(key)) for key in _OF_RUN}
 
 
 def writable(folder: Path) -> Path:

@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
@@ -50,10 +49,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tasks", description=__doc__)
     parser.add_argument("--tasks", type=int, nargs="+", default=[SENTENCES, 10_000], help=f"at least {SENTENCES} each")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--file", type=Path, default=FILE)
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="with the marks")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
-    given = parser.parse_args(words)
+    given = command.parsed(parser, words, "tasks", FILE, DOCUMENT)
     if min(given.tasks) < SENTENCES:
         parser.error(f"--tasks must be at least {SENTENCES}, got {min(given.tasks)}")
     if not given.report:
@@ -64,7 +60,6 @@ def main(words: list[str] | None = None) -> None:
             found["seconds"] = {count: measure(count, given.rounds) for count in given.tasks}
         finally:
             torch.set_num_threads(threads)
-        results.writable(given.file.parent)
         write_text(given.file, json.dumps(found, indent=1) + "\n")
     document.put(given.document, "tasks", render(json.loads(given.file.read_text(encoding="utf-8"))))
 

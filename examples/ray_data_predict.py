@@ -3,7 +3,8 @@
     pip install 'hyperloader[train]' 'ray[data]'
     python examples/ray_data_predict.py RUN_FOLDER TASK IN_FOLDER OUT_FOLDER [PROCESSES]
 
-A line holds "text". Every line is written with its "answer" (JSON), in files that follow no order.
+A line holds "text". Every line is written with its "answer" (JSON), in files that follow no order; one whose text is
+none with {"error": ...} there.
 """
 
 import json
@@ -20,8 +21,11 @@ class Answers:
         self.tagger, self.task = Tagger.from_pretrained(folder, task=task), task
 
     def __call__(self, batch: dict) -> dict:
-        answers = self.tagger([str(text) for text in batch["text"]], task=self.task)
-        return {**batch, "answer": [json.dumps(one, ensure_ascii=False) for one in answers]}
+        texts = list(batch["text"])
+        answers = iter(self.tagger([str(text) for text in texts if isinstance(text, str)], task=self.task))
+        wrong = "text must be text, got "
+        found = [next(answers) if isinstance(text, str) else {"error": f"{wrong}{text!r}"} for text in texts]
+        return {**batch, "answer": [json.dumps(one, ensure_ascii=False) for one in found]}
 
 
 if __name__ == "__main__":

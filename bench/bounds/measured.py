@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from bench import machine
+from bench import command, machine
 from bench.bounds.launches import CONDITION, EMBEDDING, MODELS, NETWORK, TOKENS, Model
 from bench.clock import DEVICE, sampler
 from bench.floor import measure_floor
@@ -220,11 +220,11 @@ def _line(title: str, seconds: float, bound: float | None, tokens: str) -> str:
 def main() -> int:
     """Measure and write, after every call again, so that a run that is cut short leaves what it has."""
     parser = argparse.ArgumentParser(prog="python -m bench.bounds.measured", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--device", default="cuda", help="cpu or cuda (the default)")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
-    device = torch.device(given.device)
+    device = command.device("--device", given.device)
     rows: list[dict[str, Any]] = []
     head = {
         "hardware": machine.hardware(device), "versions": machine.versions(), "commit": machine.commit(),
@@ -243,4 +243,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(main))

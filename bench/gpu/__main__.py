@@ -14,9 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
-from bench import budget, machine, results
+from bench import budget, command, machine, results
 from bench.bounds import measured, report
 from bench.bounds.device import H100
 from bench.cases import CASES
@@ -33,10 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the steps and what became of them, and run none")
     parser.add_argument("--seconds", type=float, default=540, help="of this call")
     given = parser.parse_args(arguments)
-    device = torch.device(os.environ.get("DEVICE", "cuda"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        print("bench/gpu.sh: PyTorch sees no GPU; DEVICE=cpu tries the script out", file=sys.stderr)
-        return 2
+    device = command.device("DEVICE", os.environ.get("DEVICE", "cuda"))
     name, out = machine.slug(device), os.environ.get("OUT")
     # what git ignores outlasts a call on a machine that is kept
     folder, saved = results.ROOT.parents[1] / "build" / "gpu" / name, results.ROOT / name
@@ -75,4 +70,4 @@ def shown(here: Session) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(main))

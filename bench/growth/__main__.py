@@ -9,11 +9,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from bench import command, document, machine, results
+from bench import command, machine, results
 from bench.growth import processes, report, step
 from hyperloader.checkpoints.atomic import write_text
 
@@ -25,15 +24,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4], help="whose steps send bytes")
-    parser.add_argument("--file", type=Path, default=FILE)
-    parser.add_argument("--document", type=Path, default=report.DOCUMENT, help="with the marks")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
-    given = parser.parse_args(words)
+    given = command.parsed(parser, words, "growth", FILE, report.DOCUMENT)
     if min([given.rounds, *given.processes]) < 1:
         parser.error("--rounds and --processes must be at least 1")
-    document.check(given.document, "growth")
     if not given.report:
-        results.writable(given.file.parent)
         device = torch.device("cpu")
         found = {"versions": machine.versions(), "hardware": machine.hardware(device), "commit": machine.commit()}
         found |= {"steps": step.measure(step.AXES, given.rounds), "sent": processes.measure(given.processes)}

@@ -12,6 +12,7 @@ import asyncio
 import json
 import signal
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from bench import machine, results
+from bench import command, machine, results
 from bench.serve import offline, report
 from bench.serve.client import Sent, closed_loop, open_loop
 from bench.serve.process import ServerProcess
@@ -93,7 +94,7 @@ def _soak_again(given: argparse.Namespace, path: Path) -> dict:
     server = load.server()
     soak = load.at(server, found["soak"]["offered_per_s"], given.soak, memory=True)
     server.stop()
-    return found | {"soak": soak | {"commit": machine.commit()}}
+    return found | {"soak": soak | {"commit": machine.commit(), "versions": machine.versions()}}
 
 
 def _round(tagger: Tagger, asked: list[dict], load: "Load", servers: dict[str, ServerProcess]) -> dict:
@@ -182,4 +183,4 @@ class Load:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(command.run(main))

@@ -1,5 +1,6 @@
 """All commands. A new one is a file with a function, and one line in the table."""
 
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -40,6 +41,19 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 GROUPS = {"data": "Check and convert data sets."}
 TOGETHER = ("train", "evaluate", "predict", "env")  # which several processes may run at once
 
+
+def _alone(words: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, refused where several processes call it; only then, since its help is for all."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        if process_count() > 1:
+            raise ValueError(f"{words} must run in one process, got {process_count()}; start it without torchrun")
+        return function(*arguments, **options)
+
+    return call
+
+
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 groups = {"": app, **{name: typer.Typer(help=text) for name, text in GROUPS.items()}}
 for name, group in groups.items():
@@ -47,7 +61,7 @@ for name, group in groups.items():
         app.add_typer(group, name=name)
 for words, function in COMMANDS.items():
     group_name, _, command_name = words.rpartition(" ")
-    groups[group_name].command(command_name)(function)
+    groups[group_name].command(command_name)(function if words in TOGETHER else _alone(words, function))
 
 
 def _version(asked: bool) -> None:
@@ -58,13 +72,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def hyperloader_command(
-    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
     ] = False,
 ) -> None:
     """One frozen transformer, many tasks."""
-    command = context.invoked_subcommand
-    if process_count() > 1 and command not in TOGETHER:
-        raise ValueError(f"{command} must run in one process, got {process_count()}; start it without torchrun")

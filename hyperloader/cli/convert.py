@@ -72,7 +72,7 @@ def _check_target(target: Path, folder: bool, source: Path) -> None:
 
 
 def _read_folder(source: Path, entry: "TaskEntry") -> tuple[dict[str, list["Sentence"]], list[str]]:
-    from hyperloader.data.splits import SPLITS, listed, split_of
+    from hyperloader.data.splits import SPLITS, contents, split_of
     from hyperloader.data.tasks import load_splits
 
     there = {split_of(path) for path in source.iterdir()} | entry.splits.keys()
@@ -80,7 +80,7 @@ def _read_folder(source: Path, entry: "TaskEntry") -> tuple[dict[str, list["Sent
         there.add("train")  # which they are taken from
     wanted = [split for split in SPLITS if split in there and split not in entry.shares]
     if not wanted:
-        raise ValueError(f"{source}: must hold a file of train, validation or test, got {listed(source)}")
+        raise ValueError(f"{source}: must hold a file of train, validation or test, got {contents(source)}")
     found, notes = load_splits(entry, wanted)
     return {split: found[split] for split in SPLITS if split in found}, notes
 

@@ -36,7 +36,8 @@ class OneLineErrors(TyperGroup):
         debug = "--debug" in args
         args = [word for word in args if word != "--debug"]
         try:
-            status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            with processes.main_alone_prints():
+                status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
             if debug:
                 raise
@@ -50,9 +51,8 @@ class OneLineErrors(TyperGroup):
         try:
             processes.announce()
             signals.working(True)  # only now: while the command line is parsed, typer takes every signal for Ctrl-C
-            with processes.main_alone_prints():
-                result = super().invoke(ctx)
-                sys.stdout.flush()  # here, where a reader that has left is no error
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that has left is no error
             processes.leave_others()
             return result
         except KeyboardInterrupt as interrupt:

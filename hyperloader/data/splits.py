@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hyperloader.data.parallel_files import WORDS
 from hyperloader.data.readers import READERS, reader_of
 from hyperloader.data.sentence import DataError
+from hyperloader.validation import A_FEW, listed
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -40,7 +41,7 @@ def find_files(
         if split in given:
             files[split] = folder / given[split]
             if not files[split].exists():
-                raise DataError(f"has no {given[split]} for {split}; it holds {listed(folder)}; correct splits")
+                raise DataError(f"has no {given[split]} for {split}; it holds {contents(folder)}; correct splits")
             continue
         usual = [folder / f"{split}{suffix}" for suffix in _USUAL if (folder / f"{split}{suffix}").exists()]
         others = [entry for entry in sorted(folder.iterdir()) if split_of(entry) == split and entry not in usual]
@@ -51,14 +52,15 @@ def find_files(
                 f"has no {split} ({'|'.join(SPLIT_NAMES[split])} with {'|'.join(suffixes)}"
                 + (f", or a folder with {WORDS}" if suffixes is READERS else "")
                 + "); "
-                f"it holds {listed(folder)}; rename a file, or name it with splits: {{{split}: FILE}}{carved}"
+                f"it holds {contents(folder)}; rename a file, or name it with splits: {{{split}: FILE}}{carved}"
             )
         if len(found) > 1:
-            names = " and ".join(entry.name for entry in found)
-            raise DataError(f"has {names}; give it exactly one, or name it with splits: {{{split}: FILE}}")
+            raise DataError(
+                f"has {_named(found, ' and ')}; give it exactly one, or name it with splits: {{{split}: FILE}}"
+            )
         files[split] = found[0]
         if usual and others:
-            notes.append(f"{', '.join(entry.name for entry in others)} is not read beside {found[0].name}")
+            notes.append(f"{_named(others, ', ')} is not read beside {found[0].name}")
     return files, notes
 
 
@@ -73,7 +75,13 @@ def split_of(path: Path) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
-def listed(folder: Path) -> str:
+def _named(files: Sequence[Path], between: str) -> str:
+    """The names of files, of many the first few and how many there are."""
+    names = [file.name for file in files]
+    return between.join(names) if len(names) <= A_FEW else listed(names, "files", few=A_FEW)
+
+
+def contents(folder: Path) -> str:
     """What a folder holds, in words."""
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
     rest = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""

@@ -49,9 +49,13 @@ def _adapter(operators: Any) -> Any:
         weights, (ctx.group, *ctx.options) = split(AdapterWeights, arguments)
         ctx.present = [weight is not None for weight in weights]
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # else its gradient is made, of zeros
         ctx.save_for_backward(x, output[1], *weights.present())
 
-    def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> Any:
+        without = [None] * (1 + len(ctx.options))  # group and options
+        if grad is None:  # of zeros
+            return None, *(None for _ in ctx.present), *without
         x, pre, *present = ctx.saved_tensors
         weights = iter(present)
         arguments = [next(weights) if has else None for has in ctx.present] + [ctx.group, *ctx.options]
@@ -59,7 +63,6 @@ def _adapter(operators: Any) -> Any:
             pre = _reference.plain("adapter")(x, *arguments)[1]
         grad_x, *grads = operators.adapter_backward(grad, x, pre, *arguments)
         found = iter(grads)
-        without = [None] * (1 + len(ctx.options))  # group and options
         return grad_x, *(next(found) if has else None for has in ctx.present), *without
 
     torch.library.register_autograd(operators.adapter.default, backward, setup_context=setup)

@@ -1,10 +1,12 @@
 """What a request may hold, and the questions that it stands for."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from hyperloader.data.sentence import DataError
@@ -18,6 +20,8 @@ from hyperloader.validation import check_choice
 
 _NAME = "inputs"
 _TASKS = ("tasks",)  # their field
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a surrogate pair
+_DEEPEST = 200  # levels that ``from_json`` takes
 
 
 class InputObject(TypedDict, total=False):
@@ -50,17 +54,23 @@ def parsed(model: type[BaseModel], body: bytes) -> Any:
     """The body as ``model``. Raises ``Refusal`` (422) with the field that is wrong."""
     body = body or b"{}"
     try:
-        found = model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if (b"\\" in body and _HALF.search(body)) or body.count(b"[") + body.count(b"{") > _DEEPEST:
+            from_json(body)  # refuses what Python takes: half a surrogate pair, and what is nested too deep
+        return model.model_validate(json.loads(body.decode(), object_pairs_hook=without_repeats))
+    except (ValueError, RecursionError) as error:
+        raise _refusal(model, body, error) from None
+
+
+def _refusal(model: type[BaseModel], body: bytes, error: Exception) -> Refusal:
+    """What is wrong with a body that is none, in the words of JSON where pydantic has any."""
+    try:
+        model.model_validate_json(body)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         of_tasks = model is PredictRequest and first["loc"][:1] == _TASKS
         message = 'must be "all" or a list of at least one name of a task' if of_tasks else first["msg"]
-        raise Refusal(422, "invalid", message, field=_path(first["loc"])) from None
-    try:
-        json.loads(body, object_pairs_hook=without_repeats, parse_int=str, parse_float=str)
-    except ValueError as error:
-        raise Refusal(422, "invalid", str(error), field="body") from None
-    return found
+        return Refusal(422, "invalid", message, field=_path(first["loc"]))
+    return Refusal(422, "invalid", str(error), field="body")
 
 
 def _path(places: tuple) -> str:

@@ -30,9 +30,9 @@ def text_logits(model: nn.Module, inputs: Mapping[str, Tensor], causal: bool) ->
 
 
 def weights_of_update(
-    batches: Sequence[Mapping[str, Tensor]], tasks: int, causal: bool, accelerator: "Accelerator"
+    batches: Sequence[Mapping[str, Tensor]], tasks: int, causal: bool, accelerator: "Accelerator", dtype: torch.dtype
 ) -> Tensor:
-    """``label_weights`` over all batches of an update, on all processes: (tasks,) float32 on the processes' device."""
+    """``label_weights`` over all batches of an update, on all processes: (tasks,) on the processes' device."""
     labels, sentences = torch.zeros(2, tasks, dtype=torch.int64)
     for batch in batches:
         of_batch, task_ids = batch["labels"], batch["task_ids"].cpu()
@@ -42,7 +42,7 @@ def weights_of_update(
         labels.index_add_(0, task_ids, count)
         sentences.index_add_(0, task_ids, torch.ones_like(task_ids))
     counts = accelerator.reduce(torch.stack([labels, sentences]).to(accelerator.device), "sum")
-    return label_weights(*counts).float()
+    return label_weights(*counts.to(dtype))
 
 
 class SharesLoss:
@@ -80,7 +80,7 @@ class SummedLoss(nn.Module):
     summed over its sentences, which the model's own loss is the mean of, or by the ``weights`` of its update.
 
     causal: of a model that writes text for tasks of several kinds, whether it is a decoder: the loss is then
-    ``text_loss_by_task``, summed likewise.
+    ``text_loss_by_task``, summed likewise. ``dtype`` is that of the loss.
     """
 
     def __init__(self, model: nn.Module, label_smoothing: float, causal: bool | None = None) -> None:
@@ -91,6 +91,8 @@ class SummedLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.of_text = causal is not None
         self.by_task = self.of_text or has_whole_sentences(model)
+        trained = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+        self.dtype = torch.float64 if torch.float64 in trained else torch.float32
 
     def forward(
         self,

@@ -76,12 +76,9 @@ class MultiTaskTrainer(Trainer):
         self.progress = Progress()
         self.best_scores: dict | None = None  # of this process's evaluations, those of the weights in ``best``
         args = training_arguments(options, Path(output), seed, progress, isinstance(model, HyperLoaderModel))
-        super().__init__(
-            model=SummedLoss(model, options.label_smoothing, causal),
-            args=args,
-            data_collator=collate,
-            eval_dataset=examples,
-        )
+        summed = SummedLoss(model, options.label_smoothing, causal)
+        super().__init__(model=summed, args=args, data_collator=collate, eval_dataset=examples)
+        self.loss_dtype = summed.dtype
         whole = has_whole_sentences(model)
         self.weighted, self.causal = options.loss == "mean" and (causal is not None or whole), bool(causal)
         self.task_count = len(cast(Any, model).heads.kind_numbers) if whole else len(examples)
@@ -152,7 +149,8 @@ class MultiTaskTrainer(Trainer):
         """The batches of an update, and how many labels they have; with tasks of several kinds also ``weights``."""
         batches, count = super().get_batch_samples(*arguments, **options)
         if self.weighted:
-            self.weights = weights_of_update(batches, self.task_count, self.causal, self.accelerator)
+            of = (self.task_count, self.causal, self.accelerator, self.loss_dtype)
+            self.weights = weights_of_update(batches, *of)
         return batches, count
 
     def compute_loss(

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bench import machine, session
+from bench import machine, report, session
 from bench.__main__ import main
 from bench.case import FORWARD, Calls, Case, Pass, Point, Provider
 from bench.cases import CASES
@@ -51,6 +51,35 @@ def test_points_are_added_and_replaced(run):
     assert of_two.floor("adapter", SECOND)["flop_per_s"] == 2.0
     of_one = Run("cpu", 1, "float32", "AVX2", {"adapter": runs[1, "float32"]})
     assert of_one.floor("adapter", FIRST)["flop_per_s"] == 1.0
+
+
+def test_the_tables_say_when_and_with_what(run, monkeypatch, tmp_path):
+    versions = machine.versions()
+    monkeypatch.setattr(session, "missing_backends", lambda: {"native": "not built"})
+    run([FIRST, SECOND], 1.0, "--threads", "1", "2")
+
+    def said():
+        return report.render([tmp_path], CASES, tmp_path / "page.md")
+
+    assert said().count("Measured 20") == 1 and "commit commit 1.0. No native: not built." in said()
+    monkeypatch.setattr(machine, "versions", lambda: versions | {"torch": "9.9"})
+    monkeypatch.setattr(session, "missing_backends", dict)
+    run([FIRST, SECOND], 2.0, "--threads", "1", "--add")
+    _, result, runs = run([SECOND], 3.0, "--threads", "2", "--add")
+    assert [point["date"][:2] for point in runs[2, "float32"]["points"] if "date" in point] == ["20"]
+    assert [one.get("versions", versions)["torch"] for one in runs[2, "float32"]["points"]] == [
+        versions["torch"],
+        "9.9",
+    ]
+    assert f"torch 9.9 and {versions['torch']}" in said()
+    assert " No native" not in said()
+    day = result["date"][:10]
+    *_, line = (one for one in said().splitlines() if one.startswith("Measured "))
+    assert line == (
+        f"Measured {day}, commit commit 2.0, torch 9.9 (1 thread, float32); "
+        f"{day}, commit commit 1.0, torch {versions['torch']}, no native (2 threads, float32: {FIRST}); "
+        f"{day}, commit commit 3.0, torch 9.9 (2 threads, float32: {SECOND})."
+    )
 
 
 def test_another_dtype_is_a_run_of_its_own(run):

@@ -244,11 +244,21 @@ def test_what_has_begun_is_known_after_a_restart(among_others):
 
 
 @pytest.mark.parametrize(
-    "words", [("export", "run", "out", "--format", "ours"), ("data", "check", "run.yaml")], ids=str
+    ("command", "words"), [("export", ("run", "out", "--format", "ours")), ("data check", ("run.yaml",))]
 )
-def test_commands_that_one_process_runs(fails, monkeypatch, words):
+def test_commands_that_one_process_runs(fails, monkeypatch, command, words):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert f"error: {words[0]} must run in one process, got 2; start it without torchrun" == fails(*words)
+    expected = f"error: {command} must run in one process, got 2; start it without torchrun"
+    assert fails(*command.split(), *words) == expected
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "data --help", "data check --help", "serve --help"])
+def test_help_is_for_all_and_from_one_process(call, monkeypatch, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        result = call(*words.split())
+        assert (result.exit_code, bool(result.stdout)) == (0, rank == "0"), result.output
 
 
 def test_another_process_keeps_quiet(capsys, monkeypatch):

@@ -92,6 +92,16 @@ def test_what_the_folder_holds_is_listed(tmp_path):
         load(folder)
 
 
+def test_of_many_files_of_a_split_a_few_are_named(tmp_path):
+    many = [f"part{number:02}.train" for number in range(60)]
+    named = "60 files such as part00.train, part01.train, part02.train"
+    folder = folder_of(tmp_path, "validation.jsonl", "test.jsonl", *many)
+    with pytest.raises(DataError, match=f"has {named}; give it exactly one"):
+        load(folder)
+    folder_of(tmp_path, "train.jsonl")
+    assert load(folder).notes == [f"t: {named} is not read beside train.jsonl"]
+
+
 def numbered(count):
     return [Sentence((f"w{number}",), ("O",)) for number in range(count)]
 

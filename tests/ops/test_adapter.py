@@ -5,6 +5,7 @@ import torch
 from conftest import DEVICE
 from helpers.cases import ACTIVATIONS, NORMS, adapter_inputs, plain_adapter
 from helpers.oracle import assert_as_accurate, value_and_gradients
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyperloader import ops
 
@@ -99,6 +100,21 @@ def test_repeats_bit_for_bit(backend):
 
     for one, other in zip(run(), run(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_forward_and_backward_are_an_operator_each(backend):
+    """No zeros are made as the gradient of what the backward alone reads."""
+    given = adapter_inputs(2, 3, 8, 2, None, "post", torch.float32)
+    inputs, grad, seen = {name: one.requires_grad_() for name, one in given.items()}, torch.randn_like(given["x"]), []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(function.overloadpacket._qualified_op_name.partition("::")[2])
+            return function(*args, **(kwargs or {}))
+
+    with Seen():
+        torch.autograd.grad(ops.adapter(**inputs), list(inputs.values()), grad)
+    assert [name for name in seen if name != "detach"] == ["adapter", "adapter_backward"]
 
 
 @each_groups

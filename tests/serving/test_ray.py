@@ -50,6 +50,17 @@ def test_a_folder_of_files_is_answered(folder, tmp_path):
     assert found == {number: one["tags"] for number, one in enumerate(expected)}
 
 
+def test_a_line_without_a_text_gets_its_message(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    answers = runpy.run_path(str(ROOT / "examples" / "ray_data_predict.py"))["Answers"](str(folder), "music")
+    written = answers({"id": [1, 2, 3], "text": [TEXTS[0], None, TEXTS[2]]})
+    first, wrong, last = map(json.loads, written["answer"])
+    assert wrong == {"error": "text must be text, got None"}
+    expected = hyperloader.Tagger.from_pretrained(folder)([TEXTS[0], TEXTS[2]], task="music")
+    assert [first["tags"], last["tags"]] == [one["tags"] for one in expected]
+    assert written["id"] == [1, 2, 3]
+
+
 @pytest.fixture
 def replica(folder, monkeypatch):
     """A replica of `ray_serve.py` without Ray: `ask(bodies)` has them answered in one batch."""

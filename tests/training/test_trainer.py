@@ -230,14 +230,20 @@ def collate_kinds(examples):
     return batch
 
 
-@pytest.mark.parametrize(("loss", "label_smoothing"), [("mean", 0.0), ("sum", 0.0), ("mean", 0.1)])
-def test_tasks_of_several_kinds_count_by_their_sentences(build, loss, label_smoothing):
+@pytest.mark.parametrize(
+    ("loss", "label_smoothing", "dtype"),
+    [
+        ("mean", 0.0, torch.float32), ("sum", 0.0, torch.float32), ("mean", 0.1, torch.float32),
+        ("mean", 0.0, torch.float64),
+    ],
+)  # fmt: skip
+def test_tasks_of_several_kinds_count_by_their_sentences(build, loss, label_smoothing, dtype):
     options = {"gradient_accumulation": 3, "loss": loss, "label_smoothing": label_smoothing, "batch_size": 6}
-    trainer = build(Mixed(), collate_kinds, **options)
+    trainer = build(Mixed().to(dtype), collate_kinds, **options)
     found, batches = first_gradients(trainer)
     assert {len(batch["task_ids"].unique()) for batch in batches} == {2}
     whole = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-    model, total = Mixed(), 0
+    model, total = Mixed().to(dtype), 0
     for batch in [whole] if loss == "mean" else batches:
         tags = batch["task_ids"] == 0
         logits = model(**batch).logits
@@ -246,4 +252,5 @@ def test_tasks_of_several_kinds_count_by_their_sentences(build, loss, label_smoo
         total += of_tags * tags.sum() + of_values * (~tags).sum()
     (total / (18 if loss == "mean" else 3)).backward()
     expected = {name: one.grad for name, one in model.named_parameters()}
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-14}
+    torch.testing.assert_close(found, expected, **tolerance)
