@@ -10,6 +10,28 @@ from torch import Tensor, nn
 HALF = (torch.float16, torch.bfloat16)
 
 
+class _LayerNormOfHalf(torch.autograd.Function):
+    """LayerNorm in the dtype of its weights, of an input and for an output in half precision.
+
+    It keeps the input as it was given for the backward: PyTorch's would keep what was cast, twice the bytes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype) -> Tensor:
+        y, mean, rstd = torch.native_layer_norm(x.to(weight.dtype), weight.shape, weight, bias, eps)
+        ctx.save_for_backward(x, mean, rstd, weight, bias)
+        return y.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, rstd, weight, bias = ctx.saved_tensors
+        wanted = [*ctx.needs_input_grad[:2], bias is not None and ctx.needs_input_grad[2]]
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
+            grads[0].to(weight.dtype), x.to(weight.dtype), weight.shape, mean, rstd, weight, bias, wanted
+        )
+        return None if grad_x is None else grad_x.to(x.dtype), grad_weight, grad_bias, None, None
+
+
 class _CastingNorm(nn.Module):
     """Mixed into the class of a norm; the class keeps its name, and the parameters theirs.
 
@@ -25,7 +47,15 @@ class _CastingNorm(nn.Module):
         dtype = self.weight.dtype
         if dtype == self.output_dtype:
             return super().forward(x)
+        if self._keeps_its_input() and x.dtype in HALF:
+            return _LayerNormOfHalf.apply(x, self.weight, self.bias, self.eps, self.output_dtype)
         return super().forward(x.to(dtype)).to(self.output_dtype)
+
+    def _keeps_its_input(self) -> bool:
+        """Whether the backward is ours; a compiler decides itself what it keeps."""
+        return (
+            self.plain.forward is nn.LayerNorm.forward and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype, device=self.weight.device)).dtype
