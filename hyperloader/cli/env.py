@@ -89,7 +89,9 @@ def _extension() -> Iterator[tuple[str, str]]:
 def _shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(one) for one in value)
-    return "no" if value is None else str(value)
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _version(package: str, extra: str) -> str:

@@ -35,3 +35,15 @@ def test_a_missing_extension_comes_with_reason_and_command(monkeypatch):
 def test_a_missing_package_comes_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(env.PACKAGES, "surely-not-there", "train")
     assert "not installed (pip install 'hyperloader[train]')" in env.report()
+
+
+def test_yes_no_and_lists_in_words(monkeypatch):
+    built = {"multiplies_bfloat16": True, "cuda": None, "instruction_sets": ["default", "avx2"], "other": False}
+    monkeypatch.setattr(hyperloader, "build_info", lambda: built)
+    words = {line.strip() for line in env.report().splitlines()}
+    assert {" ".join(line.split()) for line in words} >= {
+        "multiplies bfloat16 yes",
+        "cuda no",
+        "instruction sets default, avx2",
+        "other no",
+    }
