@@ -12,6 +12,7 @@ import torch
 
 PACKAGES = ("hyperloader", "torch", "triton", "transformers", "peft")
 _ROOT = Path(__file__).resolve().parents[1]
+_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # to fewer instruction sets
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -28,8 +29,10 @@ def versions() -> dict[str, str | None]:
 
 
 def hardware(device: torch.device) -> dict[str, str | int]:
-    """Name of the device, the instruction sets that PyTorch uses, and how many processors there are."""
+    """Name of the device, the instruction sets that PyTorch uses and what limits them, and how many processors there
+    are."""
     name, capability = _processor(), torch.backends.cpu.get_cpu_capability()
+    limits = [f"{variable}={os.environ[variable]}" for variable in _LIMITS if variable in os.environ]
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         capability = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
@@ -38,6 +41,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
         "capability": capability,
         "processors": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()}",
+        **({"limited_by": " ".join(limits)} if limits else {}),
     }
 
 

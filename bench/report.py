@@ -48,7 +48,8 @@ def _made_with(found: dict[str, dict]) -> str:
     packages = ", ".join(f"{name} {' and '.join(of_name)}" for name, of_name in _versions(made).items() if of_name)
     commits = ", ".join(dict.fromkeys(one["commit"] for one in made if one["commit"]))
     absent = "".join(f" No {name}: {reason}." for name, reason in _absent(made).items())
-    return f"{hardware['device']}, {hardware['capability']}; {packages}; commit {commits}.{absent}"
+    limits = f" (limited by `{hardware['limited_by']}`)" if "limited_by" in hardware else ""
+    return f"{hardware['device']}, {hardware['capability']}{limits}; {packages}; commit {commits}.{absent}"
 
 
 def _made(found: dict[str, dict]) -> list[dict]:

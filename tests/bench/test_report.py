@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from bench import budget, session
+from bench import budget, machine, session
 from bench.__main__ import main
 from bench.case import BOTH, FORWARD, Calls, Case, Pass, Point, Provider
 from bench.cases import CASES, captured, generate, lora_linear, mixed, predict, step
@@ -212,6 +212,19 @@ def test_folder_of_an_instruction_set_and_of_a_quick_run(monkeypatch):
         options = session.Options(torch.device("cpu"), [1], [torch.float32])
         assert options.folder_name == name
         assert dataclasses.replace(options, quick=True).folder_name == f"{name}-quick"
+
+
+def test_what_limits_the_instruction_sets_is_said(monkeypatch, measured, tmp_path, page):
+    cpu = torch.device("cpu")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    assert "limited_by" not in machine.hardware(cpu)
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    limited = machine.hardware(cpu)
+    assert limited["limited_by"] == "ATEN_CPU_CAPABILITY=avx2"
+    result = json.loads((measured / "adapter.json").read_text(encoding="utf-8"))
+    (tmp_path / "adapter.json").write_text(json.dumps(result | {"hardware": limited}), encoding="utf-8")
+    assert main(["report", str(tmp_path), "--document", str(page)]) == 0
+    assert "(limited by `ATEN_CPU_CAPABILITY=avx2`)" in page.read_text(encoding="utf-8")
 
 
 def test_cpus_have_a_column_each():
