@@ -216,7 +216,8 @@ def test_folder_of_an_instruction_set_and_of_a_quick_run(monkeypatch):
 
 def test_what_limits_the_instruction_sets_is_said(monkeypatch, measured, tmp_path, page):
     cpu = torch.device("cpu")
-    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    for variable in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"):
+        monkeypatch.delenv(variable, raising=False)
     assert "limited_by" not in machine.hardware(cpu)
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     limited = machine.hardware(cpu)
