@@ -48,6 +48,50 @@ class PeftModel(BaselineModel):
             parameter.requires_grad_(True)
 
 
+class PeftTasksModel(BaselineModel):
+    """A LoRA of its own for every task, and batches of several tasks by ``adapter_names``.
+
+    Args:
+        ours: the model whose backbone and heads are taken.
+        as_many_numbers: a rank at which a task's LoRA has as many numbers as ours serves for a task, adapters and LoRA
+            (and one more at most of each layer's, since ranks are whole); by default ours LoRA's rank.
+    """
+
+    def __init__(self, ours: HyperLoaderModel, as_many_numbers: bool = False):
+        peft = _require()
+        config = ours.hyperloader_config
+        numbers = sum(tensor.numel() for site in ours.weights_of(config.tasks[0]).values() for tensor in site)
+        super().__init__(ours)
+        paths = [
+            path
+            for stack in self.stacks for layer in stack.layers for site, path in layer.items()
+            if site in config.lora_sites
+        ]  # fmt: skip
+        layers = [self.backbone.get_submodule(path) for path in paths]
+        each = sum(layer.in_features + layer.out_features for layer in layers)
+        self.rank = -(-numbers // each) if as_many_numbers else config.rank
+        lora = peft.LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=paths)
+        self.tasks = [f"task{number}" for number in range(len(config.tasks))]
+        self.backbone = peft.get_peft_model(self.backbone, lora, self.tasks[0])
+        for task in self.tasks[1:]:
+            self.backbone.add_adapter(task, lora)
+        self.backbone.eval()
+
+    def forward(self, input_ids: Tensor, which: int | Tensor = 0, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        names = self._names(input_ids, which)
+        if self.heads is None:
+            return self.backbone(input_ids=input_ids, labels=labels, adapter_names=names).to_tuple()[:2]
+        return (self.heads(self.backbone(input_ids=input_ids, adapter_names=names).last_hidden_state, which),)
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, which: int | Tensor = 0, **options) -> Tensor:
+        return self.backbone.generate(input_ids=input_ids, adapter_names=self._names(input_ids, which), **options)
+
+    def _names(self, input_ids: Tensor, which: int | Tensor) -> list[str]:
+        chosen = torch.as_tensor(which).expand(len(input_ids)).tolist()
+        return [self.tasks[number] for number in chosen]
+
+
 def _require():
     if importlib.util.find_spec("peft") is None:
         raise Unavailable("PEFT is not installed: pip install peft")

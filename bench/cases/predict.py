@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from bench.backbones import WRITERS, make_batch, make_model
 from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
-from bench.baselines.peft import PeftModel
+from bench.baselines.peft import PeftModel, PeftTasksModel
 from bench.case import Calls, Case, Pass, Point, Provider, Setting
 from bench.clock import WALL
 from bench.providers import PEFT, PLAIN, PUBLISHED, as_reference, compiled, ours, ours_compiled
 from hyperloader import HyperLoaderModel
 
 FROZEN = "frozen backbone alone"
-MERGED, LORA_MERGED = ", merged", ", LoRA alone, merged"
+MERGED, LORA, LORA_MERGED = ", merged", ", LoRA alone", ", LoRA alone, merged"
+PEFT_TASKS, PEFT_AS_LARGE = f"{PEFT} a task, adapter_names", f"{PEFT} a task of as many numbers, adapter_names"
 
 
 def point(
@@ -39,7 +41,9 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     def model(**options) -> HyperLoaderModel:
         return make_model(backbone, setting, tasks, **options).eval()
 
-    def baseline(kind: type[BaselineModel], compiler: Callable = lambda module: module) -> Calls:
+    def baseline(
+        kind: Callable[[HyperLoaderModel], BaselineModel], compiler: Callable = lambda module: module
+    ) -> Calls:
         built = compiler(kind(model()).eval())
         return _calls(
             lambda labels: built(batch["input_ids"], which, labels=labels)[-1],
@@ -68,7 +72,12 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             lambda labels: alone(input_ids=batch["input_ids"], labels=labels).logits, alone.generate, batch, new_tokens
         )
 
-    of_one_task = [] if tasks > 1 else [
+    of_many_tasks = [
+        Provider(PEFT_TASKS, lambda: baseline(PeftTasksModel), compared=False),
+        Provider(PEFT_AS_LARGE, lambda: baseline(partial(PeftTasksModel, as_many_numbers=True)), compared=False),
+        *ours(lambda: own(model(adapter_sites=())), LORA, compared=False),
+    ]
+    of_one_task = [
         *(compiled(lambda compiler: baseline(PlainModel, compiler), setting) if at.headline and not new_tokens else []),
         Provider(PUBLISHED, lambda: baseline(PublishedModel)),
         Provider(PEFT, lambda: baseline(PeftModel), compared=False),
@@ -82,7 +91,7 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
             Provider(PLAIN, lambda: baseline(PlainModel)),
             Provider(FROZEN, lambda: baseline(BaselineModel), compared=False),
             *ours(lambda: own(model())),
-            *of_one_task,
+            *(of_many_tasks if tasks > 1 else of_one_task),
         ],
         as_reference(lambda: own(model().double())),
         units=sentences * max(new_tokens, 1),
@@ -107,6 +116,7 @@ CASE = Case(
     title="Inference",
     points=[
         point("MiniLM", 32, 32, headline=True),
+        point("MiniLM", 32, 32, headline=True, tasks=8),
         point("T5-small", 8, 32, headline=True),
         point("T5-small", 8, 32, headline=True, tasks=8),
         point("SmolLM2", 8, 32),

@@ -6,7 +6,7 @@ from helpers import tiny
 
 from bench.baselines import plain, published
 from bench.baselines.models import BaselineModel, PlainModel, PublishedModel
-from bench.baselines.peft import PeftModel
+from bench.baselines.peft import PeftModel, PeftTasksModel
 from hyperloader.ops import use_backend
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -128,6 +128,31 @@ def test_frozen_backbone_trains_norms_and_heads(kind, more):
     assert trained == {id(parameter) for parameter in model.trained.values()}
     for name in model.trained:
         assert "LayerNorm" in name or name.startswith("heads.") or any(part in name for part in more), name
+
+
+@pytest.mark.parametrize("name", ["bert", "t5"])
+@pytest.mark.parametrize("as_many", [False, True])
+def test_peft_serves_the_tasks_of_a_batch(name, as_many):
+    pytest.importorskip("peft")
+    ours = make(name).eval()
+    served = sum(tensor.numel() for site in ours.weights_of("a").values() for tensor in site)
+    model = PeftTasksModel(ours, as_many).eval()
+    of_a_task = sum(p.numel() for path, p in model.named_parameters() if "lora_" in path and ".task0." in path)
+    assert model.rank == 8 if not as_many else 0 <= of_a_task - served < of_a_task / model.rank
+    inputs, which = batch(name), torch.tensor([1, 0, 1])
+    inputs = {key: value[:3] for key, value in inputs.items() if key in ("input_ids", "labels")}
+    labels = inputs.get("labels") if name == "t5" else None
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if "lora_B" in path:
+                parameter.normal_()
+        mixed = model(inputs["input_ids"], which, labels=labels)[-1]
+        for number, task in enumerate(which.tolist()):
+            row = slice(number, number + 1)
+            alone = model(inputs["input_ids"][row], task, labels=None if labels is None else labels[row])[-1]
+            assert_close(mixed[row, ..., : alone.shape[-1]], alone)
+            other = model(inputs["input_ids"][row], 1 - task, labels=None if labels is None else labels[row])[-1]
+            assert (other[..., 0] - alone[..., 0]).abs().max() > 1e-3
 
 
 def test_other_configurations_are_rejected():
