@@ -38,7 +38,12 @@ def device(argument: str, name: str) -> torch.device:
 
 
 def parsed(
-    parser: argparse.ArgumentParser, words: Sequence[str] | None, mark: str, file: Path, page: Path
+    parser: argparse.ArgumentParser,
+    words: Sequence[str] | None,
+    mark: str,
+    file: Path,
+    page: Path,
+    check: Callable[[argparse.Namespace], None] = lambda given: None,
 ) -> argparse.Namespace:
     """The options of a command that measures into ``--file`` and puts what it holds between the marks of
     ``--document``, with ``--report`` without measuring; both are looked at before anything is measured.
@@ -46,12 +51,14 @@ def parsed(
     Args:
         parser: has the command's own options.
         file, page: what ``--file`` and ``--document`` are where they are not given.
+        check: looks at the command's own options, before anything is written.
     """
     parser.add_argument("--file", type=Path, default=file)
     parser.add_argument("--document", type=Path, default=page, help="with the marks")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     given = parser.parse_args(words)
+    check(given)
     document.check(given.document, mark)
     if not given.report:
-        results.writable(given.file.parent)
+        results.writable(given.file.parent, "the folder of --file")
     return given

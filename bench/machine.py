@@ -12,7 +12,12 @@ import torch
 
 PACKAGES = ("hyperloader", "torch", "triton", "transformers", "peft")
 _ROOT = Path(__file__).resolve().parents[1]
-_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # to fewer instruction sets
+_LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+)  # to fewer instruction sets
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -32,7 +37,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
     """Name of the device, the instruction sets that PyTorch uses and what limits them, and how many processors there
     are."""
     name, capability = _processor(), torch.backends.cpu.get_cpu_capability()
-    limits = [f"{variable}={os.environ[variable]}" for variable in _LIMITS if variable in os.environ]
+    limits = _limits() if device.type == "cpu" else ""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         capability = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
@@ -41,7 +46,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
         "capability": capability,
         "processors": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()}",
-        **({"limited_by": " ".join(limits)} if limits else {}),
+        **({"limited_by": limits} if limits else {}),
     }
 
 
@@ -63,10 +68,18 @@ def keep_freed_memory() -> bool:
 
 
 def slug(device: torch.device) -> str:
-    """Name of the results' folder: the instruction set, such as ``cpu-avx2``, or the GPU's name."""
-    on_cpu = device.type == "cpu"
-    name = f"cpu-{torch.backends.cpu.get_cpu_capability()}" if on_cpu else torch.cuda.get_device_name(device)
+    """Name of the results' folder: the instruction set, such as ``cpu-avx2`` or ``cpu-avx2-limited`` where the processor
+    may have more, or the GPU's name."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"cpu-{torch.backends.cpu.get_cpu_capability()}{'-limited' if _limits() else ''}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _limits() -> str:
+    """What limits the instruction sets of the CPU, as ``VARIABLE=value ...``."""
+    return " ".join(f"{variable}={os.environ[variable]}" for variable in _LIMITS if os.environ.get(variable))
 
 
 def _processor() -> str:

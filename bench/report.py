@@ -68,7 +68,7 @@ def _versions(made: list[dict]) -> dict[str, list[str]]:
 def _absent(made: list[dict]) -> dict[str, str]:
     """The backends that were always missing, and why."""
     return {
-        name: reason for name, reason in made[0]["missing_backends"].items()
+        name: reason for one in made[:1] for name, reason in one["missing_backends"].items()
         if all(name in one["missing_backends"] for one in made)
     }  # fmt: skip
 
@@ -84,7 +84,7 @@ def _when(case: str, found: dict[str, dict]) -> str:
         for point in run["points"]:
             if point["headline"]:
                 one, column = results.made(result, point), _column(run["threads"], run["dtype"])
-                parts = [one["date"][:10], f"commit {one['commit']}"]
+                parts = [one["date"][:10], *([f"commit {one['commit']}"] if one["commit"] else [])]
                 parts += [f"{name} {one['versions'].get(name)}" for name in several]
                 parts += [f"no {name}" for name in one["missing_backends"] if name not in absent]
                 times.setdefault(", ".join(parts), {}).setdefault(column, []).append(point["point"])

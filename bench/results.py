@@ -94,8 +94,8 @@ def made(result: dict, point: dict) -> dict:
     return {key: point.get(key, result.get(key)) for key in _OF_RUN}
 
 
-def writable(folder: Path) -> Path:
-    """Make the folder; raises ``UsageError`` where nothing can be written."""
+def writable(folder: Path, argument: str = "--output") -> Path:
+    """Make the folder; raises ``UsageError``, which names the ``argument``, where nothing can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".bench-can-write"
@@ -103,7 +103,7 @@ def writable(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise UsageError(
-            f"--output must be a folder that can be written, got {folder}: {error.strerror or error}"
+            f"{argument} must be a folder that can be written, got {folder}: {error.strerror or error}"
         ) from error
     return folder
 

@@ -49,9 +49,12 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tasks", description=__doc__)
     parser.add_argument("--tasks", type=int, nargs="+", default=[SENTENCES, 10_000], help=f"at least {SENTENCES} each")
     parser.add_argument("--rounds", type=int, default=5)
-    given = command.parsed(parser, words, "tasks", FILE, DOCUMENT)
-    if min(given.tasks) < SENTENCES:
-        parser.error(f"--tasks must be at least {SENTENCES}, got {min(given.tasks)}")
+
+    def check(given: argparse.Namespace) -> None:
+        if min(given.tasks) < SENTENCES:
+            parser.error(f"--tasks must be at least {SENTENCES}, got {min(given.tasks)}")
+
+    given = command.parsed(parser, words, "tasks", FILE, DOCUMENT, check)
     if not given.report:
         found = {"versions": machine.versions(), "hardware": machine.hardware(torch.device("cpu"))}
         threads = torch.get_num_threads()

@@ -3,8 +3,8 @@
     pip install 'hyperloader[train]' 'ray[data]'
     python examples/ray_data_predict.py RUN_FOLDER TASK IN_FOLDER OUT_FOLDER [PROCESSES]
 
-A line holds "text". Every line is written with its "answer" (JSON), in files that follow no order; one whose text is
-none with {"error": ...} there.
+A line holds "text". Every line is written with its "answer" (JSON), in files that follow no order; a line without a
+text gets {"error": ...} there.
 """
 
 import json

@@ -14,6 +14,8 @@ import os
 import sys
 from pathlib import Path
 
+import torch
+
 from bench import budget, command, machine, results
 from bench.bounds import measured, report
 from bench.bounds.device import H100
@@ -31,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the steps and what became of them, and run none")
     parser.add_argument("--seconds", type=float, default=540, help="of this call")
     given = parser.parse_args(arguments)
+    if "DEVICE" not in os.environ and not torch.cuda.is_available():
+        raise results.UsageError("PyTorch sees no GPU; DEVICE=cpu tries this out without one")
     device = command.device("DEVICE", os.environ.get("DEVICE", "cuda"))
     name, out = machine.slug(device), os.environ.get("OUT")
     # what git ignores outlasts a call on a machine that is kept

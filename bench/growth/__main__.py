@@ -24,9 +24,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4], help="whose steps send bytes")
-    given = command.parsed(parser, words, "growth", FILE, report.DOCUMENT)
-    if min([given.rounds, *given.processes]) < 1:
-        parser.error("--rounds and --processes must be at least 1")
+
+    def check(given: argparse.Namespace) -> None:
+        if min([given.rounds, *given.processes]) < 1:
+            parser.error("--rounds and --processes must be at least 1")
+
+    given = command.parsed(parser, words, "growth", FILE, report.DOCUMENT, check)
     if not given.report:
         device = torch.device("cpu")
         found = {"versions": machine.versions(), "hardware": machine.hardware(device), "commit": machine.commit()}

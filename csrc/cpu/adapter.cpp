@@ -112,13 +112,10 @@ std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {
   const Tokens tokens(x, parameters.group, options.groups);
   const Call call{input, y, pre, weights, options, tokens, parameters.eps};
   const auto shares = tokens.share(2 * options.hidden * options.bottleneck);
-  if (dtype == at::kDouble) {
-    each_tile<double, Forward<double, double>>(shares, call);
-  } else if (reads_bfloat16(x, parameters.weights(), options, tokens)) {
-    each_tile<float, Forward<float, BFloat16>>(shares, call);
-  } else {
-    each_tile<float, Forward<float, float>>(shares, call);
-  }
+  with_numbers(dtype, reads_bfloat16(x, parameters.weights(), options, tokens), [&](auto numbers) {
+    using Types = decltype(numbers);
+    each_tile<typename Types::T, Forward<typename Types::T, typename Types::Row>>(shares, call);
+  });
   return {y, pre};
 }
 

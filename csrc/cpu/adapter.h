@@ -40,14 +40,12 @@ struct Sizes {
   }
 };
 
-// Whether the products of a call read bfloat16 rows where they lie. A norm that is taken row by row wants them as
-// float32, and weights of float32 keep their digits.
+// A norm that is taken row by row wants its rows as float32.
 inline bool reads_bfloat16(
     const Tensor& x, AdapterWeights weights, const AdapterOptions& options, const Tokens& tokens) {
-  if (!multiplies_bfloat16() || x.scalar_type() != at::kBFloat16) return false;
-  for (const Tensor* weight : weights.all()) {
-    if (weight->defined() && weight->scalar_type() != at::kBFloat16) return false;
-  }
+  const auto all = weights.all();
+  const auto may_be = [](const Tensor* weight) { return !weight->defined() || is_bfloat16(*weight); };
+  if (!multiplies_bfloat16() || !is_bfloat16(x) || !std::all_of(all.begin(), all.end(), may_be)) return false;
   const Sizes<float> sizes(options, tokens);
   return !sizes.inner && !sizes.direct && sizes.terms <= kMostTerms;
 }

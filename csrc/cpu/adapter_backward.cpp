@@ -262,13 +262,9 @@ std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) 
       options,
       tokens,
       parameters.eps};
-  if (dtype == at::kDouble) {
-    run<double, double>(call);
-  } else if (reads_bfloat16(x, given, options, tokens)) {
-    run<float, BFloat16>(call);
-  } else {
-    run<float, float>(call);
-  }
+  with_numbers(dtype, reads_bfloat16(x, given, options, tokens), [&](auto numbers) {
+    run<typename decltype(numbers)::T, typename decltype(numbers)::Row>(call);
+  });
 
   std::vector<Tensor> results{grad_x};
   const auto from = grads.all(), like = given.all();

@@ -135,7 +135,6 @@ void backward(
 }
 
 bool by_library(const Tensor& condition, at::TensorList weights) {
-  const auto is_bfloat16 = [](const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; };
   return is_bfloat16(condition) && std::all_of(weights.begin(), weights.end(), is_bfloat16) && multiplies_bfloat16() &&
          at::globalContext().userEnabledMkldnn();
 }

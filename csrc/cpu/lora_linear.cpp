@@ -78,16 +78,13 @@ std::vector<Tensor> map(at::TensorList tensors, const Function& function) {
   return mapped;
 }
 
-// Whether the products of a call read bfloat16 rows where they lie; weights of float32 keep their digits.
+// The gradient of x sums over the ranks of all layers.
 bool reads_bfloat16(const Tensor& x, at::TensorList weights, at::TensorList lora_A, at::TensorList lora_B) {
-  if (!multiplies_bfloat16() || x.scalar_type() != at::kBFloat16) return false;
+  const auto all = [](at::TensorList tensors) { return std::all_of(tensors.begin(), tensors.end(), is_bfloat16); };
+  if (!multiplies_bfloat16() || !is_bfloat16(x) || !all(weights) || !all(lora_A) || !all(lora_B)) return false;
   int64_t rank = 0;
   for (const Tensor& factor : lora_A) rank += factor.size(-2);
-  const auto all = [](at::TensorList tensors) {
-    return std::all_of(
-        tensors.begin(), tensors.end(), [](const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; });
-  };
-  return rank <= kMostTerms && all(weights) && all(lora_A) && all(lora_B);
+  return rank <= kMostTerms;
 }
 
 // Multiplications of the low-rank product and the update, for each token.
@@ -128,13 +125,10 @@ std::vector<Tensor> lora_linears(const LoraLinearsArguments& arguments) {
     call.outs.push_back(dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options()));
   }
   const auto shares = tokens.share(work_of(call));
-  if (accumulated == at::kDouble) {
-    each_tile<double, Forward<double, double>>(shares, call);
-  } else if (reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B)) {
-    each_tile<float, Forward<float, BFloat16>>(shares, call);
-  } else {
-    each_tile<float, Forward<float, float>>(shares, call);
-  }
+  with_numbers(accumulated, reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B), [&](auto numbers) {
+    using Types = decltype(numbers);
+    each_tile<typename Types::T, Forward<typename Types::T, typename Types::Row>>(shares, call);
+  });
   return call.outs;
 }
 
@@ -190,16 +184,11 @@ std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& ar
   }
   if (!call.outs.empty() || needed.lora_A || needed.lora_B) {
     const auto shares = tokens.share(3 * work_of(call));
-    if (accumulated == at::kDouble) {
-      using Worker = Backward<double, double>;
-      each_group<double, Worker>(shares, call, Worker::size(call));
-    } else if (reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B)) {
-      using Worker = Backward<float, BFloat16>;
-      each_group<float, Worker>(shares, call, Worker::size(call));
-    } else {
-      using Worker = Backward<float, float>;
-      each_group<float, Worker>(shares, call, Worker::size(call));
-    }
+    with_numbers(accumulated, reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B), [&](auto numbers) {
+      using Types = decltype(numbers);
+      using Worker = Backward<typename Types::T, typename Types::Row>;
+      each_group<typename Types::T, Worker>(shares, call, Worker::size(call));
+    });
   }
 
   std::vector<Tensor> results;

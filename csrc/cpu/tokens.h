@@ -161,6 +161,28 @@ class Packed {
   Row* copies_ = nullptr;
 };
 
+inline bool is_bfloat16(const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16; }
+
+// The numbers of a call: T is what is summed, Row what the products read: T, or bfloat16 where they lie, if this
+// processor has such products and everything is bfloat16. Weights of float32 keep their digits.
+template <typename Number, typename Stored>
+struct Numbers {
+  using T = Number;
+  using Row = Stored;
+};
+
+// Calls run(Numbers<T, Row>()).
+template <typename Run>
+void with_numbers(at::ScalarType accumulated, bool reads_bfloat16, const Run& run) {
+  if (accumulated == at::kDouble) {
+    run(Numbers<double, double>());
+  } else if (reads_bfloat16) {
+    run(Numbers<float, BFloat16>());
+  } else {
+    run(Numbers<float, float>());
+  }
+}
+
 // The addresses of the rows of a matrix.
 template <typename T>
 std::vector<T*> addresses(T* matrix, int64_t rows, int64_t stride) {

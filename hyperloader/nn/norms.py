@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hyperloader.ops import _transforms
+
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -52,10 +54,11 @@ class _CastingNorm(nn.Module):
         return super().forward(x.to(dtype)).to(self.output_dtype)
 
     def _keeps_its_input(self) -> bool:
-        """Whether the backward is ours; a compiler decides itself what it keeps."""
-        return (
-            self.plain.forward is nn.LayerNorm.forward and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        )
+        """Whether the backward is ours. A compiler decides itself what it keeps, and transformations and the tracer
+        know PyTorch's own."""
+        if self.plain.forward is not nn.LayerNorm.forward or not torch.is_grad_enabled():
+            return False
+        return not (torch.compiler.is_compiling() or _transforms.active() or torch.jit.is_tracing())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype, device=self.weight.device)).dtype

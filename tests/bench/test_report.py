@@ -208,6 +208,7 @@ def test_report_without_marks(measured, tmp_path, capsys):
 
 
 def test_folder_of_an_instruction_set_and_of_a_quick_run(monkeypatch):
+    monkeypatch.setattr(machine, "_LIMITS", ())
     for capability, name in (("AVX2", "cpu-avx2"), ("AVX512", "cpu-avx512"), ("NO AVX", "cpu-no-avx")):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
         options = session.Options(torch.device("cpu"), [1], [torch.float32])
@@ -217,12 +218,13 @@ def test_folder_of_an_instruction_set_and_of_a_quick_run(monkeypatch):
 
 def test_what_limits_the_instruction_sets_is_said(monkeypatch, measured, tmp_path, page):
     cpu = torch.device("cpu")
-    for variable in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"):
+    for variable in machine._LIMITS:
         monkeypatch.delenv(variable, raising=False)
     assert "limited_by" not in machine.hardware(cpu)
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     limited = machine.hardware(cpu)
     assert limited["limited_by"] == "ATEN_CPU_CAPABILITY=avx2"
+    assert machine.slug(cpu).endswith("-limited")
     result = json.loads((measured / "adapter.json").read_text(encoding="utf-8"))
     (tmp_path / "adapter.json").write_text(json.dumps(result | {"hardware": limited}), encoding="utf-8")
     assert main(["report", str(tmp_path), "--document", str(page)]) == 0

@@ -63,6 +63,20 @@ def test_torch_func_is_as_autograd(model, selected):
     torch.testing.assert_close(tuple(found.values()), expected)
 
 
+def test_a_backbone_in_half_precision(model):
+    """Its trained norms have a backward of their own in autograd alone."""
+    model.backbone.to(torch.bfloat16)
+    values = values_of(model.float().bfloat16())
+    found = torch.func.grad(lambda values: loss_of(model, values, SELECTED[0]))(values)
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    expected = torch.autograd.grad(loss_of(model, trained, SELECTED[0]), trained.values())
+    for one, other in zip(found.values(), expected, strict=True):
+        assert (one - other).norm() <= 0.05 * other.norm() + 1e-6
+    tangents = {name: torch.randn_like(value) for name, value in values.items()}
+    _, tangent = torch.func.jvp(lambda values: loss_of(model, values, SELECTED[0]), (values,), (tangents,))
+    assert tangent.isfinite()
+
+
 def test_several_models_at_once(model):
     values = values_of(model)
     both = {name: torch.stack([value, value / 2]) for name, value in values.items()}

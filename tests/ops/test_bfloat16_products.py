@@ -14,8 +14,10 @@ from hyperloader.ops import native
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native extension: {native.reason}")
 
 # batch, tokens, hidden, bottleneck: more than one pass of the products and a part of a vector; fewer columns than a
-# vector; an odd number of terms; more coefficients than are packed at a time, and more terms than bfloat16 rows allow
-SIZES = [(2, 40, 2085, 8), (3, 50, 31, 5), (1, 33, 64, 2), (2, 20, 96, 300), (1, 9, 40, 600)]
+# vector; an odd number of terms; more coefficients than are packed at a time; as many terms as bfloat16 rows allow, and
+# one more
+SIZES = [(2, 40, 2085, 8), (3, 50, 31, 5), (1, 33, 64, 2), (2, 20, 96, 300)]
+SIZES += [(1, 9, 40, bottleneck) for bottleneck in (510, 511, 512)]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,9 @@ def test_adapter(size, norm, groups):
 
 
 @pytest.mark.parametrize("groups", [None, 2], ids=["single", "mixed"])
-@pytest.mark.parametrize("size", [(2, 40, 2085, 33, 7), (3, 11, 31, 64, 1), (2, 20, 96, 80, 300), (1, 9, 40, 50, 600)])
+@pytest.mark.parametrize(
+    "size", [(2, 40, 2085, 33, 7), (3, 11, 31, 64, 1), (2, 20, 96, 80, 300), (1, 9, 40, 50, 512), (1, 9, 40, 50, 513)]
+)
 def test_lora_linear(size, groups):
     compare(*lora_pair(lora_inputs(*size, groups, torch.bfloat16), 0.5))
 

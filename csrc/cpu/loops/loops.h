@@ -24,7 +24,8 @@ struct Loops {
   const char* name;  // the instruction set
   int64_t lanes;     // numbers in a vector
 
-  // c[m][n] = Σ_h x[m][h] · b[n][h];  c is (rows, ldc). Meanwhile the rows `next`, of the same width, are fetched.
+  // c[m][n] = Σ_h x[m][h] · b[n][h];  c is (rows, ldc). Meanwhile the first `width` numbers of the rows
+  // `next` are fetched, which may have fewer.
   void (*dot)(
       const T* const* x, int64_t rows, const T* const* b, int64_t columns, int64_t width, T* c, int64_t ldc,
       const T* const* next, int64_t next_rows);

@@ -33,6 +33,7 @@ template <typename Tile, typename Row, typename T>
 void dot_in_panels(
     const Row* const* x, int64_t rows, const Row* const* b, int64_t columns, int64_t width, T* c, int64_t ldc,
     const Row* const* next, int64_t next_rows) {
+  static_assert(Tile::kColumns <= kPanel);
   const int64_t panels = (columns + Tile::kColumns - 1) / Tile::kColumns;  // nearly equal: 25 = 5 · 5, not 4 · 6 + 1
   const int64_t tiles = panels * ((rows + kDotRows - 1) / kDotRows);
   const int64_t each = smaller<int64_t>((next_rows + tiles - 1) / tiles, kFetched);
@@ -65,6 +66,7 @@ template <typename Tile, typename Out, typename Coefficient, typename In>
 void accumulate_in_panels(
     Out* const* out, const Out* const* start, int64_t rows, const Coefficient* coefficients, int64_t step_i,
     int64_t step_k, const In* const* in, int64_t terms, int64_t width) {
+  static_assert(Tile::kRows <= kPanel);
   const int64_t panels = (rows + Tile::kRows - 1) / Tile::kRows;
   for (int64_t begin = 0; begin < width; begin += Tile::kBlock) {
     const int64_t end = smaller(begin + Tile::kBlock, width);

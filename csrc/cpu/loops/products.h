@@ -2,7 +2,6 @@
 // A part of implementation.h, which includes it once for every instruction set.
 
 constexpr int kSumRows = HYPERLOADER_SUM_ROWS, kSumVectors = HYPERLOADER_SUM_VECTORS;
-static_assert(HYPERLOADER_DOT_COLUMNS <= kPanel && kSumRows <= kPanel, "the switches of panels.h go so far");
 
 template <typename T>
 struct DotTile {
