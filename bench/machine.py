@@ -68,8 +68,8 @@ def keep_freed_memory() -> bool:
 
 
 def slug(device: torch.device) -> str:
-    """Name of the results' folder: the instruction set, such as ``cpu-avx2``, ``cpu-avx2-limited`` where the processor may
-    have more, or the GPU's name."""
+    """Name of the results' folder: the instruction set, such as ``cpu-avx2``, with ``-limited`` where the processor may
+    have more; or the GPU's name."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
