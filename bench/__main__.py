@@ -78,10 +78,7 @@ def _report(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     report.write(given.folder, CASES, given.document)
     if given.document == document.SPEED:
-        found = results.folders(given.folder, CASES)
-        whole = [one for one in found if one.name.startswith("cpu") and not one.name.endswith("-quick")]
-        widest = whole or found[:1]
-        report.write_headline(widest[-1], CASES)
+        report.write_headline(report.widest(results.folders(given.folder, CASES)), CASES)
     return 0
 
 

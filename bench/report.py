@@ -16,6 +16,12 @@ def write(folder: Path, cases, page: Path = document.SPEED) -> None:
     document.put(page, MARK, render(found, cases, page))
 
 
+def widest(folders: list[Path]) -> Path:
+    """Of the CPUs' folders the one with the most instruction sets, measured whole; the first folder if there is none."""
+    whole = [one for one in folders if one.name.startswith("cpu") and not one.name.endswith(("-quick", "-limited"))]
+    return whole[-1] if whole else folders[0]
+
+
 def write_headline(folder: Path, cases, page: Path = document.README) -> None:
     """Draw the three headline cases of the machine in ``folder``, with most threads, and put them into ``page``."""
     found = results.read(folder, cases)

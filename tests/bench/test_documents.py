@@ -55,7 +55,7 @@ def test_described(written):
 
 def test_speed(written):
     report.write(results.ROOT, CASES)
-    report.write_headline(results.folders(results.ROOT, CASES)[0], CASES)
+    report.write_headline(report.widest(results.folders(results.ROOT, CASES)), CASES)
     assert stand(written) == {(document.SPEED, "bench"), (document.README, "speed")}
     assert written[document.README, "speed"].count("×**") == 3
 
