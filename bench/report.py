@@ -17,7 +17,7 @@ def write(folder: Path, cases, page: Path = document.SPEED) -> None:
 
 
 def widest(folders: list[Path]) -> Path:
-    """Of the CPUs' folders the one with the most instruction sets, measured whole; the first folder if there is none."""
+    """Of the CPUs' folders the one with most instruction sets, measured whole; the first folder if there is none."""
     whole = [one for one in folders if one.name.startswith("cpu") and not one.name.endswith(("-quick", "-limited"))]
     return whole[-1] if whole else folders[0]
 
