@@ -46,7 +46,7 @@ test-all: $(installed) $(minilm)
 # The CPU kernels' tests on emulated processors without AVX-512 and without AVX2. Their child processes are emulated as
 # well: tests start sys.executable, which is the script that starts the emulator. The features that are taken away are
 # those that the emulator lacks and warns of. NumPy's OpenBLAS takes Nehalem for Haswell there, and is told. opcheck and
-# compilers run no other instruction of ours, and are slow there.
+# compilers run no other instruction of ours, and are slow there. CPU_TESTS=tests runs all of the suite, in hours.
 without_avx512 := Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 without_avx2 := Nehalem
 CPU_TESTS ?= tests/ops/test_instruction_sets.py tests/ops/test_condition.py tests/ops/test_lora_linears.py
@@ -59,7 +59,8 @@ test-cpus: $(installed)
 	        $${cpu%%[,-]*} $$cpu $(abspath $(bin))/python >$$emulated; \
 	    chmod +x $$emulated; \
 	    echo "$${cpu%%,*}"; \
-	    $$emulated -m pytest -rs -p no:cacheprovider -k 'not triton and not reference and not compile and not opcheck' \
+	    OMP_WAIT_POLICY=passive $$emulated -m pytest -rs -p no:cacheprovider -n auto --maxprocesses 4 --dist worksteal \
+	        -m 'not slow and not gpu and not forks' -k 'not triton and not reference and not compile and not opcheck' \
 	        $(CPU_TESTS) || exit 1; \
 	done
 

@@ -190,6 +190,7 @@ def test_files_that_belong_together_are_renamed_together(tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
+@pytest.mark.forks
 def test_several_processes_write_one_file(tmp_path):
     """Each writes a temporary file of its own: the file is always one of them, whole."""
     path = tmp_path / "metrics.json"

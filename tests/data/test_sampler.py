@@ -223,6 +223,7 @@ def test_rejects_wrong_buckets(options, message):
         bucketed(**options)
 
 
+@pytest.mark.forks
 def test_workers_of_a_loader_change_nothing():
     """Batches are numbers until a loader's workers, however many, take what these say."""
     from torch.utils.data import DataLoader

@@ -200,6 +200,7 @@ def test_a_task_model_is_trained_saved_and_resumed(tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.forks
 def test_the_order_of_data_does_not_depend_on_the_number_of_workers(tmp_path):
     ends = []
     for workers in (0, 1, 3):

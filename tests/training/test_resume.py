@@ -138,6 +138,7 @@ def uninterrupted(settings, tmp_path):
     return outcome(Path(config.output))
 
 
+@pytest.mark.forks
 def test_killed_anywhere_and_resumed(settings, tmp_path, uninterrupted):
     configs = {name: settings(training=TRAINING, output=str(tmp_path / name)) for name in SCENARIOS}
     ran = subprocess.run(
@@ -157,6 +158,7 @@ def test_killed_anywhere_and_resumed(settings, tmp_path, uninterrupted):
 
 
 @pytest.mark.slow
+@pytest.mark.forks
 def test_killed_again_and_again_at_random_moments(settings, tmp_path, uninterrupted):
     config = settings(training=TRAINING, output=str(tmp_path / "again"))
     script = (

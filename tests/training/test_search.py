@@ -81,6 +81,7 @@ def outcome(found, output: Path) -> list:
 
 
 @pytest.mark.slow
+@pytest.mark.forks
 def test_killed_in_a_trial_and_between_two_and_gone_on_with(small, tmp_path):
     space, outputs = search_space(small, OVER), [tmp_path / name for name in ("uninterrupted", "killed")]
     expected = outcome(search(space, outputs[0], 2, progress=False), outputs[0])
