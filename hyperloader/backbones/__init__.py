@@ -28,7 +28,15 @@ from hyperloader.backbones.family import Stack
 from hyperloader.backbones.patterns import stacks_of
 from hyperloader.nn.linears import is_linear
 
-__all__ = ["FAMILIES", "Stack", "checkpointing", "find_norms", "find_stacks", "set_cross_attention_bias"]
+__all__ = [
+    "FAMILIES",
+    "Stack",
+    "checkpointing",
+    "find_norms",
+    "find_stacks",
+    "is_checkpointing",
+    "set_cross_attention_bias",
+]
 
 FAMILIES = {
     "albert": albert.stacks,
@@ -88,6 +96,11 @@ def checkpointing(backbone: nn.Module, verb: str) -> Callable:
     """The method that does ``verb`` (enable or disable), under the name that the installed transformers has for it."""
     newer = getattr(backbone, f"activation_checkpointing_{verb}", None)
     return newer or getattr(backbone, f"gradient_checkpointing_{verb}")
+
+
+def is_checkpointing(backbone: nn.Module) -> bool:
+    """Whether gradient checkpointing is enabled."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
 
 
 def find_norms(backbone: nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from hyperloader.backbones import checkpointing
+from hyperloader.backbones import checkpointing, is_checkpointing
 from hyperloader.backbones.compiled import without_compile
 from hyperloader.backbones.cross_attention_bias import stored_bias
 from hyperloader.backbones.own_head import check_own_head
@@ -168,6 +168,8 @@ class AttachedModel(BackboneWrapper):
 
         Takes what the backbone's own method takes; raises ``ValueError`` for reentrant checkpointing.
         """
+        if self._attachment.recomputes_norms(self.backbone):
+            raise ValueError("gradient checkpointing and recompute_norms() must not be enabled both, got both")
         arguments = dict(gradient_checkpointing_kwargs or {})
         if arguments.pop("use_reentrant", False):
             raise ValueError(
@@ -179,6 +181,19 @@ class AttachedModel(BackboneWrapper):
     def gradient_checkpointing_disable(self) -> None:
         """Undo ``gradient_checkpointing_enable``."""
         checkpointing(self.backbone, "disable")()
+
+    def recompute_norms(self, enable: bool = True) -> None:
+        """Make the outputs of trained norms that LoRA reads again in the backward instead of keeping them.
+
+        For training without ``torch.compile``; gradients are the same to the bit. Raises ``ValueError`` with norms that
+        are not trained or with gradient checkpointing, which keeps neither.
+        """
+        self._check_attached()
+        if enable and not self.norm_names:
+            raise ValueError("train_norms must be true for recompute_norms(), got norms that are not trained")
+        if enable and is_checkpointing(self.backbone):
+            raise ValueError("recompute_norms() and gradient checkpointing must not be enabled both, got both")
+        self._attachment.recompute_norms(self.backbone, enable)
 
     def trainable_state(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What is trained, embeddings of texts and a bias of the cross-attention, by name: all that a checkpoint has to

@@ -100,7 +100,16 @@ class Attachment:
         for norm in self._norms_of(backbone):
             weights_to_float32(norm)
 
-    def _norms_of(self, backbone: nn.Module) -> list[nn.Module]:
+    def recompute_norms(self, backbone: nn.Module, enable: bool) -> None:
+        """Say whether LoRA makes the outputs of trained norms again in the backward."""
+        for norm in self._norms_of(backbone):
+            norm.recomputed = enable
+
+    def recomputes_norms(self, backbone: nn.Module) -> bool:
+        """Whether ``recompute_norms`` is enabled."""
+        return any(norm.recomputed for norm in self._norms_of(backbone))
+
+    def _norms_of(self, backbone: nn.Module) -> list[Any]:
         """The modules whose parameters ``norm_names`` are, each once."""
         return [backbone.get_submodule(path) for path in dict.fromkeys(n.rpartition(".")[0] for n in self.norm_names)]
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hyperloader.nn.recompute import remember
+from hyperloader.nn.sharded import is_sharded
 from hyperloader.ops import _transforms
 
 HALF = (torch.float16, torch.bfloat16)
@@ -45,21 +47,35 @@ class _CastingNorm(nn.Module):
     plain: type[nn.Module]
     output_dtype: torch.dtype
     weight: Tensor
+    recomputed = False  # whether LoRA makes outputs again instead of keeping them
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = self.weight.dtype
         if dtype == self.output_dtype:
-            return super().forward(x)
-        if x.dtype in HALF and x.numel() >= MANY and self._keeps_its_input():
-            return _LayerNormOfHalf.apply(x, self.weight, self.bias, self.eps, self.output_dtype)
-        return super().forward(x.to(dtype)).to(self.output_dtype)
+            y, keeps = super().forward(x), x.dtype == dtype
+        elif keeps := self._backward_is_ours(x):
+            y = _LayerNormOfHalf.apply(x, self.weight, self.bias, self.eps, self.output_dtype)
+        else:
+            y = self._cast(x)
+        if self.recomputed and keeps:
+            self._remember(y, x)
+        return y
 
-    def _keeps_its_input(self) -> bool:
-        """Whether the backward is ours. A compiler decides itself what it keeps, and transformations and the tracer
-        know PyTorch's own."""
-        if self.plain.forward is not nn.LayerNorm.forward or not torch.is_grad_enabled():
+    def _cast(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(self.output_dtype)
+
+    def _backward_is_ours(self, x: Tensor) -> bool:
+        if self.plain.forward is not nn.LayerNorm.forward or x.dtype not in HALF or x.numel() < MANY:
             return False
-        return not (torch.compiler.is_compiling() or _transforms.active() or torch.jit.is_tracing())
+        return torch.is_grad_enabled() and _is_eager()
+
+    def _remember(self, y: Tensor, x: Tensor) -> None:
+        """Note how ``y`` is made of ``x``, which the backward keeps as it is given."""
+        if not (y.requires_grad and _is_eager()):
+            return
+        if is_sharded(self):
+            raise RuntimeError("recompute_norms must be off where FSDP shards the model, got a norm that is sharded")
+        remember(y, self._cast, x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype, device=self.weight.device)).dtype
@@ -67,6 +83,11 @@ class _CastingNorm(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> tuple:  # by the name of the plain class: the mixed one has none
         return _empty, (self.plain,), super().__reduce_ex__(2)[2]  # the state; Python 3.10 has no __getstate__
+
+
+def _is_eager() -> bool:
+    """Not so in a compiler, which decides itself what it keeps, nor where PyTorch's own backward alone is known."""
+    return not (torch.compiler.is_compiling() or _transforms.active() or torch.jit.is_tracing())
 
 
 @functools.cache
@@ -99,6 +120,7 @@ def undo_keep_in_float32(norm: Any) -> None:
     """Undo ``keep_in_float32`` but for the dtype of the weights."""
     norm.__class__ = norm.plain
     del norm.output_dtype
+    norm.__dict__.pop("recomputed", None)
 
 
 def output_dtype(module: nn.Module) -> torch.dtype | None:

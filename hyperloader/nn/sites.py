@@ -16,6 +16,7 @@ from hyperloader.nn.fused_projection import joined
 from hyperloader.nn.layout import ADAPTER_WEIGHTS, LayerSites, SiteKey, SiteTensors
 from hyperloader.nn.linears import Rows, sizes_of, weight_of
 from hyperloader.nn.quantized import FrozenProduct, quantization_of
+from hyperloader.nn.recompute import made_again
 from hyperloader.nn.sharded import check_whole, is_part
 from hyperloader.nn.site_weights import ActiveWeights
 from hyperloader.ops.backend import operator
@@ -95,7 +96,7 @@ class LoraSite(Site):
         return joined([(sites[key], rows) for key, rows in self.rows.items()], self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = self.active.require()
+        active, given = self.active.require(), x
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         linear: Any = self._modules["linear"]
@@ -104,7 +105,8 @@ class LoraSite(Site):
             check_whole([weight])
         lora_A, lora_B = self.update()
         group = active.group_of(x.shape[0])
-        return operator("lora_linear")(x, weight, linear.bias, lora_A, lora_B, group, self.scaling)
+        with made_again(given, x):
+            return operator("lora_linear")(x, weight, linear.bias, lora_A, lora_B, group, self.scaling)
 
 
 class QuantizedLoraSite(LoraSite):
@@ -112,7 +114,8 @@ class QuantizedLoraSite(LoraSite):
 
     def forward(self, x: Tensor) -> Tensor:
         group = self.active.require().group_of(x.shape[0])
-        return _beside(self.linear(x), x, *self.update(), group, self.scaling)
+        with made_again(x, x):
+            return _beside(self.linear(x), x, *self.update(), group, self.scaling)
 
 
 def _beside(y: Tensor, x: Tensor, lora_A: Tensor, lora_B: Tensor, group: Tensor | None, scaling: float) -> Tensor:

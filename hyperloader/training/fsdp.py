@@ -60,8 +60,9 @@ def check_fsdp(config: RunConfig) -> None:
             raise ValueError(f"fsdp_{name} must be {needed} in accelerate's config file, got {got}")
     if config.backbone_quantization is not None:
         raise ValueError(f"backbone_quantization must be left out with FSDP, got {config.backbone_quantization}")
-    if config.options.compile:
-        raise ValueError("training.compile must be false with FSDP, got true")
+    for option in ("compile", "recompute_norms"):
+        if getattr(config.options, option):
+            raise ValueError(f"training.{option} must be false with FSDP, got true")
     if config.model_options.get("sparse_gradients"):
         raise ValueError("model.sparse_gradients must be false with FSDP, got true; torchrun, without FSDP, takes it")
 

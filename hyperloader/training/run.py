@@ -177,6 +177,8 @@ def prepare(
     run = build_run(config, labels, _kinds(tasks, used), words)
     if config.options.gradient_checkpointing:
         cast(Any, run.model).gradient_checkpointing_enable()
+    if config.options.recompute_norms:
+        cast(Any, run.model).recompute_norms()
     collate: Callable[[Sequence[Example]], Batch] = run.formulation.collate
     if config.options.compile:
         compile_model(run.model)

@@ -102,6 +102,12 @@ class RunConfig:
             raise ValueError(
                 "backbone_dtype must be bfloat16 without training.fp16, which scales the loss, got float16"
             )
+        if options.recompute_norms and not (
+            self.method == "hyperloader"
+            and self.model_options.get("lora_sites", True)
+            and self.model_options.get("train_norms", True)
+        ):
+            raise ValueError("recompute_norms must be false without generated LoRA and trained norms, got true")
         if self.model.get("sparse_gradients") and options.optimizer != "adamw_torch":
             raise ValueError(f"optimizer must be adamw_torch with model.sparse_gradients, got {options.optimizer}")
 

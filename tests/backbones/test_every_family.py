@@ -167,6 +167,19 @@ def test_gradient_checkpointing_changes_nothing(name):
         close(grads[1][path], grad)
 
 
+@each_family
+def test_norms_that_are_made_again_change_nothing(name):
+    model = model_for(name).train()
+    grads = []
+    for enabled in (False, True):
+        model.recompute_norms(enabled)
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(**batch_for(model.backbone), task_ids=TASK_IDS).loss.backward()
+        grads.append({path: one.grad for path, one in model.named_parameters() if one.grad is not None})
+    assert_same_tensors(*grads)
+
+
 @pytest.mark.parametrize(
     "name", [name if name in COMPILED else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 )

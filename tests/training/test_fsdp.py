@@ -203,6 +203,7 @@ def test_settings_that_are_refused(asked, settings, name, value, message):
             "backbone_quantization must be left out with FSDP, got torchao-int8",
         ),
         ({"training": {"compile": True}}, "training.compile must be false with FSDP, got true"),
+        ({"training": {"recompute_norms": True}}, "training.recompute_norms must be false with FSDP, got true"),
         ({"model": {"sparse_gradients": True}}, "model.sparse_gradients must be false with FSDP, got true; torchrun"),
     ],
 )
