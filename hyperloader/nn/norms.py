@@ -75,7 +75,7 @@ class _CastingNorm(nn.Module):
             return
         if is_sharded(self):
             raise RuntimeError("recompute_norms must be off where FSDP shards the model, got a norm that is sharded")
-        remember(y, self._cast, x)
+        remember(y, self._cast, x, self.parameters(recurse=False))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype, device=self.weight.device)).dtype
