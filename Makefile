@@ -60,7 +60,7 @@ test-cpus: $(installed)
 	    chmod +x $$emulated; \
 	    echo "$${cpu%%,*}"; \
 	    OMP_WAIT_POLICY=passive $$emulated -m pytest -rs -p no:cacheprovider -n auto --maxprocesses 4 --dist worksteal \
-	        -m 'not slow and not gpu and not forks' -k 'not triton and not reference and not compile and not opcheck' \
+	        -m 'not slow and not gpu and not forks' -k 'not triton and not reference and not compile and not inductor and not opcheck' \
 	        $(CPU_TESTS) || exit 1; \
 	done
 

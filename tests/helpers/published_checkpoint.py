@@ -39,7 +39,10 @@ def assert_same_model(model, theirs, tasks=TASKS):
         model.zero_grad(), theirs.zero_grad()
         found.loss.backward(), expected.loss.backward()
         index = list(tasks).index(task)
-        assert torch.allclose(model.task_embedding.weight.grad[index], theirs.embeddings[str(index)].grad, atol=1e-4)
+        grad = theirs.embeddings[str(index)].grad  # of which theirs, too, moves in its fourth digit with the processor
+        assert torch.allclose(
+            model.task_embedding.weight.grad[index], grad, rtol=0, atol=5e-4 * grad.abs().max().item()
+        )
         ours = dict(model.generators["decoder"].named_parameters())
         for name, other in SAME:
             if name not in ours and not config.condition_norm:

@@ -103,7 +103,8 @@ def test_a_new_task_is_its_words(name):
         text = (text + words.pooled(plain, "a person")) / 2
     torch.testing.assert_close(held(torch.tensor([3]))[0], words.mapped(held, text), rtol=0, atol=1e-6)
     columns = before.shape[-1]
-    assert torch.equal(tiny.logits(model, name, task_ids=TASK_IDS)[..., :columns], before)
+    # not to the bit: a product of more columns sums in another order on some processors
+    torch.testing.assert_close(tiny.logits(model, name, task_ids=TASK_IDS)[..., :columns], before, rtol=0, atol=1e-12)
 
 
 def test_few_shot_training_begins_at_the_words():
