@@ -46,7 +46,7 @@ test-all: $(installed) $(minilm)
 # The CPU kernels' tests on emulated processors without AVX-512 and without AVX2. Their child processes are emulated as
 # well: tests start sys.executable, which is the script that starts the emulator. The features that are taken away are
 # those that the emulator lacks and warns of. NumPy's OpenBLAS takes Nehalem for Haswell there, and is told. opcheck and
-# compilers run no other instruction of ours, and are slow there. CPU_TESTS=tests runs all of the suite, in hours.
+# compilers run no other instruction of ours, and are slow there. CPU_TESTS=tests runs all of the suite, in two hours.
 without_avx512 := Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 without_avx2 := Nehalem
 CPU_TESTS ?= tests/ops/test_instruction_sets.py tests/ops/test_condition.py tests/ops/test_lora_linears.py
@@ -60,8 +60,8 @@ test-cpus: $(installed)
 	    chmod +x $$emulated; \
 	    echo "$${cpu%%,*}"; \
 	    OMP_WAIT_POLICY=passive $$emulated -m pytest -rs -p no:cacheprovider -n auto --maxprocesses 4 --dist worksteal \
-	        -m 'not slow and not gpu and not forks' -k 'not triton and not reference and not compile and not inductor and not opcheck' \
-	        $(CPU_TESTS) || exit 1; \
+	        -m 'not slow and not gpu and not forks' \
+	        -k 'not triton and not reference and not compile and not inductor and not opcheck' $(CPU_TESTS) || exit 1; \
 	done
 
 # The operators' tests with the extension under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.

@@ -103,7 +103,7 @@ def check_output(config: RunConfig, resume: bool) -> dict | None:
     now = dataclasses.asdict(stated(config))
     if "valid_tags" in now["training"]:
         before["training"].setdefault("valid_tags", now["training"]["valid_tags"])  # of an earlier version
-    last, free = next(reversed(checkpoints(output)), None), {"compile"}  # with which a run is the same but for rounding
+    last, free = next(reversed(checkpoints(output)), None), {"compile", "recompute_norms"}  # the same but for rounding
     if last is not None and not Progress.load(last).finished:  # how many sentences a step has is checked by that
         free.add("batch_size")
     for one in (before, now):

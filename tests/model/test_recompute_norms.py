@@ -10,7 +10,7 @@ from helpers.tiny import TASK_IDS, config_for, make_batch, make_model
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from hyperloader import HyperLoaderModel, use_backend
-from hyperloader.nn import norms
+from hyperloader.nn import norms, sites
 
 each_kind = pytest.mark.parametrize("name", ["bert", "distilbert", "t5"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
@@ -109,6 +109,18 @@ def test_under_autocast(name):
         with torch.autocast("cpu", torch.bfloat16):
             found.append(gradients(model, name))
     check_same(*found)
+
+
+def test_beside_a_layer_that_is_quantised(monkeypatch):
+    model = attach("bert")
+    for module in model.backbone.modules():
+        if type(module) is sites.LoraSite:
+            module.__class__ = sites.QuantizedLoraSite
+    expected = gradients(model, "bert")
+    calls = made_again(monkeypatch)
+    model.recompute_norms()
+    check_same(gradients(model, "bert"), expected)
+    assert calls
 
 
 @pytest.mark.parametrize("enable", [False, True])

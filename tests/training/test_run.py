@@ -14,6 +14,7 @@ from hyperloader.training.finite import NonFiniteLossError
 from hyperloader.training.methods import METHODS
 from hyperloader.training.metrics import load_counts
 from hyperloader.training.run import RunConfig, train
+from hyperloader.training.run_folder import check_output
 from hyperloader.training.saved_run import evaluate, evaluate_sentences, load_run, predict
 from hyperloader.training.trainer import MultiTaskTrainer
 
@@ -273,6 +274,8 @@ def test_recomputed_norms_change_nothing(settings, tmp_path):
     plain = train(settings(), progress=False)
     changed = settings(output=str(tmp_path / "changed"), training={"recompute_norms": True})
     assert train(changed, progress=False)["learning_curve"] == plain["learning_curve"]
+    resumed = dataclasses.replace(settings(), training={**settings().training, "recompute_norms": True})
+    assert check_output(resumed, resume=True) == plain
 
 
 @pytest.mark.parametrize("option", ["compile", "gradient_checkpointing"])
