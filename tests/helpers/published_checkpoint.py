@@ -33,6 +33,7 @@ def assert_same_model(model, theirs, tasks=TASKS):
     assert model.hyperloader_config.tasks == tuple(tasks)
     assert not model.training
     config = model.hyperloader_config
+    model.double(), theirs.double()  # of a float32 gradient, the fourth digit is the processor's
     for task in tasks:
         found, expected = model(task=task, **batch()), theirs(task, **batch())
         assert torch.allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
@@ -52,3 +53,4 @@ def assert_same_model(model, theirs, tasks=TASKS):
         options = {"input_ids": batch()["input_ids"], "max_new_tokens": 6, "do_sample": False}
         theirs.task = index
         assert torch.equal(model.generate(task=task, **options), theirs.backbone.generate(**options))
+    model.float(), theirs.float()

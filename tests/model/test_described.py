@@ -86,10 +86,17 @@ def test_a_mixed_batch_is_its_sentences_one_by_one(name):
         torch.testing.assert_close(mixed[number, ..., : alone.shape[-1]], alone, rtol=0, atol=1e-10)
 
 
+@torch.no_grad()
+def hidden(model, name):
+    """The last hidden states of ``make_batch``: before any head."""
+    outputs = model.eval()(**make_batch(name), task_ids=TASK_IDS, output_hidden_states=True)
+    return (outputs.hidden_states if name == "bert" else outputs.decoder_hidden_states)[-1]
+
+
 @each_name
 def test_a_new_task_is_its_words(name):
     model = words.make_model(name)
-    before = tiny.logits(model, name, task_ids=TASK_IDS)
+    before, states = tiny.logits(model, name, task_ids=TASK_IDS), hidden(model, name)
     plain, held = tiny.make(name, torch.float64), model.task_embedding
     assert add(model, name) == 3
     text = words.pooled(plain, "find some y")
@@ -103,7 +110,8 @@ def test_a_new_task_is_its_words(name):
         text = (text + words.pooled(plain, "a person")) / 2
     torch.testing.assert_close(held(torch.tensor([3]))[0], words.mapped(held, text), rtol=0, atol=1e-6)
     columns = before.shape[-1]
-    # not to the bit: a product of more columns sums in another order on some processors
+    assert torch.equal(hidden(model, name), states)
+    # a library's product with more columns may sum in another order
     torch.testing.assert_close(tiny.logits(model, name, task_ids=TASK_IDS)[..., :columns], before, rtol=0, atol=1e-12)
 
 

@@ -14,7 +14,6 @@ from hyperloader.training.finite import NonFiniteLossError
 from hyperloader.training.methods import METHODS
 from hyperloader.training.metrics import load_counts
 from hyperloader.training.run import RunConfig, train
-from hyperloader.training.run_folder import check_output
 from hyperloader.training.saved_run import evaluate, evaluate_sentences, load_run, predict
 from hyperloader.training.trainer import MultiTaskTrainer
 
@@ -268,28 +267,6 @@ def test_options_that_change_only_the_arithmetic(settings, tmp_path, method, opt
     losses = [point["train_loss"] for point in plain["learning_curve"]]
     found = [point["train_loss"] for point in train(changed, progress=False)["learning_curve"]]
     assert found == pytest.approx(losses, rel=0.05 if option == "bf16" else 1e-6)
-
-
-def test_recomputed_norms_change_nothing(settings, tmp_path):
-    plain = train(settings(), progress=False)
-    changed = settings(output=str(tmp_path / "changed"), training={"recompute_norms": True})
-    assert train(changed, progress=False)["learning_curve"] == plain["learning_curve"]
-    resumed = dataclasses.replace(settings(), training={**settings().training, "recompute_norms": True})
-    assert check_output(resumed, resume=True) == plain
-
-
-@pytest.mark.parametrize("option", ["compile", "gradient_checkpointing"])
-def test_recomputed_norms_beside_what_keeps_less_itself(settings, option):
-    with pytest.raises(ValueError, match=f"recompute_norms must be false with {option}: true, which keeps less"):
-        settings(training={"recompute_norms": True, option: True})
-
-
-@pytest.mark.parametrize("changes", [
-    {"method": "adapter"}, {"method": "full"}, {"model": {"lora_sites": []}}, {"model": {"train_norms": False}}
-])  # fmt: skip
-def test_recomputed_norms_without_any(settings, changes):
-    with pytest.raises(ValueError, match="recompute_norms must be false without generated LoRA and trained norms"):
-        settings(training={"recompute_norms": True}, **changes)
 
 
 def test_a_run_is_the_same_twice(settings, tmp_path):
