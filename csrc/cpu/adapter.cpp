@@ -33,7 +33,7 @@ class Forward {
     weights_.emplace(call_.weights, call_.options, group);
     prepared_.prepare(*weights_);
     next_.clear();
-    if (next) Weights<T>(call_.weights, call_.options, *next).ahead(call_.options, next_);
+    if (next) Weights<T, Row>(call_.weights, call_.options, *next).ahead(call_.options, next_);
   }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
@@ -88,7 +88,7 @@ class Forward {
 
   const Call& call_;
   Sizes<T> sizes_;
-  std::optional<Weights<T>> weights_;
+  std::optional<Weights<T, Row>> weights_;
   Prepared<T, Row> prepared_;
   Units<T> units_;
   Inner<T> inner_;
@@ -103,16 +103,17 @@ std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {
   const AdapterOptions options = check(arguments);
 
   const at::ScalarType dtype = accumulate_dtype(x.scalar_type());
-  const AdapterWeights weights =
-      parameters.weights().map([&](const Tensor& weight) { return contiguous_as(weight, dtype); });
   c10::SmallVector<int64_t, 4> sizes(x.sizes());
   const Tensor input = contiguous(x), y = at::empty(sizes, x.options());
   sizes.back() = options.bottleneck;
   const Tensor pre = at::empty(sizes, x.options().dtype(dtype));
   const Tokens tokens(x, parameters.group, options.groups);
+  const AdapterWeights given = parameters.weights();
+  const bool bfloat16 = reads_bfloat16(x, given, options, tokens);
+  const AdapterWeights weights = readable(given, dtype, bfloat16);
   const Call call{input, y, pre, weights, options, tokens, parameters.eps};
   const auto shares = tokens.share(2 * options.hidden * options.bottleneck);
-  with_numbers(dtype, reads_bfloat16(x, parameters.weights(), options, tokens), [&](auto numbers) {
+  with_numbers(dtype, bfloat16, [&](auto numbers) {
     using Types = decltype(numbers);
     each_tile<typename Types::T, Forward<typename Types::T, typename Types::Row>>(shares, call);
   });

@@ -50,17 +50,28 @@ inline bool reads_bfloat16(
   return !sizes.inner && !sizes.direct && sizes.terms <= kMostTerms;
 }
 
+// The weights as the loops read them: contiguous and of `dtype`; down_weight as it is where its rows are read as they
+// lie.
+inline AdapterWeights readable(const AdapterWeights& given, at::ScalarType dtype, bool reads_bfloat16) {
+  AdapterWeights weights = given;
+  for (Tensor* weight : weights.all()) {
+    const bool as_it_lies = reads_bfloat16 && weight == &weights.down_weight;
+    *weight = as_it_lies ? contiguous(*weight) : contiguous_as(*weight, dtype);
+  }
+  return weights;
+}
+
 // One group's weights.
-template <typename T>
+template <typename T, typename Row>
 struct Weights {
-  const T *down, *down_bias, *up, *up_bias, *outer_weight = nullptr, *outer_bias = nullptr, *inner_weight = nullptr,
-                                            *inner_bias = nullptr;
+  const Row* down;
+  const T *down_bias, *up, *up_bias, *outer_weight = nullptr, *outer_bias = nullptr, *inner_weight = nullptr,
+                                     *inner_bias = nullptr;
 
   Weights(AdapterWeights weights, const AdapterOptions& options, int64_t group) {
-    const auto of = [&](const Tensor& weight) {
-      return weight.const_data_ptr<T>() + group * (weight.numel() / options.groups);
-    };
-    down = of(weights.down_weight);
+    const auto first = [&](const Tensor& weight) { return group * (weight.numel() / options.groups); };
+    const auto of = [&](const Tensor& weight) { return weight.const_data_ptr<T>() + first(weight); };
+    down = static_cast<const Row*>(weights.down_weight.const_data_ptr()) + first(weights.down_weight);
     down_bias = of(weights.down_bias);
     up = of(weights.up_weight);
     up_bias = of(weights.up_bias);
@@ -76,15 +87,15 @@ struct Weights {
   }
 
   // Adds the addresses of what is soon to be read, `hidden` numbers each; not of what is rounded before.
-  template <typename Row>
   void ahead(const AdapterOptions& options, std::vector<const Row*>& next) const {
+    for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(down + j * options.hidden);
     if constexpr (std::is_same_v<T, Row>) {
-      for (const T* matrix : {down, up}) {
-        for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(matrix + j * options.hidden);
-      }
+      for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(up + j * options.hidden);
     }
   }
 };
+
+constexpr int64_t kPart = 4;  // rows of the moments that are summed at a time
 
 // What the tokens of one group share. Row is what the products read: T, or bfloat16 where x and all weights are that.
 template <typename T, typename Row>
@@ -97,10 +108,8 @@ class Prepared {
   std::vector<const T*> moments;  // (bottleneck + 1, stride)
   T* diagonal = nullptr;          // (stride), of the moments
 
-  Prepared(const Sizes<T>& sizes, Arena<T>& arena)
-      : sizes_(sizes), down_(sizes.bottleneck, sizes.hidden, arena), packed_table_(sizes.terms, sizes.hidden, arena) {
+  Prepared(const Sizes<T>& sizes, Arena<T>& arena) : sizes_(sizes), packed_table_(sizes.terms, sizes.hidden, arena) {
     const int64_t rows = sizes.bottleneck + 1;
-    down.resize(sizes.bottleneck);
     table.resize(sizes.terms);
     centred_ = arena.take(rows * sizes.hidden);
     if (!sizes.low_rank) return;
@@ -109,10 +118,10 @@ class Prepared {
     diagonal = arena.take_zeros(sizes.stride);
   }
 
-  void prepare(const Weights<T>& weights) {
+  void prepare(const Weights<T, Row>& weights) {
     const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
-    for (int64_t j = 0; j < sizes_.bottleneck; ++j) down[j] = down_.row(j, weights.down + j * hidden);
+    down = addresses(weights.down, sizes_.bottleneck, hidden);
     centred = addresses(centred_, rows, hidden);
     k.transpose(weights.up, hidden, sizes_.bottleneck, centred.data());
     std::copy_n(weights.up_bias, hidden, centred.back());
@@ -126,18 +135,22 @@ class Prepared {
     for (int64_t j = 0; j < sizes_.terms; ++j) table[j] = packed_table_.row(j, wide[j]);
     if (!sizes_.low_rank) return;
     const std::vector<const T*> columns(centred.begin(), centred.end());
-    k.dot(columns.data(), rows, columns.data(), rows, hidden, moments_, sizes_.stride, nullptr, 0);
-    moments.resize(rows);
-    for (int64_t j = 0; j < rows; ++j) {
-      for (int64_t i = 0; i < rows; ++i) moments_[j * sizes_.stride + i] /= T(hidden);
-      moments[j] = moments_ + j * sizes_.stride;
-      diagonal[j] = moments[j][j];
+    const std::vector<T*> to = addresses(moments_, rows, sizes_.stride);
+    for (int64_t j = 0; j < rows; j += kPart) {  // what lies below the diagonal is the same above it
+      k.dot(
+          columns.data() + j, std::min(kPart, rows - j), columns.data() + j, rows - j, hidden, to[j] + j, sizes_.stride,
+          nullptr, 0);
     }
+    for (int64_t j = 0; j < rows; ++j) {
+      for (int64_t i = j; i < rows; ++i) to[j][i] = to[i][j] = to[j][i] / T(hidden);
+      diagonal[j] = to[j][j];
+    }
+    moments.assign(to.begin(), to.end());
   }
 
  private:
   Sizes<T> sizes_;
-  Packed<T, Row> down_, packed_table_;
+  Packed<T, Row> packed_table_;
   T *centred_, *table_ = nullptr, *moments_ = nullptr;
 };
 
@@ -212,7 +225,7 @@ struct Inner {
         rstd(arena.take(sizes.tile)) {}
 
   const T* const* normalise(
-      const Sizes<T>& sizes, const Weights<T>& weights, double eps, const T* const* x, int64_t count) {
+      const Sizes<T>& sizes, const Weights<T, T>& weights, double eps, const T* const* x, int64_t count) {
     const auto& k = loops<T>();
     for (int64_t i = 0; i < count; ++i) {
       k.moments(x[i], eps, sizes.hidden, mean + i, rstd + i);
@@ -232,7 +245,7 @@ class DirectNorm {
 
   // y = x + norm(v); v = basis · table.
   void forward(
-      const Sizes<T>& sizes, const Prepared<T, T>& prepared, const Units<T>& units, const Weights<T>& weights,
+      const Sizes<T>& sizes, const Prepared<T, T>& prepared, const Units<T>& units, const Weights<T, T>& weights,
       double eps, const T* const* x, int64_t count, T* const* y) {
     compute(sizes, prepared, units, count);
     const auto& k = loops<T>();
@@ -245,7 +258,7 @@ class DirectNorm {
 
   // The gradient of v; those of the norm's weight and bias are added to.
   const T* const* backward(
-      const Sizes<T>& sizes, const Prepared<T, T>& prepared, const Units<T>& units, const Weights<T>& weights,
+      const Sizes<T>& sizes, const Prepared<T, T>& prepared, const Units<T>& units, const Weights<T, T>& weights,
       double eps, const T* const* grad, int64_t count, T* grad_weight, T* grad_bias) {
     compute(sizes, prepared, units, count);
     const auto& k = loops<T>();

@@ -56,7 +56,7 @@ class Finish {
 
   template <typename Row>
   void run(
-      const Call& call, const Weights<T>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums,
+      const Call& call, const Weights<T, Row>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums,
       int64_t group) {
     const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, bottleneck = sizes_.bottleneck;
@@ -90,7 +90,7 @@ class Finish {
  private:
   // up = center(γ∘table - second · centred), and the norm's weight: the sum over the rows of centred∘table.
   template <typename Row>
-  void outer(const Weights<T>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums, T* grad_weight) {
+  void outer(const Weights<T, Row>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums, T* grad_weight) {
     const auto& k = loops<T>();
     const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
     std::fill_n(grad_weight, hidden, T(0));
@@ -135,7 +135,7 @@ class Backward {
     weights_.emplace(call_.weights, call_.options, group);
     prepared_.prepare(*weights_);
     next_.clear();
-    if (next) Weights<T>(call_.weights, call_.options, *next).ahead(call_.options, next_);
+    if (next) Weights<T, Row>(call_.weights, call_.options, *next).ahead(call_.options, next_);
   }
 
   T* sums() { return sums_.numbers; }
@@ -215,7 +215,7 @@ class Backward {
  private:
   const Call& call_;
   Sizes<T> sizes_;
-  std::optional<Weights<T>> weights_;
+  std::optional<Weights<T, Row>> weights_;
   Prepared<T, Row> prepared_;
   Units<T> units_;
   Inner<T> inner_;
@@ -241,10 +241,12 @@ std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) 
   const AdapterOptions options = check(arguments);
 
   const at::ScalarType dtype = accumulate_dtype(x.scalar_type());
-  AdapterWeights given = parameters.weights();
-  const AdapterWeights weights = given.map([&](const Tensor& weight) { return contiguous_as(weight, dtype); });
-  AdapterWeights grads = weights.map([](const Tensor& weight) { return at::empty(weight.sizes(), weight.options()); });
   const Tokens tokens(x, parameters.group, options.groups);
+  AdapterWeights given = parameters.weights();
+  const bool bfloat16 = reads_bfloat16(x, given, options, tokens);
+  const AdapterWeights weights = readable(given, dtype, bfloat16);
+  AdapterWeights grads =
+      given.map([&](const Tensor& weight) { return at::empty(weight.sizes(), weight.options().dtype(dtype)); });
   for (int64_t g = 0; g < options.groups; ++g) {
     if (!tokens.empty(g)) continue;
     for (const Tensor* weight : grads.all()) {
@@ -262,7 +264,7 @@ std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) 
       options,
       tokens,
       parameters.eps};
-  with_numbers(dtype, reads_bfloat16(x, given, options, tokens), [&](auto numbers) {
+  with_numbers(dtype, bfloat16, [&](auto numbers) {
     run<typename decltype(numbers)::T, typename decltype(numbers)::Row>(call);
   });
 

@@ -87,6 +87,15 @@ bool reads_bfloat16(const Tensor& x, at::TensorList weights, at::TensorList lora
   return rank <= kMostTerms;
 }
 
+Call call_of(
+    const Tensor& x, at::TensorList lora_A, at::TensorList lora_B, double scaling, const Tokens& tokens,
+    bool reads_bfloat16) {
+  const auto converted = [&](const Tensor& factor) { return contiguous_as(factor, accumulate_dtype(x.scalar_type())); };
+  return {
+      contiguous(x), reads_bfloat16 ? map(lora_A, contiguous) : map(lora_A, converted), map(lora_B, converted), scaling,
+      tokens};
+}
+
 // Multiplications of the low-rank product and the update, for each token.
 int64_t work_of(const Call& call) {
   int64_t total = 0;
@@ -103,9 +112,8 @@ std::vector<Tensor> lora_linears(const LoraLinearsArguments& arguments) {
   const WithoutAutocast dtypes_as_given;
   const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulate_dtype(x.scalar_type());
   const Tokens tokens(x, arguments.group, groups);
-  const auto converted = [&](const Tensor& factor) { return contiguous_as(factor, accumulated); };
-  Call call{
-      contiguous(x), map(arguments.lora_A, converted), map(arguments.lora_B, converted), arguments.scaling, tokens};
+  const bool bfloat16 = reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B);
+  Call call = call_of(x, arguments.lora_A, arguments.lora_B, arguments.scaling, tokens, bfloat16);
   const Tensor input = as_dtype(x, dtype);  // as it lies in memory, which the last bits may depend on
   const auto product = [&](size_t i, const Tensor& weight) {
     return at::linear(input, weight, biases.empty() ? Optional() : Optional(as_dtype(biases[i], dtype))).contiguous();
@@ -125,7 +133,7 @@ std::vector<Tensor> lora_linears(const LoraLinearsArguments& arguments) {
     call.outs.push_back(dtype == x.scalar_type() ? frozen : at::empty(frozen.sizes(), x.options()));
   }
   const auto shares = tokens.share(work_of(call));
-  with_numbers(accumulated, reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B), [&](auto numbers) {
+  with_numbers(accumulated, bfloat16, [&](auto numbers) {
     using Types = decltype(numbers);
     each_tile<typename Types::T, Forward<typename Types::T, typename Types::Row>>(shares, call);
   });
@@ -140,9 +148,10 @@ Tensor frozen_gradient(const std::vector<Tensor>& grads, at::TensorList weights)
 }
 
 // Where the gradients of `factors` are written: the groups that have no token are zero.
-std::vector<Tensor> stacked_like(const std::vector<Tensor>& factors, const Tokens& tokens, bool grouped) {
+std::vector<Tensor> sums_like(
+    const std::vector<Tensor>& factors, at::ScalarType dtype, const Tokens& tokens, bool grouped) {
   return map(factors, [&](const Tensor& factor) {
-    const Tensor found = at::empty(factor.sizes(), factor.options());
+    const Tensor found = at::empty(factor.sizes(), factor.options().dtype(dtype));
     for (int64_t g = 0; g < tokens.groups(); ++g) {
       if (tokens.empty(g)) (grouped ? found.select(0, g) : found).zero_();
     }
@@ -159,12 +168,11 @@ std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& ar
   const WithoutAutocast dtypes_as_given;
   const at::ScalarType dtype = product_dtype(x, weights), accumulated = accumulate_dtype(x.scalar_type());
   const Tokens tokens(x, arguments.group, groups);
-  const auto converted = [&](const Tensor& factor) { return contiguous_as(factor, accumulated); };
-  Call call{
-      contiguous(x), map(arguments.lora_A, converted), map(arguments.lora_B, converted), arguments.scaling, tokens};
+  const bool bfloat16 = reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B);
+  Call call = call_of(x, arguments.lora_A, arguments.lora_B, arguments.scaling, tokens, bfloat16);
   call.grads = map(arguments.grads, contiguous);
-  if (needed.lora_A) call.grad_A = stacked_like(call.lora_A, tokens, grouped);
-  if (needed.lora_B) call.grad_B = stacked_like(call.lora_B, tokens, grouped);
+  if (needed.lora_A) call.grad_A = sums_like(call.lora_A, accumulated, tokens, grouped);
+  if (needed.lora_B) call.grad_B = sums_like(call.lora_B, accumulated, tokens, grouped);
 
   Tensor grad_x;
   if (needed.x) {
@@ -184,7 +192,7 @@ std::vector<Tensor> lora_linears_backward(const LoraLinearsBackwardArguments& ar
   }
   if (!call.outs.empty() || needed.lora_A || needed.lora_B) {
     const auto shares = tokens.share(3 * work_of(call));
-    with_numbers(accumulated, reads_bfloat16(x, weights, arguments.lora_A, arguments.lora_B), [&](auto numbers) {
+    with_numbers(accumulated, bfloat16, [&](auto numbers) {
       using Types = decltype(numbers);
       using Worker = Backward<typename Types::T, typename Types::Row>;
       each_group<typename Types::T, Worker>(shares, call, Worker::size(call));

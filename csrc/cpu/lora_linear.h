@@ -8,8 +8,8 @@
 namespace hyperloader::cpu::lora_linear {
 
 struct Call {
-  Tensor x;  // (tokens, in_features)
-  std::vector<Tensor> lora_A, lora_B;
+  Tensor x;                            // (tokens, in_features)
+  std::vector<Tensor> lora_A, lora_B;  // as the loops read them: lora_A of Row, lora_B of T
   double scaling;
   const Tokens& tokens;
 
@@ -29,7 +29,7 @@ struct Factors {
   struct Layer {
     int64_t first, rank, out;
     std::vector<T*> turned;  // (rank, out_features)
-    Packed<T, Row> packed_A, packed_B;
+    Packed<T, Row> packed_B;
     std::vector<const Row*> B;  // (rank, out_features)
   };
 
@@ -41,8 +41,8 @@ struct Factors {
     for (size_t i = 0; i < call.lora_A.size(); ++i) {
       const int64_t own = call.lora_A[i].size(-2), out = call.lora_B[i].size(-2);
       layers.push_back(
-          {rank, own, out, addresses(arena.take(own * out), own, out), Packed<T, Row>(own, in, arena),
-           Packed<T, Row>(own, out, arena), std::vector<const Row*>(own)});
+          {rank, own, out, addresses(arena.take(own * out), own, out), Packed<T, Row>(own, out, arena),
+           std::vector<const Row*>(own)});
       rank += own;
     }
     A.resize(rank);
@@ -52,10 +52,10 @@ struct Factors {
     for (size_t i = 0; i < layers.size(); ++i) {
       Layer& layer = layers[i];
       const int64_t own = layer.rank, out = layer.out;
-      const T* rows = call.lora_A[i].const_data_ptr<T>() + group * own * in;
+      const Row* rows = static_cast<const Row*>(call.lora_A[i].const_data_ptr()) + group * own * in;
       loops<T>().transpose(call.lora_B[i].const_data_ptr<T>() + group * own * out, out, own, layer.turned.data());
       for (int64_t r = 0; r < own; ++r) {
-        A[layer.first + r] = layer.packed_A.row(r, rows + r * in);
+        A[layer.first + r] = rows + r * in;
         layer.B[r] = layer.packed_B.row(r, layer.turned[r]);
       }
     }
