@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from bench.study.plan import check_keys
+from bench.study.plan import check_keys, recipe_of
 from hyperloader.training.run_config import RunConfig
 from hyperloader.validation import naming
 
@@ -55,7 +55,8 @@ class FewExamples:
     """Models of some tasks, and short trainings on the others with a few examples each.
 
     Args:
-        recipe: a run's YAML file: backbone, tasks and model.
+        recipe: a run's YAML file: backbone, tasks and model. A section ``training`` of the plan's file is put on top of
+            the recipe's.
         results: folder of the JSON files and figures.
         runs: folder of the runs themselves.
         base: how the models are trained.
@@ -87,10 +88,9 @@ class FewExamples:
             raise FileNotFoundError(f"{path}: no such file; give a YAML file such as {cls.example}")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         with naming(path):
-            check_keys("plan", values, cls)
+            recipe = recipe_of("plan", path, values, cls)
             check_keys("base", values["base"], Base)
             check_keys("search", values["search"], Search)
-            recipe = RunConfig.from_yaml(path.parent / values["recipe"])
             cls.check(recipe, values)
         folders = {name: Path(values[name]) for name in ("results", "runs")}
         base, search = Base(**values["base"]), Search(**values["search"])

@@ -78,7 +78,8 @@ class Plan:
     """A whole study.
 
     Args:
-        recipe: a run's YAML file; every run of the study is this one with another method, data, seed and rate.
+        recipe: a run's YAML file; every run of the study is this one with another method, data, seed and rate. A
+            section ``training`` of the plan's file is put on top of the recipe's.
         results: folder of the JSON files and figures.
         runs: folder of the runs themselves, with their checkpoints.
         rows: name -> ``Row``, in the order of the tables.
@@ -104,13 +105,12 @@ class Plan:
             raise FileNotFoundError(f"{path}: no such file; give the YAML file of a study")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         with naming(path):
-            check_keys("study", values, cls)
+            recipe = recipe_of("study", path, values, cls)
             check_keys("search", values["search"], Search)
             for row in values["rows"].values():
                 check_keys("row", row, Row)
             for stage in values["stages"]:
                 check_keys("stage", stage, Stage)
-            recipe = RunConfig.from_yaml(path.parent / values["recipe"])
             plan = cls(
                 recipe=recipe if backbone is None else dataclasses.replace(recipe, backbone=backbone),
                 results=Path(values["results"]),
@@ -177,6 +177,15 @@ class Plan:
                         options = {"learning_rate": rate, **stage.training}
                         sizes = {"fraction": stage.fraction, "steps": stage.steps, "seed": seed}
                         yield name, Planned(row, rate, stage.split, self.config(row, folder=name, **sizes, **options))
+
+
+def recipe_of(what: str, path: Path, values: Any, kind: type) -> RunConfig:
+    """The run that ``values``, those of a plan's file ``path``, name as their ``recipe``, with the options of their
+    section ``training``, if there is one: that is taken out. What is left is checked as by ``check_keys``."""
+    options = values.pop("training", {}) if isinstance(values, dict) else {}
+    check_keys(what, values, kind)
+    recipe = RunConfig.from_yaml(path.parent / values["recipe"])
+    return dataclasses.replace(recipe, training={**recipe.training, **options})
 
 
 def check_keys(what: str, values: Any, kind: type) -> None:

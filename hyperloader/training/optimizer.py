@@ -6,27 +6,41 @@ from typing import Any
 
 import torch
 
+from hyperloader.nn.described import DescribedHeads
 from hyperloader.optim import RowAdamW, with_dense_gradients
 from hyperloader.training.presets import TrainingOptions
+from hyperloader.training.weights import trained_parameters
 
 
-def make_optimizer(
-    parameters: Iterable[torch.nn.Parameter], options: TrainingOptions, sparse: bool = False
-) -> torch.optim.Optimizer:
-    """AdamW over ``parameters``, some of which have ``sparse`` gradients; vectors (biases, norms) do not decay."""
-    parameters = list(parameters)
-    vectors = [one for one in parameters if one.ndim <= 1 or (sparse and one.shape[1:] == (1,))]  # biases of all heads
-    others = set(parameters) - set(vectors)
-    groups = [
-        {"params": [one for one in parameters if one in others], "weight_decay": options.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+def make_optimizer(model: torch.nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """AdamW over what is trained of ``model``; vectors (biases, norms) do not decay, the tasks' heads have a learning
+    rate of their own by ``options.head_base_width``."""
+    sparse, parameters = has_sparse_gradients(model), list(trained_parameters(model).values())
+    vectors = {one for one in parameters if one.ndim <= 1 or (sparse and one.shape[1:] == (1,))}  # biases of all heads
+    heads, head_rate = _heads(model, options)
+    groups = []
+    for rate, of_heads in ((options.learning_rate, False), (head_rate, True)):
+        for decay, are_vectors in ((options.weight_decay, False), (0.0, True)):
+            found = [one for one in parameters if (one in heads, one in vectors) == (of_heads, are_vectors)]
+            groups.append({"params": found, "lr": rate, "weight_decay": decay})
     groups = [group for group in groups if group["params"]]
     if sparse:
         return RowAdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     if options.optimizer == "adamw_hf":
         return TransformersAdamW(groups, lr=options.learning_rate)
     return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+
+
+def _heads(model: torch.nn.Module, options: TrainingOptions) -> tuple[set[torch.nn.Parameter], float]:
+    """The parameters that have the learning rate of heads, and that rate.
+
+    Of heads that words give their weights a task's rows and the map of all words are trained side by side, with the
+    rate of everything else.
+    """
+    heads: Any = getattr(model, "heads", None)
+    if heads is None or isinstance(heads, DescribedHeads) or not options.head_base_width:
+        return set(), options.learning_rate
+    return set(heads.parameters()), options.learning_rate * options.head_base_width / heads.weight.shape[1]
 
 
 def has_sparse_gradients(model: torch.nn.Module) -> bool:

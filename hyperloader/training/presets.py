@@ -51,7 +51,15 @@ _AT_LEAST_ONE = (
     "keep_checkpoints",
     "max_length",
 )
-_NOT_NEGATIVE = ("warmup", "weight_decay", "max_grad_norm", "patience", "label_smoothing", "eval_sentences")
+_NOT_NEGATIVE = (
+    "head_base_width",
+    "warmup",
+    "weight_decay",
+    "max_grad_norm",
+    "patience",
+    "label_smoothing",
+    "eval_sentences",
+)
 _POSITIVE = ("learning_rate", "temperature")
 _AT_MOST = {"batch_size": 1 << 16, "eval_batch_size": 1 << 16, "gradient_accumulation": 1 << 16, "max_length": 1 << 20}
 
@@ -79,6 +87,9 @@ class TrainingOptions:
         batch_size: sentences in a batch, on each process.
         gradient_accumulation: batches whose gradients make one update.
         learning_rate: peak learning rate.
+        head_base_width: the learning rate of the tasks' heads is ``learning_rate · head_base_width / hidden size``, so
+            that a step of AdamW moves a label's logit alike at any width; 0 for ``learning_rate`` itself. For the head
+            ``token-classification``.
         warmup: updates of linear warm-up; below 1, a share of ``steps``.
         schedule: after the warm-up, ``linear`` or ``cosine`` decay to zero, or ``constant``.
         optimizer: ``adamw_torch``, or ``adamw_hf``: transformers' own of version 3.5, with epsilon outside the bias
@@ -125,6 +136,7 @@ class TrainingOptions:
     batch_size: int = 32
     gradient_accumulation: int = 1
     learning_rate: float = 5e-3
+    head_base_width: float = 960.0
     warmup: float = 0.06
     schedule: str = "linear"
     optimizer: str = "adamw_torch"
@@ -212,6 +224,7 @@ PRESETS = {
         steps=65536,
         gradient_accumulation=4,
         learning_rate=3e-4,
+        head_base_width=0.0,
         warmup=500,
         optimizer="adamw_hf",
         label_smoothing=0.1,

@@ -22,6 +22,7 @@ from hyperloader.validation import check_choice, check_key, naming, nearest, sho
 SECTIONS = ("model", "training")
 _OF_HEAD = {  # training options for one head alone
     "decoding": TEXT_TO_TEXT,
+    "head_base_width": TOKEN_CLASSIFICATION,
     "label_prior": TOKEN_CLASSIFICATION,
     "valid_tags": TOKEN_CLASSIFICATION,
 }

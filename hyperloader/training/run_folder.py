@@ -122,12 +122,15 @@ def stated(config: RunConfig) -> RunConfig:
         training["learning_rate"] = config.options.learning_rate
     if config.head == TOKEN_CLASSIFICATION:
         training["valid_tags"] = config.options.valid_tags
+        training["head_base_width"] = config.options.head_base_width
     return dataclasses.replace(config, model=model, training=training)
 
 
 def with_earlier_defaults(config: RunConfig) -> RunConfig:
-    """The config of a run's folder. One of an earlier version, which knew no base weights, is completed with what was
-    the default then."""
+    """The config of a run's folder. One of an earlier version, which knew no base weights or one learning rate for all,
+    is completed with what was the default then."""
+    if config.head == TOKEN_CLASSIFICATION:
+        config = dataclasses.replace(config, training={"head_base_width": 0.0, **config.training})
     if config.method != "hyperloader":
         return config
     training = {"learning_rate": PRESETS[config.preset].learning_rate, **config.training}

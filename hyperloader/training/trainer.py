@@ -28,7 +28,7 @@ from hyperloader.training.optimizer import clip_sparse, exchange_sparse, has_spa
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.progress import Progress
 from hyperloader.training.reporting import EvaluationLines
-from hyperloader.training.weights import load_weights, trained_parameters
+from hyperloader.training.weights import load_weights
 
 
 class MultiTaskTrainer(Trainer):
@@ -134,15 +134,15 @@ class MultiTaskTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over what is trained."""
         if self.optimizer is None:
-            parameters = trained_parameters(self.multi_task_model).values()
-            self.optimizer = make_optimizer(parameters, self.options, has_sparse_gradients(self.multi_task_model))
+            self.optimizer = make_optimizer(self.multi_task_model, self.options)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the optimizer, which accelerate has prepared now."""
         if fsdp.uses_fsdp(self.accelerator):
-            made = make_optimizer(trained_parameters(self.multi_task_model).values(), self.options)
-            fsdp.give_parameters(self._optimizer_and_scheduler()[0], made)
+            fsdp.give_parameters(
+                self._optimizer_and_scheduler()[0], make_optimizer(self.multi_task_model, self.options)
+            )
         return super().create_scheduler(num_training_steps, optimizer)
 
     def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:

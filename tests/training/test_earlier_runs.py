@@ -61,3 +61,16 @@ def test_a_run_of_before_base_weights_is_the_model_it_was(settings, tmp_path):
     differs = r"model.base_weights \(False there, True here\), training.learning_rate \(0.005 there, 0.003 here\)"
     with pytest.raises(ValueError, match=differs):
         train(settings(model={"rank": 2}, training=options), resume=True, progress=False)
+
+
+def test_a_run_of_before_the_rate_of_heads_had_one_for_all(settings):
+    """Its file says nothing of ``head_base_width``: it is finished as that run, by who asks for one rate."""
+    options = {"steps": 2, "eval_steps": 2}
+    before = settings(training={"head_base_width": 0, **options})
+    metrics, file = train(before, progress=False), Path(before.output) / "config.yaml"
+    text = file.read_text().replace("  head_base_width: 0.0\n", "")
+    file.write_text(text)
+    assert "head_base_width" not in text
+    assert train(before, resume=True, progress=False) == metrics
+    with pytest.raises(ValueError, match=r"differs in training.head_base_width \(0.0 there, 960.0 here\)"):
+        train(settings(training=options), resume=True, progress=False)

@@ -4,7 +4,10 @@ import math
 import pytest
 import torch
 
-from hyperloader.training.optimizer import TransformersAdamW
+from hyperloader.nn.described import DescribedHeads
+from hyperloader.nn.heads import TaskHeads
+from hyperloader.training.optimizer import TransformersAdamW, make_optimizer
+from hyperloader.training.presets import PRESETS, TrainingOptions
 
 RATES = [0.0, 1e-3, 3e-2, 1e-2, 1e-4]
 
@@ -95,3 +98,54 @@ def test_the_state_of_pytorchs_adamw_is_refused():
 def test_bad_values_are_refused_by_name(values):
     with pytest.raises(ValueError, match=f"^{next(iter(values))} must be "):
         TransformersAdamW([torch.nn.Parameter(torch.ones(1))], **values)
+
+
+LABELS = {"colours": ["O", "B-colour", "I-colour"], "places": ["O", "B-place"]}
+
+
+class Classifier(torch.nn.Module):
+    """A layer and the heads on it."""
+
+    def __init__(self, hidden, heads=TaskHeads, *arguments):
+        super().__init__()
+        self.layer, self.heads = torch.nn.Linear(hidden, hidden), heads(hidden, LABELS, 0.0, None, *arguments)
+
+    def step(self, options):
+        """How far every parameter moves in the first update, and the groups of its optimizer."""
+        optimizer = make_optimizer(self, options)
+        for parameter in self.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        before = {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+        optimizer.step()
+        moved = {name: before[name] - parameter.detach() for name, parameter in self.named_parameters()}
+        return moved, optimizer.param_groups
+
+
+@pytest.mark.parametrize("hidden", [32, 128, 768])
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_hf"])
+def test_a_logit_moves_alike_at_any_width(hidden, optimizer):
+    options = TrainingOptions(learning_rate=1e-3, optimizer=optimizer)
+    moved, groups = Classifier(hidden).step(options)
+    for task in range(2):
+        logits = moved[f"heads.heads.{task}.weight"] @ torch.ones(hidden)
+        torch.testing.assert_close(logits, torch.full_like(logits, 0.96), rtol=1e-4, atol=0)
+    for name in ("layer.weight", "layer.bias"):
+        torch.testing.assert_close(moved[name], torch.full_like(moved[name], 1e-3), rtol=2e-3, atol=0)
+    assert [group["lr"] for group in groups] == [1e-3, 1e-3, 0.96 / hidden, 0.96 / hidden]
+    assert [len(group["params"]) for group in groups] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "of"),
+    [
+        (TrainingOptions(learning_rate=1e-3, head_base_width=0), []),
+        (PRESETS["published"], []),
+        (TrainingOptions(learning_rate=1e-3), [DescribedHeads, 8, 0.0]),
+    ],
+)
+def test_one_rate_for_all(options, of):
+    """As in runs of before, whose optimizers have these two groups; and where words give the heads their weights."""
+    model = Classifier(16, *of)
+    groups = make_optimizer(model, options).param_groups
+    assert [group["lr"] for group in groups] == [options.learning_rate] * 2
+    assert {id(one) for group in groups for one in group["params"]} == {id(one) for one in model.parameters()}

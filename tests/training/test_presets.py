@@ -14,7 +14,7 @@ def test_published_is_what_the_paper_did():
     assert (options.loss, options.label_smoothing, options.max_grad_norm) == ("sum", 0.1, 1.0)
     assert (options.sampling, options.replacement, options.temperature) == ("update", True, 10.0)
     assert (options.optimizer, options.weight_decay, options.bf16) == ("adamw_hf", 0.0, False)
-    assert not options.label_prior
+    assert (options.label_prior, options.head_base_width) == (False, 0)
     assert (options.select, options.decoding, options.max_length, options.patience) == ("last", "position", 128, 0)
     config = HyperLoaderConfig(tasks=["any"], **MODELS["published"])
     assert (config.reduction_factor, config.rank, config.scaling, config.activation) == (32, 8, 1.0, "gelu_new")

@@ -65,8 +65,10 @@ def test_trained_and_resumed(data, bert, tmp_path, monkeypatch):
     for one, two in zip(*(state["state"].values() for state in states), strict=True):
         assert all(torch.equal(one[name], two[name]) for name in one)
     assert {one["step"].ndim for one in states[0]["state"].values()} == {0, 1}
-    decays = [group["weight_decay"] for group in states[0]["param_groups"]]
-    assert decays == [0.1, 0.0]
+    groups = states[0]["param_groups"]  # of everything else and of the heads, those that decay and biases
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.1, 0.0]
+    assert [len(group["params"]) for group in groups[2:]] == [1, 1]
+    assert groups[2]["initial_lr"] == groups[3]["initial_lr"] == 960 / 32 * groups[0]["initial_lr"]
 
 
 def test_another_optimizer_is_refused(data, bert, tmp_path):
