@@ -278,7 +278,8 @@ def test_a_run_is_the_same_twice(settings, tmp_path):
 
 
 def test_output_holds_a_config_that_can_be_read(finished):
-    stated = dataclasses.replace(finished, training={**finished.training, "valid_tags": True})
+    of_head = {"valid_tags": True, "head_base_width": 960.0}
+    stated = dataclasses.replace(finished, training={**finished.training, **of_head})
     assert RunConfig.from_yaml(Path(finished.output) / "config.yaml") == stated
 
 
