@@ -21,7 +21,7 @@ class Forward {
  public:
   Forward(const Call& call, Arena<T>& arena)
       : call_(call),
-        sizes_(call.options, call.tokens),
+        sizes_(call.options, call.tokens, !std::is_same_v<T, Row>),
         prepared_(sizes_, arena),
         units_(sizes_, arena),
         inner_(sizes_, arena),

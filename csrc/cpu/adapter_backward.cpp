@@ -116,7 +116,7 @@ class Backward {
  public:
   Backward(const Call& call, Arena<T>& arena)
       : call_(call),
-        sizes_(call.options, call.tokens),
+        sizes_(call.options, call.tokens, !std::is_same_v<T, Row>),
         prepared_(sizes_, arena),
         units_(sizes_, arena),
         inner_(sizes_, arena),
@@ -232,7 +232,8 @@ class Backward {
 template <typename T, typename Row>
 void run(const Call& call) {
   const auto shares = call.tokens.share(6 * call.options.hidden * call.options.bottleneck);
-  each_group<T, Backward<T, Row>>(shares, call, Sums<T>::size(Sizes<T>(call.options, call.tokens)));
+  each_group<T, Backward<T, Row>>(
+      shares, call, Sums<T>::size(Sizes<T>(call.options, call.tokens, !std::is_same_v<T, Row>)));
 }
 
 std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) {
