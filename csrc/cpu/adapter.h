@@ -52,13 +52,12 @@ inline bool reads_bfloat16(
   return !sizes.inner && !sizes.direct && sizes.terms <= kMostTerms;
 }
 
-// The weights as the loops read them: contiguous and of `dtype`; down_weight as it is where its rows are read as they
-// lie.
+// The weights as the loops read them: contiguous and of `dtype`; the two large ones as they are where bfloat16 is read.
 inline AdapterWeights readable(const AdapterWeights& given, at::ScalarType dtype, bool reads_bfloat16) {
   AdapterWeights weights = given;
   for (Tensor* weight : weights.all()) {
-    const bool as_it_lies = reads_bfloat16 && weight == &weights.down_weight;
-    *weight = as_it_lies ? contiguous(*weight) : contiguous_as(*weight, dtype);
+    const bool as_it_is = reads_bfloat16 && (weight == &weights.down_weight || weight == &weights.up_weight);
+    *weight = as_it_is ? contiguous(*weight) : contiguous_as(*weight, dtype);
   }
   return weights;
 }
@@ -66,16 +65,16 @@ inline AdapterWeights readable(const AdapterWeights& given, at::ScalarType dtype
 // One group's weights.
 template <typename T, typename Row>
 struct Weights {
-  const Row* down;
-  const T *down_bias, *up, *up_bias, *outer_weight = nullptr, *outer_bias = nullptr, *inner_weight = nullptr,
-                                     *inner_bias = nullptr;
+  const Row *down, *up;
+  const T *down_bias, *up_bias, *outer_weight = nullptr, *outer_bias = nullptr, *inner_weight = nullptr,
+                                *inner_bias = nullptr;
 
   Weights(AdapterWeights weights, const AdapterOptions& options, int64_t group) {
     const auto first = [&](const Tensor& weight) { return group * (weight.numel() / options.groups); };
     const auto of = [&](const Tensor& weight) { return weight.const_data_ptr<T>() + first(weight); };
     down = static_cast<const Row*>(weights.down_weight.const_data_ptr()) + first(weights.down_weight);
+    up = static_cast<const Row*>(weights.up_weight.const_data_ptr()) + first(weights.up_weight);
     down_bias = of(weights.down_bias);
-    up = of(weights.up_weight);
     up_bias = of(weights.up_bias);
     if (has_outer(options.norm)) {
       outer_weight = of(weights.norm_weight);
@@ -88,11 +87,10 @@ struct Weights {
     }
   }
 
-  // Adds the addresses of what is soon to be read, `hidden` numbers each; not of what is rounded before.
+  // Adds the addresses of what is soon to be read, `hidden` numbers each.
   void ahead(const AdapterOptions& options, std::vector<const Row*>& next) const {
-    for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(down + j * options.hidden);
-    if constexpr (std::is_same_v<T, Row>) {
-      for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(up + j * options.hidden);
+    for (const Row* matrix : {down, up}) {
+      for (int64_t j = 0; j < options.bottleneck; ++j) next.push_back(matrix + j * options.hidden);
     }
   }
 };
@@ -114,6 +112,7 @@ class Prepared {
     const int64_t rows = sizes.bottleneck + 1;
     table.resize(sizes.terms);
     centred_ = arena.take(rows * sizes.hidden);
+    if constexpr (!std::is_same_v<T, Row>) up_ = arena.take(sizes.bottleneck * sizes.hidden);
     if (!sizes.low_rank) return;
     table_ = arena.take(rows * sizes.hidden);
     moments_ = arena.take_zeros(rows * sizes.stride);
@@ -125,7 +124,7 @@ class Prepared {
     const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
     down = addresses(weights.down, sizes_.bottleneck, hidden);
     centred = addresses(centred_, rows, hidden);
-    k.transpose(weights.up, hidden, sizes_.bottleneck, centred.data());
+    k.transpose(up(weights), hidden, sizes_.bottleneck, centred.data());
     std::copy_n(weights.up_bias, hidden, centred.back());
     wide.assign(centred.begin(), centred.end());
     for (int64_t j = 0; sizes_.low_rank && j < rows; ++j) {
@@ -151,9 +150,18 @@ class Prepared {
   }
 
  private:
+  const T* up(const Weights<T, Row>& weights) {
+    if constexpr (std::is_same_v<T, Row>) {
+      return weights.up;
+    } else {
+      loops<T>().widen(weights.up, Half::kBFloat16, up_, sizes_.bottleneck * sizes_.hidden);
+      return up_;
+    }
+  }
+
   Sizes<T> sizes_;
   Packed<T, Row> packed_table_;
-  T *centred_, *table_ = nullptr, *moments_ = nullptr;
+  T *centred_, *up_ = nullptr, *table_ = nullptr, *moments_ = nullptr;
 };
 
 // The few numbers of a tile's tokens, rows of `stride` numbers, zero beyond those that the equations name.

@@ -1,42 +1,10 @@
 // Gradients of the bottleneck adapter on the CPU, in tiles of tokens.
-#include "adapter.h"
+#include "adapter_sums.h"
 
 #include <ATen/ops/empty.h>
 
 namespace hyperloader::cpu::adapter {
 namespace {
-
-// Sums over the tokens of one group or of a part of it.
-template <typename T>
-struct Sums {
-  T* numbers;              // all of the below, in one stretch, the large ones first
-  std::vector<T*> down;    // (bottleneck, hidden)
-  std::vector<T*> table;   // (terms, hidden)
-  std::vector<T*> second;  // (bottleneck + 1, stride): Σ w a aᵀ, with an outer norm
-  T *bias, *inner_weight, *inner_bias, *outer_weight, *outer_bias;
-
-  static int64_t size(const Sizes<T>& sizes) {
-    return (sizes.bottleneck + sizes.terms + (sizes.inner ? 2 : 0) + (sizes.direct ? 2 : 0)) * sizes.hidden +
-           (sizes.bottleneck + 2) * sizes.stride;
-  }
-
-  Sums(const Sizes<T>& sizes, T* memory) : numbers(memory) {
-    if (memory == nullptr) return;
-    const auto take = [&](int64_t rows, int64_t width) {
-      T* taken = memory;
-      memory += rows * width;
-      return taken;
-    };
-    down = addresses(take(sizes.bottleneck, sizes.hidden), sizes.bottleneck, sizes.hidden);
-    table = addresses(take(sizes.terms, sizes.hidden), sizes.terms, sizes.hidden);
-    second = addresses(take(sizes.bottleneck + 1, sizes.stride), sizes.bottleneck + 1, sizes.stride);
-    bias = take(1, sizes.stride);
-    inner_weight = take(sizes.inner ? 1 : 0, sizes.hidden);
-    inner_bias = take(sizes.inner ? 1 : 0, sizes.hidden);
-    outer_weight = take(sizes.direct ? 1 : 0, sizes.hidden);
-    outer_bias = take(sizes.direct ? 1 : 0, sizes.hidden);
-  }
-};
 
 struct Call {
   Tensor grad, x, pre, grad_x;
@@ -44,71 +12,6 @@ struct Call {
   const AdapterOptions& options;
   const Tokens& tokens;
   double eps;
-};
-
-// Turns the sums over a group's tokens into its weights' gradients.
-template <typename T>
-class Finish {
- public:
-  Finish(const Sizes<T>& sizes, Arena<T>& arena)
-      : sizes_(sizes),
-        up_(addresses(arena.take((sizes.bottleneck + 1) * sizes.hidden), sizes.bottleneck + 1, sizes.hidden)) {}
-
-  template <typename Row>
-  void run(
-      const Call& call, const Weights<T, Row>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums,
-      int64_t group) {
-    const auto& k = loops<T>();
-    const int64_t hidden = sizes_.hidden, bottleneck = sizes_.bottleneck;
-    AdapterWeights grads = call.grads;
-    const auto of = [&](const Tensor& grad) {
-      return grad.mutable_data_ptr<T>() + group * (grad.numel() / call.options.groups);
-    };
-    std::copy_n(sums.down[0], bottleneck * hidden, of(grads.down_weight));
-    std::copy_n(sums.bias, bottleneck, of(grads.down_bias));
-    if (sizes_.inner) {
-      const auto [weight, bias] = grads.inner_norm(call.options.norm);
-      std::copy_n(sums.inner_weight, hidden, of(weight));
-      std::copy_n(sums.inner_bias, hidden, of(bias));
-    }
-    const std::vector<T*>* up = &sums.table;
-    if (sizes_.direct) {
-      std::copy_n(sums.outer_weight, hidden, of(grads.norm_weight));
-      std::copy_n(sums.outer_bias, hidden, of(grads.norm_bias));
-    }
-    if (sizes_.low_rank) {
-      outer(weights, prepared, sums, of(grads.norm_weight));
-      std::copy_n(sums.table.back(), hidden, of(grads.norm_bias));
-      up = &up_;
-    }
-    T* grad_up = of(grads.up_weight);
-    const std::vector<T*> rows = addresses(grad_up, hidden, bottleneck);
-    k.transpose((*up)[0], bottleneck, hidden, rows.data());
-    std::copy_n((*up)[bottleneck], hidden, of(grads.up_bias));
-  }
-
- private:
-  // up = center(γ∘table - second · centred), and the norm's weight: the sum over the rows of centred∘table.
-  template <typename Row>
-  void outer(const Weights<T, Row>& weights, const Prepared<T, Row>& prepared, const Sums<T>& sums, T* grad_weight) {
-    const auto& k = loops<T>();
-    const int64_t hidden = sizes_.hidden, rows = sizes_.bottleneck + 1;
-    std::fill_n(grad_weight, hidden, T(0));
-    for (int64_t j = 0; j < rows; ++j) {
-      k.multiply(prepared.centred[j], sums.table[j], hidden, up_[j]);
-      k.add(up_[j], hidden, grad_weight);
-    }
-    for (int64_t j = 0; j < rows; ++j) {
-      k.multiply(weights.outer_weight, sums.table[j], hidden, up_[j]);
-      for (int64_t i = 0; i < rows; ++i) sums.second[j][i] = -sums.second[j][i];
-    }
-    const std::vector<const T*> centred(prepared.centred.begin(), prepared.centred.end());
-    k.accumulate(up_.data(), up_.data(), rows, sums.second[0], sizes_.stride, 1, centred.data(), rows, hidden);
-    for (int64_t j = 0; j < rows; ++j) k.centre(up_[j], hidden);
-  }
-
-  Sizes<T> sizes_;
-  std::vector<T*> up_;
 };
 
 template <typename T, typename Row>
@@ -146,7 +49,7 @@ class Backward {
     begun_ = false;
   }
 
-  void finish(int64_t group) { finish_.run(call_, *weights_, prepared_, sums_, group); }
+  void finish(int64_t group) { finish_.run(call_.grads, call_.options, *weights_, prepared_, sums_, group); }
 
   void tile(int64_t begin, int64_t count, int64_t ahead) {
     const auto& k = loops<T>();
@@ -220,7 +123,7 @@ class Backward {
   Units<T> units_;
   Inner<T> inner_;
   DirectNorm<T> direct_;
-  Finish<T> finish_;
+  Finish<T, Row> finish_;
   Sums<T> sums_;
   bool begun_ = false;  // the sums
   T *grad_pre_, *slopes_, *weighted_;
@@ -246,8 +149,9 @@ std::vector<Tensor> adapter_backward(const AdapterBackwardArguments& arguments) 
   AdapterWeights given = parameters.weights();
   const bool bfloat16 = reads_bfloat16(x, given, options, tokens);
   const AdapterWeights weights = readable(given, dtype, bfloat16);
-  AdapterWeights grads =
-      given.map([&](const Tensor& weight) { return at::empty(weight.sizes(), weight.options().dtype(dtype)); });
+  AdapterWeights grads = given.map([&](const Tensor& weight) {
+    return at::empty(weight.sizes(), weight.options().dtype(bfloat16 ? at::kBFloat16 : dtype));
+  });
   for (int64_t g = 0; g < options.groups; ++g) {
     if (!tokens.empty(g)) continue;
     for (const Tensor* weight : grads.all()) {
