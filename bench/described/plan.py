@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from bench.newtask.plan import FewExamples
 from hyperloader.training.run_config import RunConfig
-from hyperloader.training.task_words import described
 from hyperloader.validation import check_choice
 
 METHODS = {  # what a task begins at
@@ -52,7 +51,7 @@ class Plan(FewExamples):
 
     @staticmethod
     def check(recipe: RunConfig, values: Mapping) -> None:
-        if isinstance(recipe.tasks, str) or not described(recipe):
+        if isinstance(recipe.tasks, str) or not recipe.has_words:
             raise ValueError("recipe must list its tasks itself and have task_condition: description")
         for task in values["held_out"]:
             check_choice("held_out", task, [one["name"] for one in recipe.tasks])

@@ -183,6 +183,8 @@ def recipe_of(what: str, path: Path, values: Any, kind: type) -> RunConfig:
     """The run that ``values``, those of a plan's file ``path``, name as their ``recipe``, with the options of their
     section ``training``, if there is one: that is taken out. What is left is checked as by ``check_keys``."""
     options = values.pop("training", {}) if isinstance(values, dict) else {}
+    if not isinstance(options, Mapping):
+        raise ValueError(f"training must be a section of options, got {options!r}")
     check_keys(what, values, kind)
     recipe = RunConfig.from_yaml(path.parent / values["recipe"])
     return dataclasses.replace(recipe, training={**recipe.training, **options})

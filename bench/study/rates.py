@@ -86,6 +86,12 @@ class Grid:
         """The learning rate of the cell where none is given."""
         return cell.default or training_options(self.recipe.preset, cell.method or self.recipe.method).learning_rate
 
+    def has_default_heads(self, cell: Cell) -> bool:
+        """Whether the learning rate of heads is what it is by default."""
+        method = cell.method or self.recipe.method
+        of_method = training_options(self.recipe.preset, method)
+        return training_options(self.recipe.preset, method, cell.training).head_base_width == of_method.head_base_width
+
     def planned(self, hard: Path) -> Iterator[tuple[str, Planned]]:
         """(name, run) of every cell and rate; ``hard`` is the folder of the hard mixture."""
         for cell in self.cells:
@@ -171,7 +177,8 @@ def table(grid: Grid) -> str:
 
 
 def draw(grid: Grid) -> None:
-    """F1 over learning rate on the hard mixture, a line a method; a ring around each one's default."""
+    """F1 over learning rate on the hard mixture, a line a method with its default of ``head_base_width``; a ring around
+    each one's default rate."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -180,7 +187,7 @@ def draw(grid: Grid) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for cell in grid.cells:
         found = scores(grid, cell)
-        if cell.hard and found:
+        if cell.hard and found and grid.has_default_heads(cell):
             (line,) = axes.plot(list(found), list(found.values()), marker="o", markersize=3, label=cell.name)
             default = grid.default_rate(cell)
             if default in found:

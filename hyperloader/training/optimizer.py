@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from hyperloader.nn.described import DescribedHeads
 from hyperloader.optim import RowAdamW, with_dense_gradients
 from hyperloader.training.presets import TrainingOptions
 from hyperloader.training.weights import trained_parameters
@@ -32,13 +31,9 @@ def make_optimizer(model: torch.nn.Module, options: TrainingOptions) -> torch.op
 
 
 def _heads(model: torch.nn.Module, options: TrainingOptions) -> tuple[set[torch.nn.Parameter], float]:
-    """The parameters that have the learning rate of heads, and that rate.
-
-    Of heads that words give their weights a task's rows and the map of all words are trained side by side, with the
-    rate of everything else.
-    """
+    """The parameters that have the learning rate of heads, and that rate."""
     heads: Any = getattr(model, "heads", None)
-    if heads is None or isinstance(heads, DescribedHeads) or not options.head_base_width:
+    if heads is None or not options.head_base_width:
         return set(), options.learning_rate
     return set(heads.parameters()), options.learning_rate * options.head_base_width / heads.weight.shape[1]
 

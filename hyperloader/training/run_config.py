@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hyperloader.backbones.quantization import QUANTIZATIONS
+from hyperloader.config import DESCRIPTION
 from hyperloader.data.heads import HEADS, LANGUAGE_MODEL, TEXT_TO_TEXT, TOKEN_CLASSIFICATION
 from hyperloader.data.paths import existing, from_folder, starts_elsewhere, warn_of_working_directory
 from hyperloader.data.task_file import TaskEntry, entries_from, read_task_file
@@ -103,6 +104,10 @@ class RunConfig:
             raise ValueError(
                 "backbone_dtype must be bfloat16 without training.fp16, which scales the loss, got float16"
             )
+        if self.has_words and self.options.head_base_width:
+            raise ValueError(
+                f"head_base_width must be 0 with task_condition: {DESCRIPTION}, got {options.head_base_width:g}"
+            )
         if options.recompute_norms and not (
             self.method == "hyperloader"
             and self.model_options.get("lora_sites", True)
@@ -115,8 +120,15 @@ class RunConfig:
     @property
     def options(self) -> TrainingOptions:
         """The preset with this run's changes; of a decoder, whose texts differ most in length, with a wider bucket."""
-        of_head = {"bucket": 32} if self.head == LANGUAGE_MODEL else {}
+        of_head: dict[str, float] = {"bucket": 32} if self.head == LANGUAGE_MODEL else {}
+        if self.has_words:  # of a head a task's rows and the map of all words are trained side by side, at one rate
+            of_head["head_base_width"] = 0.0
         return training_options(self.preset, self.method, {**of_head, **self.training})
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the run's model reads its tasks' words."""
+        return self.model_options.get("task_condition") == DESCRIPTION
 
     @property
     def model_options(self) -> dict:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hyperloader.checkpoints.atomic import write_text
+from hyperloader.data.heads import TOKEN_CLASSIFICATION
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
 from hyperloader.processes import process_count
@@ -125,6 +126,8 @@ def _recipe(space: SearchSpace) -> dict:
     """What all trials have in common, and the keys in which they differ."""
     recipe: dict[str, Any] = {**space.config.to_dict(), "over": sorted(space.over)}
     del recipe["output"]
+    if space.config.head == TOKEN_CLASSIFICATION:  # said, as its default was another one in an earlier version
+        recipe["training"] = {**recipe["training"], "head_base_width": space.config.options.head_base_width}
     for key in space.over:
         section, dot, name = key.partition(".")
         (recipe[section] if dot else recipe).pop(name or key, None)

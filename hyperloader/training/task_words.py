@@ -20,14 +20,9 @@ FILE = "descriptions.json"
 Words = dict[str, dict[str, Any]]  # arguments of a HyperLoaderConfig; none of a run whose model reads no words
 
 
-def described(config: RunConfig) -> bool:
-    """Whether the run's model reads its tasks' words."""
-    return config.model_options.get("task_condition") == DESCRIPTION
-
-
 def words_of_entries(config: RunConfig, entries: Sequence[TaskEntry]) -> Words:
     """The descriptions alone, of tasks that are not read yet; raises ``DataError`` for a task without one."""
-    if not described(config):
+    if not config.has_words:
         return {}
     for entry in entries:
         if not entry.description:
@@ -40,7 +35,7 @@ def words_of_entries(config: RunConfig, entries: Sequence[TaskEntry]) -> Words:
 
 def words_of_tasks(config: RunConfig, tasks: Sequence[Task]) -> Words:
     """The words of ``tasks``; of a model without heads for every label, which it has no labels to name."""
-    if not described(config):
+    if not config.has_words:
         return {}
     words = {task.name: task.label_words for task in tasks}
     if config.head != TOKEN_CLASSIFICATION:
@@ -58,7 +53,7 @@ def save_words(folder: Path, words: Words) -> None:
 
 def read_words(folder: Path, config: RunConfig, tasks: Sequence[str]) -> Words:
     """What ``save_words`` wrote; raises ``ValueError`` naming the file for what it cannot have written."""
-    if not described(config):
+    if not config.has_words:
         return {}
     words = read_json(folder / FILE, "the words of a run's tasks")
     with naming(folder / FILE):

@@ -80,6 +80,8 @@ class Journal:
             there, here = ", ".join(before["over"]), ", ".join(now["over"])
             raise ValueError(f"{folder}: holds a search over {there}, got {here}; choose another output")
         else:
+            if "head_base_width" in now.get("training", {}):
+                before["training"].setdefault("head_base_width", 0.0)  # of an earlier version
             check_same(before, now, folder, "search")
 
     def trials(self) -> list[Trial]:

@@ -10,6 +10,7 @@ from bench.study import report
 from bench.study.plan import Plan
 from bench.study.rates import Grid, name_of, scores
 from bench.study.runs import portable
+from hyperloader.training.presets import training_options
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 STUDY, RATES = RECIPES / "seven-tasks-study.yaml", RECIPES / "learning-rates.yaml"
@@ -51,6 +52,8 @@ def test_no_row_chooses_its_rate_on_test_data(plan):
     ("change", "said"),
     [
         ({"rows": {"full": {"colour": 1}}}, "unknown row key"),
+        ({"training": None}, "training must be a section of options, got None"),
+        ({"training": {"colour": 1}}, "unknown training option 'colour'"),
         ({"rows": {"full": {}}}, "search row must be one of full, got"),
         ({"stages": [{"name": "low", "title": "", "fraction": 1, "steps": 1, "seeds": [0], "rows": ["none"]}]}, "row"),
     ],
@@ -72,6 +75,9 @@ def test_the_committed_rates_are_those_of_the_grid(monkeypatch):
         for rate in scores(grid, cell):
             kept = json.loads((grid.results / f"{name_of(cell, rate)}.json").read_text(encoding="utf-8"))
             assert kept["config"]["training"]["learning_rate"] == rate
+            said = kept["config"]["training"].get("head_base_width", 0)  # runs of before do not name it
+            options = training_options("default", cell.method or "hyperloader", cell.training)
+            assert said == options.head_base_width
             assert kept["method"] == (cell.method or "hyperloader")
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from hyperloader.training.run import train
+from hyperloader.training.run_folder import check_output, stated
 from hyperloader.training.saved_run import evaluate, load_run, tag
+from hyperloader.training.search import _recipe
+from hyperloader.training.search_space import search_space
 
 
 def test_valid_tags_are_chosen_at_training_or_afterwards(settings, tmp_path):
@@ -61,6 +64,25 @@ def test_a_run_of_before_base_weights_is_the_model_it_was(settings, tmp_path):
     differs = r"model.base_weights \(False there, True here\), training.learning_rate \(0.005 there, 0.003 here\)"
     with pytest.raises(ValueError, match=differs):
         train(settings(model={"rank": 2}, training=options), resume=True, progress=False)
+
+
+def test_a_run_in_words_has_one_rate(settings):
+    """A task's rows and the map of all words are trained side by side; so it was before heads had a rate."""
+    words = {"model": {"task_condition": "description"}}
+    config = settings(**words)
+    assert config.options.head_base_width == stated(config).training["head_base_width"] == 0
+    Path(config.output).mkdir()
+    text = stated(config).to_yaml().replace("  head_base_width: 0.0\n", "")
+    (Path(config.output) / "config.yaml").write_text(text)
+    assert "head_base_width" not in text and check_output(config, resume=True) is None
+    with pytest.raises(ValueError, match="head_base_width must be 0 with task_condition: description, got 500"):
+        settings(training={"head_base_width": 500}, **words)
+
+
+def test_a_search_states_the_rate_of_heads(settings):
+    assert _recipe(search_space(settings(), {"model.rank": [2, 4]}))["training"]["head_base_width"] == 960
+    over = {"training.head_base_width": [0, 480]}
+    assert "head_base_width" not in _recipe(search_space(settings(), over))["training"]
 
 
 def test_a_run_of_before_the_rate_of_heads_had_one_for_all(settings):

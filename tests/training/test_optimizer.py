@@ -4,10 +4,9 @@ import math
 import pytest
 import torch
 
-from hyperloader.nn.described import DescribedHeads
 from hyperloader.nn.heads import TaskHeads
 from hyperloader.training.optimizer import TransformersAdamW, make_optimizer
-from hyperloader.training.presets import PRESETS, TrainingOptions
+from hyperloader.training.presets import PRESETS, TrainingOptions, training_options
 
 RATES = [0.0, 1e-3, 3e-2, 1e-2, 1e-4]
 
@@ -106,9 +105,9 @@ LABELS = {"colours": ["O", "B-colour", "I-colour"], "places": ["O", "B-place"]}
 class Classifier(torch.nn.Module):
     """A layer and the heads on it."""
 
-    def __init__(self, hidden, heads=TaskHeads, *arguments):
+    def __init__(self, hidden):
         super().__init__()
-        self.layer, self.heads = torch.nn.Linear(hidden, hidden), heads(hidden, LABELS, 0.0, None, *arguments)
+        self.layer, self.heads = torch.nn.Linear(hidden, hidden), TaskHeads(hidden, LABELS)
 
     def step(self, options):
         """How far every parameter moves in the first update, and the groups of its optimizer."""
@@ -136,16 +135,11 @@ def test_a_logit_moves_alike_at_any_width(hidden, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("options", "of"),
-    [
-        (TrainingOptions(learning_rate=1e-3, head_base_width=0), []),
-        (PRESETS["published"], []),
-        (TrainingOptions(learning_rate=1e-3), [DescribedHeads, 8, 0.0]),
-    ],
+    "options", [TrainingOptions(head_base_width=0), PRESETS["published"], training_options("default", "lora")]
 )
-def test_one_rate_for_all(options, of):
-    """As in runs of before, whose optimizers have these two groups; and where words give the heads their weights."""
-    model = Classifier(16, *of)
+def test_one_rate_for_all(options):
+    """As in runs of before, whose optimizers have these two groups."""
+    model = Classifier(16)
     groups = make_optimizer(model, options).param_groups
     assert [group["lr"] for group in groups] == [options.learning_rate] * 2
     assert {id(one) for group in groups for one in group["params"]} == {id(one) for one in model.parameters()}

@@ -90,3 +90,10 @@ def test_another_search_and_a_damaged_one_are_refused(space, tmp_path):
     path.write_text(f"no JSON\n{path.read_text()}")
     with pytest.raises(ValueError, match=r"optuna\.journal: cannot be read \(.*choose another output"):
         Journal(tmp_path, RECIPE)
+
+
+def test_a_search_of_before_the_rate_of_heads_had_one_for_all(tmp_path):
+    Journal(tmp_path, RECIPE | {"training": {}})
+    Journal(tmp_path, RECIPE | {"training": {"head_base_width": 0.0}})
+    with pytest.raises(ValueError, match=r"another search, which differs in training.head_base_width \(0.0 there, 960"):
+        Journal(tmp_path, RECIPE | {"training": {"head_base_width": 960.0}})
