@@ -21,7 +21,6 @@ from bench.study.hard import KEPT
 from bench.study.made import parts_of, random_backbone
 from bench.study.plan import Planned, check_keys
 from bench.study.runs import run_all
-from hyperloader.training.presets import training_options
 from hyperloader.training.run_config import RunConfig
 
 MARK = "rates"
@@ -36,7 +35,6 @@ class Cell:
         name: of the cell, in the table and in the names of files.
         method, model, training: of the run; the recipe's where they are not given.
         rates: to try; all of the grid's if there are none.
-        default: the rate that counts as the default; the method's own if it is 0.
         fraction: of the training data.
         tasks: how many tasks: the first so many of the recipe's, or all of them cut in parts; 0 for the recipe's own.
         hidden: width of a backbone of two layers with random weights; 0 for the recipe's backbone.
@@ -48,7 +46,6 @@ class Cell:
     model: Mapping | None = None
     training: Mapping = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
-    default: float = 0.0
     fraction: float = 1.0
     tasks: int = 0
     hidden: int = 0
@@ -84,13 +81,18 @@ class Grid:
 
     def default_rate(self, cell: Cell) -> float:
         """The learning rate of the cell where none is given."""
-        return cell.default or training_options(self.recipe.preset, cell.method or self.recipe.method).learning_rate
+        return self._of(cell, cell.training).options.learning_rate
 
     def has_default_heads(self, cell: Cell) -> bool:
         """Whether the learning rate of heads is what it is by default."""
-        method = cell.method or self.recipe.method
-        of_method = training_options(self.recipe.preset, method)
-        return training_options(self.recipe.preset, method, cell.training).head_base_width == of_method.head_base_width
+        given, default = (self._of(cell, training).options for training in (cell.training, {}))
+        return given.head_base_width == default.head_base_width
+
+    def _of(self, cell: Cell, training: Mapping) -> RunConfig:
+        """The recipe with the cell's method and model and these training options."""
+        recipe = self.recipe
+        model = recipe.model if cell.model is None else cell.model
+        return dataclasses.replace(recipe, method=cell.method or recipe.method, model=model, training=training)
 
     def planned(self, hard: Path) -> Iterator[tuple[str, Planned]]:
         """(name, run) of every cell and rate; ``hard`` is the folder of the hard mixture."""
@@ -100,7 +102,7 @@ class Grid:
                 yield name, Planned(cell.name, rate, "validation", self._config(cell, rate, name, hard))
 
     def _config(self, cell: Cell, rate: float, name: str, hard: Path) -> RunConfig:
-        recipe, options = self.recipe, dict(cell.training)
+        recipe = self.recipe
         pace = {"steps": self.steps, "eval_steps": self.steps // 2, "save_steps": self.steps}
         changed: dict[str, Any] = {}
         if cell.hard:
@@ -111,11 +113,8 @@ class Grid:
             folder = self.runs / f"hidden-{cell.hidden}"
             changed["backbone"] = str(random_backbone(recipe.backbone, cell.hidden, folder))
         return dataclasses.replace(
-            recipe,
-            method=cell.method or recipe.method,
-            model=recipe.model if cell.model is None else cell.model,
+            self._of(cell, {**recipe.training, **pace, **cell.training, "learning_rate": rate}),
             fraction=cell.fraction,
-            training={**recipe.training, **pace, **options, "learning_rate": rate},
             output=str(self.runs / name),
             **changed,
         )

@@ -17,7 +17,7 @@ from hyperloader.data.tasks import Task, load_task
 from hyperloader.data.yaml_text import load, read_yaml
 from hyperloader.training.backbone import PACKAGED
 from hyperloader.training.methods import FIXED_OPTIONS, METHODS, check_model_options
-from hyperloader.training.presets import MODELS, TrainingOptions, training_options
+from hyperloader.training.presets import MODELS, PRESETS, TrainingOptions, training_options
 from hyperloader.validation import check_choice, check_key, naming, nearest, shown
 
 SECTIONS = ("model", "training")
@@ -88,6 +88,7 @@ class RunConfig:
         if not isinstance(self.tasks, str | list) or not self.tasks:
             raise ValueError(f"tasks must be a task file or a list of tasks, got {self.tasks!r:.80}")
         check_choice("head", self.head, HEADS)
+        check_choice("preset", self.preset, PRESETS)
         for option, head in _OF_HEAD.items():
             if option in self.training and self.head != head:
                 raise ValueError(f"{option} must only be given for the head {head}, got it for {self.head}")
@@ -99,12 +100,12 @@ class RunConfig:
             if getattr(self, name) != default and self.method not in FIXED_OPTIONS:
                 known = ", ".join(FIXED_OPTIONS)
                 raise ValueError(f"{name} must be given for the methods {known}, got {self.method}")
-        options = training_options(self.preset, self.method, self.training)
+        options = self.options
         if self.backbone_dtype == "float16" and not options.fp16:
             raise ValueError(
                 "backbone_dtype must be bfloat16 without training.fp16, which scales the loss, got float16"
             )
-        if self.has_words and self.options.head_base_width:
+        if self.has_words and options.head_base_width:
             raise ValueError(
                 f"head_base_width must be 0 with task_condition: {DESCRIPTION}, got {options.head_base_width:g}"
             )
@@ -119,11 +120,14 @@ class RunConfig:
 
     @property
     def options(self) -> TrainingOptions:
-        """The preset with this run's changes; of a decoder, whose texts differ most in length, with a wider bucket."""
-        of_head: dict[str, float] = {"bucket": 32} if self.head == LANGUAGE_MODEL else {}
+        """The preset with this run's changes. The texts of a decoder, which differ most in length, have a wider bucket;
+        weights that are generated without a base, and so move by one part alone, have the preset's learning rate."""
+        of_run: dict[str, float] = {"bucket": 32} if self.head == LANGUAGE_MODEL else {}
         if self.has_words:  # of a head a task's rows and the map of all words are trained side by side, at one rate
-            of_head["head_base_width"] = 0.0
-        return training_options(self.preset, self.method, {**of_head, **self.training})
+            of_run["head_base_width"] = 0.0
+        if self.method == "hyperloader" and not self.model_options.get("base_weights", False):
+            of_run["learning_rate"] = PRESETS[self.preset].learning_rate
+        return training_options(self.preset, self.method, {**of_run, **self.training})
 
     @property
     def has_words(self) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from hyperloader.checkpoints.atomic import write_text
-from hyperloader.data.heads import TOKEN_CLASSIFICATION
 from hyperloader.data.sentence import DataError
 from hyperloader.data.tasks import Task
 from hyperloader.processes import process_count
@@ -20,9 +19,9 @@ from hyperloader.training.finite import NonFiniteLossError
 from hyperloader.training.headlines import mean_of
 from hyperloader.training.requirements import check_model, check_requirements
 from hyperloader.training.run import train
-from hyperloader.training.run_folder import CONFIG, LOCK, own_folder
+from hyperloader.training.run_folder import CONFIG, LOCK, own_folder, stated
 from hyperloader.training.search_space import SearchSpace, Values
-from hyperloader.training.trials import JOURNAL, Journal, Trial, next_values
+from hyperloader.training.trials import EARLIER_OPTIONS, JOURNAL, Journal, Trial, next_values
 from hyperloader.validation import check_whole
 
 REPORT = "search.json"
@@ -126,8 +125,11 @@ def _recipe(space: SearchSpace) -> dict:
     """What all trials have in common, and the keys in which they differ."""
     recipe: dict[str, Any] = {**space.config.to_dict(), "over": sorted(space.over)}
     del recipe["output"]
-    if space.config.head == TOKEN_CLASSIFICATION:  # said, as its default was another one in an earlier version
-        recipe["training"] = {**recipe["training"], "head_base_width": space.config.options.head_base_width}
+    training = stated(space.config).training
+    said = {
+        key: training[key] for key in EARLIER_OPTIONS if key in training
+    }  # had other defaults in an earlier version
+    recipe["training"] = {**recipe["training"], **said}
     for key in space.over:
         section, dot, name = key.partition(".")
         (recipe[section] if dot else recipe).pop(name or key, None)

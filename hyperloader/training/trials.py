@@ -13,10 +13,12 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperloader.training.presets import training_options
 from hyperloader.training.run_folder import check_same
 from hyperloader.training.search_space import SearchSpace, text_of
 
 JOURNAL = "optuna.journal"
+EARLIER_OPTIONS = ("head_base_width", "learning_rate")  # stated since their defaults depend on more than the method
 _STUDY, _RECIPE = "search", "recipe"
 _DRAWS = 50  # of Optuna, for a combination that has not been tried
 
@@ -80,8 +82,9 @@ class Journal:
             there, here = ", ".join(before["over"]), ", ".join(now["over"])
             raise ValueError(f"{folder}: holds a search over {there}, got {here}; choose another output")
         else:
-            if "head_base_width" in now.get("training", {}):
-                before["training"].setdefault("head_base_width", 0.0)  # of an earlier version
+            for key in EARLIER_OPTIONS:
+                if key in now.get("training", {}):
+                    before["training"].setdefault(key, _earlier(key, now))
             check_same(before, now, folder, "search")
 
     def trials(self) -> list[Trial]:
@@ -97,6 +100,11 @@ class Journal:
         """Of a write that the machine has not survived."""
         with self.path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _earlier(key: str, recipe: Mapping) -> float:
+    """The default of an option of ``EARLIER_OPTIONS`` when journals did not state it."""
+    return 0.0 if key == "head_base_width" else training_options(recipe["preset"], "hyperloader").learning_rate
 
 
 def next_values(space: SearchSpace, trials: Sequence[Trial], count: int) -> dict[str, Any] | None:

@@ -61,6 +61,7 @@ def test_a_run_of_before_base_weights_is_the_model_it_was(settings, tmp_path):
     assert "base_weights" not in text and "learning_rate" not in text
     assert evaluate(before.output) == metrics["test"]
     assert train(before, resume=True, progress=False) == metrics
+    assert train(settings(model=before.model, training=options), resume=True, progress=False) == metrics
     differs = r"model.base_weights \(False there, True here\), training.learning_rate \(0.005 there, 0.003 here\)"
     with pytest.raises(ValueError, match=differs):
         train(settings(model={"rank": 2}, training=options), resume=True, progress=False)
@@ -79,10 +80,25 @@ def test_a_run_in_words_has_one_rate(settings):
         settings(training={"head_base_width": 500}, **words)
 
 
-def test_a_search_states_the_rate_of_heads(settings):
-    assert _recipe(search_space(settings(), {"model.rank": [2, 4]}))["training"]["head_base_width"] == 960
-    over = {"training.head_base_width": [0, 480]}
-    assert "head_base_width" not in _recipe(search_space(settings(), over))["training"]
+def test_a_search_states_the_rate_and_that_of_heads(settings):
+    stated = _recipe(search_space(settings(model={"base_weights": False}), {"model.rank": [2, 4]}))["training"]
+    assert (stated["head_base_width"], stated["learning_rate"]) == (960, 5e-3)
+    over = {"training.head_base_width": [0, 480], "training.learning_rate": [1e-3, 2e-3]}
+    assert not {"head_base_width", "learning_rate"} & {*_recipe(search_space(settings(), over))["training"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "rate"),
+    [
+        ({}, 3e-3),
+        ({"model": {"base_weights": False}}, 5e-3),
+        ({"preset": "published"}, 3e-4),
+        ({"method": "lora"}, 1e-2),
+    ],
+)
+def test_the_learning_rate_is_for_the_parts_by_which_a_weight_moves(settings, values, rate):
+    assert settings(**values).options.learning_rate == rate
+    assert settings(training={"learning_rate": 7e-4}, **values).options.learning_rate == 7e-4
 
 
 def test_a_run_of_before_the_rate_of_heads_had_one_for_all(settings):

@@ -97,3 +97,11 @@ def test_a_search_of_before_the_rate_of_heads_had_one_for_all(tmp_path):
     Journal(tmp_path, RECIPE | {"training": {"head_base_width": 0.0}})
     with pytest.raises(ValueError, match=r"another search, which differs in training.head_base_width \(0.0 there, 960"):
         Journal(tmp_path, RECIPE | {"training": {"head_base_width": 960.0}})
+
+
+def test_a_search_of_before_rates_by_base_weights_had_that_of_the_method(tmp_path):
+    recipe = RECIPE | {"preset": "default", "model": {"base_weights": False}}
+    Journal(tmp_path, recipe | {"training": {}})
+    Journal(tmp_path, recipe | {"training": {"learning_rate": 3e-3}})
+    with pytest.raises(ValueError, match=r"differs in training.learning_rate \(0.003 there, 0.005 here\)"):
+        Journal(tmp_path, recipe | {"training": {"learning_rate": 5e-3}})
