@@ -21,6 +21,7 @@ from bench.study.hard import KEPT
 from bench.study.made import parts_of, random_backbone
 from bench.study.plan import Planned, check_keys
 from bench.study.runs import run_all
+from hyperloader.training.headlines import mean_of
 from hyperloader.training.run_config import RunConfig
 
 MARK = "rates"
@@ -37,6 +38,7 @@ class Cell:
         rates: to try; all of the grid's if there are none.
         fraction: of the training data.
         tasks: how many tasks: the first so many of the recipe's, or all of them cut in parts; 0 for the recipe's own.
+        tasks_of: file of another recipe, whose tasks it has.
         hidden: width of a backbone of two layers with random weights; 0 for the recipe's backbone.
         hard: whether to train on the hard mixture (``bench.study.hard``).
     """
@@ -48,6 +50,7 @@ class Cell:
     rates: list[float] = field(default_factory=list)
     fraction: float = 1.0
     tasks: int = 0
+    tasks_of: str = ""
     hidden: int = 0
     hard: bool = False
 
@@ -107,6 +110,8 @@ class Grid:
         changed: dict[str, Any] = {}
         if cell.hard:
             changed["tasks"] = [{"name": task, "path": str(hard / task)} for task in KEPT]
+        if cell.tasks_of:
+            changed["tasks"] = RunConfig.from_yaml(cell.tasks_of).tasks
         if cell.tasks:
             changed["tasks"] = parts_of(recipe, cell.tasks, self.runs / f"tasks-{cell.tasks}")
         if cell.hidden:
@@ -146,12 +151,12 @@ def name_of(cell: Cell, rate: float) -> str:
 
 
 def scores(grid: Grid, cell: Cell) -> dict[float, float]:
-    """Learning rate -> mean F1 of the cell's runs that are there, in per cent."""
+    """Learning rate -> mean score of the cell's runs that are there, in per cent."""
     found = {}
     for rate in grid.rates:
         path = grid.results / f"{name_of(cell, rate)}.json"
         if path.is_file():
-            found[rate] = 100 * json.loads(path.read_text(encoding="utf-8"))["validation"]["mean_f1"]
+            found[rate] = 100 * mean_of(json.loads(path.read_text(encoding="utf-8"))["validation"])
     return found
 
 

@@ -15,6 +15,7 @@ import torch
 
 from bench.study.plan import Planned
 from hyperloader.checkpoints.atomic import write_text
+from hyperloader.training.headlines import mean_of
 from hyperloader.training.run import train
 from hyperloader.training.run_folder import COUNTS
 from hyperloader.training.saved_run import load_run, scorer
@@ -81,7 +82,7 @@ def run_one(name: str, run: Planned, results: Path, sentences: int | None = None
     if run.split == "test":
         shutil.copyfile(Path(config.output) / COUNTS, results / f"{name}.counts.npz")
     write_text(path, json.dumps(kept, ensure_ascii=False, indent=1))
-    print(f"{name}: {run.split} F1 {100 * metrics[run.split]['mean_f1']:.2f}", flush=True)
+    print(f"{name}: mean score on {run.split} {100 * mean_of(metrics[run.split]):.2f}", flush=True)
 
 
 def portable(config: dict) -> dict:
