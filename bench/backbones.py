@@ -49,6 +49,7 @@ WRITERS = {  # of text
     "T5-small": lambda layers: _t5(512, layers or 6, 8),
     "T5-base": lambda layers: _t5(768, layers or 12, 12),
     "tiny T5": lambda layers: _t5(64, layers or 2, 4),
+    "Llama 1B": lambda layers: _decoder(2048, layers or 16, 32, 8, 8192),
     "SmolLM2": lambda layers: _decoder(576, layers or 30, 9, 3, 1536),
     "tiny decoder": lambda layers: _decoder(48, layers or 2, 3, 1, 96),
 }
@@ -65,7 +66,8 @@ def make_model(
     float32 has no digits left.
     """
     torch.manual_seed(_SEED)
-    backbone = BACKBONES[name](layers)
+    with setting.device:  # a billion random numbers take the host ten seconds
+        backbone = BACKBONES[name](layers)
     names = [f"task {number}" for number in range(tasks)]
     encoder = not backbone.can_generate()
     labels = {task: [f"label {number}" for number in range(LABELS)] for task in names} if encoder else None

@@ -4,7 +4,7 @@ Without a GPU there are no graphs, and the steps themselves run.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -21,7 +21,7 @@ _WARM_UP = 3  # calls that compile kernels and ask for memory, before one is cap
 
 
 def point(backbone: str, sentences: int, tokens: int, what: str = STEP) -> Point:
-    """A batch of ``sentences`` of ``tokens`` tokens; a T5 decodes one more token of each."""
+    """A batch of ``sentences`` of ``tokens`` tokens; a T5 or a decoder decodes one more token of each."""
     sizes = {"backbone": backbone, "sentences": sentences, "tokens": tokens, "what": what}
     return Point(f"{backbone}, {sentences} × {tokens} tokens, {what}", sizes, headline=True, device="cuda")
 
@@ -60,20 +60,22 @@ def passes(at: Point, setting: Setting) -> Iterator[Pass]:
     )
 
 
-def _decoding(call, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Calls:
+def _decoding(call: Callable, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Calls:
     """One token more for every sentence, from what the encoder and the tokens before have left."""
     model.eval()
     first = batch["labels"][:, :1]
     with torch.no_grad():
-        before = call(input_ids=batch["input_ids"], decoder_input_ids=first, use_cache=True)
+        if model.backbone.config.is_encoder_decoder:
+            before = call(input_ids=batch["input_ids"], decoder_input_ids=first, use_cache=True)
+            after = {"decoder_input_ids": first, "encoder_outputs": (before.encoder_last_hidden_state,)}
+        else:
+            before = call(input_ids=batch["input_ids"], use_cache=True)
+            after = {"input_ids": first}
 
     def run() -> list[torch.Tensor]:
         with torch.no_grad():
             cache = copy.deepcopy(before.past_key_values)  # a step writes into it
-            outputs = call(
-                decoder_input_ids=first, encoder_outputs=(before.encoder_last_hidden_state,), past_key_values=cache
-            )
-            return [outputs.logits]
+            return [call(**after, past_key_values=cache).logits]
 
     return Calls.of(run)
 
@@ -102,6 +104,8 @@ CASE = Case(
         point("MiniLM", 4, 32),
         point("T5-small", 8, 32, DECODING),
         point("T5-base", 8, 32, DECODING),
+        point("Llama 1B", 8, 64),
+        point("Llama 1B", 8, 32, DECODING),
     ],
     passes=passes,
     clock=WALL,

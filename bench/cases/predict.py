@@ -121,6 +121,7 @@ CASE = Case(
         point("T5-small", 8, 32, headline=True, tasks=8),
         point("SmolLM2", 8, 32),
         replace(point("T5-base", 8, 32, headline=True), device="cuda"),
+        replace(point("Llama 1B", 8, 32, headline=True), device="cuda"),
         *(point("MiniLM", sentences, 32, "sentences") for sentences in (1, 4, 128)),
     ],
     passes=passes,

@@ -107,6 +107,7 @@ CASE = Case(
         point("T5-small", 8, 32, 6, headline=True),
         point("SmolLM2", 4, 32, 30),
         replace(point("T5-base", 32, 64, 12, headline=True), device="cuda"),
+        replace(point("Llama 1B", 8, 64, 16, headline=True), device="cuda"),
         *(point("MiniLM", 4, 32, layers, "layers") for layers in (12, 24)),
     ],
     passes=passes,

@@ -22,6 +22,8 @@ SMALL = {
         captured.point("tiny encoder", 2, 5),
         captured.point("tiny T5", 2, 5),
         captured.point("tiny T5", 2, 5, captured.DECODING),
+        captured.point("tiny decoder", 2, 5),
+        captured.point("tiny decoder", 2, 5, captured.DECODING),
     ],
     "mixed": [mixed.point(what, 3, 5, 64, sentences=4) for what in ("adapter", "lora_linear", "tiny encoder")],
 }
