@@ -43,9 +43,10 @@ class EvaluationLines(TrainerCallback):
         if not first and shares_loss is not None and train_loss is not None and train_loss > _WORSE * shares_loss:
             tqdm.write(self._worse_line(step, train_loss, shares_loss), file=sys.stderr)
             return
-        silent = [task for task, one in scores["tasks"].items() if one.get("spans") and not one["predicted"]]
-        if silent:
-            tqdm.write(self._silent_line(step, silent, len(scores["tasks"])), file=sys.stderr)
+        tasks, faults = scores["tasks"], {task: _fault(one) for task, one in scores["tasks"].items()}
+        for fault in dict.fromkeys(filter(None, faults.values())):
+            found = [task for task in tasks if faults[task] == fault]
+            tqdm.write(self._fault_line(step, fault, found, len(tasks)), file=sys.stderr)
 
     def _line(self, step: int, train_loss: float | None, scores: dict) -> str:
         parts = [f"{mean_name(scores)} {100 * mean_of(scores):.1f} %"]
@@ -64,16 +65,28 @@ class EvaluationLines(TrainerCallback):
             f"longer training.warmup (now {options.warmup_steps:,} steps)"
         )
 
-    def _silent_line(self, step: int, silent: list[str], tasks: int) -> str:
-        named = ", ".join(silent[:_NAMED]) + (f" and {len(silent) - _NAMED:,} more" if len(silent) > _NAMED else "")
-        whose = "any task" if len(silent) == tasks else named
+    def _fault_line(self, step: int, fault: str, found: list[str], tasks: int) -> str:
+        named = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else "")
+        whose = "any task" if len(found) == tasks else named
         options = self.options
         return (
-            f"step {step:,}: the model finds no span in the validation sentences of {whose}; that is usual at the "
-            f"start, and if it stays, try more steps (training.steps, now {options.steps:,}), another "
+            f"step {step:,}: the model {fault} the validation sentences of {whose}; that is usual at the start, "
+            f"and if it stays, try more steps (training.steps, now {options.steps:,}), another "
             f"training.learning_rate (now {options.learning_rate:g}) or a longer training.warmup (now "
             f"{options.warmup_steps:,} steps)"
         )
+
+
+def _fault(scores: dict) -> str | None:
+    """What a model that has learnt nothing does with a task's sentences: the coefficients are exactly 0 where all
+    answers are the same."""
+    if scores.get("spans") and not scores["predicted"]:
+        return "finds no span in"
+    if scores.get("micro_f1") == 0:
+        return "finds no right label in"
+    if scores.get("pearson") == 0 or (scores.get("matthews") == 0 and scores["accuracy"] < 1):
+        return "gives one answer to all"
+    return None
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from hyperloader.training.reporting import EvaluationLines, duration
 from hyperloader.training.run import train
+from hyperloader.training.sentence_metrics import sentence_scores
 
 
 def test_a_line_an_evaluation(settings, capsys):
@@ -89,6 +90,25 @@ def test_tasks_without_a_span_are_named(said):
     assert "calendar" not in line
     assert said(scores(music=1, calendar=3)) == ""
     assert "and 3 more" in said(scores(**{f"t{number}": 0 for number in range(8)}, last=1))
+
+
+def test_answers_that_are_all_alike_are_told(said):
+    golds = {"intents": ("classification", ["a", "b", "a"]), "topics": ("multi-label", [("x",), ("y",), ()])}
+    golds["similar"] = ("regression", [1.0, 2.0, 4.0])
+    alike = {"intents": ["a"] * 3, "topics": [()] * 3, "similar": [0.5] * 3}
+
+    def found(predicted: dict) -> dict:
+        scores = {task: sentence_scores(kind, gold, predicted[task]) for task, (kind, gold) in golds.items()}
+        return {"tasks": scores, "mean_score": 0.0}
+
+    lines = said(found(alike)).splitlines()
+    assert len(lines) == 2
+    assert "gives one answer to all the validation sentences of intents, similar;" in lines[0]
+    assert "finds no right label in the validation sentences of topics;" in lines[1]
+    assert all("now 400" in line for line in lines)
+    assert said(found({task: gold for task, (_, gold) in golds.items()})) == ""
+    golds["intents"] = ("classification", ["a"] * 3)  # nothing else to answer
+    assert "intents" not in said(found(alike))
 
 
 def test_a_training_that_finds_nothing_says_so(settings, capsys, monkeypatch):
