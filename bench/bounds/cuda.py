@@ -24,7 +24,10 @@ from bench.bounds.launches import (
 
 WARPS, STATIC, MOST_STAGES = 8, 18 << 10, 3  # resident.cuh: bytes that every kernel has; tiles in shared memory
 FEW_COLUMNS, MOST_COLUMNS = 512, 1024  # adapter_resident.cuh: hidden units whose v a block keeps in registers
+LEAST_SHARES = 4  # adapter_few.cuh: blocks that share a tile
 TALLEST, TALL_FROM = 4, 256  # adapter.cuh: tiles of 16 tokens a block elsewhere, and from how many of them on
+SECTOR = 32  # bytes that memory gives at least
+CHUNK = 8  # adapter_layout.cu: columns of a block that multiplies them with as many
 
 
 def calls(model: Model, tokens: int) -> list[Call]:
@@ -88,18 +91,45 @@ def _resident_blocks(tiles: int, shared: int, most: int) -> int:
     return min(tiles, H100.processors * min(most, H100.shared_bytes // (shared + STATIC)))
 
 
-def _lay_out(model: Model, forward: bool) -> Launch:
-    """Blocks for each unit and the bias behind them multiply its centred column with eight others, or copy a share."""
+def _lay_out(model: Model, forward: bool, moments: bool = True) -> Launch:
+    """Blocks for each pair of chunks of columns, whose rows are read for the means and, by each half of the block, for
+    the products; then for each unit, to copy them."""
     wide, columns, matrix = up(model.hidden, STEP), model.bottleneck + 1, HALF * model.hidden * model.bottleneck
     units = up(model.bottleneck, STEP) if forward else up(columns + 1, STEP)
-    copying = 1 if forward else math.ceil(wide / THREADS)
-    blocks = max(units, columns) * (math.ceil(columns / 8) + copying)
-    written = HALF * wide * (units + up(model.bottleneck, STEP)) + SINGLE * columns * (wide + columns)
+    chunks = math.ceil(columns / CHUNK) if moments else 0
+    pairs, few = chunks * (chunks + 1) // 2, SINGLE * columns * (wide + columns) if moments else 0
+    written = HALF * wide * (units + up(model.bottleneck, STEP)) + few
     return Launch(
-        f"lay_out_adapter_kernel<float, BFloat16, {'true' if forward else 'false'}>", blocks, THREADS,
+        f"lay_out_adapter_kernel<float, BFloat16, {str(forward).lower()}, {str(moments).lower()}>",
+        pairs + units * math.ceil(wide / THREADS), THREADS,
         memory=2 * matrix + written,
-        cache=2 * matrix + written + columns * HALF * model.hidden * columns,  # every column reads all others
-        lanes=8.0 * columns**2 * model.hidden,  # a product, its place, its dtype
+        cache=2 * matrix + written + pairs * 6 * SECTOR * model.hidden,
+        lanes=pairs * model.hidden * (CHUNK**2 + 8.0 * CHUNK),  # products; of a number its place, sum and difference
+    )  # fmt: skip
+
+
+def _shares(model: Model, tokens: int, shares: int) -> tuple[Launch, ...]:
+    """Few tokens of many hidden units: blocks share a tile's hidden units, and v is written out."""
+    wide, thin, tiles = up(model.hidden, STEP), up(model.bottleneck, STEP), math.ceil(tokens / TILE)
+    weight, row, pre = HALF * wide * thin, HALF * tokens * model.hidden, SINGLE * tokens * model.bottleneck
+    tensor, few, v = 2.0 * tiles * TILE * wide * thin, SINGLE * tokens * thin, SINGLE * tokens * wide
+    return (
+        _lay_out(model, forward=True, moments=False),
+        Launch(
+            "shrink_share_kernel<BFloat16, BFloat16>", tiles * shares, THREADS,
+            memory=row + shares * few, recent=weight, cache=row + shares * few + tiles * weight, tensor=tensor,
+            dynamic_shared=SINGLE * WARPS * TILE * (STEP + 1),
+        ),
+        Launch(
+            "expand_share_kernel<BFloat16, BFloat16, true>", tiles * shares, THREADS,
+            memory=v + pre, again=weight, recent=shares * few, tensor=tensor,
+            cache=v + pre + shares**2 * few + tiles * (weight + SINGLE * wide),
+            dynamic_shared=HALF * TILE * (thin + 8),
+        ),
+        Launch(
+            "norm_kernel<BFloat16, BFloat16>", tokens, THREADS, memory=row, recent=v, again=row,
+            cache=3 * v + 2 * row + 2 * SINGLE * tokens * wide, lanes=12.0 * tokens * wide,
+        ),
     )  # fmt: skip
 
 
@@ -113,7 +143,8 @@ def _tall(tiles: int, few: int, thin: int) -> tuple[int, int]:
 
 
 def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
-    """One launch where the weights stay in shared memory, else one that lays them out and one that reads them."""
+    """One launch where the weights stay in shared memory, else one that lays them out and one that reads them, or for
+    few tokens three."""
     wide, thin, tiles = up(model.hidden, STEP), up(model.bottleneck, STEP), math.ceil(tokens / TILE)
     weight, row = HALF * wide * thin, HALF * tokens * model.hidden
     pre, tensor = SINGLE * tokens * model.bottleneck, 4.0 * tiles * TILE * wide * thin
@@ -132,6 +163,9 @@ def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
                 shared=tiles * (held + 3 * SINGLE * wide), dynamic_shared=shared, tiles=tiles,
             ),
         )  # fmt: skip
+    shares = min(H100.processors // tiles, wide // STEP // WARPS)
+    if model.hidden > MOST_COLUMNS and shares >= LEAST_SHARES:
+        return _shares(model, tokens, shares)
     columns = model.bottleneck + 1
     moments, vectors = SINGLE * columns**2, SINGLE * 3 * wide
     tall, shared = _tall(tiles, 2 * SINGLE * (columns | 1), thin)

@@ -1,5 +1,5 @@
-// Bottleneck adapter on CUDA devices: one kernel for the tokens, after one that lays the weights out.
-#include "adapter.cuh"
+// Bottleneck adapter on CUDA devices. Where a block has no room for the weights, they are laid out first.
+#include "adapter_few.cuh"
 #include "adapter_resident.cuh"
 
 #include <ATen/ops/native_layer_norm.h>
@@ -7,18 +7,6 @@
 
 namespace hyperloader::cuda {
 namespace {
-
-template <typename X, typename C>
-struct Forward {
-  Tokens tokens;
-  bool aligned;  // all rows of tokens are, for accesses of 16 bytes
-  LaidOut<Sum<X>, C> weights;
-  Activation activation;
-  Sum<X> eps;
-  const X *x, *z;  // z: x after the inner norm, x itself without one
-  X* y;
-  Sum<X>* pre;
-};
 
 template <typename S, typename C, int kTall>
 int64_t shared_bytes(int64_t bottleneck, bool norm) {
@@ -121,16 +109,26 @@ void run(
   call.tokens = tokens_of(x, group, options.groups);
   if (call.tokens.tiles() == 0) return;
 
+  const bool norm = has_outer(options.norm);
+  const int64_t wide = padded(options.hidden);
+  Shares<S> shares{Shares<S>::count_for(call.tokens.tiles(), wide)};
+  const bool few = options.hidden > kept_columns(kMostKept) && shares.count >= Shares<S>::kLeast;
   Workspace memory;
-  const AdapterLayout<S, C> layout(options, Direction::kForward, memory);
+  const AdapterLayout<S, C> layout(options, few ? Direction::kForwardWrittenOut : Direction::kForward, memory);
+  const auto parts = memory.reserve<S>(!few ? 0 : shares.count * call.tokens.all() * padded(options.bottleneck));
+  const auto v = memory.reserve<S>(few && norm ? call.tokens.all() * wide : 0);
   memory.allocate(x);
   call.weights = layout.lay_out(weights, group.has_value(), memory);
   call.activation = options.activation;
   call.eps = static_cast<S>(eps);
   call.aligned = rows_aligned(call.x, options.hidden) && rows_aligned(call.z, options.hidden) &&
                  rows_aligned(call.y, options.hidden);
+  if (few) {
+    shares.parts = memory[parts];
+    shares.v = memory[v];
+    return run_shares(call, shares, norm);
+  }
   const auto start = [&]<int kTall>() {
-    const bool norm = has_outer(options.norm);
     const int64_t shared = shared_bytes<S, C, kTall>(options.bottleneck, norm);
     if (kTall > 1 && (call.tokens.tiles() < kTallFrom || shared > most_shared_memory())) return false;
     call.tokens = tokens_of(x, group, options.groups, kTokens * kTall);

@@ -90,7 +90,13 @@ struct LaidOut {
   }
 };
 
-enum class Direction { kForward, kBackward, kBackwardBlocked };  // the latter its matrices in blocks
+// kForwardWrittenOut: without moments, as the norm's statistics are those of the written out v. kBackwardBlocked: with
+// its matrices in blocks.
+enum class Direction { kForward, kForwardWrittenOut, kBackward, kBackwardBlocked };
+
+inline bool is_forward(Direction direction) {
+  return direction == Direction::kForward || direction == Direction::kForwardWrittenOut;
+}
 
 // Reserves what the weights of one direction take and lays them out there, in one launch.
 template <typename S, typename C>
@@ -100,6 +106,8 @@ class AdapterLayout {
   LaidOut<S, C> lay_out(const AdapterWeights& weights, bool grouped, const Workspace& memory) const;
 
  private:
+  bool has_moments() const { return has_outer(options_.norm) && direction_ != Direction::kForwardWrittenOut; }
+
   AdapterOptions options_;
   Direction direction_;
   LaidOut<S, C> sizes_;

@@ -1,6 +1,5 @@
 // The adapter's weights laid out: padded, in the products' dtype, whatever strides and dtypes the tensors have, and
-// with an outer norm the moments of its input. A block has one unit of the bottleneck, or the bias behind them, and of
-// that the moments or a share of the hidden units to copy.
+// with an outer norm the moments of its input.
 #include "adapter.cuh"
 #include "resident.cuh"
 
@@ -12,84 +11,161 @@ struct LayOut {
   GivenAdapter given;
   LaidOut<S, C> sizes;
   bool outer, inner, blocked;
-  bool up_in_rows, up_aligned;  // its rows are contiguous; and whole 16 bytes
-  unsigned chunks;              // of the columns, for their products: none without an outer norm
+  bool up_in_rows, up_aligned;  // its rows are contiguous and of C; and whole 16 bytes
+  int chunks;                   // of the columns, for their products: none where no moments are asked for
+  int copying;                  // blocks that share the hidden units of a unit
   C *shrink, *expand;
   S *down_bias, *up_bias, *norm_weight, *norm_bias, *centred, *moments, *means;
 };
 
-constexpr int kChunk = 8;  // columns whose products a block has
+// Neighbouring columns of [up, up_bias] that a block multiplies with as many others: their products are a thread's own.
+template <typename S>
+constexpr int kChunk = sizeof(S) == 8 ? 4 : 8;
 
-// Column `unit` of [up, up_bias] less its mean, to `own` by the first block of it, and its products with the columns
-// [begin, begin + kChunk). A thread takes whole rows of up, 16 bytes at a time where they lie so.
+// Sums over the lanes of a warp of kCount numbers that each of them holds. The lanes share the numbers out instead of
+// each adding up all: lane l is left with kCount / 32 of them, from l · kCount / 32 on, or 32 / kCount neighbours with
+// one.
+template <int kCount, int kMask = 16, typename S, int kSize>
+__device__ __forceinline__ void share_sums(S (&values)[kSize]) {
+  constexpr int kHalf = kCount / 2;
+  if constexpr (kHalf == 0) {
+    values[0] += __shfl_xor_sync(kAllLanes, values[0], kMask);
+  } else {
+    const bool upper = (threadIdx.x & kMask) != 0;
+#pragma unroll
+    for (int i = 0; i < kHalf; ++i) {
+      const S mine = upper ? values[i + kHalf] : values[i], given = upper ? values[i] : values[i + kHalf];
+      values[i] = mine + __shfl_xor_sync(kAllLanes, given, kMask);
+    }
+  }
+  if constexpr (kMask > 1) share_sums<kHalf == 0 ? 1 : kHalf, kMask / 2>(values);
+}
+
+// The sums over a warp's lanes, to `to`.
+template <int kCount, typename S>
+__device__ __forceinline__ void sum_warp(S (&values)[kCount], S* to) {
+  constexpr int kOwn = kCount < 32 ? 1 : kCount / 32, kSharing = kCount < 32 ? 32 / kCount : 1;  // lanes with the same
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  share_sums<kCount>(values);
+  if (lane % kSharing != 0) return;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) to[lane / kSharing * kOwn + i] = values[i];
+}
+
+// The moments of a chunk of columns with another, and of one with itself its means and centred columns too. Threads
+// take rows of up, as many bytes at a time as there are where they lie so; half of the warps multiply with the first
+// half of the second chunk, the others with its second half.
 template <typename S, typename C>
-__device__ void centre(const LayOut<S, C>& call, int64_t unit, int64_t group, int64_t begin, S* own) {
-  __shared__ S kept[kWarps], products[kWarps][kChunk];
-  const int64_t hidden = call.sizes.hidden, bottleneck = call.sizes.bottleneck, columns = call.sizes.columns();
+__device__ void centre(const LayOut<S, C>& call, int64_t group, int first, int second) {
+  constexpr int kOwn = kChunk<S>, kHalf = kOwn / 2, kRows = kThreads / 2;
+  __shared__ S parts[kWarps][kOwn * kHalf], sums[kWarps][2 * kOwn], means[2 * kOwn];
+  const int64_t hidden = call.sizes.hidden, wide = call.sizes.wide(), columns = call.sizes.columns();
+  const int64_t bottleneck = call.sizes.bottleneck;
   const Given &up = call.given.up, &up_bias = call.given.up_bias;
-  const auto value = [&](int64_t h) {
-    return unit < bottleneck ? up.template load<S>(group, h, unit) : up_bias.template load<S>(group, 0, h);
-  };
-  const auto row = [&](int64_t h) {  // of the chunk's columns
-    Numbers<S, kChunk> found;
+  const auto row = [&]<int kCount>(Numbers<S, kCount>& found, int64_t h, int64_t begin) {
     if (call.up_in_rows) {
       const int64_t at = group * up.group_stride + h * up.row_stride + begin;
-      found = up.from.template load<S, kChunk>(at, bottleneck - begin, call.up_aligned);
+      const auto own = load<kCount>(static_cast<const C*>(up.from.data) + at, bottleneck - begin, call.up_aligned);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) found.at[i] = static_cast<S>(own.at[i]);
     } else {
 #pragma unroll
-      for (int i = 0; i < kChunk; ++i) {
+      for (int i = 0; i < kCount; ++i) {
         found.at[i] = begin + i < bottleneck ? up.template load<S>(group, h, begin + i) : S(0);
       }
     }
+    if (begin <= bottleneck && bottleneck < begin + kCount) {
+      const S bias = up_bias.template load<S>(group, 0, h);
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) {
-      if (begin + i == bottleneck) found.at[i] = up_bias.template load<S>(group, 0, h);
+      for (int i = 0; i < kCount; ++i) found.at[i] = begin + i == bottleneck ? bias : found.at[i];
     }
-    return found;
   };
-  S sum = 0;
-  for (int64_t h = threadIdx.x; h < hidden; h += kThreads) sum += value(h);
-  const S mean = sum_threads(sum, kept) / hidden;
-  if (begin == 0) {
-    if (threadIdx.x == 0) call.means[group * columns + unit] = mean;
-    for (int64_t h = threadIdx.x; h < call.sizes.wide(); h += kThreads) own[h] = h < hidden ? value(h) - mean : S(0);
-  }
-  const Numbers<S, kChunk> near = row(0);  // nearer to the means than zero may be
-  S sums[kChunk] = {};
-  for (int64_t h = threadIdx.x; h < hidden; h += kThreads) {
-    const S factor = value(h) - mean;
-    const Numbers<S, kChunk> others = row(h);
+  const int64_t own_begin = int64_t{kOwn} * first, other_begin = int64_t{kOwn} * second;
+  {
+    S total[2 * kOwn] = {};
+#pragma unroll 1
+    for (int64_t h = threadIdx.x; h < hidden; h += kThreads) {
+      Numbers<S, kOwn> own, other;
+      row(own, h, own_begin);
+      row(other, h, other_begin);
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) sums[i] += factor * (others.at[i] - near.at[i]);
-  }
-#pragma unroll
-  for (int i = 0; i < kChunk; ++i) {
-    const S found = sum_lanes(sums[i]);
-    if (threadIdx.x % 32 == 0) products[warp_of_block()][i] = found;
+      for (int i = 0; i < kOwn; ++i) {
+        total[i] += own.at[i];
+        total[kOwn + i] += other.at[i];
+      }
+    }
+    sum_warp(total, sums[warp_of_block()]);
   }
   __syncthreads();
-  const int64_t other = begin + threadIdx.x;
-  if (threadIdx.x >= kChunk || other >= columns) return;
-  S product = 0;
-  for (int warp = 0; warp < kWarps; ++warp) product += products[warp][threadIdx.x];
-  call.moments[(group * columns + unit) * columns + other] = product / hidden;
+  if (threadIdx.x < 2 * kOwn) {
+    S sum = 0;
+    for (int warp = 0; warp < kWarps; ++warp) sum += sums[warp][threadIdx.x];
+    means[threadIdx.x] = sum / hidden;
+  }
+  __syncthreads();
+  const int half = warp_of_block() / (kWarps / 2);
+  S own_means[kOwn], other_means[kHalf];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) own_means[i] = means[i];
+#pragma unroll
+  for (int i = 0; i < kHalf; ++i) other_means[i] = means[kOwn + half * kHalf + i];
+  S products[kOwn * kHalf] = {};
+#pragma unroll 1
+  for (int64_t h = threadIdx.x % kRows; h < wide; h += kRows) {
+    Numbers<S, kOwn> own{};
+    if (h < hidden) {
+      Numbers<S, kHalf> other;
+      row(own, h, own_begin);
+      row(other, h, other_begin + half * kHalf);
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        own.at[i] -= own_means[i];
+#pragma unroll
+        for (int j = 0; j < kHalf; ++j) products[i * kHalf + j] += own.at[i] * (other.at[j] - other_means[j]);
+      }
+    }
+    if (first == second && half == 0) {
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        if (own_begin + i < columns) call.centred[(group * columns + own_begin + i) * wide + h] = own.at[i];
+      }
+    }
+  }
+  sum_warp(products, parts[warp_of_block()]);
+  __syncthreads();
+  const int i = static_cast<int>(threadIdx.x) / kOwn, j = static_cast<int>(threadIdx.x) % kOwn;
+  if (i < kOwn && own_begin + i < columns && other_begin + j < columns) {
+    S sum = 0;
+    for (int warp = 0; warp < kWarps / 2; ++warp) sum += parts[j / kHalf * (kWarps / 2) + warp][i * kHalf + j % kHalf];
+    S* const moments = call.moments + group * columns * columns;
+    moments[(own_begin + i) * columns + other_begin + j] = sum / hidden;
+    if (first != second) moments[(other_begin + j) * columns + own_begin + i] = sum / hidden;
+  }
+  if (first == second && threadIdx.x < kOwn && own_begin + threadIdx.x < columns) {
+    call.means[group * columns + own_begin + threadIdx.x] = means[threadIdx.x];
+  }
 }
 
-template <typename S, typename C, bool kForward>
-__global__ void __launch_bounds__(kThreads, 1) lay_out_adapter_kernel(const __grid_constant__ LayOut<S, C> call) {
+// Blocks for every pair of chunks of columns, in the order (0, 0), (0, 1) .. (1, 1), (1, 2) ..; then for every unit
+// of the bottleneck, and the ones behind them that are padding, blocks that share the hidden units to copy.
+template <typename S, typename C, bool kForward, bool kMoments>
+__global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
+    lay_out_adapter_kernel(const __grid_constant__ LayOut<S, C> call) {
   __shared__ S kept[kWarps];
-  const int64_t unit = blockIdx.x, group = blockIdx.y;
+  const int64_t group = blockIdx.y;
+  int pair = static_cast<int>(blockIdx.x);
+  if constexpr (kMoments) {
+    for (int first = 0; first < call.chunks; ++first) {
+      if (pair < call.chunks - first) return centre(call, group, first, first + pair);
+      pair -= call.chunks - first;
+    }
+  }
+  const int64_t unit = pair / call.copying, share = pair % call.copying;
   const int64_t hidden = call.sizes.hidden, bottleneck = call.sizes.bottleneck, columns = call.sizes.columns();
   const int64_t wide = call.sizes.wide(), thin = call.sizes.thin();
   const GivenAdapter& given = call.given;
-  S* const own = call.centred + (group * columns + unit) * wide;
-  if (blockIdx.z < call.chunks) {
-    if (unit < columns) centre(call, unit, group, int64_t(blockIdx.z) * kChunk, own);
-    return;
-  }
   S shift = 0;
-  for (int64_t h = int64_t(blockIdx.z - call.chunks) * kThreads + threadIdx.x; h < wide;
-       h += int64_t(gridDim.z - call.chunks) * kThreads) {
+  for (int64_t h = share * kThreads + threadIdx.x; h < wide; h += int64_t{call.copying} * kThreads) {
     const bool exists = unit < bottleneck && h < hidden;
     if (unit < thin) {
       S down = exists ? given.down.template load<S>(group, unit, h) : S(0);
@@ -131,7 +207,7 @@ __global__ void __launch_bounds__(kThreads, 1) lay_out_adapter_kernel(const __gr
   }
   if constexpr (kForward) {
     shift = sum_threads(shift, kept);
-    if (unit < thin && threadIdx.x == 0) {
+    if (unit < thin && share == 0 && threadIdx.x == 0) {
       call.down_bias[group * thin + unit] =
           unit < bottleneck ? given.down_bias.template load<S>(group, 0, unit) + shift : S(0);
     }
@@ -153,31 +229,27 @@ AdapterLayout<S, C>::AdapterLayout(const AdapterOptions& options, Direction dire
   sizes_.hidden = options.hidden;
   sizes_.bottleneck = options.bottleneck;
   const int64_t wide = sizes_.wide(), thin = sizes_.thin(), columns = sizes_.columns(), groups = options.groups;
-  const bool forward = direction == Direction::kForward, outer = has_outer(options.norm);
+  const bool forward = is_forward(direction), outer = has_outer(options.norm), moments = has_moments();
   sizes_.units = forward ? thin : padded(columns + (outer ? 1 : 0));
   shrink_ = memory.reserve<C>(groups * sizes_.units * wide);
   expand_ = memory.reserve<C>(groups * wide * thin);
   vectors_ = memory.reserve<S>(groups * (thin + 3 * wide));
-  centred_ = memory.reserve<S>(outer ? groups * columns * wide : 0);
-  moments_ = memory.reserve<S>(outer ? groups * columns * columns : 0);
-  means_ = memory.reserve<S>(outer ? groups * columns : 0);
+  centred_ = memory.reserve<S>(moments ? groups * columns * wide : 0);
+  moments_ = memory.reserve<S>(moments ? groups * columns * columns : 0);
+  means_ = memory.reserve<S>(moments ? groups * columns : 0);
 }
 
 template <typename S, typename C>
 LaidOut<S, C> AdapterLayout<S, C>::lay_out(const AdapterWeights& weights, bool grouped, const Workspace& memory) const {
-  const bool forward = direction_ == Direction::kForward, outer = has_outer(options_.norm);
+  const bool forward = is_forward(direction_), outer = has_outer(options_.norm);
   const int64_t groups = options_.groups;
   LayOut<S, C> call{
-      GivenAdapter(weights, options_, grouped),
-      sizes_,
-      outer,
-      has_inner(options_.norm),
-      direction_ == Direction::kBackwardBlocked,
-      weights.up_weight.stride(-1) == 1,
-      whole_rows(weights.up_weight),
-      static_cast<unsigned>(outer ? (sizes_.columns() + kChunk - 1) / kChunk : 0),
-      memory[shrink_],
-      memory[expand_]};
+      GivenAdapter(weights, options_, grouped), sizes_, outer, has_inner(options_.norm),
+      direction_ == Direction::kBackwardBlocked, weights.up_weight.stride(-1) == 1, whole_rows(weights.up_weight),
+      static_cast<int>(has_moments() ? (sizes_.columns() + kChunk<S> - 1) / kChunk<S> : 0),
+      // the forward's bias of `down` is with an inner norm a sum over all hidden units
+      static_cast<int>(forward && has_inner(options_.norm) ? 1 : (sizes_.wide() + kThreads - 1) / kThreads),
+      memory[shrink_], memory[expand_]};
   call.down_bias = memory[vectors_];
   call.up_bias = call.down_bias + groups * sizes_.thin();
   call.norm_weight = call.up_bias + groups * sizes_.wide();
@@ -185,11 +257,13 @@ LaidOut<S, C> AdapterLayout<S, C>::lay_out(const AdapterWeights& weights, bool g
   call.centred = memory[centred_];
   call.moments = memory[moments_];
   call.means = memory[means_];
-  const auto kernel = forward ? lay_out_adapter_kernel<S, C, true> : lay_out_adapter_kernel<S, C, false>;
-  // the forward's bias of `down` is a sum over all hidden units
-  const int64_t copying = forward ? 1 : (sizes_.wide() + kThreads - 1) / kThreads;
-  const dim3 grid(std::max(sizes_.units, sizes_.columns()), groups, call.chunks + copying);
-  launch(kernel, grid, dim3(kThreads), 0, call);
+  const bool moments = has_moments();
+  const auto kernel =
+      forward   ? moments ? lay_out_adapter_kernel<S, C, true, true> : lay_out_adapter_kernel<S, C, true, false>
+      : moments ? lay_out_adapter_kernel<S, C, false, true>
+                : lay_out_adapter_kernel<S, C, false, false>;
+  const int64_t pairs = call.chunks * (call.chunks + 1) / 2;
+  launch(kernel, dim3(pairs + sizes_.units * call.copying, groups), dim3(kThreads), 0, call);
 
   LaidOut<S, C> found = sizes_;
   found.shrink = call.shrink;

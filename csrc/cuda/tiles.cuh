@@ -34,6 +34,7 @@ struct Tokens {
   int height = kTokens;  // tokens of a tile
 
   __host__ __device__ int64_t tiles() const { return sentences * tiles_of_sentence; }
+  __host__ __device__ int64_t all() const { return sentences * tokens; }
 
   // An index out of range is clamped: the host does not look at indices that lie on the device.
   __device__ int64_t group_of_tile(int64_t tile) const {
@@ -156,12 +157,14 @@ __device__ __forceinline__ void multiply(
   }
 }
 
-// visit(column, tile) for every 32 columns of (16 kTall, width) = rows · weightsᵀ, shared out among the warps; `terms`
-// and the rows of `weights` (padded(width), terms) are padded.
+// visit(column, tile) for every 32 columns of (16 kTall, width) = rows · weightsᵀ, shared out among the warps, and
+// among `shares` blocks of which this is one; `terms` and the rows of `weights` (padded(width), terms) are padded.
 template <int kTall, typename C, typename T, typename Visit>
 __device__ __forceinline__ void expand(
-    const Rows<T>& rows, int64_t terms, const C* weights, int64_t width, const Visit& visit) {
-  for (int64_t column = warp_of_block() * kStep; column < width; column += kWarps * kStep) {
+    const Rows<T>& rows, int64_t terms, const C* weights, int64_t width, const Visit& visit, int share = 0,
+    int shares = 1) {
+  const int64_t step = int64_t{shares} * kWarps * kStep;
+  for (int64_t column = (share * kWarps + warp_of_block()) * kStep; column < width; column += step) {
     Tile<Sum<C>> tile[kTall];
     for (int64_t term = 0; term < terms; term += kStep) multiply(tile, rows, term, weights + column * terms, terms);
     visit(column, tile);

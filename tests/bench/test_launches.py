@@ -12,9 +12,9 @@ from hyperloader.ops import _triton
 MODEL = MODELS[0]
 
 
-def counted(backend, tokens):
+def counted(backend, tokens, model=MODEL):
     """Kernels and blocks of the launches that every bound is computed from, but for those of the library."""
-    of_tokens = backend.calls(MODEL, tokens) if tokens else backend.calls_without_tokens(MODEL)
+    of_tokens = backend.calls(model, tokens) if tokens else backend.calls_without_tokens(model)
     return {
         call.operator: [(one.kernel, one.blocks) for one in call.launches if one.kernel != "cuBLAS"]
         for call in of_tokens
@@ -22,12 +22,14 @@ def counted(backend, tokens):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tokens", [8, 0])
-def test_cuda(tokens):
+@pytest.mark.parametrize(
+    ("model", "tokens"), [(MODEL, 8), (MODEL, 0), (MODELS[2], 8)], ids=["8 tokens", "no tokens", "of 2048"]
+)
+def test_cuda(model, tokens):
     """A block's share of the work is told by its kernel and by how many there are, but for blocks that walk over tiles:
     on the host there are three of them at most."""
-    expected, found = counted(cuda, tokens), {}
-    for operator, call in measured.calls("hyperloader", MODEL, tokens, torch.device("cpu")).items():
+    expected, found = counted(cuda, tokens, model), {}
+    for operator, call in measured.calls("hyperloader", model, tokens, torch.device("cpu")).items():
         with cuda_host.launches() as launches, torch.no_grad():
             call()
         found[operator] = launches

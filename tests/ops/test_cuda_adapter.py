@@ -16,10 +16,13 @@ SIZES = {
     "two steps of units": (2, 33, 200, 40),
     "a bottleneck of no whole 16 bytes": (3, 17, 64, 12),
     "rows of no whole 16 bytes": (3, 17, 70, 25),
-    "more hidden units than registers hold": (2, 17, 1100, 8),
+    "more hidden units than registers hold": (7, 40, 1100, 20),
     "weights beyond shared memory": (1, 33, 1024, 96),
     "tiles of 64 tokens": (3, 1400, 36, 9),
+    "blocks share the hidden units of few tokens": (1, 5, 2100, 40),
+    "and of few tokens of two sentences": (2, 3, 1060, 12),
 }
+FEW = (2, 3, 1060, 12)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
@@ -32,7 +35,8 @@ def test_value_and_gradients(size, groups, dtype):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
 def test_norms(norm, dtype):
-    compare(*adapter_pair(adapter_inputs(5, 20, 72, 8, 3, norm, dtype), norm=norm))
+    for size in ((5, 20, 72, 8), FEW):
+        compare(*adapter_pair(adapter_inputs(*size, 3, norm, dtype), norm=norm))
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu", "silu"])
@@ -43,17 +47,19 @@ def test_activations(activation):
 @pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
 @pytest.mark.parametrize("weight", ["down_weight", "up_weight"])
 def test_matrices_of_other_strides(groups, weight):
-    inputs = adapter_inputs(3, 20, 64, 8, groups, "post", torch.bfloat16)
-    inputs[weight] = inputs[weight].mT.contiguous().mT
-    compare(*adapter_pair(inputs))
+    for size in ((3, 20, 64, 8), FEW):
+        inputs = adapter_inputs(*size, groups, "post", torch.bfloat16)
+        inputs[weight] = inputs[weight].mT.contiguous().mT
+        compare(*adapter_pair(inputs))
 
 
 def test_rows_begin_anywhere():
     """The address of x is none of whole 16 bytes."""
-    inputs = adapter_inputs(3, 20, 64, 8, None, "post", torch.bfloat16)
-    apart = torch.empty(inputs["x"].numel() + 1, dtype=torch.bfloat16, device=inputs["x"].device)[1:]
-    inputs["x"] = apart.view(inputs["x"].shape).copy_(inputs["x"])
-    compare(*adapter_pair(inputs))
+    for size in ((3, 20, 64, 8), FEW):
+        inputs = adapter_inputs(*size, None, "post", torch.bfloat16)
+        apart = torch.empty(inputs["x"].numel() + 1, dtype=torch.bfloat16, device=inputs["x"].device)[1:]
+        inputs["x"] = apart.view(inputs["x"].shape).copy_(inputs["x"])
+        compare(*adapter_pair(inputs))
 
 
 @pytest.mark.parametrize("weights", HALVES, ids=str)
