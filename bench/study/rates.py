@@ -25,6 +25,7 @@ from hyperloader.training.headlines import mean_of
 from hyperloader.training.run_config import RunConfig
 
 MARK = "rates"
+_WIDTH = 384  # of MiniLM
 _SENTENCES = 500  # of each task's validation set
 
 
@@ -87,9 +88,11 @@ class Grid:
         return self._of(cell, cell.training).options.learning_rate
 
     def has_default_heads(self, cell: Cell) -> bool:
-        """Whether the learning rate of heads is what it is by default."""
-        given, default = (self._of(cell, training).options for training in (cell.training, {}))
-        return given.head_base_width == default.head_base_width
+        """Whether the learning rate of heads is what it is by default, at the cell's width."""
+        width = cell.hidden or _WIDTH
+        bases = [self._of(cell, training).options.head_base_width for training in (cell.training, {})]
+        given, default = (base / width if base else 1.0 for base in bases)
+        return given == default
 
     def _of(self, cell: Cell, training: Mapping) -> RunConfig:
         """The recipe with the cell's method and model and these training options."""

@@ -134,9 +134,14 @@ def test_a_logit_moves_alike_at_any_width(hidden, optimizer):
     assert [len(group["params"]) for group in groups] == [1, 1, 2, 2]
 
 
-@pytest.mark.parametrize(
-    "options", [TrainingOptions(head_base_width=0), PRESETS["published"], training_options("default", "lora")]
-)
+def test_the_heads_of_lora_have_its_rate_at_the_width_that_it_was_chosen_at():
+    options = training_options("default", "lora")
+    for hidden, rate in ((384, 1e-2), (128, 3e-2)):
+        groups = make_optimizer(Classifier(hidden), options).param_groups
+        assert [group["lr"] for group in groups] == [1e-2, 1e-2, rate, rate]
+
+
+@pytest.mark.parametrize("options", [TrainingOptions(head_base_width=0), PRESETS["published"]])
 def test_one_rate_for_all(options):
     """As in runs of before, whose optimizers have these two groups."""
     model = Classifier(16)
