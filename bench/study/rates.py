@@ -88,10 +88,9 @@ class Grid:
         return self._of(cell, cell.training).options.learning_rate
 
     def has_default_heads(self, cell: Cell) -> bool:
-        """Whether the learning rate of heads is what it is by default, at the cell's width."""
-        width = cell.hidden or _WIDTH
+        """Whether the learning rate of heads is what it is by default."""
         bases = [self._of(cell, training).options.head_base_width for training in (cell.training, {})]
-        given, default = (base / width if base else 1.0 for base in bases)
+        given, default = (base / _WIDTH if base else 1.0 for base in bases)
         return given == default
 
     def _of(self, cell: Cell, training: Mapping) -> RunConfig:

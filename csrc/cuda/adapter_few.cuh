@@ -28,7 +28,7 @@ struct Shares {
   S* parts;  // of each share (tokens, padded bottleneck): its part of the first product
   S* v;      // (tokens, padded hidden), with an outer norm
 
-  static constexpr int kLeast = 4;  // worth two launches more
+  static constexpr int kLeast = 4;  // worth the launches more
 
   // As many as keep the GPU busy, and give each warp a step of 32 hidden units.
   static int count_for(int64_t tiles, int64_t wide) {

@@ -22,9 +22,8 @@ struct LayOut {
 template <typename S>
 constexpr int kChunk = sizeof(S) == 8 ? 4 : 8;
 
-// Sums over the lanes of a warp of kCount numbers that each of them holds. The lanes share the numbers out instead of
-// each adding up all: lane l is left with kCount / 32 of them, from l · kCount / 32 on, or 32 / kCount neighbours with
-// one.
+// Sums over the lanes of a warp of kCount numbers, up to 32, that each of them holds. The lanes share the numbers out
+// instead of each adding up all: lane l is left with that of place l · kCount / 32.
 template <int kCount, int kMask = 16, typename S, int kSize>
 __device__ __forceinline__ void share_sums(S (&values)[kSize]) {
   constexpr int kHalf = kCount / 2;
@@ -41,15 +40,13 @@ __device__ __forceinline__ void share_sums(S (&values)[kSize]) {
   if constexpr (kMask > 1) share_sums<kHalf == 0 ? 1 : kHalf, kMask / 2>(values);
 }
 
-// The sums over a warp's lanes, to `to`.
+// The sums over a warp's lanes of up to 32 numbers, to `to`.
 template <int kCount, typename S>
 __device__ __forceinline__ void sum_warp(S (&values)[kCount], S* to) {
-  constexpr int kOwn = kCount < 32 ? 1 : kCount / 32, kSharing = kCount < 32 ? 32 / kCount : 1;  // lanes with the same
+  constexpr int kSharing = 32 / kCount;  // lanes with the same one
   const int lane = static_cast<int>(threadIdx.x) % 32;
   share_sums<kCount>(values);
-  if (lane % kSharing != 0) return;
-#pragma unroll
-  for (int i = 0; i < kOwn; ++i) to[lane / kSharing * kOwn + i] = values[i];
+  if (lane % kSharing == 0) to[lane / kSharing] = values[0];
 }
 
 // The moments of a chunk of columns with another, and of one with itself its means and centred columns too. Threads
@@ -175,8 +172,6 @@ __global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
       }
       if constexpr (kForward) {
         call.shrink[(group * thin + unit) * wide + h] = static_cast<C>(down);
-        call.expand[(group * wide + h) * thin + unit] =
-            static_cast<C>(exists ? given.up.template load<S>(group, h, unit) : S(0));
       } else {
         const int64_t at = call.blocked ? fragment(h, unit, thin) + unit % 8 : h * thin + unit;
         call.expand[group * wide * thin + at] = static_cast<C>(down);
@@ -206,6 +201,13 @@ __global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
     }
   }
   if constexpr (kForward) {
+    const auto blocks = static_cast<uint32_t>(thin * call.copying), all = static_cast<uint32_t>(wide * thin);
+    for (uint32_t i = pair * kThreads + threadIdx.x; i < all; i += blocks * kThreads) {  // neighbours in both
+      const int64_t h = i / static_cast<uint32_t>(thin), column = i % static_cast<uint32_t>(thin);
+      const bool exists = h < hidden && column < bottleneck;
+      call.expand[group * wide * thin + i] =
+          static_cast<C>(exists ? given.up.template load<S>(group, h, column) : S(0));
+    }
     shift = sum_threads(shift, kept);
     if (unit < thin && share == 0 && threadIdx.x == 0) {
       call.down_bias[group * thin + unit] =
@@ -245,7 +247,9 @@ LaidOut<S, C> AdapterLayout<S, C>::lay_out(const AdapterWeights& weights, bool g
   const int64_t groups = options_.groups;
   LayOut<S, C> call{
       GivenAdapter(weights, options_, grouped), sizes_, outer, has_inner(options_.norm),
-      direction_ == Direction::kBackwardBlocked, weights.up_weight.stride(-1) == 1, whole_rows(weights.up_weight),
+      direction_ == Direction::kBackwardBlocked,
+      weights.up_weight.stride(-1) == 1 && weights.up_weight.scalar_type() == c10::CppTypeToScalarType<C>::value,
+      whole_rows(weights.up_weight),
       static_cast<int>(has_moments() ? (sizes_.columns() + kChunk<S> - 1) / kChunk<S> : 0),
       // the forward's bias of `down` is with an inner norm a sum over all hidden units
       static_cast<int>(forward && has_inner(options_.norm) ? 1 : (sizes_.wide() + kThreads - 1) / kThreads),

@@ -254,8 +254,8 @@ MODELS = {
 # Options of the default preset where a method needs others than TrainingOptions has. All learning rates come from short
 # runs with a small encoder (recipes/seven-tasks-study.yaml); full fine-tuning of a large one wants less. With base
 # weights a generated weight moves twice a step, by its base and by what is generated: HyperLoader's is lower; a run
-# without them has the preset's. The heads of "lora", whose rate is the highest, have it too with 384 numbers a
-# token: with a higher one F1 fell from 64.3 to 60.7 on the hard mixture.
+# without them has the preset's. At 384 numbers a token the heads of "lora" have its own rate, which is the
+# highest: with a higher one F1 fell from 64.3 to 60.7 on the hard mixture.
 _OF_METHOD: Mapping[str, Mapping[str, float]] = {
     "hyperloader": {"learning_rate": 3e-3},
     "adapter": {"learning_rate": 3e-3},

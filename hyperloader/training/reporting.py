@@ -67,7 +67,7 @@ class EvaluationLines(TrainerCallback):
 
     def _fault_line(self, step: int, fault: str, found: list[str], tasks: int) -> str:
         named = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else "")
-        whose = "any task" if len(found) == tasks else named
+        whose = "all tasks" if len(found) == tasks else named
         options = self.options
         return (
             f"step {step:,}: the model {fault} the validation sentences of {whose}; that is usual at the start, "
@@ -78,14 +78,15 @@ class EvaluationLines(TrainerCallback):
 
 
 def _fault(scores: dict) -> str | None:
-    """What a model that has learnt nothing does with a task's sentences: the coefficients are exactly 0 where all
-    answers are the same."""
+    """What a model that has learnt nothing does with a task's sentences; coefficients of answers that are all alike
+    are 0."""
     if scores.get("spans") and not scores["predicted"]:
         return "finds no span in"
-    if scores.get("micro_f1") == 0:
+    if scores.get("micro_f1") == 0 and scores["accuracy"] < 1:
         return "finds no right label in"
-    if scores.get("pearson") == 0 or (scores.get("matthews") == 0 and scores["accuracy"] < 1):
-        return "gives one answer to all"
+    coefficient = scores.get("matthews", scores.get("pearson"))
+    if coefficient is not None and coefficient <= 0 and scores["sentences"] > 1 and scores.get("accuracy", 0) < 1:
+        return "is no better than chance on"
     return None
 
 

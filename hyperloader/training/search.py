@@ -25,6 +25,13 @@ from hyperloader.training.trials import EARLIER_OPTIONS, JOURNAL, Journal, Trial
 from hyperloader.validation import check_whole
 
 REPORT = "search.json"
+_DECIDING = {
+    "method",
+    "preset",
+    "head",
+    "model.base_weights",
+    "model.task_condition",
+}  # the defaults of EARLIER_OPTIONS
 
 
 def search(
@@ -125,11 +132,10 @@ def _recipe(space: SearchSpace) -> dict:
     """What all trials have in common, and the keys in which they differ."""
     recipe: dict[str, Any] = {**space.config.to_dict(), "over": sorted(space.over)}
     del recipe["output"]
-    training = stated(space.config).training
-    said = {
-        key: training[key] for key in EARLIER_OPTIONS if key in training
-    }  # had other defaults in an earlier version
-    recipe["training"] = {**recipe["training"], **said}
+    if not space.over.keys() & _DECIDING:  # else the options below are each trial's own
+        training = stated(space.config).training
+        said = {key: training[key] for key in EARLIER_OPTIONS if key in training}
+        recipe["training"] = {**recipe["training"], **said}
     for key in space.over:
         section, dot, name = key.partition(".")
         (recipe[section] if dot else recipe).pop(name or key, None)

@@ -83,8 +83,8 @@ class Journal:
             raise ValueError(f"{folder}: holds a search over {there}, got {here}; choose another output")
         else:
             for key in EARLIER_OPTIONS:
-                if key in now.get("training", {}):
-                    before["training"].setdefault(key, _earlier(key, now))
+                if key in now.get("training", {}) and key not in before["training"]:
+                    before["training"][key] = _earlier(key, now)
             check_same(before, now, folder, "search")
 
     def trials(self) -> list[Trial]:

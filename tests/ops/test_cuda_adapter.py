@@ -21,6 +21,7 @@ SIZES = {
     "tiles of 64 tokens": (3, 1400, 36, 9),
     "blocks share the hidden units of few tokens": (1, 5, 2100, 40),
     "and of few tokens of two sentences": (2, 3, 1060, 12),
+    "and of two tiles a sentence": (2, 20, 1060, 12),
 }
 FEW = (2, 3, 1060, 12)
 
@@ -53,13 +54,20 @@ def test_matrices_of_other_strides(groups, weight):
         compare(*adapter_pair(inputs))
 
 
-def test_rows_begin_anywhere():
+@pytest.mark.parametrize("size", [(3, 20, 64, 8), FEW])
+def test_rows_begin_anywhere(size):
     """The address of x is none of whole 16 bytes."""
-    for size in ((3, 20, 64, 8), FEW):
-        inputs = adapter_inputs(*size, None, "post", torch.bfloat16)
-        apart = torch.empty(inputs["x"].numel() + 1, dtype=torch.bfloat16, device=inputs["x"].device)[1:]
-        inputs["x"] = apart.view(inputs["x"].shape).copy_(inputs["x"])
-        compare(*adapter_pair(inputs))
+    inputs = adapter_inputs(*size, None, "post", torch.bfloat16)
+    apart = torch.empty(inputs["x"].numel() + 1, dtype=torch.bfloat16, device=inputs["x"].device)[1:]
+    inputs["x"] = apart.view(inputs["x"].shape).copy_(inputs["x"])
+    tested, plain, tensors, _ = adapter_pair(inputs)
+    assert tensors[0].data_ptr() % 16 == 2
+    found = []
+    for function, own in ((tested, tensors), (plain, tensors), (plain, [tensor.double() for tensor in tensors])):
+        value = function(own[0].requires_grad_(), *own[1:])
+        found.append((value, *torch.autograd.grad(value.sum(), own[0])))
+    for name, ours, eager, oracle in zip(("value", "x"), *found, strict=True):
+        assert_as_accurate(ours.detach(), eager.detach(), oracle.detach(), name)
 
 
 @pytest.mark.parametrize("weights", HALVES, ids=str)
@@ -67,6 +75,13 @@ def test_float32_vectors_beside_half_precision(weights):
     inputs = adapter_inputs(3, 20, 64, 8, 3, "post", weights)
     inputs |= {name: tensor.float() for name, tensor in inputs.items() if name.endswith("bias") or "norm" in name}
     compare(*adapter_pair(inputs))
+
+
+@pytest.mark.parametrize("weight", ["down_weight", "up_weight"])
+@pytest.mark.parametrize("size", [(3, 20, 72, 8), FEW], ids=["tiles", "few tokens"])
+def test_one_float32_matrix_beside_half_precision(size, weight):
+    inputs = adapter_inputs(*size, None, "post", torch.bfloat16)
+    compare(*adapter_pair(inputs | {weight: inputs[weight].float()}))
 
 
 def columns_that_cancel(dtype):

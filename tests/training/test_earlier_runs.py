@@ -85,6 +85,9 @@ def test_a_search_states_the_rate_and_that_of_heads(settings):
     assert (stated["head_base_width"], stated["learning_rate"]) == (960, 5e-3)
     over = {"training.head_base_width": [0, 480], "training.learning_rate": [1e-3, 2e-3]}
     assert not {"head_base_width", "learning_rate"} & {*_recipe(search_space(settings(), over))["training"]}
+    for key, values in (("model.base_weights", [True, False]), ("method", ["adapter"]), ("preset", ["published"])):
+        over = {key: values}
+        assert _recipe(search_space(settings(), over))["training"] == settings().training  # each trial's own
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def said(settings, capsys):
 def test_a_model_that_finds_nothing_is_told_what_to_try(said):
     line = said(scores(music=0, calendar=0))
     assert len(line.splitlines()) == 1
-    for part in ("step 200", "no span", "any task", "now 400", "now 0.01", "now 20 steps"):
+    for part in ("step 200", "no span", "all tasks", "now 400", "now 0.01", "now 20 steps"):
         assert part in line
 
 
@@ -92,7 +92,7 @@ def test_tasks_without_a_span_are_named(said):
     assert "and 3 more" in said(scores(**{f"t{number}": 0 for number in range(8)}, last=1))
 
 
-def test_answers_that_are_all_alike_are_told(said):
+def test_answers_no_better_than_chance_are_told(said):
     golds = {"intents": ("classification", ["a", "b", "a"]), "topics": ("multi-label", [("x",), ("y",), ()])}
     golds["similar"] = ("regression", [1.0, 2.0, 4.0])
     alike = {"intents": ["a"] * 3, "topics": [()] * 3, "similar": [0.5] * 3}
@@ -103,12 +103,14 @@ def test_answers_that_are_all_alike_are_told(said):
 
     lines = said(found(alike)).splitlines()
     assert len(lines) == 2
-    assert "gives one answer to all the validation sentences of intents, similar;" in lines[0]
+    assert "is no better than chance on the validation sentences of intents, similar;" in lines[0]
     assert "finds no right label in the validation sentences of topics;" in lines[1]
     assert all("now 400" in line for line in lines)
     assert said(found({task: gold for task, (_, gold) in golds.items()})) == ""
-    golds["intents"] = ("classification", ["a"] * 3)  # nothing else to answer
-    assert "intents" not in said(found(alike))
+    golds |= {"intents": ("classification", ["a"] * 3), "topics": ("multi-label", [()] * 3)}  # nothing else to answer
+    assert "similar;" in said(found(alike))
+    golds["similar"] = ("regression", [1.0])
+    assert said(found(alike | {"similar": [0.5]})) == ""
 
 
 def test_a_training_that_finds_nothing_says_so(settings, capsys, monkeypatch):

@@ -105,3 +105,8 @@ def test_a_search_of_before_rates_by_base_weights_had_that_of_the_method(tmp_pat
     Journal(tmp_path, recipe | {"training": {"learning_rate": 3e-3}})
     with pytest.raises(ValueError, match=r"differs in training.learning_rate \(0.003 there, 0.005 here\)"):
         Journal(tmp_path, recipe | {"training": {"learning_rate": 5e-3}})
+
+
+def test_a_search_over_what_decides_options_is_gone_on_with(tmp_path):
+    for _ in range(2):
+        Journal(tmp_path, {"over": ["preset"], "method": "lora", "training": {"head_base_width": 384.0}})
