@@ -51,8 +51,7 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
       if (threadIdx.x < kHeight) few.of(threadIdx.x)[bottleneck] = 1;
       __syncthreads();
     }
-    multiply_moments<kHeight>(few, moments_a, weights.moments, columns);
-    __syncthreads();
+    multiply_moments<kHeight>(few, moments_a, weights.moments, static_cast<int>(columns));
     for (int token = warp_of_block(); token < kHeight; token += kWarps) {
       const S* const own = few.of(token);
       const S variance = variance_of(own, moments_a.of(token), weights.moments, weights.centred, columns, hidden);
@@ -61,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
       sum = sum_lanes(sum);
       if (threadIdx.x % 32 == 0) {
         mean[token] = sum;
-        rstd[token] = 1 / ::sqrt(variance + call.eps);
+        rstd[token] = inverse_root(variance + call.eps);
       }
     }
     __syncthreads();

@@ -27,6 +27,17 @@ struct Given {
   __device__ S load(int64_t group, int64_t row, int64_t column) const {
     return from.load<S>(group * group_stride + row * row_stride + column * column_stride);
   }
+
+  // Eight of a row, `valid` of which exist; the rest are zero.
+  template <typename S>
+  __device__ __forceinline__ Numbers<S, 8> load_8(int64_t group, int64_t row, int64_t column, int valid) const {
+    const int64_t at = group * group_stride + row * row_stride + column * column_stride;
+    if (column_stride == 1) return from.load<S, 8>(at, valid, from.begins_whole(at));
+    Numbers<S, 8> found;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) found.at[i] = i < valid ? from.load<S>(at + i * column_stride) : S(0);
+    return found;
+  }
 };
 
 inline Given given(const Tensor& tensor, bool grouped) {
@@ -42,7 +53,8 @@ inline Given given(const Tensor& tensor, bool grouped) {
 inline AnyResults results(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type()}; }
 
 struct GivenAdapter {
-  Given down, down_bias, up, up_bias, norm_weight, norm_bias, inner_weight, inner_bias;
+  Given down, down_bias, up, up_bias;
+  Given norm_weight{}, norm_bias{}, inner_weight{}, inner_bias{};
 
   GivenAdapter(AdapterWeights weights, const AdapterOptions& options, bool grouped)
       : down(given(weights.down_weight, grouped)),
@@ -151,27 +163,35 @@ __device__ __forceinline__ S sum_threads(S value, S (&kept)[kWarps]) {
   return sum;
 }
 
-// moments_a = moments · a for the tokens of a tile, where a has `columns` numbers. The threads meet before and after.
+// moments_a = moments · a for the tokens of a tile, where a has `columns` numbers and the moments are symmetric. A lane
+// writes the numbers lane, lane + 32, .. of its warp's tokens warp, warp + 8, ..
 template <int kHeight, typename S>
 __device__ __forceinline__ void multiply_moments(
-    const Few<S>& a, const Few<S>& moments_a, const S* moments, int64_t columns) {
-  for (int64_t i = threadIdx.x; i < columns * kHeight; i += kThreads) {
-    const int64_t column = i / kHeight, token = i % kHeight;
-    const S *const row = moments + column * columns, *const own = a.of(token);
-    S sum = 0;
+    const Few<S>& a, const Few<S>& moments_a, const S* moments, int columns) {
+  for (int token = warp_of_block(); token < kHeight; token += 2 * kWarps) {
+    const S *const first = a.of(token), *const second = a.of(token + kWarps);
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x) % 32; i < columns; i += 32) {
+      const S* row = moments + i;
+      S sums[2] = {};
 #pragma unroll 4
-    for (int64_t k = 0; k < columns; ++k) sum += row[k] * own[k];
-    moments_a.of(token)[column] = sum;
+      for (int k = 0; k < columns; ++k, row += columns) {
+        sums[0] += *row * first[k];
+        sums[1] += *row * second[k];
+      }
+      moments_a.of(token)[i] = sums[0];
+      moments_a.of(token + kWarps)[i] = sums[1];
+    }
   }
 }
 
 // One warp's variance of a token. Where the columns cancel, moments_a is written out too.
 template <typename S>
 __device__ __forceinline__ S
-variance_of(const S* a, S* moments_a, const S* moments, const S* centred, int64_t columns, int64_t hidden) {
+variance_of(const S* a, S* moments_a, const S* moments, const S* centred, int columns, int hidden) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   S variance = 0, apart = 0;
-  for (int64_t i = lane; i < columns; i += 32) {
+  for (int i = lane; i < columns; i += 32) {
     variance += a[i] * moments_a[i];
     apart += a[i] * a[i] * moments[i * columns + i];
   }
@@ -181,10 +201,12 @@ variance_of(const S* a, S* moments_a, const S* moments, const S* centred, int64_
   for (int64_t i = lane; i < columns; i += 32) moments_a[i] = 0;
   variance = 0;
   const int64_t wide = padded(hidden);
+#pragma unroll 1
   for (int64_t h = lane; h < wide; h += 32) {
     S v = 0;
     for (int64_t i = 0; i < columns; ++i) v += centred[i * wide + h] * a[i];
     variance += v * v;
+#pragma unroll 1
     for (int64_t i = 0; i < columns; ++i) {
       const S sum = sum_lanes(centred[i * wide + h] * v);
       if (lane == i % 32) moments_a[i] += sum / hidden;

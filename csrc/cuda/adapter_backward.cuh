@@ -47,11 +47,14 @@ struct Backward {
 // The few numbers of a tile in shared memory.
 template <typename S>
 struct TileNumbers {
-  Few<S> a, p, moments_a;
+  Few<S> a, slope, p, moments_a;
 
   __device__ TileNumbers(S* memory, int64_t columns, int height)
-      : a(memory, columns + 1), p(a.of(height), columns + 1), moments_a(p.of(height), columns + 1) {}
-  static int64_t bytes(int64_t columns, int height) { return 3 * Few<S>::bytes(columns + 1, height); }
+      : a(memory, columns + 1),
+        slope(a.of(height), columns + 1),
+        p(slope.of(height), columns + 1),
+        moments_a(p.of(height), columns + 1) {}
+  static int64_t bytes(int64_t columns, int height) { return 4 * Few<S>::bytes(columns + 1, height); }
 };
 
 // What a tile reads of its group's weights, wherever that lies.
@@ -69,65 +72,72 @@ __device__ __forceinline__ void backward_tile(
     const TileNumbers<Sum<X>>& numbers, Partial<Sum<X>, kTall>& partial) {
   using S = Sum<X>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t hidden = laid_out.hidden, bottleneck = laid_out.bottleneck, columns = laid_out.columns();
+  const int hidden = static_cast<int>(laid_out.hidden), bottleneck = static_cast<int>(laid_out.bottleneck);
+  const int columns = bottleneck + 1, thin = static_cast<int>(laid_out.thin());
   for (int token = warp_of_block(); token < kTokens * kTall; token += kWarps) {
-    for (int64_t i = lane; i < columns; i += 32) {
-      S value = 0;
-      if (token < count) value = i < bottleneck ? activate(call.activation, pre[token * bottleneck + i]).value : S(1);
-      numbers.a.of(token)[i] = value;
+#pragma unroll 1
+    for (int i = lane; i < columns; i += 32) {
+      Activated<S> found{i < bottleneck ? S(0) : S(1), S(0)};
+      if (token >= count) {
+        found.value = 0;
+      } else if (i < bottleneck) {
+        found = activate(call.activation, pre[token * bottleneck + i]);
+      }
+      numbers.a.of(token)[i] = found.value;
+      numbers.slope.of(token)[i] = found.slope;
     }
   }
   shrink(
-      laid_out.units, partial,
-      [&](Tile<S>(&sum)[kTall], int64_t unit) {
+      static_cast<int>(laid_out.units), partial,
+      [&](Tile<S>(&sum)[kTall], int unit) {
         if constexpr (kNorm) {
-          add_products(sum, Scaled<C, Rows>(grad, weights.norm_weight), weights.shrink, unit);
+          add_products(sum, grad.template scaled<C>(weights.norm_weight), weights.shrink, unit);
         } else {
           add_products(sum, grad, weights.shrink, unit);
         }
       },
-      [&](int token, int64_t unit, S sum) {
+      [&](int token, int unit, S sum) {
         if (unit <= columns) numbers.p.of(token)[unit] = sum;
       });
-  if constexpr (kNorm) {
-    multiply_moments<kTokens * kTall>(numbers.a, numbers.moments_a, weights.moments, columns);
-    __syncthreads();
-  }
+  if constexpr (kNorm) multiply_moments<kTokens * kTall>(numbers.a, numbers.moments_a, weights.moments, columns);
+  const FewNumbers& places = call.places;
+  const int weighted = static_cast<int>(places.weighted), basis = static_cast<int>(places.basis);
+  const int basis_count = static_cast<int>(places.basis_count), units_of_basis = static_cast<int>(places.units());
   for (int token = warp_of_block(); token < kTokens * kTall; token += kWarps) {
     const S* const a = numbers.a.of(token);
     S *const p = numbers.p.of(token), *const moments_a = numbers.moments_a.of(token);
     S rstd = 1, mean = 0;  // mean: c2
     if constexpr (kNorm) {
-      rstd = 1 / ::sqrt(variance_of(a, moments_a, weights.moments, laid_out.centred, columns, hidden) + call.eps);
+      rstd = inverse_root(
+          variance_of(a, moments_a, weights.moments, laid_out.centred, columns, hidden) + call.eps);
       const S sum = p[columns];  // Σ γ ∘ g
-      for (int64_t i = lane; i < columns; i += 32) {
+      for (int i = lane; i < columns; i += 32) {
         p[i] -= sum * weights.means[i];
         mean += a[i] * p[i];
       }
       mean = rstd * sum_lanes(mean) / hidden;
     }
-    const FewNumbers& places = call.places;
-    const int64_t row = first + token, units_of_basis = places.units();
-    C* const few = call.few + row * places.width;
-    for (int64_t i = lane; i < laid_out.thin() || i < units_of_basis; i += 32) {
+    const S through = mean * rstd * hidden;
+    C* const few = call.few + (first + token) * places.width;
+    X* const basis_row = call.basis + (first + token) * units_of_basis;
+#pragma unroll 1
+    for (int i = lane; i < thin || i < units_of_basis; i += 32) {
       S grad_pre = 0;
       if (token < count && i < bottleneck) {
         S grad_a = p[i];
-        if constexpr (kNorm) grad_a = rstd * (grad_a - mean * rstd * hidden * moments_a[i]);
-        grad_pre = grad_a * activate(call.activation, pre[token * bottleneck + i]).slope;
+        if constexpr (kNorm) grad_a = rstd * (grad_a - through * moments_a[i]);
+        grad_pre = grad_a * numbers.slope.of(token)[i];
       }
       if (token < count) {
-        const S value = i < columns ? rstd * a[i] : i < places.basis_count ? S(1) : S(0);
-        if (i < places.weighted) few[i] = static_cast<C>(grad_pre);
-        if (i < places.basis - places.weighted) {
-          few[places.weighted + i] = static_cast<C>(i < columns ? mean * value : S(0));
-        }
+        const S value = i < columns ? rstd * a[i] : i < basis_count ? S(1) : S(0);
+        if (i < weighted) few[i] = static_cast<C>(grad_pre);
+        if (i < basis - weighted) few[weighted + i] = static_cast<C>(i < columns ? mean * value : S(0));
         if (i < units_of_basis) {
-          few[places.basis + i] = static_cast<C>(value);
-          call.basis[row * units_of_basis + i] = static_cast<X>(value);
+          few[basis + i] = static_cast<C>(value);
+          basis_row[i] = static_cast<X>(value);
         }
       }
-      if (i < laid_out.thin()) units.at(token, i) = static_cast<C>(grad_pre);
+      if (i < thin) units.at(token, i) = static_cast<C>(grad_pre);
     }
   }
   __syncthreads();
@@ -136,13 +146,11 @@ __device__ __forceinline__ void backward_tile(
     const int64_t own = column + lane_column();
 #pragma unroll
     for (int h = 0; h < 2 * kTall; ++h) {
+      Numbers<S, 8> through{};
+      if (call.residual) through = widened(grad.template load<8>(h, own));
       Numbers<X, 8> result;
-      if (call.residual) result = grad.template load<8>(h, own);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const S through = call.residual ? static_cast<S>(result.at[i]) : S(0);
-        result.at[i] = static_cast<X>(through + at(tile, h, i));
-      }
+      for (int i = 0; i < 8; ++i) result.at[i] = static_cast<X>(through.at[i] + at(tile, h, i));
       grad_x.store(h, own, result);
     }
   });
@@ -179,7 +187,7 @@ struct BackwardRoom {
 
   template <typename C>
   static BackwardRoom of(int64_t hidden, int64_t bottleneck) {
-    constexpr int64_t kStatic = 18 << 10, kNumber = sizeof(float);
+    constexpr int64_t kStatic = 22 << 10, kNumber = sizeof(float);
     const int64_t wide = padded(hidden), thin = padded(bottleneck), columns = bottleneck + 1;
     SharedPlaces places;
     BackwardRoom room{};
@@ -208,28 +216,28 @@ __global__ void __launch_bounds__(kThreads, 2)
                                                                     reinterpret_cast<X*>(shared + room.expand);
   float* const norm_weight = reinterpret_cast<float*>(shared + room.norm_weight);
   float* const moments = reinterpret_cast<float*>(shared + room.moments);
-  const int64_t columns = call.weights.columns();
-  const int64_t hidden = call.weights.hidden, bottleneck = call.weights.bottleneck;
+  const int hidden = static_cast<int>(call.weights.hidden), bottleneck = static_cast<int>(call.weights.bottleneck);
+  const int columns = bottleneck + 1;
   const int wide = static_cast<int>(call.weights.wide()), thin = static_cast<int>(call.weights.thin());
   const TileNumbers<float> numbers(reinterpret_cast<float*>(shared + room.numbers), columns, kTokens);
   const HeldRows<X> units(reinterpret_cast<X*>(shared + room.units), thin);
-  const auto stage = [&](int slot) { return shared + room.stages_begin + slot * room.stage; };
+  const auto stage = [&](int slot) { return shared + room.stages_begin + slot * static_cast<int>(room.stage); };
 
-  const auto begin = [&](int64_t tile, int slot) {
-    const int64_t first = call.tokens.first(tile);
-    const int count = call.tokens.count(tile);
+  const auto begin = [&](const Walk& tile, int slot) {
+    const int64_t first = tile.first(call.tokens);
+    const int count = tile.count(call.tokens);
     HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide).fetch(call.grad + first * hidden, hidden, count);
     const float* const pre = call.pre + first * bottleneck;
     float* const to = reinterpret_cast<float*>(stage(slot) + room.pre);
     for (int i = threadIdx.x * 4; i < count * bottleneck; i += kThreads * 4) copy_async_16(to + i, pre + i, true);
   };
-  int64_t group = -1;
+  int group = -1;
   LaidOut<float, X> weights;
   const auto copy = [&](X* to, const X* from, int64_t count) {
     for (int64_t i = threadIdx.x * 8; i < count; i += kThreads * 8) copy_async_16(to + i, from + i, true);
   };
-  const auto change = [&](int64_t tile) {
-    const int64_t own = call.tokens.group_of_tile(tile);
+  const auto change = [&](const Walk& tile) {
+    const int own = tile.group(call.tokens);
     if (own == group) return false;
     group = own;
     weights = call.weights.of_group(group);
@@ -237,17 +245,17 @@ __global__ void __launch_bounds__(kThreads, 2)
     copy(expand, weights.expand, int64_t{thin} * wide);
     if constexpr (kNorm) {
       for (int i = threadIdx.x; i < wide; i += kThreads) norm_weight[i] = weights.norm_weight[i];
-      for (int64_t i = threadIdx.x; i < columns * columns; i += kThreads) moments[i] = weights.moments[i];
-      for (int64_t i = threadIdx.x; i < columns; i += kThreads) moments[columns * columns + i] = weights.means[i];
+      for (int i = threadIdx.x; i < columns * columns; i += kThreads) moments[i] = weights.moments[i];
+      for (int i = threadIdx.x; i < columns; i += kThreads) moments[columns * columns + i] = weights.means[i];
     }
     return true;
   };
-  each_tile(call.tokens.tiles(), room.stages, begin, change, [&](int64_t tile, int slot) {
+  each_tile(call.tokens, room.stages, begin, change, [&](const Walk& tile, int slot) {
     backward_tile<kNorm>(
         call, weights,
         TileWeights<float, Blocked<X>>{
             {shrink, wide}, {expand, thin}, norm_weight, moments, moments + columns * columns},
-        call.tokens.first(tile), call.tokens.count(tile), HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide),
+        tile.first(call.tokens), tile.count(call.tokens), HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide),
         reinterpret_cast<const float*>(stage(slot) + room.pre), units, numbers, partial);
   });
 }

@@ -14,25 +14,57 @@
 
 namespace hyperloader::cuda {
 
-// A matrix of each group as it is given; `whole`: its rows are whole 16 bytes of X.
+// A matrix of each group as it is given; `together`: so many numbers, 8, 4 or 2, of X begin at a whole access wherever a
+// row is cut into as many, 1 where they do not or have another dtype.
 struct GivenMatrix {
   Given given;
-  bool whole;
+  int rows, columns, together;
 
-  // Eight numbers of a row to shared memory, zeros from `rows` and `columns` on.
+  // Into blocks of 32 rows and columns, all threads.
   template <typename X>
-  __device__ __forceinline__ void copy(X* to, int64_t group, int row, int column, int rows, int columns) const {
-    if (whole) {
-      const X* const from = static_cast<const X*>(given.from.data);
-      const bool valid = row < rows && column < columns;
-      const int64_t at = group * given.group_stride + row * given.row_stride + column;
-      copy_async_16(to, from + (valid ? at : 0), valid);
-      return;
+  __device__ __forceinline__ void copy(X* to, int group) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int across = (columns + kStep - 1) / kStep, blocks = (rows + kStep - 1) / kStep * across;
+#pragma unroll 1
+    for (int block = warp_of_block(); block < blocks; block += kWarps) {
+      const int row = block / across * kStep + lane / 4, column = block % across * kStep + lane % 4 * 8;
+      X* const own = to + block * kBlock + (lane / 4 % 4 * 32 + lane % 4 * 8 + lane / 16) * 8;
+if (together == 8) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const bool exists = row + 8 * i < rows && column < columns;
+          copy_async_16(own + 16 * i, exists ? place<X>(group, row + 8 * i, column) : given.from.data, exists);
+        }
+      } else {
+#pragma unroll 1
+        for (int i = 0; i < 4; ++i) {
+          *reinterpret_cast<uint4*>(own + 16 * i) =
+              load_8<X>(group, row + 8 * i, column, row + 8 * i < rows ? columns - column : 0);
+        }
+      }
     }
-    for (int i = 0; i < 8; ++i) {
-      const bool valid = row < rows && column + i < columns;
-      to[i] = static_cast<X>(valid ? given.template load<float>(group, row, column + i) : 0.0f);
+  }
+
+ private:
+  template <typename X>
+  __device__ __forceinline__ const X* place(int group, int row, int column) const {
+    return static_cast<const X*>(given.from.data) + group * given.group_stride + row * given.row_stride + column;
+  }
+  template <typename X>
+  __device__ __forceinline__ uint4 load_8(int group, int row, int column, int left) const {
+    const X* const from = place<X>(group, row, column);
+    if (together == 4) {
+      const uint2 low = bytes_as<uint2>(load_whole<4>(from, left > 0)),
+                  high = bytes_as<uint2>(load_whole<4>(from + 4, left > 4));
+      return {low.x, low.y, high.x, high.y};
     }
+    if (together == 2) {
+      const auto word = [&](int i) { return bytes_as<uint32_t>(load_whole<2>(from + i, left > i)); };
+      return {word(0), word(2), word(4), word(6)};
+    }
+    const auto numbers = given.template load_8<float>(group, row, column, left);
+    const auto word = [&](int i) { return pack<X>(numbers.at[i], numbers.at[i + 1]); };
+    return {word(0), word(2), word(4), word(6)};
   }
 };
 
@@ -42,12 +74,12 @@ constexpr int64_t kept_columns(int kept) { return int64_t{kept} * kWarps * kStep
 
 // Where what a block holds begins in its shared memory, in bytes.
 struct Room {
-  int64_t down, up, a, down_bias, vectors, tiles, tile;
+  int64_t down, up, a, vectors, tiles, tile;
   int stages;  // none where it does not fit
 
   template <typename X>
   static Room of(int64_t hidden, int64_t bottleneck) {
-    constexpr int64_t kStatic = 18 << 10, kNumber = sizeof(float);
+    constexpr int64_t kStatic = 22 << 10, kNumber = sizeof(float);
     const int64_t wide = padded(hidden), thin = padded(bottleneck);
     const int64_t matrix = wide * thin * static_cast<int64_t>(sizeof(X));
     SharedPlaces places;
@@ -55,8 +87,7 @@ struct Room {
     room.down = places.take(matrix);
     room.up = places.take(matrix);
     room.a = places.take(HeldRows<X>::bytes(thin));
-    room.down_bias = places.take(thin * kNumber);
-    room.vectors = places.take(3 * wide * kNumber);
+    room.vectors = places.take((3 * wide + thin) * kNumber);  // the last of them is short
     room.tiles = places.bytes;
     room.tile = HeldRows<X>::bytes(wide);
     room.stages = stages_for(room.tiles, room.tile, kStatic);
@@ -64,6 +95,8 @@ struct Room {
   }
   int64_t bytes() const { return tiles + stages * tile; }
 };
+
+enum Vector { kUpBias, kNormWeight, kNormBias, kDownBias, kVectors };
 
 template <typename X>
 struct Resident {
@@ -73,34 +106,71 @@ struct Resident {
   X* y;
   float* pre;
   GivenMatrix down, up;
-  Given down_bias, up_bias, norm_weight, norm_bias;
+  Given vectors[kVectors];
   Activation activation;
   float eps;
   Room room;
 };
 
-// Sums of a lane's two tokens over all lanes and warps that share them.
-__device__ __forceinline__ void sum_over_block(float (&own)[2], float (&kept)[kWarps][kTokens]) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    own[h] += __shfl_xor_sync(kAllLanes, own[h], 1);
-    own[h] += __shfl_xor_sync(kAllLanes, own[h], 2);
-    if (lane_column() == 0) kept[warp_of_block()][lane_token() + 8 * h] = own[h];
+// The means and variances of a tile's tokens over columns that eight warps share: each warp's own, put together as those
+// of parts are (Chan, Golub and LeVeque, 1979), so that the threads meet once.
+struct SharedMoments {
+  static constexpr int kPart = 2, kStride = kPart * kWarps + 4;  // rows of 16 bytes that begin in different banks
+  float columns[kWarps];                                          // of each warp
+  alignas(16) float of[kTokens][kStride];                         // of each warp the mean and the sum of squares about it
+
+  __device__ void count(int hidden) {
+    if (threadIdx.x >= kWarps) return;
+    const int left = hidden % (kWarps * kStep) - static_cast<int>(threadIdx.x) * kStep;
+    columns[threadIdx.x] = hidden / (kWarps * kStep) * kStep + (left < 0 ? 0 : left < kStep ? left : kStep);
   }
-  __syncthreads();
+  // What a lane has found of its two tokens, and then of all columns: means and 1 / sqrt(variance + eps).
+  template <typename EachSquared>
+  __device__ __forceinline__ void add_up(
+      float (&mean)[2], float (&rstd)[2], float inverse_hidden, float eps, const EachSquared& each_squared) {
+    const float own_columns = columns[warp_of_block()], inverse = own_columns > 0 ? 1 / own_columns : 0;
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    own[h] = 0;
+    for (int h = 0; h < 2; ++h) {
+      mean[h] += __shfl_xor_sync(kAllLanes, mean[h], 1);
+      mean[h] += __shfl_xor_sync(kAllLanes, mean[h], 2);
+      mean[h] *= inverse;
+    }
+    float squares[2] = {};
+    each_squared(mean, squares);
 #pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) own[h] += kept[warp][lane_token() + 8 * h];
+    for (int h = 0; h < 2; ++h) {
+      squares[h] += __shfl_xor_sync(kAllLanes, squares[h], 1);
+      squares[h] += __shfl_xor_sync(kAllLanes, squares[h], 2);
+      float* const to = &of[lane_token() + 8 * h][kPart * warp_of_block()];
+      if (lane_column() == 0) {
+        to[0] = mean[h];
+        to[1] = squares[h];
+      }
+    }
+    __syncthreads();
+    const auto count = load<kWarps>(columns, kWarps, true);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const auto parts = load<kPart * kWarps>(of[lane_token() + 8 * h], kPart * kWarps, true);
+      float all = 0, variance = 0;
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) all += count.at[warp] * parts.at[2 * warp];
+      mean[h] = all * inverse_hidden;
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) {
+        const float apart = parts.at[2 * warp] - mean[h];
+        variance += parts.at[2 * warp + 1] + count.at[warp] * apart * apart;
+      }
+      rstd[h] = inverse_root(variance * inverse_hidden + eps);
+    }
   }
-}
+};
 
 template <typename X, bool kNorm, int kKept>
 __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
     resident_adapter_kernel(const __grid_constant__ Resident<X> call) {
   __shared__ Partial<float> partial;
-  __shared__ float sums[2][kWarps][kTokens];
+  __shared__ SharedMoments moments;
   unsigned char* const shared = dynamic_shared<unsigned char>();
   const Room& room = call.room;
   X* const down = reinterpret_cast<X*>(shared + room.down);
@@ -108,123 +178,125 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
   const int hidden = call.hidden, bottleneck = call.bottleneck;
   const int wide = static_cast<int>(padded(hidden)), thin = static_cast<int>(padded(bottleneck));
   const HeldRows<X> a(reinterpret_cast<X*>(shared + room.a), thin);
-  float* const down_bias = reinterpret_cast<float*>(shared + room.down_bias);
-  float* const up_bias = reinterpret_cast<float*>(shared + room.vectors);
-  float *const norm_weight = up_bias + wide, *const norm_bias = norm_weight + wide;
+  float* const vectors = reinterpret_cast<float*>(shared + room.vectors);
+  const float *const up_bias = vectors + kUpBias * wide, *const norm_weight = vectors + kNormWeight * wide,
+              *const norm_bias = vectors + kNormBias * wide, *const down_bias = vectors + kDownBias * wide;
+  const float inverse_hidden = 1.0f / static_cast<float>(hidden);
   const auto rows = [&](int slot) {
-    return HeldRows<X>(reinterpret_cast<X*>(shared + room.tiles + slot * room.tile), wide);
+    return HeldRows<X>(reinterpret_cast<X*>(shared + room.tiles + slot * static_cast<int>(room.tile)), wide);
   };
 
-  const auto begin = [&](int64_t tile, int slot) {
-    rows(slot).fetch(call.x + call.tokens.first(tile) * hidden, hidden, call.tokens.count(tile));
+  const auto begin = [&](const Walk& tile, int slot) {
+    rows(slot).fetch(call.x + tile.first(call.tokens) * hidden, hidden, tile.count(call.tokens));
   };
-  int64_t group = -1;
-  const auto change = [&](int64_t tile) {
-    const int64_t own = call.tokens.group_of_tile(tile);
+  int group = -1;
+  const auto change = [&](const Walk& tile) {
+    const int own = tile.group(call.tokens);
     if (own == group) return false;
     group = own;
-    for (int unit = warp_of_block(); unit < thin; unit += kWarps) {
-      for (int column = threadIdx.x % 32 * 8; column < wide; column += 32 * 8) {
-        call.down.copy(down + fragment(unit, column, wide), group, unit, column, bottleneck, hidden);
-      }
-    }
-    for (int i = threadIdx.x; i < wide * thin / 8; i += kThreads) {
-      const int column = i / (thin / 8), unit = i % (thin / 8) * 8;
-      call.up.copy(up + fragment(column, unit, thin), group, column, unit, hidden, bottleneck);
-    }
-    for (int i = threadIdx.x; i < thin; i += kThreads)
-      down_bias[i] = i < bottleneck ? call.down_bias.template load<float>(group, 0, i) : 0;
-    for (int i = threadIdx.x; i < wide; i += kThreads) {
-      up_bias[i] = i < hidden ? call.up_bias.template load<float>(group, 0, i) : 0;
-      if constexpr (kNorm) {
-        norm_weight[i] = i < hidden ? call.norm_weight.template load<float>(group, 0, i) : 0;
-        norm_bias[i] = i < hidden ? call.norm_bias.template load<float>(group, 0, i) : 0;
-      }
+    call.down.template copy<X>(down, group);
+    call.up.template copy<X>(up, group);
+#pragma unroll 1
+    for (int i = threadIdx.x * 8; i < kDownBias * wide + thin; i += kThreads * 8) {
+      const int vector = i < kDownBias * wide ? i / wide : kDownBias, column = i - vector * wide;
+      const int width = vector == kDownBias ? bottleneck : hidden;
+      if (call.vectors[vector].from.data == nullptr) continue;
+      store_shared(vectors + i, call.vectors[vector].template load_8<float>(group, 0, column, width - column));
     }
     return true;
   };
+  moments.count(hidden);
 
-  each_tile(call.tokens.tiles(), room.stages, begin, change, [&](int64_t tile, int slot) {
+  each_tile(call.tokens, room.stages, begin, change, [&](const Walk& tile, int slot) {
     const HeldRows<X> x = rows(slot);
-    const int64_t first = call.tokens.first(tile);
-    const int count = call.tokens.count(tile);
+    const int64_t first = tile.first(call.tokens);
+    const int count = tile.count(call.tokens);
+    float* const pre = call.pre + first * bottleneck;
     shrink(
-        thin, partial, [&](Tile<float>(&sum)[1], int64_t unit) { add_products(sum, x, Blocked<X>{down, wide}, unit); },
-        [&](int token, int64_t unit, float sum) {
+        thin, partial, [&](Tile<float>(&sum)[1], int unit) { add_products(sum, x, Blocked<X>{down, wide}, unit); },
+        [&](int token, int unit, float sum) {
           sum += down_bias[unit];
-          if (token < count && unit < bottleneck) call.pre[(first + token) * bottleneck + unit] = sum;
+          if (token < count && unit < bottleneck) pre[token * bottleneck + unit] = sum;
           a.at(token, unit) = static_cast<X>(activate(call.activation, sum).value);
         });
 
     Tile<float> v[kKept];
-    float mean[2] = {};
+    float mean[2] = {}, rstd[2] = {};
+    const auto each_kept = [&](const auto& visit) {
+#pragma unroll
+      for (int k = 0; k < kKept; ++k) {
+        const int column = (k * kWarps + warp_of_block()) * kStep;
+        if (column + lane_column() >= hidden) break;
+        visit(v[k], column + lane_column());
+      }
+    };
+    const Blocked<X> matrix{up, thin};
+    const Expand<X> products(a, matrix);
 #pragma unroll
     for (int k = 0; k < kKept; ++k) {
       const int column = (k * kWarps + warp_of_block()) * kStep;
       if (column >= hidden) break;
-#pragma unroll 1
-      for (int term = 0; term < thin; term += kStep) {
-        multiply(v[k], a, term, Blocked<X>{up, thin}, column);
-      }
       const auto bias = load<8>(up_bias + column + lane_column(), 8, true);
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          v[k].at(h, i) += bias.at[i];
-          mean[h] += v[k].at(h, i);
-        }
+        for (int i = 0; i < 8; ++i) v[k].at(h, i) = bias.at[i];
       }
+      products.add(v[k], column);
     }
-    float rstd[2] = {};
     if constexpr (kNorm) {
-      sum_over_block(mean, sums[0]);
+      each_kept([&](Tile<float>& own, int) {
 #pragma unroll
-      for (int h = 0; h < 2; ++h) mean[h] /= hidden;
+        for (int h = 0; h < 2; ++h) {
 #pragma unroll
-      for (int k = 0; k < kKept; ++k) {
-        if ((k * kWarps + warp_of_block()) * kStep + lane_column() >= hidden) break;
+          for (int i = 0; i < 8; ++i) mean[h] += own.at(h, i);
+        }
+      });
+      moments.add_up(mean, rstd, inverse_hidden, call.eps, [&](const float(&mean)[2], float(&squares)[2]) {
+        each_kept([&](Tile<float>& own, int) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+#pragma unroll
+            for (int i = 0; i < 8; ++i) squares[h] += (own.at(h, i) - mean[h]) * (own.at(h, i) - mean[h]);
+          }
+        });
+      });
+    }
+    X* const y = call.y + (first + lane_token()) * hidden;
+    const float shift[2] = {-mean[0] * rstd[0], -mean[1] * rstd[1]};
+    each_kept([&](Tile<float>& own, int column) {
+      if constexpr (kNorm) {
+        const auto weight = load<8>(norm_weight + column, 8, true), bias = load<8>(norm_bias + column, 8, true);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
 #pragma unroll
           for (int i = 0; i < 8; ++i) {
-            v[k].at(h, i) -= mean[h];
-            rstd[h] += v[k].at(h, i) * v[k].at(h, i);
+            own.at(h, i) = (own.at(h, i) * rstd[h] + shift[h]) * weight.at[i] + bias.at[i];
           }
         }
       }
-      sum_over_block(rstd, sums[1]);
-#pragma unroll
-      for (int h = 0; h < 2; ++h) rstd[h] = 1 / ::sqrt(rstd[h] / hidden + call.eps);
-    }
-#pragma unroll
-    for (int k = 0; k < kKept; ++k) {
-      const int column = (k * kWarps + warp_of_block()) * kStep, own = column + lane_column();
-      if (own >= hidden) break;
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        if constexpr (kNorm) {
-          const auto weight = load<8>(norm_weight + own, 8, true), bias = load<8>(norm_bias + own, 8, true);
+        const auto residual = widened(x.template load<8>(h, column));
+        Numbers<X, 8> result;
 #pragma unroll
-          for (int i = 0; i < 8; ++i) v[k].at(h, i) = v[k].at(h, i) * rstd[h] * weight.at[i] + bias.at[i];
-        }
-        Numbers<X, 8> result = x.template load<8>(h, own);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) result.at[i] = static_cast<X>(static_cast<float>(result.at[i]) + v[k].at(h, i));
-        const int token = lane_token() + 8 * h;
-        if (token < count) store<8>(call.y + (first + token) * hidden + own, result, 8, true);
+        for (int i = 0; i < 8; ++i) result.at[i] = static_cast<X>(residual.at[i] + own.at(h, i));
+        if (lane_token() + 8 * h < count) store<8>(y + 8 * h * hidden + column, result, 8, true);
       }
-    }
+    });
   });
 }
 
-// Whether the rows of a matrix are whole 16 bytes, for asynchronous copies.
 template <typename X>
-bool rows_whole(const Tensor& matrix, bool grouped) {
-  constexpr int64_t kTogether = 16 / sizeof(X);
-  return matrix.stride(-1) == 1 && matrix.size(-1) % kTogether == 0 && matrix.stride(-2) % kTogether == 0 &&
-         (!grouped || matrix.stride(0) % kTogether == 0) &&
-         reinterpret_cast<uintptr_t>(matrix.const_data_ptr()) % 16 == 0;
+GivenMatrix given_matrix(const Tensor& matrix, const Given& given, bool grouped) {
+  const auto whole = [&](int64_t together) {
+    return matrix.size(-1) % together == 0 && matrix.stride(-2) % together == 0 &&
+           (!grouped || matrix.stride(0) % together == 0) &&
+           reinterpret_cast<uintptr_t>(matrix.const_data_ptr()) % (together * sizeof(X)) == 0;
+  };
+  int together = matrix.stride(-1) == 1 && matrix.scalar_type() == c10::CppTypeToScalarType<X>::value ? 8 : 1;
+  while (together > 1 && !whole(together)) together /= 2;
+  return {given, static_cast<int>(matrix.size(-2)), static_cast<int>(matrix.size(-1)), together};
 }
 
 // The room that the block needs, with as many tiles as fit; none where the weights must be read from the second cache.
@@ -251,12 +323,12 @@ void run_resident(
   call.y = y.mutable_data_ptr<X>();
   call.pre = pre.mutable_data_ptr<float>();
   const GivenAdapter given(weights, options, grouped);
-  call.down = {given.down, rows_whole<X>(weights.down_weight, grouped)};
-  call.up = {given.up, rows_whole<X>(weights.up_weight, grouped)};
-  call.down_bias = given.down_bias;
-  call.up_bias = given.up_bias;
-  call.norm_weight = given.norm_weight;
-  call.norm_bias = given.norm_bias;
+  call.down = given_matrix<X>(weights.down_weight, given.down, grouped);
+  call.up = given_matrix<X>(weights.up_weight, given.up, grouped);
+  call.vectors[kUpBias] = given.up_bias;
+  call.vectors[kNormWeight] = given.norm_weight;
+  call.vectors[kNormBias] = given.norm_bias;
+  call.vectors[kDownBias] = given.down_bias;
   call.activation = options.activation;
   call.eps = static_cast<float>(eps);
   call.room = room;

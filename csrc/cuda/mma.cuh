@@ -33,6 +33,18 @@ __device__ __forceinline__ void tensor_core_product(float (&c)[4], const uint32_
   }
 }
 
+// Four (8, 8) matrices in shared memory, whose rows of 16 bytes begin where the lanes say: the first eight lanes for the
+// first matrix, and so on. Of each a lane gets two numbers of the row lane / 4: the columns 2q and 2q + 1, q = lane % 4.
+__device__ __forceinline__ uint4 load_matrices(const void* row) {
+  const uint32_t from = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  uint4 found;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(found.x), "=r"(found.y), "=r"(found.z), "=r"(found.w)
+               : "r"(from)
+               : "memory");
+  return found;
+}
+
 // The lower (0) or upper (1) halves of two registers as one.
 __device__ __forceinline__ uint32_t take_halves(uint32_t first, uint32_t second, int half) {
   return __byte_perm(first, second, half == 0 ? 0x5410 : 0x7632);

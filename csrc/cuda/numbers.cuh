@@ -90,6 +90,18 @@ __device__ __forceinline__ void store(T* to, const Numbers<T, kCount>& numbers, 
   }
 }
 
+// To shared memory, at an address of whole 16 bytes.
+template <int kCount, typename T>
+__device__ __forceinline__ void store_shared(T* to, const Numbers<T, kCount>& numbers) {
+  const auto words = bytes_as<std::array<uint4, sizeof(numbers) / 16>>(numbers);
+#pragma unroll
+  for (size_t i = 0; i < words.size(); ++i) reinterpret_cast<uint4*>(to)[i] = words[i];
+}
+
+// 1 / sqrt(value).
+__device__ __forceinline__ float inverse_root(float value) { return ::rsqrtf(value); }
+__device__ __forceinline__ double inverse_root(double value) { return 1 / ::sqrt(value); }
+
 // Whether rows of `width` numbers from `data` on may be read eight numbers at a time, 16 bytes an access.
 template <typename T>
 bool rows_aligned(const T* data, int64_t width) {
@@ -100,6 +112,24 @@ bool rows_aligned(const T* data, int64_t width) {
 template <typename T>
 __device__ __forceinline__ uint32_t pack(float first, float second) {
   return bytes_as<uint32_t>(Numbers<T, 2>{{static_cast<T>(first), static_cast<T>(second)}});
+}
+
+// In the dtype of sums.
+template <typename T, int kCount>
+__device__ __forceinline__ Numbers<Sum<T>, kCount> widened(const Numbers<T, kCount>& numbers) {
+  Numbers<Sum<T>, kCount> found;
+  if constexpr (std::is_same_v<T, BFloat16> && kCount % 2 == 0) {  // the upper half of a float32
+    const auto words = bytes_as<std::array<uint32_t, kCount / 2>>(numbers);
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      found.at[2 * i] = bytes_as<float>(words[i] << 16);
+      found.at[2 * i + 1] = bytes_as<float>(words[i] & 0xffff0000u);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) found.at[i] = static_cast<Sum<T>>(numbers.at[i]);
+  }
+  return found;
 }
 
 // Numbers of a dtype that is known at run time.
@@ -115,6 +145,12 @@ struct AnyNumbers {
       case at::kBFloat16: return static_cast<T>(static_cast<const BFloat16*>(data)[index]);
       default: return static_cast<T>(static_cast<const float*>(data)[index]);
     }
+  }
+
+  // Whether the number of this index begins a whole 16 bytes.
+  __device__ bool begins_whole(int64_t index) const {
+    const int64_t size = dtype == at::kDouble ? 8 : dtype == at::kHalf || dtype == at::kBFloat16 ? 2 : 4;
+    return (reinterpret_cast<uintptr_t>(data) + index * size) % 16 == 0;
   }
 
   // Several from `index` on, as `cuda::load` takes them.

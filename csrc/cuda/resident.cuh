@@ -1,8 +1,8 @@
 // A block whose weights stay in shared memory, in half precision: it walks over neighbouring tiles of 16 tokens, and
 // the next ones' rows arrive while it multiplies.
 //
-// A matrix (rows, terms) lies in blocks of 32 rows and 32 terms, each in the order in which the lanes of a warp read
-// it: neighbouring lanes take neighbouring 16 bytes.
+// A matrix (rows, terms) lies in blocks of 32 rows and 32 terms, each in the order in which the lanes of a warp ask for
+// it: neighbouring lanes for neighbouring 16 bytes.
 #pragma once
 
 #include "copy.cuh"
@@ -17,38 +17,88 @@ constexpr int kMostStages = 3;         // tiles in shared memory
 // Where the 8 numbers from `term` on of a matrix's row lie; `terms` are those of a row, padded.
 __host__ __device__ constexpr int fragment(int row, int term, int terms) {
   const int block = row / kStep * (terms / kStep) + term / kStep, own = row % kStep;
-  return block * kBlock + (own % 4 * 32 + own / 4 * 4 + term % kStep / 8) * 8;
+  return block * kBlock + (own % 4 * 32 + term % kStep / 8 * 8 + own / 4) * 8;
 }
 
-// The numbers between rows of a padded width, so that those of two neighbours lie in different banks.
-__host__ __device__ constexpr int64_t apart(int64_t width) { return width % (2 * kStep) == 0 ? width + kStep : width; }
+// The numbers from one row of a padded width to the next: eight rows' same 16 bytes lie in different banks.
+__host__ __device__ constexpr int64_t apart(int64_t width) { return width + 8; }
+
+// 32 terms of 16 rows as the tensor cores take them: the first 16, and the others.
+struct Terms {
+  uint4 of[2];
+};
+
+template <typename C>
+struct ScaledRows;
 
 // A tile of rows in shared memory, (16, apart(width)), zero beyond the tokens and columns that exist.
 template <typename C>
 struct HeldRows {
   C* numbers;
-  int64_t width, stride;
+  int width, stride;
 
-  __device__ HeldRows(C* numbers, int width) : numbers(numbers), width(width), stride(apart(width)) {}
+  __device__ HeldRows(C* numbers, int width)
+      : numbers(numbers), width(width), stride(static_cast<int>(apart(width))) {}
   static int64_t bytes(int64_t width) { return kTokens * apart(width) * static_cast<int64_t>(sizeof(C)); }
 
-  __device__ __forceinline__ C& at(int token, int64_t column) const { return numbers[token * stride + column]; }
+  __device__ __forceinline__ C& at(int token, int column) const { return numbers[token * stride + column]; }
   __device__ __forceinline__ const HeldRows& rows() const { return *this; }
   // Of a lane's row h.
   template <int kCount>
-  __device__ __forceinline__ Numbers<C, kCount> load(int h, int64_t column) const {
+  __device__ __forceinline__ Numbers<C, kCount> load(int h, int column) const {
     return cuda::load<kCount>(&at(lane_token() + 8 * h, column), kCount, true);
   }
 
+  // The terms from `term` on, all lanes of a warp together.
+  __device__ __forceinline__ Terms terms(int term) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const C* const own = &at(lane % 16, term + lane / 16 * 8);
+    return {load_matrices(own), load_matrices(own + 16)};
+  }
+
+  template <typename>
+  __device__ __forceinline__ ScaledRows<C> scaled(const float* factors) const {
+    return {*this, factors};
+  }
+
   // Begins to copy `count` rows of `width` numbers.
-  __device__ __forceinline__ void fetch(const C* from, int64_t width, int count) const {
-    for (int token = warp_of_block(); token < kTokens; token += kWarps) {
-      const C* const row = from + (token < count ? token * width : 0);
-      for (int column = threadIdx.x % 32 * 8; column < padded(width); column += 32 * 8) {
-        const bool valid = token < count && column < width;
-        copy_async_16(numbers + token * stride + column, valid ? row + column : from, valid);
-      }
+  __device__ __forceinline__ void fetch(const C* from, int width, int count) const {
+    static_assert(kTokens == 2 * kWarps);
+    const int token = warp_of_block(), lane = static_cast<int>(threadIdx.x) % 32 * 8;
+    const C *const first = from + int64_t{token} * width, *const second = first + int64_t{kWarps} * width;
+    C *const to_first = &at(token, 0), *const to_second = &at(token + kWarps, 0);
+#pragma unroll 1
+    for (int column = lane; column < this->width; column += 32 * 8) {
+      const bool exists = column < width, has_first = exists && token < count,
+                 has_second = exists && token + kWarps < count;
+      copy_async_16(to_first + column, has_first ? first + column : from, has_first);
+      copy_async_16(to_second + column, has_second ? second + column : from, has_second);
     }
+  }
+};
+
+// Rows times a factor of each column, in the products' dtype.
+template <typename C>
+struct ScaledRows {
+  const HeldRows<C>& rows;
+  const float* factors;  // as many as padded columns
+
+  __device__ __forceinline__ Terms terms(int term) const {
+    Terms found = rows.terms(term);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      uint4& own = found.of[i];
+      const float* const from = factors + term + 16 * i + lane_column() / 4;
+      const auto factor = load<2>(from, 2, true), far = load<2>(from + 8, 2, true);
+      own = {scaled(own.x, factor), scaled(own.y, factor), scaled(own.z, far), scaled(own.w, far)};
+    }
+    return found;
+  }
+
+ private:
+  static __device__ __forceinline__ uint32_t scaled(uint32_t words, const Numbers<float, 2>& factor) {
+    const auto own = widened(bytes_as<Numbers<C, 2>>(words));
+    return pack<C>(own.at[0] * factor.at[0], own.at[1] * factor.at[1]);
   }
 };
 
@@ -57,42 +107,63 @@ template <typename C>
 struct Blocked {
   const C* numbers;
   int terms;
+
+  // What a lane asks for of the block of the rows and terms from here on, both whole steps.
+  __device__ __forceinline__ const C* block(int row, int term) const {
+    return numbers + row * terms + term * kStep + static_cast<int>(threadIdx.x) % 32 * 8;
+  }
 };
 
-// tile += rows · matrixᵀ over the terms [term, term + 32), for the matrix's rows [row, row + 32).
-template <typename C, typename AnyRows>
-__device__ __forceinline__ void multiply(
-    Tile<float>& tile, const AnyRows& rows, int term, const Blocked<C>& matrix, int row) {
-  const int own = term + lane_column();
-  const uint4 a = bytes_as<uint4>(rows.template load<8>(0, own)), b = bytes_as<uint4>(rows.template load<8>(1, own));
-  const C* const block = matrix.numbers + fragment(row, term, matrix.terms) + threadIdx.x % 32 * 8;
+// tile += rows · a block of a matrixᵀ.
+template <typename C>
+__device__ __forceinline__ void multiply(Tile<float>& tile, const Terms& rows, const C* block) {
+  const auto& [a, b] = rows.of;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const uint4 w = bytes_as<uint4>(load<8>(block + 256 * i, 8, true));
-    tensor_core_product<C>(tile.parts[i], {a.x, b.x, a.y, b.y}, {w.x, w.y});
-    tensor_core_product<C>(tile.parts[i], {a.z, b.z, a.w, b.w}, {w.z, w.w});
+    const uint4 w = load_matrices(block + 256 * i);
+    tensor_core_product<C>(tile.parts[i], {a.x, a.y, a.z, a.w}, {w.x, w.y});
+    tensor_core_product<C>(tile.parts[i], {b.x, b.y, b.z, b.w}, {w.z, w.w});
   }
 }
 
 // As those of tiles.cuh.
 template <typename C, typename AnyRows>
 __device__ __forceinline__ void add_products(
-    Tile<float> (&tile)[1], const AnyRows& rows, const Blocked<C>& matrix, int64_t unit) {
+    Tile<float> (&tile)[1], const AnyRows& rows, const Blocked<C>& matrix, int unit) {
 #pragma unroll 1
   for (int term = warp_of_block() * kStep; term < matrix.terms; term += kWarps * kStep) {
-    multiply(tile[0], rows, term, matrix, static_cast<int>(unit));
+    multiply(tile[0], rows.terms(term), matrix.block(unit, term));
   }
 }
 
+// tile += rows · (32 rows of the matrix from `column` on)ᵀ. The first 32 terms of the rows, mostly all, are read once.
+template <typename C>
+struct Expand {
+  const HeldRows<C>& rows;
+  const Blocked<C>& matrix;
+  const Terms first;
+
+  __device__ Expand(const HeldRows<C>& rows, const Blocked<C>& matrix)
+      : rows(rows), matrix(matrix), first(rows.terms(0)) {}
+
+  __device__ __forceinline__ void add(Tile<float>& tile, int column) const {
+    multiply(tile, first, matrix.block(column, 0));
+#pragma unroll 1
+    for (int term = kStep; term < matrix.terms; term += kStep) {
+      multiply(tile, rows.terms(term), matrix.block(column, term));
+    }
+  }
+};
+
 template <int kTall, typename C, typename Visit>
 __device__ __forceinline__ void expand(
-    const HeldRows<C>& rows, int64_t terms, const Blocked<C>& matrix, int64_t width, const Visit& visit) {
+    const HeldRows<C>& rows, int64_t, const Blocked<C>& matrix, int64_t width, const Visit& visit) {
+  static_assert(kTall == 1);
+  const Expand<C> products(rows, matrix);
 #pragma unroll 1
   for (int column = warp_of_block() * kStep; column < width; column += kWarps * kStep) {
     Tile<float> tile[kTall];
-    static_assert(kTall == 1);
-#pragma unroll 1
-    for (int term = 0; term < terms; term += kStep) multiply(tile[0], rows, term, matrix, column);
+    products.add(tile[0], column);
     visit(int64_t{column}, tile);
   }
 }
@@ -116,20 +187,33 @@ inline int stages_for(int64_t bytes, int64_t stage, int64_t static_bytes) {
   return 0;
 }
 
-// For a block's share of the tiles: begin(tile, slot) begins to copy what a tile needs into one of `stages` slots, and
-// work(tile, slot) comes when it is there. change(tile) comes before work and says whether it began to copy weights.
+// For a block's share of the tiles, each as a place of its walk: begin(place, slot) begins to copy what a tile needs into
+// one of `stages` slots, and work(place, slot) comes when it is there. change(place) comes before work and says whether it
+// began to copy weights.
 template <typename Begin, typename Change, typename Work>
 __device__ __forceinline__ void each_tile(
-    int64_t tiles, int stages, const Begin& begin, const Change& change, const Work& work) {
-  const int64_t first = tiles * blockIdx.x / gridDim.x, end = tiles * (blockIdx.x + 1) / gridDim.x;
-  const auto begin_if_any = [&](int64_t tile) {
-    if (tile < end) begin(tile, static_cast<int>((tile - first) % stages));
+    const Tokens& tokens, int stages, const Begin& begin, const Change& change, const Work& work) {
+  const int tiles = static_cast<int>(tokens.tiles()), blocks = static_cast<int>(gridDim.x);
+  const int block = static_cast<int>(blockIdx.x), share = tiles / blocks, more = tiles % blocks;
+  const int first = block * share + (block < more ? block : more);
+  int left = share + (block < more ? 1 : 0), to_begin = left;
+  Walk own(tokens, first), ahead = own;
+  const auto next = [&](int slot) { return slot + 1 < stages ? slot + 1 : 0; };
+  int slot = 0, free = 0;
+  const auto begin_if_any = [&] {
+    if (to_begin > 0) {
+      begin(ahead, free);
+      ahead.advance(tokens);
+      free = next(free);
+      --to_begin;
+    }
     copy_commit();
   };
-  for (int ahead = 0; ahead + 1 < stages; ++ahead) begin_if_any(first + ahead);
-  for (int64_t tile = first; tile < end; ++tile) {
-    const bool changed = change(tile);
-    begin_if_any(tile + stages - 1);
+  for (int i = 0; i + 1 < stages; ++i) begin_if_any();
+#pragma unroll 1
+  for (; left > 0; --left) {
+    const bool changed = change(own);
+    begin_if_any();
     if (changed) {
       copy_wait<0>();
     } else if (stages == 2) {
@@ -138,8 +222,10 @@ __device__ __forceinline__ void each_tile(
       copy_wait<kMostStages - 1>();
     }
     __syncthreads();
-    work(tile, static_cast<int>((tile - first) % stages));
+    work(own, slot);
     __syncthreads();  // the slot is free
+    own.advance(tokens);
+    slot = next(slot);
   }
 }
 

@@ -37,10 +37,13 @@ struct Tokens {
   __host__ __device__ int64_t all() const { return sentences * tokens; }
 
   // An index out of range is clamped: the host does not look at indices that lie on the device.
-  __device__ int64_t group_of_tile(int64_t tile) const {
+  __device__ int64_t group_of_sentence(int64_t sentence) const {
     if (group == nullptr) return 0;
-    const int64_t found = group[sentence_of(tile)];
+    const int64_t found = group[sentence];
     return found < 0 ? 0 : found < groups ? found : groups - 1;
+  }
+  __device__ int64_t group_of_tile(int64_t tile) const {
+    return group == nullptr ? 0 : group_of_sentence(sentence_of(tile));
   }
   __device__ int64_t first(int64_t tile) const {
     const int64_t sentence = sentence_of(tile);
@@ -50,13 +53,40 @@ struct Tokens {
     const int64_t left = tokens - (tile - sentence_of(tile) * tiles_of_sentence) * height;
     return left < height ? static_cast<int>(left) : height;
   }
-
- private:
   // In 32 bits, where a division takes a fifth of the time; a grid has no more tiles.
   __device__ int64_t sentence_of(int64_t tile) const {
     return static_cast<uint32_t>(tile) / static_cast<uint32_t>(tiles_of_sentence);
   }
 };
+
+// A place among neighbouring tiles: from one to the next without a division.
+class Walk {
+ public:
+  __device__ Walk(const Tokens& tokens, int tile)
+      : sentence_(static_cast<int>(tokens.sentence_of(tile))),
+        tile_(tile - sentence_ * static_cast<int>(tokens.tiles_of_sentence)) {}
+
+  __device__ void advance(const Tokens& tokens) {
+    if (++tile_ < static_cast<int>(tokens.tiles_of_sentence)) return;
+    tile_ = 0;
+    ++sentence_;
+  }
+  // Of the tile: its first token, its number of tokens, its group.
+  __device__ int64_t first(const Tokens& tokens) const {
+    return sentence_ * tokens.tokens + int64_t{tile_} * tokens.height;
+  }
+  __device__ int count(const Tokens& tokens) const {
+    const int64_t left = tokens.tokens - int64_t{tile_} * tokens.height;
+    return left < tokens.height ? static_cast<int>(left) : tokens.height;
+  }
+  __device__ int group(const Tokens& tokens) const { return static_cast<int>(tokens.group_of_sentence(sentence_)); }
+
+ private:
+  int sentence_, tile_;  // of the sentence
+};
+
+template <typename C, typename Rows>
+struct Scaled;
 
 // A lane's rows of a matrix (tokens, width): row h is that of the token g + 8 h.
 template <typename T>
@@ -77,6 +107,10 @@ struct Rows {
   template <int kCount>
   __device__ __forceinline__ Numbers<std::remove_const_t<T>, kCount> load(int h, int64_t column) const {
     return cuda::load<kCount>(own + 8 * h * stride + column, 8 * h < left ? width - column : 0, aligned);
+  }
+  template <typename C>
+  __device__ __forceinline__ Scaled<C, Rows> scaled(const Sum<C>* factors) const {
+    return {*this, factors};
   }
   __device__ __forceinline__ void store(int h, int64_t column, const Numbers<T, 8>& numbers) const {
     if (8 * h < left) cuda::store<8>(own + 8 * h * stride + column, numbers, width - column, aligned);
@@ -171,10 +205,26 @@ __device__ __forceinline__ void expand(
   }
 }
 
-// Memory of `shrink`, in shared memory: a partial sum of each warp.
+// Memory of `shrink`, in shared memory: a partial sum of each warp, in the order in which a lane holds neighbours; rows
+// that four lanes fill begin in different banks.
 template <typename S, int kTall = 1>
 struct Partial {
-  S of[kWarps][kTokens * kTall][kStep + 1];
+  static constexpr int kApart = 8;
+  alignas(16) S of[kWarps][kTokens * kTall][kStep + kApart];
+
+  // The unit of a place in a row.
+  static __device__ int unit(int place) { return place % 8 / 2 * 8 + place % 2 * 4 + place / 8; }
+  __device__ __forceinline__ void store(Tile<S> (&tile)[kTall]) {
+#pragma unroll
+    for (int h = 0; h < 2 * kTall; ++h) {
+      S* const row = of[warp_of_block()][lane_token() + 8 * h] + lane_column() / 4;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const S(&part)[4] = tile[h / 2].parts[j];
+        *reinterpret_cast<Numbers<S, 2>*>(row + 8 * j) = {{part[h % 2 * 2], part[h % 2 * 2 + 1]}};
+      }
+    }
+  }
 };
 
 // What a tile's tokens have become, (16 kTall, units) in shared memory: an operand of the next product.
@@ -196,23 +246,25 @@ struct Units {
 // thread each.
 template <typename S, int kTall, typename Add, typename Finish>
 __device__ __forceinline__ void shrink(
-    int64_t units, Partial<S, kTall>& partial, const Add& add, const Finish& finish) {
-  for (int64_t unit = 0; unit < units; unit += kStep) {
+    int units, Partial<S, kTall>& partial, const Add& add, const Finish& finish) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, place = lane % 16 * 2, own = partial.unit(place);
+#pragma unroll 1
+  for (int unit = 0; unit < units; unit += kStep) {
     Tile<S> tile[kTall];
     add(tile, unit);
-#pragma unroll
-    for (int h = 0; h < 2 * kTall; ++h) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        partial.of[warp_of_block()][lane_token() + 8 * h][lane_column() + i] = at(tile, h, i);
-      }
-    }
+    partial.store(tile);
     __syncthreads();
-    for (int i = threadIdx.x; i < kTokens * kTall * kStep; i += kThreads) {
-      S sum = 0;
+#pragma unroll 1
+    for (int token = 2 * warp_of_block() + lane / 16; token < kTokens * kTall; token += 2 * kWarps) {
+      S sums[2] = {};
 #pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) sum += partial.of[warp][i / kStep][i % kStep];
-      finish(i / kStep, unit + i % kStep, sum);
+      for (int warp = 0; warp < kWarps; ++warp) {
+        const auto part = *reinterpret_cast<const Numbers<S, 2>*>(&partial.of[warp][token][place]);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) sums[i] += part.at[i];
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) finish(token, unit + own + 4 * i, sums[i]);
     }
     __syncthreads();
   }

@@ -38,6 +38,7 @@ T __ldg(const T* from) {
   return *from;
 }
 
+inline float rsqrtf(float value) { return 1 / sqrtf(value); }
 inline void __threadfence_block() {}
 inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   cuda_host::barrier("__syncthreads", 0, -1, {file, line});

@@ -49,6 +49,26 @@ void tensor_core_product(
   cuda_host::collective("mma.m16n8k16", 0xffffffffu, &own, multiply_fragments<T>, false, {file, line});
 }
 
+// Of one lane, as ldmatrix takes them: a row of a matrix, and a register of each of the four.
+struct alignas(16) MatrixRow {
+  uint32_t numbers[4], found[4];
+};
+
+inline uint4 load_matrices(const void* row, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  MatrixRow own{};
+  *reinterpret_cast<uint4*>(own.numbers) = *static_cast<const uint4*>(row);
+  const auto exchange = [](const cuda_host::Operands& lanes) {
+    for (int lane = 0; lane < cuda_host::kLanes; ++lane) {
+      auto& own = *static_cast<MatrixRow*>(lanes[lane]);
+      for (int i = 0; i < 4; ++i) {
+        own.found[i] = static_cast<const MatrixRow*>(lanes[8 * i + lane / 4])->numbers[lane % 4];
+      }
+    }
+  };
+  cuda_host::collective("ldmatrix", 0xffffffffu, &own, exchange, false, {file, line});
+  return {own.found[0], own.found[1], own.found[2], own.found[3]};
+}
+
 inline uint32_t take_halves(uint32_t first, uint32_t second, int half) {
   return half == 0 ? (first & 0xffffu) | second << 16 : first >> 16 | (second & 0xffff0000u);
 }
