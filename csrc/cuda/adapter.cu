@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
   const int64_t first = call.tokens.first(blockIdx.x);
   const int count = call.tokens.count(blockIdx.x);
   const LaidOut<S, C> weights = call.weights.of_group(call.tokens.group_of_tile(blockIdx.x));
-  const int64_t hidden = weights.hidden, bottleneck = weights.bottleneck, thin = weights.thin();
-  const int64_t columns = weights.columns();
+  const int hidden = static_cast<int>(weights.hidden), bottleneck = static_cast<int>(weights.bottleneck);
+  const int columns = bottleneck + 1, thin = static_cast<int>(weights.thin());
   const Few<S> few(reinterpret_cast<S*>(&partial + 1), columns);
   const Few<S> moments_a(kNorm ? few.of(kHeight) : few.numbers, columns);
   const Units<C, kTall> a{reinterpret_cast<C*>(kNorm ? moments_a.of(kHeight) : few.numbers), thin};
@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
   const Rows<const X> z(call.z + first * hidden, hidden, call.aligned, count);
   S* const pre = call.pre + first * bottleneck;
   shrink(
-      thin, partial, [&](Tile<S>(&tile)[kTall], int64_t unit) { add_products(tile, z, weights.shrink, unit); },
-      [&](int token, int64_t unit, S sum) {
+      thin, partial, [&](Tile<S>(&tile)[kTall], int unit) { add_products(tile, z, weights.shrink, unit); },
+      [&](int token, int unit, S sum) {
         sum += weights.down_bias[unit];
         if (token < count && unit < bottleneck) pre[token * bottleneck + unit] = sum;
         const C value = static_cast<C>(activate(call.activation, sum).value);
@@ -51,16 +51,18 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
       if (threadIdx.x < kHeight) few.of(threadIdx.x)[bottleneck] = 1;
       __syncthreads();
     }
-    multiply_moments<kHeight>(few, moments_a, weights.moments, static_cast<int>(columns));
-    for (int token = warp_of_block(); token < kHeight; token += kWarps) {
-      const S* const own = few.of(token);
-      const S variance = variance_of(own, moments_a.of(token), weights.moments, weights.centred, columns, hidden);
-      S sum = 0;
-      for (int64_t i = threadIdx.x % 32; i < columns; i += 32) sum += own[i] * weights.means[i];
-      sum = sum_lanes(sum);
+    for (int token = warp_of_block(); token < kHeight; token += 2 * kWarps) {
+      const S* const own[2] = {few.of(token), few.of(token + kWarps)};
+      S roots[2], sums[2] = {};
+      norm_of_two(
+          few, moments_a, token, weights.moments, weights.centred, columns, hidden, call.eps, roots, sums,
+          [&](int h, int i) { return own[h][i] * weights.means[i]; });
       if (threadIdx.x % 32 == 0) {
-        mean[token] = sum;
-        rstd[token] = inverse_root(variance + call.eps);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          mean[token + kWarps * h] = sums[h];
+          rstd[token + kWarps * h] = roots[h];
+        }
       }
     }
     __syncthreads();

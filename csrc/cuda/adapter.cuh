@@ -131,18 +131,21 @@ class AdapterLayout {
 // as on the CPU: the moments' rounding would be larger.
 constexpr int kCancelled = 32;
 
-// The few numbers of a tile's tokens in shared memory: rows that begin in different banks.
+// The few numbers of a tile's tokens in shared memory: rows of whole 16 bytes.
 template <typename S>
 struct Few {
   S* numbers;
-  int64_t stride;
+  int stride;
 
-  __host__ __device__ static int64_t stride_of(int64_t columns) { return columns | 1; }
+  static constexpr int kWhole = 16 / sizeof(S);
+  __host__ __device__ static int stride_of(int64_t columns) {
+    return static_cast<int>((columns + kWhole - 1) / kWhole) * kWhole;
+  }
   __host__ __device__ static int64_t bytes(int64_t columns, int height) {
     return height * stride_of(columns) * static_cast<int64_t>(sizeof(S));
   }
   __device__ Few(S* numbers, int64_t columns) : numbers(numbers), stride(stride_of(columns)) {}
-  __device__ S* of(int64_t token) const { return numbers + token * stride; }
+  __device__ S* of(int token) const { return numbers + token * stride; }
 };
 
 template <typename S>
@@ -163,43 +166,37 @@ __device__ __forceinline__ S sum_threads(S value, S (&kept)[kWarps]) {
   return sum;
 }
 
-// moments_a = moments · a for the tokens of a tile, where a has `columns` numbers and the moments are symmetric. A lane
-// writes the numbers lane, lane + 32, .. of its warp's tokens warp, warp + 8, ..
-template <int kHeight, typename S>
-__device__ __forceinline__ void multiply_moments(
-    const Few<S>& a, const Few<S>& moments_a, const S* moments, int columns) {
-  for (int token = warp_of_block(); token < kHeight; token += 2 * kWarps) {
-    const S *const first = a.of(token), *const second = a.of(token + kWarps);
+// A lane's number i of moments · a for two tokens of a tile; a has `columns` numbers, and the moments are symmetric.
+template <typename S>
+__device__ __forceinline__ Numbers<S, 2> multiply_moments(
+    const S* first, const S* second, const S* moments, int columns, int i) {
+  constexpr int kWhole = Few<S>::kWhole;
+  const S* row = moments + i;
+  Numbers<S, 2> sums{};
+  int k = 0;
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x) % 32; i < columns; i += 32) {
-      const S* row = moments + i;
-      S sums[2] = {};
-#pragma unroll 4
-      for (int k = 0; k < columns; ++k, row += columns) {
-        sums[0] += *row * first[k];
-        sums[1] += *row * second[k];
-      }
-      moments_a.of(token)[i] = sums[0];
-      moments_a.of(token + kWarps)[i] = sums[1];
+  for (; k + kWhole <= columns; k += kWhole) {
+    const auto a = load<kWhole>(first + k, kWhole, true), b = load<kWhole>(second + k, kWhole, true);
+#pragma unroll
+    for (int j = 0; j < kWhole; ++j, row += columns) {
+      sums.at[0] += *row * a.at[j];
+      sums.at[1] += *row * b.at[j];
     }
   }
+#pragma unroll 1
+  for (; k < columns; ++k, row += columns) {
+    sums.at[0] += *row * first[k];
+    sums.at[1] += *row * second[k];
+  }
+  return sums;
 }
 
-// One warp's variance of a token. Where the columns cancel, moments_a is written out too.
+// One warp's variance of a token whose columns cancel, and moments_a, both written out.
 template <typename S>
-__device__ __forceinline__ S
-variance_of(const S* a, S* moments_a, const S* moments, const S* centred, int columns, int hidden) {
+__device__ __forceinline__ S written_out_variance(const S* a, S* moments_a, const S* centred, int columns, int hidden) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  S variance = 0, apart = 0;
-  for (int i = lane; i < columns; i += 32) {
-    variance += a[i] * moments_a[i];
-    apart += a[i] * a[i] * moments[i * columns + i];
-  }
-  variance = sum_lanes(variance);
-  apart = sum_lanes(apart);
-  if (kCancelled * variance >= apart) return variance > 0 ? variance : S(0);
-  for (int64_t i = lane; i < columns; i += 32) moments_a[i] = 0;
-  variance = 0;
+  for (int i = lane; i < columns; i += 32) moments_a[i] = 0;
+  S variance = 0;
   const int64_t wide = padded(hidden);
 #pragma unroll 1
   for (int64_t h = lane; h < wide; h += 32) {
@@ -214,6 +211,49 @@ variance_of(const S* a, S* moments_a, const S* moments, const S* centred, int co
   }
   __syncwarp();
   return sum_lanes(variance) / hidden;
+}
+
+// By one warp, for its tokens `token` and `token` + 8 of a tile: moments_a = moments · a, rstd = 1 / sqrt(variance +
+// eps), and the sums of what each(h, i) is for the columns i.
+template <typename S, typename Each>
+__device__ __forceinline__ void norm_of_two(
+    const Few<S>& a, const Few<S>& moments_a, int token, const S* moments, const S* centred, int columns, int hidden,
+    S eps, S (&rstd)[2], S (&sums)[2], const Each& each) {
+  const S* const own[2] = {a.of(token), a.of(token + kWarps)};
+  S* const products[2] = {moments_a.of(token), moments_a.of(token + kWarps)};
+  S variance[2] = {}, apart[2] = {};
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < columns; i += 32) {
+    const auto found = multiply_moments(own[0], own[1], moments, columns, i);
+    const S moment = moments[i * columns + i];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const S value = own[h][i];
+      products[h][i] = found.at[h];
+      variance[h] += value * found.at[h];
+      apart[h] += value * value * moment;
+      sums[h] += each(h, i);
+    }
+  }
+#pragma unroll
+  for (int mask = 1; mask < 32; mask *= 2) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      variance[h] += __shfl_xor_sync(kAllLanes, variance[h], mask);
+      apart[h] += __shfl_xor_sync(kAllLanes, apart[h], mask);
+      sums[h] += __shfl_xor_sync(kAllLanes, sums[h], mask);
+    }
+  }
+#pragma unroll 1
+  for (int h = 0; h < 2; ++h) {  // chosen by conditions: an index would put them into memory
+    if (kCancelled * (h == 0 ? variance[0] : variance[1]) >= (h == 0 ? apart[0] : apart[1])) continue;
+    const S found =
+        written_out_variance(h == 0 ? own[0] : own[1], h == 0 ? products[0] : products[1], centred, columns, hidden);
+    variance[0] = h == 0 ? found : variance[0];
+    variance[1] = h == 0 ? variance[1] : found;
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) rstd[h] = inverse_root((variance[h] > 0 ? variance[h] : S(0)) + eps);
 }
 
 // Tiles of 16 kTall tokens: of more than 16 where they fill a GPU, and in half precision, where registers hold them.

@@ -75,16 +75,16 @@ void run(const Call& call) {
   if constexpr (kIsHalf<C>) room = resident_room<X>(call, backward.aligned);
   const Tokens& tokens = backward.tokens;
   const int64_t count = tokens.sentences * tokens.tokens;
-  const int64_t blocks = sum_blocks(places.weighted, hidden) + sum_blocks(places.units(), hidden) +
-                         sum_blocks(places.basis, places.units());
+  const int64_t blocks =
+      sum_blocks(places.weighted, hidden) + sum_blocks(places.units, hidden) + sum_blocks(places.basis, places.units);
   const int64_t splits = sum_splits(tokens, blocks), parts = groups * splits;
   Workspace memory;
   const AdapterLayout<S, C> layout(call.options, room ? Direction::kBackwardBlocked : Direction::kBackward, memory);
   const auto few = memory.reserve<C>(count * places.width);
-  const auto basis = memory.reserve<X>(count * places.units());
+  const auto basis = memory.reserve<X>(count * places.units);
   const auto down_parts = memory.reserve<S>(parts * places.weighted * hidden);
-  const auto up_parts = memory.reserve<S>(parts * places.units() * hidden);
-  const auto few_parts = memory.reserve<S>(parts * places.basis * places.units());
+  const auto up_parts = memory.reserve<S>(parts * places.units * hidden);
+  const auto few_parts = memory.reserve<S>(parts * places.basis * places.units);
   memory.allocate(call.x);
   backward.weights = layout.lay_out(call.weights, grouped, memory);
   backward.few = memory[few];
@@ -101,8 +101,8 @@ void run(const Call& call) {
     sums.aligned &= rows_aligned(numbers, width);
   };
   add(0, places.weighted, call.z.const_data_ptr<X>(), hidden, memory[down_parts]);
-  add(places.basis, places.units(), backward.grad, hidden, memory[up_parts]);
-  add(0, places.basis, memory[basis], places.units(), memory[few_parts]);
+  add(places.basis, places.units, backward.grad, hidden, memory[up_parts]);
+  add(0, places.basis, memory[basis], places.units, memory[few_parts]);
   sum_units(sums);
 
   AdapterWeights grads = call.grads;

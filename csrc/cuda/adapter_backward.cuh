@@ -17,15 +17,14 @@ namespace hyperloader::cuda {
 // A token's row of few numbers: ∂pre, with an outer norm c2 · [rstd · a, rstd], and the basis of the output, which is
 // [rstd · a, rstd, 1] with an outer norm and [a, 1] without. Each is padded with zeros.
 struct FewNumbers {
-  int64_t weighted, basis, basis_count, width;  // ∂pre comes first
+  int weighted, basis, basis_count, units, width;  // ∂pre comes first; `units` of the basis, padded
 
   FewNumbers(int64_t bottleneck, bool outer)
-      : weighted(padded_units(bottleneck)),
-        basis(weighted + (outer ? padded_units(bottleneck + 1) : 0)),
-        basis_count(bottleneck + (outer ? 2 : 1)),
-        width(basis + units()) {}
-
-  __host__ __device__ int64_t units() const { return padded_units(basis_count); }
+      : weighted(static_cast<int>(padded_units(bottleneck))),
+        basis(weighted + (outer ? static_cast<int>(padded_units(bottleneck + 1)) : 0)),
+        basis_count(static_cast<int>(bottleneck) + (outer ? 2 : 1)),
+        units(static_cast<int>(padded_units(basis_count))),
+        width(basis + units) {}
 };
 
 template <typename X, typename C>
@@ -40,7 +39,7 @@ struct Backward {
   const Sum<X>* pre;
   X* grad_x;
   C* few;    // (tokens, places.width)
-  X* basis;  // (tokens, places.units()): the basis once more, as what units are multiplied with
+  X* basis;  // (tokens, places.units): the basis once more, as what units are multiplied with
   FewNumbers places;
 };
 
@@ -64,16 +63,17 @@ struct TileWeights {
   const S *norm_weight, *moments, *means;  // with an outer norm
 };
 
-// `pre` begins with the tile's first token. `units` gets ∂pre.
-template <bool kNorm, int kTall, typename X, typename C, typename Rows, typename Matrix, typename Held>
+// `pre` begins with the tile's first token. `units` gets ∂pre, write(h, column, numbers) what a lane has of ∂x.
+template <bool kNorm, int kTall, typename X, typename C, typename Rows, typename Matrix, typename Held, typename Write>
 __device__ __forceinline__ void backward_tile(
     const Backward<X, C>& call, const LaidOut<Sum<X>, C>& laid_out, const TileWeights<Sum<X>, Matrix>& weights,
     int64_t first, int count, const Rows& grad, const Sum<X>* pre, const Held& units,
-    const TileNumbers<Sum<X>>& numbers, Partial<Sum<X>, kTall>& partial) {
+    const TileNumbers<Sum<X>>& numbers, Partial<Sum<X>, kTall>& partial, const Write& write) {
   using S = Sum<X>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int hidden = static_cast<int>(laid_out.hidden), bottleneck = static_cast<int>(laid_out.bottleneck);
   const int columns = bottleneck + 1, thin = static_cast<int>(laid_out.thin());
+  const FewNumbers& places = call.places;
   for (int token = warp_of_block(); token < kTokens * kTall; token += kWarps) {
 #pragma unroll 1
     for (int i = lane; i < columns; i += 32) {
@@ -99,51 +99,53 @@ __device__ __forceinline__ void backward_tile(
       [&](int token, int unit, S sum) {
         if (unit <= columns) numbers.p.of(token)[unit] = sum;
       });
-  if constexpr (kNorm) multiply_moments<kTokens * kTall>(numbers.a, numbers.moments_a, weights.moments, columns);
-  const FewNumbers& places = call.places;
-  const int weighted = static_cast<int>(places.weighted), basis = static_cast<int>(places.basis);
-  const int basis_count = static_cast<int>(places.basis_count), units_of_basis = static_cast<int>(places.units());
-  for (int token = warp_of_block(); token < kTokens * kTall; token += kWarps) {
-    const S* const a = numbers.a.of(token);
-    S *const p = numbers.p.of(token), *const moments_a = numbers.moments_a.of(token);
-    S rstd = 1, mean = 0;  // mean: c2
+  const S inverse_hidden = S(1) / hidden;
+  for (int token = warp_of_block(); token < kTokens * kTall; token += 2 * kWarps) {
+    const S* const a[2] = {numbers.a.of(token), numbers.a.of(token + kWarps)};
+    S* const p[2] = {numbers.p.of(token), numbers.p.of(token + kWarps)};
+    S rstd[2] = {1, 1}, mean[2] = {};  // mean: c2
     if constexpr (kNorm) {
-      rstd = inverse_root(
-          variance_of(a, moments_a, weights.moments, laid_out.centred, columns, hidden) + call.eps);
-      const S sum = p[columns];  // Σ γ ∘ g
-      for (int i = lane; i < columns; i += 32) {
-        p[i] -= sum * weights.means[i];
-        mean += a[i] * p[i];
-      }
-      mean = rstd * sum_lanes(mean) / hidden;
+      const S sums[2] = {p[0][columns], p[1][columns]};  // Σ γ ∘ g
+      norm_of_two(
+          numbers.a, numbers.moments_a, token, weights.moments, laid_out.centred, columns, hidden, call.eps, rstd, mean,
+          [&](int h, int i) {
+            p[h][i] -= sums[h] * weights.means[i];
+            return a[h][i] * p[h][i];
+          });
+#pragma unroll
+      for (int h = 0; h < 2; ++h) mean[h] *= rstd[h] * inverse_hidden;
     }
-    const S through = mean * rstd * hidden;
-    C* const few = call.few + (first + token) * places.width;
-    X* const basis_row = call.basis + (first + token) * units_of_basis;
 #pragma unroll 1
-    for (int i = lane; i < thin || i < units_of_basis; i += 32) {
-      S grad_pre = 0;
-      if (token < count && i < bottleneck) {
-        S grad_a = p[i];
-        if constexpr (kNorm) grad_a = rstd * (grad_a - through * moments_a[i]);
-        grad_pre = grad_a * numbers.slope.of(token)[i];
-      }
-      if (token < count) {
-        const S value = i < columns ? rstd * a[i] : i < basis_count ? S(1) : S(0);
-        if (i < weighted) few[i] = static_cast<C>(grad_pre);
-        if (i < basis - weighted) few[weighted + i] = static_cast<C>(i < columns ? mean * value : S(0));
-        if (i < units_of_basis) {
-          few[basis + i] = static_cast<C>(value);
-          basis_row[i] = static_cast<X>(value);
+    for (int i = lane; i < thin || i < places.units; i += 32) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int own = token + kWarps * h;
+        S grad_pre = 0;
+        if (own < count) {
+          if (i < bottleneck) {
+            grad_pre = p[h][i];
+            if constexpr (kNorm) {
+              grad_pre = rstd[h] * (grad_pre - mean[h] * rstd[h] * hidden * numbers.moments_a.of(own)[i]);
+            }
+            grad_pre *= numbers.slope.of(own)[i];
+          }
+          const S value = i < columns ? rstd[h] * a[h][i] : i < places.basis_count ? S(1) : S(0);
+          C* const few = call.few + (first + own) * places.width + i;
+          if (i < places.weighted) few[0] = static_cast<C>(grad_pre);
+          if (i < places.basis - places.weighted)
+            few[places.weighted] = static_cast<C>(i < columns ? mean[h] * value : S(0));
+          if (i < places.units) {
+            few[places.basis] = static_cast<C>(value);
+            call.basis[(first + own) * places.units + i] = static_cast<X>(value);
+          }
         }
+        if (i < thin) units.at(own, i) = static_cast<C>(grad_pre);
       }
-      if (i < thin) units.at(token, i) = static_cast<C>(grad_pre);
     }
   }
   __syncthreads();
-  const cuda::Rows<X> grad_x(call.grad_x + first * hidden, hidden, call.aligned, count);
-  expand<kTall>(units.rows(), laid_out.thin(), weights.expand, hidden, [&](int64_t column, Tile<S>(&tile)[kTall]) {
-    const int64_t own = column + lane_column();
+  expand<kTall>(units.rows(), thin, weights.expand, hidden, [&](int64_t column, Tile<S>(&tile)[kTall]) {
+    const int own = static_cast<int>(column) + lane_column();
 #pragma unroll
     for (int h = 0; h < 2 * kTall; ++h) {
       Numbers<S, 8> through{};
@@ -151,7 +153,7 @@ __device__ __forceinline__ void backward_tile(
       Numbers<X, 8> result;
 #pragma unroll
       for (int i = 0; i < 8; ++i) result.at[i] = static_cast<X>(through.at[i] + at(tile, h, i));
-      grad_x.store(h, own, result);
+      write(h, own, result);
     }
   });
 }
@@ -174,10 +176,12 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
   const TileNumbers<S> numbers(reinterpret_cast<S*>(&partial + 1), weights.columns(), kTokens * kTall);
   const Units<C, kTall> units{reinterpret_cast<C*>(numbers.moments_a.of(kTokens * kTall)), weights.thin()};
   const Rows<const X> grad(call.grad + first * weights.hidden, weights.hidden, call.aligned, count);
+  const Rows<X> grad_x(call.grad_x + first * weights.hidden, weights.hidden, call.aligned, count);
   backward_tile<kNorm>(
       call, weights,
       TileWeights<S, const C*>{weights.shrink, weights.expand, weights.norm_weight, weights.moments, weights.means},
-      first, count, grad, call.pre + first * weights.bottleneck, units, numbers, partial);
+      first, count, grad, call.pre + first * weights.bottleneck, units, numbers, partial,
+      [&](int h, int column, const Numbers<X, 8>& result) { grad_x.store(h, column, result); });
 }
 
 // Where what a block with its group's weights begins in its shared memory, in bytes.
@@ -251,12 +255,19 @@ __global__ void __launch_bounds__(kThreads, 2)
     return true;
   };
   each_tile(call.tokens, room.stages, begin, change, [&](const Walk& tile, int slot) {
+    const int64_t first = tile.first(call.tokens);
+    const int count = tile.count(call.tokens);
+    X* const grad_x = call.grad_x + (first + lane_token()) * hidden;
     backward_tile<kNorm>(
         call, weights,
         TileWeights<float, Blocked<X>>{
             {shrink, wide}, {expand, thin}, norm_weight, moments, moments + columns * columns},
-        tile.first(call.tokens), tile.count(call.tokens), HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide),
-        reinterpret_cast<const float*>(stage(slot) + room.pre), units, numbers, partial);
+        first, count, HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide),
+        reinterpret_cast<const float*>(stage(slot) + room.pre), units, numbers, partial,
+        [&](int h, int column, const Numbers<X, 8>& result) {
+          if (lane_token() + 8 * h < count && column < hidden)
+            store<8>(grad_x + 8 * h * hidden + column, result, 8, true);
+        });
   });
 }
 

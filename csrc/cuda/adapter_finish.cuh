@@ -21,7 +21,7 @@ struct Finish {
   bool outer, inner;
   FewNumbers places;
   const S *down_parts, *up_parts;  // of each group and split (units, hidden), units as FewNumbers pads them
-  const S* few_parts;              // (places.basis, places.units())
+  const S* few_parts;              // (places.basis, places.units)
   const S* centred;                // of each group (columns, padded(hidden))
   AnyResults down, down_bias, up, up_bias;
   AnyResults norms[4];  // weight and bias of the outer norm, and of the inner one
@@ -40,10 +40,10 @@ struct Finish {
     return add(down_parts, places.weighted * hidden, group, unit * hidden + h);
   }
   __device__ S of_basis(int64_t group, int64_t unit, int64_t h) const {
-    return add(up_parts, places.units() * hidden, group, unit * hidden + h);
+    return add(up_parts, places.units * hidden, group, unit * hidden + h);
   }
   __device__ S of_few(int64_t group, int64_t row, int64_t column) const {
-    return add(few_parts, places.basis * places.units(), group, row * places.units() + column);
+    return add(few_parts, places.basis * places.units, group, row * places.units + column);
   }
 };
 

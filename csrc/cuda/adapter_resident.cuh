@@ -14,8 +14,8 @@
 
 namespace hyperloader::cuda {
 
-// A matrix of each group as it is given; `together`: so many numbers, 8, 4 or 2, of X begin at a whole access wherever a
-// row is cut into as many, 1 where they do not or have another dtype.
+// A matrix of each group as it is given; `together`: so many numbers, 8, 4 or 2, of X begin at a whole access wherever
+// a row is cut into as many, 1 where they do not or have another dtype.
 struct GivenMatrix {
   Given given;
   int rows, columns, together;
@@ -29,7 +29,7 @@ struct GivenMatrix {
     for (int block = warp_of_block(); block < blocks; block += kWarps) {
       const int row = block / across * kStep + lane / 4, column = block % across * kStep + lane % 4 * 8;
       X* const own = to + block * kBlock + (lane / 4 % 4 * 32 + lane % 4 * 8 + lane / 16) * 8;
-if (together == 8) {
+      if (together == 8) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const bool exists = row + 8 * i < rows && column < columns;
@@ -112,12 +112,12 @@ struct Resident {
   Room room;
 };
 
-// The means and variances of a tile's tokens over columns that eight warps share: each warp's own, put together as those
-// of parts are (Chan, Golub and LeVeque, 1979), so that the threads meet once.
+// The means and variances of a tile's tokens over columns that eight warps share: each warp's own, put together as
+// those of parts are (Chan, Golub and LeVeque, 1979), so that the threads meet once.
 struct SharedMoments {
   static constexpr int kPart = 2, kStride = kPart * kWarps + 4;  // rows of 16 bytes that begin in different banks
-  float columns[kWarps];                                          // of each warp
-  alignas(16) float of[kTokens][kStride];                         // of each warp the mean and the sum of squares about it
+  float columns[kWarps];                                         // of each warp
+  alignas(16) float of[kTokens][kStride];  // of each warp the mean and the sum of squares about it
 
   __device__ void count(int hidden) {
     if (threadIdx.x >= kWarps) return;
@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
   const HeldRows<X> a(reinterpret_cast<X*>(shared + room.a), thin);
   float* const vectors = reinterpret_cast<float*>(shared + room.vectors);
   const float *const up_bias = vectors + kUpBias * wide, *const norm_weight = vectors + kNormWeight * wide,
-              *const norm_bias = vectors + kNormBias * wide, *const down_bias = vectors + kDownBias * wide;
+                     *const norm_bias = vectors + kNormBias * wide, *const down_bias = vectors + kDownBias * wide;
   const float inverse_hidden = 1.0f / static_cast<float>(hidden);
   const auto rows = [&](int slot) {
     return HeldRows<X>(reinterpret_cast<X*>(shared + room.tiles + slot * static_cast<int>(room.tile)), wide);
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
           for (int i = 0; i < 8; ++i) mean[h] += own.at(h, i);
         }
       });
-      moments.add_up(mean, rstd, inverse_hidden, call.eps, [&](const float(&mean)[2], float(&squares)[2]) {
+      moments.add_up(mean, rstd, inverse_hidden, call.eps, [&](const float (&mean)[2], float (&squares)[2]) {
         each_kept([&](Tile<float>& own, int) {
 #pragma unroll
           for (int h = 0; h < 2; ++h) {

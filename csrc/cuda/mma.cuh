@@ -33,8 +33,9 @@ __device__ __forceinline__ void tensor_core_product(float (&c)[4], const uint32_
   }
 }
 
-// Four (8, 8) matrices in shared memory, whose rows of 16 bytes begin where the lanes say: the first eight lanes for the
-// first matrix, and so on. Of each a lane gets two numbers of the row lane / 4: the columns 2q and 2q + 1, q = lane % 4.
+// Four (8, 8) matrices in shared memory, whose rows of 16 bytes begin where the lanes say: the first eight lanes for
+// the first matrix, and so on. Of each a lane gets two numbers of the row lane / 4: the columns 2q and 2q + 1, q = lane
+// % 4.
 __device__ __forceinline__ uint4 load_matrices(const void* row) {
   const uint32_t from = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   uint4 found;

@@ -37,8 +37,7 @@ struct HeldRows {
   C* numbers;
   int width, stride;
 
-  __device__ HeldRows(C* numbers, int width)
-      : numbers(numbers), width(width), stride(static_cast<int>(apart(width))) {}
+  __device__ HeldRows(C* numbers, int width) : numbers(numbers), width(width), stride(static_cast<int>(apart(width))) {}
   static int64_t bytes(int64_t width) { return kTokens * apart(width) * static_cast<int64_t>(sizeof(C)); }
 
   __device__ __forceinline__ C& at(int token, int column) const { return numbers[token * stride + column]; }
@@ -187,9 +186,9 @@ inline int stages_for(int64_t bytes, int64_t stage, int64_t static_bytes) {
   return 0;
 }
 
-// For a block's share of the tiles, each as a place of its walk: begin(place, slot) begins to copy what a tile needs into
-// one of `stages` slots, and work(place, slot) comes when it is there. change(place) comes before work and says whether it
-// began to copy weights.
+// For a block's share of the tiles, each as a place of its walk: begin(place, slot) begins to copy what a tile needs
+// into one of `stages` slots, and work(place, slot) comes when it is there. change(place) comes before work and says
+// whether it began to copy weights.
 template <typename Begin, typename Change, typename Work>
 __device__ __forceinline__ void each_tile(
     const Tokens& tokens, int stages, const Begin& begin, const Change& change, const Work& work) {

@@ -245,8 +245,7 @@ struct Units {
 // The products add(tile, unit) of units [unit, unit + 32), summed over the warps: finish(token, unit, sum) by one
 // thread each.
 template <typename S, int kTall, typename Add, typename Finish>
-__device__ __forceinline__ void shrink(
-    int units, Partial<S, kTall>& partial, const Add& add, const Finish& finish) {
+__device__ __forceinline__ void shrink(int units, Partial<S, kTall>& partial, const Add& add, const Finish& finish) {
   const int lane = static_cast<int>(threadIdx.x) % 32, place = lane % 16 * 2, own = partial.unit(place);
 #pragma unroll 1
   for (int unit = 0; unit < units; unit += kStep) {
