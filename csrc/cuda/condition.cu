@@ -10,14 +10,14 @@ __global__ void __launch_bounds__(kThreads, 2)
   using S = Sum<T>;
   S* const rows = dynamic_shared<S>();
   before_norm(c, at, rows, at.forward_width);
-  const int64_t row = int64_t(blockIdx.x) * kRowsOfBlock + warp_of_block();
+  const int row = static_cast<int>(blockIdx.x) * kRowsOfBlock + warp_of_block();
   if (warp_of_block() >= kRowsOfBlock || row >= c.rows()) return;
   const S* const before = rows + warp_of_block() * at.forward_width + at.before;
   S mean, rstd;
   standardise(c, before, mean, rstd);
-  for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
+  for (int i = threadIdx.x % 32; i < c.size; i += 32) {
     const S value = (before[i] - mean) * rstd * static_cast<S>(c.norm_weight[i]) + static_cast<S>(c.norm_bias[i]);
-    results.store<S>(row * c.size + i, c.scales[2] * value);
+    results.store<S>(int64_t{row} * c.size + i, c.scales[2] * value);
   }
 }
 

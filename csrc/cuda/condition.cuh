@@ -27,25 +27,23 @@ struct Condition {
   const T *task, *layer, *position;  // (any, embedding)
   const int64_t *layers, *positions;
   const T *first_weight, *first_bias, *second_weight, *second_bias, *norm_weight, *norm_bias;
-  int64_t tasks, layer_count, position_count, layer_rows, position_rows, embedding, hidden, size;
+  int tasks, layer_count, position_count, layer_rows, position_rows, embedding, hidden, size;
   S scales[3], eps;
 
-  __host__ __device__ int64_t rows() const { return tasks * layer_count * position_count; }
-  __device__ int64_t task_of(int64_t row) const { return row % tasks; }
+  __host__ __device__ int rows() const { return tasks * layer_count * position_count; }
+  __device__ int task_of(int row) const { return row % tasks; }
   // An index out of range is clamped: the host does not check indices that lie on the device.
-  __device__ int64_t layer_of(int64_t row) const { return clamp(layers[row / tasks % layer_count], layer_rows); }
-  __device__ int64_t position_of(int64_t row) const {
-    return clamp(positions[row / tasks / layer_count], position_rows);
-  }
-  __device__ static int64_t clamp(int64_t index, int64_t count) {
-    return index < 0 ? 0 : index < count ? index : count - 1;
+  __device__ int layer_of(int row) const { return clamp(layers[row / tasks % layer_count], layer_rows); }
+  __device__ int position_of(int row) const { return clamp(positions[row / tasks / layer_count], position_rows); }
+  __device__ static int clamp(int64_t index, int count) {
+    return index < 0 ? 0 : index < count ? static_cast<int>(index) : count - 1;
   }
 };
 
 // Where the numbers of a row stand.
 struct Places {
-  int64_t input, hidden, before, forward_width;                               // both directions
-  int64_t grad_input, grad_hidden, grad_before, along_standard, grad, width;  // the backward
+  int input, hidden, before, forward_width;                               // both directions
+  int grad_input, grad_hidden, grad_before, along_standard, grad, width;  // the backward
 
   template <typename T>
   explicit Places(const Condition<T>& c)
@@ -65,23 +63,37 @@ struct Places {
 // its weights a lane.
 template <typename S, typename T, typename Visit>
 __device__ __forceinline__ void linear(
-    const S* from, int64_t stride, const T* weights, int64_t units, int64_t terms, const Visit& visit) {
+    const S* from, int stride, const T* weights, int units, int terms, const Visit& visit) {
   constexpr int kLanes = 8, kUnits = 32 / kLanes, kTogether = 16 / sizeof(T);
   const bool aligned = reinterpret_cast<uintptr_t>(weights) % 16 == 0 && terms % kTogether == 0;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  for (int64_t first = warp_of_block() * kUnits; first < units; first += kWarps * kUnits) {
-    const int64_t unit = first + static_cast<int>(threadIdx.x) % 32 / kLanes;
+#pragma unroll 1
+  for (int first = warp_of_block() * kUnits; first < units; first += kWarps * kUnits) {
+    const int unit = first + static_cast<int>(threadIdx.x) % 32 / kLanes;
+    const T* const own = weights + (unit < units ? unit : 0) * terms;
     S sums[kRowsOfBlock] = {};
-#pragma unroll 4
-    for (int64_t i = lane * kTogether; i < terms; i += kLanes * kTogether) {
-      const auto weight = load<kTogether>(weights + unit * terms + i, unit < units ? terms - i : 0, aligned);
+    const auto add = [&](const Numbers<T, kTogether>& weight, int i) {
 #pragma unroll
       for (int j = 0; j < kTogether; ++j) {
-        if (i + j >= terms) continue;
+        if (!aligned && i + j >= terms) continue;
 #pragma unroll
         for (int row = 0; row < kRowsOfBlock; ++row) {
           sums[row] += static_cast<S>(weight.at[j]) * from[row * stride + i + j];
         }
+      }
+    };
+    constexpr int kAtOnce = 4, kStride = kLanes * kTogether;  // loads on their way together
+#pragma unroll 1
+    for (int begin = lane * kTogether; begin < terms; begin += kAtOnce * kStride) {
+      Numbers<T, kTogether> weight[kAtOnce];
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) {
+        const int i = begin + n * kStride;
+        weight[n] = aligned ? load_whole<kTogether>(own + i, i < terms) : load<kTogether>(own + i, terms - i, false);
+      }
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) {
+        if (begin + n * kStride < terms) add(weight[n], begin + n * kStride);
       }
     }
 #pragma unroll
@@ -102,24 +114,23 @@ __device__ __forceinline__ S sum_warp(S number) {
 
 // The block's rows up to what the norm takes, in `rows` (shared memory), `stride` numbers each.
 template <typename T, typename S>
-__device__ __forceinline__ void before_norm(const Condition<T>& c, const Places& at, S* rows, int64_t stride) {
-  const int64_t begin = int64_t(blockIdx.x) * kRowsOfBlock, width = 3 * c.embedding;
-  for (int64_t i = threadIdx.x; i < kRowsOfBlock * width; i += kThreads) {
-    const int64_t row = begin + i / width, part = i % width / c.embedding, element = i % c.embedding;
-    S value = 0;
-    if (row < c.rows()) {
-      const int64_t index = part == 0 ? c.task_of(row) : part == 1 ? c.layer_of(row) : c.position_of(row);
-      value = static_cast<S>((part == 0 ? c.task : part == 1 ? c.layer : c.position)[index * c.embedding + element]);
-    }
-    rows[i / width * stride + at.input + i % width] = value;
+__device__ __forceinline__ void before_norm(const Condition<T>& c, const Places& at, S* rows, int stride) {
+  const int begin = static_cast<int>(blockIdx.x) * kRowsOfBlock, width = 3 * c.embedding;
+  for (int i = warp_of_block(); i < 3 * kRowsOfBlock; i += kWarps) {  // a warp for an embedding of a row
+    const int part = i / kRowsOfBlock, own = i % kRowsOfBlock, row = begin + own;
+    const bool exists = row < c.rows();
+    const int index = !exists ? 0 : part == 0 ? c.task_of(row) : part == 1 ? c.layer_of(row) : c.position_of(row);
+    const T* const from = (part == 0 ? c.task : part == 1 ? c.layer : c.position) + int64_t{index} * c.embedding;
+    S* const to = rows + own * stride + at.input + part * c.embedding;
+    for (int j = threadIdx.x % 32; j < c.embedding; j += 32) to[j] = exists ? static_cast<S>(from[j]) : S(0);
   }
   __syncthreads();
-  linear(rows + at.input, stride, c.first_weight, c.hidden, width, [&](int row, int64_t unit, S sum) {
+  linear(rows + at.input, stride, c.first_weight, c.hidden, width, [&](int row, int unit, S sum) {
     const S value = c.scales[0] * sum + static_cast<S>(c.first_bias[unit]);
     rows[row * stride + at.hidden + unit] = value > 0 ? value : S(0);
   });
   __syncthreads();
-  linear(rows + at.hidden, stride, c.second_weight, c.size, c.hidden, [&](int row, int64_t unit, S sum) {
+  linear(rows + at.hidden, stride, c.second_weight, c.size, c.hidden, [&](int row, int unit, S sum) {
     rows[row * stride + at.before + unit] = c.scales[1] * sum + static_cast<S>(c.second_bias[unit]);
   });
   __syncthreads();
@@ -129,10 +140,10 @@ __device__ __forceinline__ void before_norm(const Condition<T>& c, const Places&
 template <typename T, typename S>
 __device__ __forceinline__ void standardise(const Condition<T>& c, const S* before, S& mean, S& rstd) {
   S sum = 0, squares = 0;
-  for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) sum += before[i];
+  for (int i = threadIdx.x % 32; i < c.size; i += 32) sum += before[i];
   mean = sum_warp(sum) / S(c.size);
-  for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) squares += (before[i] - mean) * (before[i] - mean);
-  rstd = 1 / ::sqrt(sum_warp(squares) / S(c.size) + c.eps);
+  for (int i = threadIdx.x % 32; i < c.size; i += 32) squares += (before[i] - mean) * (before[i] - mean);
+  rstd = inverse_root(sum_warp(squares) / S(c.size) + c.eps);
 }
 
 // The tensors, contiguous, kept while they are used.
@@ -157,14 +168,14 @@ struct ConditionNumbers {
     c.second_bias = numbers(weights.second_bias);
     c.norm_weight = numbers(weights.norm_weight);
     c.norm_bias = numbers(weights.norm_bias);
-    c.tasks = weights.task_embedding.size(0);
-    c.layer_count = weights.layers.size(0);
-    c.position_count = weights.positions.size(0);
-    c.layer_rows = weights.layer_embedding.size(0);
-    c.position_rows = weights.position_embedding.size(0);
-    c.embedding = weights.task_embedding.size(1);
-    c.hidden = weights.first_weight.size(0);
-    c.size = weights.second_weight.size(0);
+    c.tasks = static_cast<int>(weights.task_embedding.size(0));
+    c.layer_count = static_cast<int>(weights.layers.size(0));
+    c.position_count = static_cast<int>(weights.positions.size(0));
+    c.layer_rows = static_cast<int>(weights.layer_embedding.size(0));
+    c.position_rows = static_cast<int>(weights.position_embedding.size(0));
+    c.embedding = static_cast<int>(weights.task_embedding.size(1));
+    c.hidden = static_cast<int>(weights.first_weight.size(0));
+    c.size = static_cast<int>(weights.second_weight.size(0));
     for (int i = 0; i < 3; ++i) c.scales[i] = static_cast<S>(arguments.scales[i]);
     c.eps = static_cast<S>(arguments.eps);
     TORCH_CHECK_VALUE(c.layer_rows > 0 || c.rows() == 0, "layers must name rows of layer_embedding, which has none");

@@ -10,15 +10,15 @@ __global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
     const __grid_constant__ Condition<T> c, const __grid_constant__ Places at, AnyNumbers grad, Sum<T>* kept) {
   using S = Sum<T>;
   S* const rows = dynamic_shared<S>();
-  const int64_t stride = at.width, begin = int64_t(blockIdx.x) * kRowsOfBlock;
+  const int stride = at.width, begin = static_cast<int>(blockIdx.x) * kRowsOfBlock;
   before_norm(c, at, rows, stride);
   if (warp_of_block() < kRowsOfBlock) {
     S* const own = rows + warp_of_block() * stride;
-    const int64_t row = begin + warp_of_block();
+    const int row = begin + warp_of_block();
     S mean, rstd, sum = 0, along = 0;
     standardise(c, own + at.before, mean, rstd);
-    for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
-      const S given = row < c.rows() ? c.scales[2] * grad.load<S>(row * c.size + i) : S(0);
+    for (int i = threadIdx.x % 32; i < c.size; i += 32) {
+      const S given = row < c.rows() ? c.scales[2] * grad.load<S>(int64_t{row} * c.size + i) : S(0);
       const S standard = (own[at.before + i] - mean) * rstd, weighted = given * static_cast<S>(c.norm_weight[i]);
       own[at.grad + i] = given;
       own[at.along_standard + i] = given * standard;
@@ -27,40 +27,34 @@ __global__ void __launch_bounds__(kThreads, 2) condition_rows_kernel(
     }
     sum = sum_warp(sum) / S(c.size);
     along = sum_warp(along) / S(c.size);
-    for (int64_t i = threadIdx.x % 32; i < c.size; i += 32) {
+    for (int i = threadIdx.x % 32; i < c.size; i += 32) {
       const S standard = (own[at.before + i] - mean) * rstd;
       own[at.grad_before + i] = rstd * (own[at.grad + i] * static_cast<S>(c.norm_weight[i]) - sum - standard * along);
     }
   }
   __syncthreads();
-  for (int64_t unit = threadIdx.x; unit < c.hidden; unit += kThreads) {
-    S sums[kRowsOfBlock] = {};
-    for (int64_t i = 0; i < c.size; ++i) {
-      const S weight = static_cast<S>(c.second_weight[i * c.hidden + unit]);
+  const auto through = [&](const T* weights, int units, int terms, int from, const auto& visit) {
+    for (int unit = threadIdx.x; unit < units; unit += kThreads) {
+      S sums[kRowsOfBlock] = {};
+#pragma unroll 16
+      for (int i = 0; i < terms; ++i) {
+        const S weight = static_cast<S>(weights[i * units + unit]);
 #pragma unroll
-      for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * rows[row * stride + at.grad_before + i];
+        for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * rows[row * stride + from + i];
+      }
+#pragma unroll
+      for (int row = 0; row < kRowsOfBlock; ++row) visit(rows + row * stride, unit, sums[row]);
     }
-#pragma unroll
-    for (int row = 0; row < kRowsOfBlock; ++row) {
-      const bool passes = rows[row * stride + at.hidden + unit] > 0;
-      rows[row * stride + at.grad_hidden + unit] = passes ? c.scales[1] * sums[row] : S(0);
-    }
-  }
-  __syncthreads();
-  for (int64_t element = threadIdx.x; element < 3 * c.embedding; element += kThreads) {
-    S sums[kRowsOfBlock] = {};
-    for (int64_t i = 0; i < c.hidden; ++i) {
-      const S weight = static_cast<S>(c.first_weight[i * 3 * c.embedding + element]);
-#pragma unroll
-      for (int row = 0; row < kRowsOfBlock; ++row) sums[row] += weight * rows[row * stride + at.grad_hidden + i];
-    }
-#pragma unroll
-    for (int row = 0; row < kRowsOfBlock; ++row) rows[row * stride + at.grad_input + element] = c.scales[0] * sums[row];
-  }
-  __syncthreads();
-  for (int64_t i = threadIdx.x; i < kRowsOfBlock * stride; i += kThreads) {
-    if (begin + i / stride < c.rows()) kept[begin * stride + i] = rows[i];
-  }
+    __syncthreads();
+  };
+  through(c.second_weight, c.hidden, c.size, at.grad_before, [&](S* row, int unit, S sum) {
+    row[at.grad_hidden + unit] = row[at.hidden + unit] > 0 ? c.scales[1] * sum : S(0);
+  });
+  through(c.first_weight, 3 * c.embedding, c.hidden, at.grad_hidden, [&](S* row, int element, S sum) {
+    row[at.grad_input + element] = c.scales[0] * sum;
+  });
+  const int own = (c.rows() - begin < kRowsOfBlock ? c.rows() - begin : kRowsOfBlock) * stride;
+  for (int i = threadIdx.x; i < own; i += kThreads) kept[int64_t{begin} * stride + i] = rows[i];
 }
 
 constexpr int kRowSums = 9, kSumColumns = 32;
@@ -72,11 +66,11 @@ enum class RowsOf { kAll, kTask, kLayer, kPosition };
 template <typename S>
 struct RowSum {
   RowsOf rows;
-  int64_t left, lefts, right, rights;  // places in a row; left is negative where there is none
+  int left, lefts, right, rights;  // places in a row; left is negative where there is none
   S scale;
   AnyResults result;
 
-  __host__ __device__ int64_t blocks() const { return (lefts * rights + kSumColumns - 1) / kSumColumns; }
+  __host__ __device__ int blocks() const { return (lefts * rights + kSumColumns - 1) / kSumColumns; }
 };
 
 template <typename S>
@@ -87,22 +81,30 @@ struct RowSums {
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
     const __grid_constant__ Condition<T> c, const __grid_constant__ RowSums<Sum<T>> all, const Sum<T>* kept,
-    int64_t width) {
+    int width) {
   using S = Sum<T>;
   __shared__ S shares[kWarps][kSumColumns];
-  int64_t block = blockIdx.x;
-  int index = 0;
+  int block = static_cast<int>(blockIdx.x), index = 0;
   for (; block >= all.of[index].blocks(); ++index) block -= all.of[index].blocks();  // the sum of this block
   const RowSum<S>& sum = all.of[index];
-  const int64_t at = block * kSumColumns + threadIdx.x % 32;
-  const int64_t left = at / sum.rights, right = at % sum.rights;
+  const int at = block * kSumColumns + static_cast<int>(threadIdx.x) % 32;
+  const int left = at / sum.rights, right = at % sum.rights;
+  const auto counts = [&](int row) {
+    switch (sum.rows) {
+      case RowsOf::kTask: return c.task_of(row) == left;
+      case RowsOf::kLayer: return c.layer_of(row) == left;
+      case RowsOf::kPosition: return c.position_of(row) == left;
+      default: return true;
+    }
+  };
   S total = 0;
-  for (int64_t row = warp_of_block(); at < sum.lefts * sum.rights && row < c.rows(); row += kWarps) {
-    if (sum.rows == RowsOf::kTask && c.task_of(row) != left) continue;
-    if (sum.rows == RowsOf::kLayer && c.layer_of(row) != left) continue;
-    if (sum.rows == RowsOf::kPosition && c.position_of(row) != left) continue;
-    const S factor = sum.left < 0 ? S(1) : kept[row * width + sum.left + left];
-    total += factor * kept[row * width + sum.right + right];
+  if (at < sum.lefts * sum.rights) {
+#pragma unroll 4
+    for (int row = warp_of_block(); row < c.rows(); row += kWarps) {
+      const S* const own = kept + int64_t{row} * width;
+      const S factor = sum.left < 0 ? S(1) : own[sum.left + left], other = own[sum.right + right];
+      total += counts(row) ? factor * other : S(0);
+    }
   }
   shares[warp_of_block()][threadIdx.x % 32] = total;
   __syncthreads();
@@ -121,13 +123,13 @@ void backward(const Tensor& grad, const ConditionArguments& arguments, const std
   const Condition<T>& c = numbers.condition;
   const Places at(c);
   Workspace memory;
-  const auto kept = memory.reserve<S>(c.rows() * at.width);
+  const auto kept = memory.reserve<S>(int64_t{c.rows()} * at.width);
   memory.allocate(grad);
   const int64_t shared = kRowsOfBlock * at.width * static_cast<int64_t>(sizeof(S));
   const AnyNumbers given{grad.const_data_ptr(), grad.scalar_type()};
   launch(condition_rows_kernel<T>, blocks_of(c), dim3(kThreads), shared, c, at, given, memory[kept]);
 
-  const int64_t embedding = c.embedding, input = 3 * embedding, hidden = c.hidden, size = c.size;
+  const int embedding = c.embedding, input = 3 * embedding, hidden = c.hidden, size = c.size;
   const RowSums<S> sums{{
       {RowsOf::kTask, -1, c.tasks, at.grad_input, embedding, S(1), to(results[0])},
       {RowsOf::kLayer, -1, c.layer_rows, at.grad_input + embedding, embedding, S(1), to(results[1])},

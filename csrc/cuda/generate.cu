@@ -22,47 +22,41 @@ struct Terms {
 
   S* numbers;
 
-  __device__ Numbers<S, kTogether>& piece(int row, int index) const {
-    return *reinterpret_cast<Numbers<S, kTogether>*>(numbers + row * kTerms + (index ^ row / 8 % 8) * kTogether);
+  __device__ S* piece(int row, int term) const {
+    return numbers + row * kTerms + (term / kTogether ^ row / 8 % 8) * kTogether;
   }
-  __device__ void place(int row, int term, const Numbers<S, 8>& eight) const {
-#pragma unroll
-    for (int i = 0; i < 8 / kTogether; ++i) {
-      Numbers<S, kTogether> some;
-#pragma unroll
-      for (int j = 0; j < kTogether; ++j) some.at[j] = eight.at[kTogether * i + j];
-      piece(row, term / kTogether + i) = some;
-    }
+  __device__ Numbers<S, kTogether> load(int row, int term) const {
+    return cuda::load<kTogether>(piece(row, term), kTogether, true);
   }
 };
 
 template <typename S, int kRows>
-__global__ void __launch_bounds__(kGenerateThreads, 2) generate_kernel(const __grid_constant__ Heads heads) {
+__global__ void __launch_bounds__(kGenerateThreads, sizeof(S) == 8 ? 1 : 2)
+    generate_kernel(const __grid_constant__ Heads heads) {
   using Own = Terms<S>;
   constexpr int kHeight = 32 * kRows, kTerms = Own::kTerms;
   __shared__ __align__(16) S memory[(kHeight + kOutputs) * kTerms];
   const Own left{memory}, right{memory + kHeight * kTerms};
   const Head& head = heads.find(blockIdx.x);
-  const int64_t output = (blockIdx.x - head.first) * kOutputs, first = int64_t(blockIdx.y) * kHeight;
+  const int output = (static_cast<int>(blockIdx.x) - static_cast<int>(head.first)) * kOutputs;
+  const int first = static_cast<int>(blockIdx.y) * kHeight;
   const int row = static_cast<int>(threadIdx.x) / 8 * kRows, column = static_cast<int>(threadIdx.x) % 8 * 8;
   S sums[kRows][8] = {};
-  for (int64_t term = 0; term < heads.terms; term += kTerms) {
+#pragma unroll 1
+  for (int term = 0; term < heads.terms; term += kTerms) {
     if (term > 0) __syncthreads();
-    fetch<S, kOutputs, kTerms>(
-        head.weight, output, head.outputs, term, heads.terms,
-        [&](int at, int own, const Numbers<S, 8>& eight) { right.place(at, own, eight); });
-    fetch<S, kHeight, kTerms>(
-        heads.condition, first, heads.rows, term, heads.terms,
-        [&](int at, int own, const Numbers<S, 8>& eight) { left.place(at, own, eight); });
+    fetch<S, kOutputs, kTerms>(head.weight, output, head.outputs, term, heads.terms, right);
+    fetch<S, kHeight, kTerms>(heads.condition, first, heads.rows, term, heads.terms, left);
+    fetched();
     __syncthreads();
 #pragma unroll 4
-    for (int piece = 0; piece < kTerms / Own::kTogether; ++piece) {
+    for (int at = 0; at < kTerms; at += Own::kTogether) {
       Numbers<S, Own::kTogether> a[kRows];
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) a[r] = left.piece(row + r, piece);
+      for (int r = 0; r < kRows; ++r) a[r] = left.load(row + r, at);
 #pragma unroll
       for (int c = 0; c < 8; ++c) {
-        const auto b = right.piece(column + c, piece);
+        const auto b = right.load(column + c, at);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
 #pragma unroll

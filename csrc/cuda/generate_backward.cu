@@ -33,10 +33,7 @@ struct Part {
   __device__ Numbers<S, 4>& four(int row, int column) const {
     return *reinterpret_cast<Numbers<S, 4>*>(&rows[row][column]);
   }
-  __device__ void place(int row, int column, const Numbers<S, 8>& eight) const {
-    four(row, column) = {eight.at[0], eight.at[1], eight.at[2], eight.at[3]};
-    four(row, column + 4) = {eight.at[4], eight.at[5], eight.at[6], eight.at[7]};
-  }
+  __device__ S* piece(int row, int column) const { return &rows[row][column]; }
 };
 
 template <typename S, int kRows>
@@ -105,9 +102,7 @@ __global__ void __launch_bounds__(kGenerateThreads, sizeof(S) == 8 ? 1 : 2)
     return static_cast<int>(heads.rows - first < kHeight ? heads.rows - first : kHeight);
   };
   const auto fetch_conditions = [&](int64_t first) {
-    fetch<S, kHeight, kTerms>(
-        heads.condition, first, heads.rows, first_term, terms,
-        [&](int at, int own, const Numbers<S, 8>& eight) { parts.conditions.place(at, own, eight); });
+    fetch<S, kHeight, kTerms>(heads.condition, first, heads.rows, first_term, terms, parts.conditions);
   };
   const auto each_row = [&](int64_t first, const auto& visit) {
 #pragma unroll
@@ -122,14 +117,10 @@ __global__ void __launch_bounds__(kGenerateThreads, sizeof(S) == 8 ? 1 : 2)
   for (int64_t block = begin; block < last; ++block) {
     const Head& head = heads.find(block);
     const int64_t first_output = (block - head.first) * kOutputs;
-    fetch<S, kOutputs, kTerms>(
-        head.weight, first_output, head.outputs, first_term, terms,
-        [&](int at, int own, const Numbers<S, 8>& eight) { parts.weights.place(at, own, eight); });
+    fetch<S, kOutputs, kTerms>(head.weight, first_output, head.outputs, first_term, terms, parts.weights);
     S of_outputs[4][4] = {}, of_bias = 0;
     for (int64_t first = 0; first < heads.rows; first += kHeight) {
-      fetch<S, kHeight, kOutputs>(
-          head.given, first, heads.rows, first_output, head.outputs,
-          [&](int at, int own, const Numbers<S, 8>& eight) { parts.grads.place(at, own, eight); });
+      fetch<S, kHeight, kOutputs>(head.given, first, heads.rows, first_output, head.outputs, parts.grads);
       if (tall) {
         fetch_conditions(first);
         each_row(first, [&](int r, const S* from) {
@@ -138,6 +129,7 @@ __global__ void __launch_bounds__(kGenerateThreads, sizeof(S) == 8 ? 1 : 2)
           for (int j = 0; j < 4; ++j) of_rows[r][j] = before.at[j];
         });
       }
+      fetched();
       __syncthreads();
       add_rows(of_outputs, parts, rows_at(first), output, term);
       add_outputs(of_rows, parts, row, term);

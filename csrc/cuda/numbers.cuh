@@ -147,6 +147,17 @@ struct AnyNumbers {
     }
   }
 
+  // visit(a pointer to them in their dtype): one choice for many accesses, which are then on their way together.
+  template <typename Visit>
+  __device__ __forceinline__ void visit(const Visit& visit) const {
+    switch (dtype) {
+      case at::kDouble: return visit(static_cast<const double*>(data));
+      case at::kHalf: return visit(static_cast<const Half*>(data));
+      case at::kBFloat16: return visit(static_cast<const BFloat16*>(data));
+      default: return visit(static_cast<const float*>(data));
+    }
+  }
+
   // Whether the number of this index begins a whole 16 bytes.
   __device__ bool begins_whole(int64_t index) const {
     const int64_t size = dtype == at::kDouble ? 8 : dtype == at::kHalf || dtype == at::kBFloat16 ? 2 : 4;

@@ -1,6 +1,6 @@
 // Sums over the tokens, for gradients of weights: 64 columns of a matrix of tokens and up to 32 units a block. Its
 // warps take the 16-token tiles of their group in turn, each reads them once, 16 bytes at a time, and the block adds up
-// their sums in their order. Units are few beside what they are multiplied with: R numbers for 64.
+// their sums in one order. Units are few beside what they are multiplied with: R numbers for 64.
 #include "launch.h"
 #include "sums.cuh"
 
@@ -95,10 +95,63 @@ __device__ __forceinline__ void add_tile(
   }
 }
 
+// A warp's place among the tiles [begin, end) that belong to a group: of every eight tiles in a row one is its own. All
+// lanes walk together; each looks at the group of another sentence, so that a whole stretch of others costs one look.
+class OfGroup {
+ public:
+  __device__ OfGroup(const Tokens& tokens, int group, int begin, int end)
+      : tokens_(tokens),
+        group_(group),
+        end_(end),
+        phase_(begin + warp_of_block()),
+        tiles_(static_cast<int>(tokens.tiles_of_sentence)),
+        sentence_(end > begin ? static_cast<int>(tokens.sentence_of(begin)) : 0),
+        tile_(begin + warp_of_block() - sentence_ * tiles_) {
+    look();
+    settle();
+  }
+
+  __device__ bool exists() const { return sentence_ * tiles_ + tile_ < end_; }
+  __device__ int64_t first() const { return sentence_ * tokens_.tokens + tile_ * kTokens; }
+  __device__ int count() const {
+    const int64_t left = tokens_.tokens - int64_t{tile_} * kTokens;
+    return left < kTokens ? static_cast<int>(left) : kTokens;
+  }
+  __device__ void advance() {
+    tile_ += kWarps;
+    settle();
+  }
+
+ private:
+  // Whose the 32 sentences from this one on are.
+  __device__ void look() {
+    looked_ = sentence_;
+    if (tokens_.group == nullptr) {
+      own_ = kAllLanes;
+      return;
+    }
+    const int sentence = sentence_ + static_cast<int>(threadIdx.x) % 32;
+    own_ = __ballot_sync(kAllLanes, sentence < tokens_.sentences && tokens_.group_of_sentence(sentence) == group_);
+  }
+  __device__ void settle() {
+    while (exists()) {
+      if (sentence_ - looked_ >= 32) look();
+      if (tile_ < tiles_ && own_ >> (sentence_ - looked_) & 1) return;
+      ++sentence_;
+      tile_ = (phase_ - sentence_ * tiles_) & (kWarps - 1);
+    }
+  }
+
+  const Tokens& tokens_;
+  int group_, end_, phase_, tiles_, sentence_, tile_, looked_;
+  unsigned own_;
+};
+
 template <typename X, typename C>
 __global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_constant__ UnitSums<X, C> all) {
   using S = Sum<X>;
-  __shared__ S total[kUnits][kColumns + 1];
+  constexpr int kTotals = 4 * sizeof(float) / sizeof(S);  // as many warps add up at the same time
+  __shared__ S totals[kTotals][kUnits][kColumns + 1];
   // the lanes' columns, 8 apart, are neighbours there, so that they lie in different banks
   const auto place = [](int column) { return column % 8 * (kColumns / 8) + column / 8; };
   int64_t block = blockIdx.x;
@@ -118,52 +171,55 @@ __global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_con
   const Tokens& tokens = all.tokens;
   const C* const units = own.units + unit;
   const X* const numbers = own.numbers + column;
-  const int64_t tiles = tokens.tiles(), last = tiles * (split + 1) / all.splits;
-  const int64_t begin = tiles * split / all.splits + warp_of_block();
+  const int64_t tiles = tokens.tiles();
   const int stride = static_cast<int>(all.stride), width = static_cast<int>(own.width);
   const int left = static_cast<int>(own.width - column);
-  // The group's next tile from `tile` on, its share's end where there is none.
-  const auto next = [&](int64_t tile) {
-    while (tile < last && tokens.group_of_tile(tile) != group) tile += kWarps;
-    return tile;
-  };
+  OfGroup tile(
+      tokens, static_cast<int>(group), static_cast<int>(tiles * split / all.splits),
+      static_cast<int>(tiles * (split + 1) / all.splits));
   if constexpr (kIsHalf<C>) {
     static_assert(std::is_same_v<X, C>);
     const auto add_all = [&](auto whole) {
-      const auto load = [&](Operands<C>& operands, int64_t tile) {  // zeros where there is no tile
-        const int64_t first = tile < last ? tokens.first(tile) : 0;
+      const auto load = [&](Operands<C>& operands) {  // zeros where there is no tile
+        const int64_t first = tile.exists() ? tile.first() : 0;
         operands.template load<whole.value>(
             units + first * stride, stride, static_cast<int>(units_left), numbers + first * width, width, left,
-            tile < last ? tokens.count(tile) : 0);
+            tile.exists() ? tile.count() : 0);
       };
-      constexpr int kAhead = 2;  // tiles on their way
+      // Tiles on their way, each in registers of its own: to move them would be to wait for them.
+      constexpr int kAhead = 3;
       Operands<C> ahead[kAhead];
-      int64_t tile = next(begin), first = tile;  // to be asked for; to be added
+      int left = 0;  // of them, to be added
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i, tile = next(tile + kWarps)) load(ahead[i], tile);
+      for (int i = 0; i < kAhead; ++i) {
+        left += tile.exists();
+        load(ahead[i]);
+        tile.advance();
+      }
 #pragma unroll 1
-      while (first < last) {
-        first = tile;
+      while (left > 0) {
 #pragma unroll
-        for (int i = 0; i < kAhead; ++i, tile = next(tile + kWarps)) {
-          const Operands<C> operands = ahead[i];
-          load(ahead[i], tile);
-          add_tile<C>(sums, operands);
+        for (int i = 0; i < kAhead; ++i) {
+          add_tile<C>(sums, ahead[i]);
+          left += tile.exists() - 1;
+          load(ahead[i]);
+          tile.advance();
         }
       }
     };
     all.aligned ? add_all(std::true_type()) : add_all(std::false_type());
   } else {
 #pragma unroll 1
-    for (int64_t tile = next(begin); tile < last; tile = next(tile + kWarps)) {
-      const int64_t first = tokens.first(tile);
+    for (; tile.exists(); tile.advance()) {
+      const int64_t first = tile.first();
       add_tile<X, C>(
           sums, units + first * stride, stride, unit_tiles, numbers + first * width, width, left, all.aligned,
-          tokens.count(tile));
+          tile.count());
     }
   }
-  for (int warp = 0; warp < kWarps; ++warp) {
-    if (warp == warp_of_block()) {
+  for (int round = kWarps / kTotals - 1; round >= 0; --round) {
+    if (warp_of_block() / kTotals == round) {
+      auto& total = totals[warp_of_block() % kTotals];
 #pragma unroll
       for (int m = 0; m < 4; ++m) {
 #pragma unroll
@@ -171,7 +227,7 @@ __global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_con
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             S& to = total[sums.template unit<C>(j, i % 2)][place(8 * lane_token() + 2 * m + i / 2)];
-            to = warp == 0 ? sums.parts[m][j][i] : to + sums.parts[m][j][i];
+            to = round == kWarps / kTotals - 1 ? sums.parts[m][j][i] : to + sums.parts[m][j][i];
           }
         }
       }
@@ -182,7 +238,10 @@ __global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_con
   for (int i = threadIdx.x; i < 8 * unit_tiles * kColumns; i += kThreads) {
     const int row = i / kColumns;
     const int64_t at = column + i % kColumns;
-    if (at < own.width) to[(unit + row) * own.width + at] = total[row][place(i % kColumns)];
+    S sum = 0;
+#pragma unroll
+    for (int k = 0; k < kTotals; ++k) sum += totals[k][row][place(i % kColumns)];
+    if (at < own.width) to[(unit + row) * own.width + at] = sum;
   }
 }
 
