@@ -38,7 +38,7 @@ template <typename X, typename C>
 struct Projection {
   const C *A, *B;              // of each group (units, padded in_features), (padded out_features, units)
   int64_t A_stride, B_stride;  // between groups
-  int64_t first, units, out;
+  int first, units, out;
   const X* grad;    // (tokens, out)
   void* result;     // (tokens, out); null where it is not wanted
   AnyNumbers bias;  // (out); null where there is none
@@ -51,7 +51,7 @@ struct LowRank {
   Tokens tokens;
   Projection<X, C> of[kProjections];
   int count = 0;
-  int64_t in_features, units;
+  int in_features, units;
   bool reads_x, reads_grads, aligned;
   bool wide;   // results and grad_x hold the dtype of sums, not X
   const X* x;  // (tokens, in_features)
@@ -88,7 +88,7 @@ class Updates {
   LowRank<X, C> call(const Tensor& x, double scaling, Workspace& kept) const {
     LowRank<X, C> call{};
     call.tokens = Tokens{};
-    call.in_features = x.size(-1);
+    call.in_features = static_cast<int>(x.size(-1));
     call.scaling = static_cast<Sum<X>>(scaling);
     std::vector<std::pair<Factor<C>, Factor<C>>> factors;
     for (size_t i = 0; i < A_.size(); ++i) {
@@ -102,8 +102,8 @@ class Updates {
     for (const auto& [A, B] : factors) {
       Projection<X, C>& layer = call.of[call.count];
       layer.first = call.units;
-      layer.units = padded_units(rank(call.count));
-      layer.out = B_[call.count++].size(-2);
+      layer.units = static_cast<int>(padded_units(rank(call.count)));
+      layer.out = static_cast<int>(B_[call.count++].size(-2));
       call.units += layer.units;
       layer.A = A.at(kept, layouts, layer.A_stride);
       layer.B = B.at(kept, layouts, layer.B_stride);

@@ -13,13 +13,12 @@ namespace {
 
 template <typename X, typename C, int kRows>
 __device__ __forceinline__ void write(
-    const LowRank<X, C>& call, const Block<X, C, kRows>& block, Tile<Sum<X>> (&tile)[kRows], void* to, int64_t width,
-    int64_t column, const AnyNumbers& bias) {
+    const LowRank<X, C>& call, const Block<X, C, kRows>& block, Tile<Sum<X>> (&tile)[kRows], void* to, int width,
+    int column, const AnyNumbers& bias) {
   using S = Sum<X>;
-  const int64_t own = column + lane_column(), left = width - own;
-  S start[8];
-#pragma unroll
-  for (int i = 0; i < 8; ++i) start[i] = bias.data != nullptr && i < left ? bias.load<S>(own + i) : S(0);
+  const int own = column + lane_column(), left = width - own;
+  Numbers<S, 8> start{};
+  if (bias.data != nullptr) start = bias.load<S, 8>(own, left, bias.begins_whole(own));
 #pragma unroll
   for (int m = 0; m < kRows; ++m) {
 #pragma unroll
@@ -31,7 +30,7 @@ __device__ __forceinline__ void write(
       Numbers<X, 8> numbers;
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        sums.at[i] = start[i] + tile[m].at(h, i);
+        sums.at[i] = start.at[i] + tile[m].at(h, i);
         numbers.at[i] = static_cast<X>(sums.at[i]);
       }
       if (call.wide) {
@@ -47,33 +46,34 @@ __device__ __forceinline__ void write(
 template <typename X, typename C, int kRows>
 __device__ __forceinline__ void forward(const LowRank<X, C>& call, const Block<X, C, kRows>& block) {
   if (call.reads_x) {
-    const auto weights = [&](int64_t unit) {
+    const auto weights = [&](int unit) {
       int i = 0;
       while (unit >= call.of[i].first + call.of[i].units) ++i;
       return call.of[i].A + block.group * call.of[i].A_stride + (unit - call.of[i].first) * padded(call.in_features);
     };
     shrink<false>(call, block, call.x, call.in_features, 0, call.units, weights, call.shrunk);
   } else {
-    for (int64_t i = threadIdx.x; i < block.count * call.units; i += kThreads) {
+    for (int i = threadIdx.x; i < block.count * call.units; i += kThreads) {
       block.units[i / call.units * block.units_stride + i % call.units] = call.shrunk[block.first * call.units + i];
     }
     __syncthreads();
   }
-  int64_t column = (int64_t(blockIdx.y) * kWarps + warp_of_block()) * kStep;
+  const int step = static_cast<int>(gridDim.y) * kWarps * kStep;
+  int column = (static_cast<int>(blockIdx.y) * kWarps + warp_of_block()) * kStep;
   for (int i = 0; i < call.count; ++i) {
     const Projection<X, C>& layer = call.of[i];
     if (layer.result == nullptr) continue;
     const C* const B = layer.B + block.group * layer.B_stride;
-    for (; column < padded(layer.out); column += int64_t(gridDim.y) * kWarps * kStep) {
+    for (; column < padded(layer.out); column += step) {
       Tile<Sum<X>> tile[kRows];
-      for (int64_t unit = 0; unit < layer.units; unit += 16) {
+      for (int unit = 0; unit < layer.units; unit += 16) {
         add_units<false>(
             tile, block.units + layer.first + unit, block.units_stride, B + column * layer.units + unit, layer.units,
             unit + 8 < layer.units);
       }
       write(call, block, tile, layer.result, layer.out, column, layer.bias);
     }
-    column -= padded(layer.out);
+    column -= static_cast<int>(padded(layer.out));
   }
 }
 
@@ -82,18 +82,17 @@ template <typename X, typename C, int kRows>
 __device__ __forceinline__ void backward(const LowRank<X, C>& call, const Block<X, C, kRows>& block) {
   for (int i = 0; i < call.count; ++i) {
     const Projection<X, C>& layer = call.of[i];
-    const auto weights = [&](int64_t unit) { return layer.B + block.group * layer.B_stride + unit - layer.first; };
+    const auto weights = [&](int unit) { return layer.B + block.group * layer.B_stride + unit - layer.first; };
     shrink<true>(call, block, layer.grad, layer.out, layer.first, layer.units, weights, call.shrunk_grad);
   }
   if (call.grad_x == nullptr) return;
-  const int64_t width = padded(call.in_features);
-  for (int64_t column = (int64_t(blockIdx.y) * kWarps + warp_of_block()) * kStep; column < width;
-       column += int64_t(gridDim.y) * kWarps * kStep) {
+  const int width = static_cast<int>(padded(call.in_features)), step = static_cast<int>(gridDim.y) * kWarps * kStep;
+  for (int column = (static_cast<int>(blockIdx.y) * kWarps + warp_of_block()) * kStep; column < width; column += step) {
     Tile<Sum<X>> tile[kRows];
     for (int i = 0; i < call.count; ++i) {
       const Projection<X, C>& layer = call.of[i];
       const C* const A = layer.A + block.group * layer.A_stride + column;
-      for (int64_t unit = 0; unit < layer.units; unit += 16) {
+      for (int unit = 0; unit < layer.units; unit += 16) {
         add_units<true>(
             tile, block.units + layer.first + unit, block.units_stride, A + unit * width, width,
             unit + 8 < layer.units);
@@ -115,6 +114,7 @@ __global__ void __launch_bounds__(kThreads, 2) low_rank_kernel(const __grid_cons
 
 template <int kRows, typename X, typename C>
 void run(LowRank<X, C>& call, int64_t columns) {
+  call.tokens.height = Block<X, C, kRows>::kHeight;
   call.tokens.tiles_of_sentence = Block<X, C, kRows>::tiles_of(call.tokens);
   const int64_t tiles = call.tokens.tiles();
   if (tiles == 0) return;
@@ -133,7 +133,7 @@ void run_low_rank(LowRank<X, C> call) {
   if constexpr (kIsHalf<C>) {
     const int64_t tiles = call.tokens.sentences * (call.tokens.tokens / (2 * kTokens));
     const int64_t roles = call.reads_grads && call.reads_x ? 2 : 1;
-    if (tiles * roles >= 2 * multiprocessors()) return run<2>(call, columns);
+    if (call.aligned && tiles * roles >= 2 * multiprocessors()) return run<2>(call, columns);
   }
   run<1>(call, columns);
 }
