@@ -227,14 +227,28 @@ __global__ void __launch_bounds__(kThreads, 2)
   const HeldRows<X> units(reinterpret_cast<X*>(shared + room.units), thin);
   const auto stage = [&](int slot) { return shared + room.stages_begin + slot * static_cast<int>(room.stage); };
 
+  const auto rows = [&](int slot) { return HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide); };
+  __shared__ Arrival arrivals[kMostStages];
   const auto begin = [&](const Walk& tile, int slot) {
     const int64_t first = tile.first(call.tokens);
     const int count = tile.count(call.tokens);
-    HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide).fetch(call.grad + first * hidden, hidden, count);
+    const X* const grad = call.grad + first * hidden;
     const float* const pre = call.pre + first * bottleneck;
     float* const to = reinterpret_cast<float*>(stage(slot) + room.pre);
+    if (copies_rows()) {
+      const int bytes = count * bottleneck * static_cast<int>(sizeof(float));
+      if (threadIdx.x == 0) {
+        arrivals[slot].expect(bytes + count * hidden * static_cast<int>(sizeof(X)));
+        arrivals[slot].copy(to, pre, bytes);
+      }
+      return rows(slot).fetch_rows(grad, hidden, count, arrivals[slot]);
+    }
+    rows(slot).fetch(grad, hidden, count);
     for (int i = threadIdx.x * 4; i < count * bottleneck; i += kThreads * 4) copy_async_16(to + i, pre + i, true);
   };
+  if (copies_rows()) {
+    for (int slot = 0; slot < room.stages; ++slot) rows(slot).clear_padding(hidden);
+  }
   int group = -1;
   LaidOut<float, X> weights;
   const auto copy = [&](X* to, const X* from, int64_t count) {
@@ -254,7 +268,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     return true;
   };
-  each_tile(call.tokens, room.stages, begin, change, [&](const Walk& tile, int slot) {
+  each_tile(call.tokens, room.stages, arrivals, begin, change, [&](const Walk& tile, int slot) {
     const int64_t first = tile.first(call.tokens);
     const int count = tile.count(call.tokens);
     X* const grad_x = call.grad_x + (first + lane_token()) * hidden;
@@ -262,8 +276,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         call, weights,
         TileWeights<float, Blocked<X>>{
             {shrink, wide}, {expand, thin}, norm_weight, moments, moments + columns * columns},
-        first, count, HeldRows<X>(reinterpret_cast<X*>(stage(slot)), wide),
-        reinterpret_cast<const float*>(stage(slot) + room.pre), units, numbers, partial,
+        first, count, rows(slot), reinterpret_cast<const float*>(stage(slot) + room.pre), units, numbers, partial,
         [&](int h, int column, const Numbers<X, 8>& result) {
           if (lane_token() + 8 * h < count && column < hidden)
             store<8>(grad_x + 8 * h * hidden + column, result, 8, true);

@@ -186,8 +186,13 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
     return HeldRows<X>(reinterpret_cast<X*>(shared + room.tiles + slot * static_cast<int>(room.tile)), wide);
   };
 
+  __shared__ Arrival arrivals[kMostStages];
   const auto begin = [&](const Walk& tile, int slot) {
-    rows(slot).fetch(call.x + tile.first(call.tokens) * hidden, hidden, tile.count(call.tokens));
+    const X* const from = call.x + tile.first(call.tokens) * hidden;
+    const int count = tile.count(call.tokens);
+    if (!copies_rows()) return rows(slot).fetch(from, hidden, count);
+    if (threadIdx.x == 0) arrivals[slot].expect(count * hidden * static_cast<int>(sizeof(X)));
+    rows(slot).fetch_rows(from, hidden, count, arrivals[slot]);
   };
   int group = -1;
   const auto change = [&](const Walk& tile) {
@@ -206,8 +211,11 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
     return true;
   };
   moments.count(hidden);
+  if (copies_rows()) {
+    for (int slot = 0; slot < room.stages; ++slot) rows(slot).clear_padding(hidden);
+  }
 
-  each_tile(call.tokens, room.stages, begin, change, [&](const Walk& tile, int slot) {
+  each_tile(call.tokens, room.stages, arrivals, begin, change, [&](const Walk& tile, int slot) {
     const HeldRows<X> x = rows(slot);
     const int64_t first = tile.first(call.tokens);
     const int count = tile.count(call.tokens);

@@ -1,4 +1,4 @@
-// Asynchronous copies from global to shared memory, and stores of 16 bytes.
+// Asynchronous copies from global to shared memory, 16 bytes at a time or whole rows at once, and stores of 16 bytes.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,62 @@ template <int kBatches>
 __device__ __forceinline__ void copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kBatches) : "memory");
 }
+
+// Whether the device copies whole rows by itself (TMA, from compute capability 9.0 on): one thread asks for a row, and
+// the threads wait for bytes, not for their own copies.
+__device__ __forceinline__ constexpr bool copies_rows() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  return true;
+#else
+  return false;
+#endif
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define HYPERLOADER_ROWS_ASM(...) asm volatile(__VA_ARGS__)
+#else
+#define HYPERLOADER_ROWS_ASM(...)  // nobody comes here
+#endif
+
+// Where threads wait for rows, in shared memory; one use after the other, of alternate phases 0, 1, 0 ..
+struct Arrival {
+  uint64_t state;
+
+  __device__ __forceinline__ uint32_t address() const {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(&state));
+  }
+  // By one thread, before the first use and a barrier of the block.
+  __device__ __forceinline__ void prepare() {
+    HYPERLOADER_ROWS_ASM("mbarrier.init.shared.b64 [%0], 1;" ::"r"(address()) : "memory");
+    HYPERLOADER_ROWS_ASM("fence.proxy.async.shared::cta;" :: : "memory");
+  }
+  // By one thread a use: so many bytes come.
+  __device__ __forceinline__ void expect(int bytes) {
+    HYPERLOADER_ROWS_ASM("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(address()), "r"(bytes) : "memory");
+  }
+  // Whole 16 bytes between addresses of whole 16.
+  __device__ __forceinline__ void copy(void* shared, const void* global, int bytes) {
+    const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    HYPERLOADER_ROWS_ASM(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+        "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(address()) : "memory");
+  }
+  // Every thread that reads what has come.
+  __device__ __forceinline__ void wait(int phase) const {
+    HYPERLOADER_ROWS_ASM(
+        "{\n"
+        ".reg .pred arrived;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared.b64 arrived, [%0], %1;\n"
+        "@arrived bra there;\n"
+        "bra again;\n"
+        "there:\n"
+        "}" ::"r"(address()),
+        "r"(phase) : "memory");
+  }
+};
+
+#undef HYPERLOADER_ROWS_ASM
 
 // To an address of global memory that is a whole 16, in one access: of a struct's copy the compiler makes four where it
 // likes, or eight.

@@ -60,7 +60,18 @@ struct HeldRows {
     return {*this, factors};
   }
 
-  // Begins to copy `count` rows of `width` numbers.
+  // Columns beyond `width`, which rows that come whole do not bring.
+  __device__ void clear_padding(int width) const {
+    const int beside = this->width - width;
+    for (int i = threadIdx.x; i < kTokens * beside; i += kThreads) at(i / beside, width + i % beside) = C(0);
+  }
+
+  // Begins to copy `count` rows of `width` numbers: of those, whole, by one warp; with zeros for the other rows.
+  __device__ __forceinline__ void fetch_rows(const C* from, int width, int count, Arrival& arrival) const {
+    const int token = static_cast<int>(threadIdx.x) % 32;
+    const int bytes = width * static_cast<int>(sizeof(C));
+    if (token < count) arrival.copy(&at(token, 0), from + int64_t{token} * width, bytes);
+  }
   __device__ __forceinline__ void fetch(const C* from, int width, int count) const {
     static_assert(kTokens == 2 * kWarps);
     const int token = warp_of_block(), lane = static_cast<int>(threadIdx.x) % 32 * 8;
@@ -187,21 +198,28 @@ inline int stages_for(int64_t bytes, int64_t stage, int64_t static_bytes) {
 }
 
 // For a block's share of the tiles, each as a place of its walk: begin(place, slot) begins to copy what a tile needs
-// into one of `stages` slots, and work(place, slot) comes when it is there. change(place) comes before work and says
-// whether it began to copy weights.
+// into one of `stages` slots, where copies_rows() one warp alone for the slot's arrival, and work(place, slot) comes
+// when it is there. change(place) comes before work and says whether it began to copy weights.
 template <typename Begin, typename Change, typename Work>
 __device__ __forceinline__ void each_tile(
-    const Tokens& tokens, int stages, const Begin& begin, const Change& change, const Work& work) {
+    const Tokens& tokens, int stages, Arrival (&arrivals)[kMostStages], const Begin& begin, const Change& change,
+    const Work& work) {
+  if (copies_rows()) {
+    if (threadIdx.x == 0) {
+      for (Arrival& arrival : arrivals) arrival.prepare();
+    }
+    __syncthreads();
+  }
   const int tiles = static_cast<int>(tokens.tiles()), blocks = static_cast<int>(gridDim.x);
   const int block = static_cast<int>(blockIdx.x), share = tiles / blocks, more = tiles % blocks;
   const int first = block * share + (block < more ? block : more);
   int left = share + (block < more ? 1 : 0), to_begin = left;
   Walk own(tokens, first), ahead = own;
   const auto next = [&](int slot) { return slot + 1 < stages ? slot + 1 : 0; };
-  int slot = 0, free = 0;
+  int slot = 0, free = 0, phase = 0;
   const auto begin_if_any = [&] {
     if (to_begin > 0) {
-      begin(ahead, free);
+      if (!copies_rows() || warp_of_block() == 0) begin(ahead, free);
       ahead.advance(tokens);
       free = next(free);
       --to_begin;
@@ -213,18 +231,22 @@ __device__ __forceinline__ void each_tile(
   for (; left > 0; --left) {
     const bool changed = change(own);
     begin_if_any();
-    if (changed) {
+    if (copies_rows()) {
+      arrivals[slot].wait(phase);
+      if (changed) copy_wait<0>();
+    } else if (changed) {
       copy_wait<0>();
     } else if (stages == 2) {
       copy_wait<1>();
     } else {
       copy_wait<kMostStages - 1>();
     }
-    __syncthreads();
+    if (changed || !copies_rows()) __syncthreads();
     work(own, slot);
     __syncthreads();  // the slot is free
     own.advance(tokens);
     slot = next(slot);
+    if (slot == 0) phase ^= 1;
   }
 }
 

@@ -28,14 +28,6 @@ void arrange_any(Items& items) {
   if (order == Order::kShuffled) std::shuffle(items.begin(), items.end(), random_numbers);
 }
 
-void make_ready(std::vector<Thread*>& threads) {
-  arrange_any(threads);
-  for (Thread* const thread : threads) {
-    thread->state = State::kReady;
-    block.ready.push_back(thread);
-  }
-}
-
 // Another thread goes on, or where none can the system's own.
 void leave(Fiber& from) {
   if (block.ready.empty() || !block.error.empty()) {
@@ -109,6 +101,7 @@ void run_block(uint3 index, dim3 size, int64_t shared, const std::function<void(
   block.error.clear();
   block.ready.clear();
   block.barriers.clear();
+  block.arrivals.clear();
   block.count = size_t(size.x) * size.y * size.z;
   block.collectives.assign((block.count + kLanes - 1) / kLanes, {});
   const std::unique_ptr<unsigned char[]> memory(new unsigned char[shared]);
@@ -142,6 +135,14 @@ void wait(const char* name, Place place) {
   own.name = name;
   own.place = place;
   leave(own.fiber);
+}
+
+void make_ready(std::vector<Thread*>& threads) {
+  arrange_any(threads);
+  for (Thread* const thread : threads) {
+    thread->state = State::kReady;
+    block.ready.push_back(thread);
+  }
 }
 
 void go_on(std::vector<Thread*> threads) {

@@ -45,6 +45,15 @@ struct Barrier {
   std::vector<Thread*> here;
 };
 
+// Rows on their way to those who wait for them.
+struct Arrivals {
+  int phase = 0;
+  bool expected = false;
+  size_t bytes = 0;
+  std::vector<Copy> copies;
+  std::vector<Thread*> waiting;
+};
+
 struct Block {
   std::vector<std::unique_ptr<Thread>> threads;  // of this block and, after them, of larger ones before
   size_t count = 0;
@@ -53,6 +62,7 @@ struct Block {
   Fiber system;
   std::vector<std::vector<Collective>> collectives;  // of each warp
   std::map<int, Barrier> barriers;
+  std::map<const void*, Arrivals> arrivals;
   unsigned char* shared = nullptr;
   size_t shared_bytes = 0;
   std::string error;
@@ -74,8 +84,14 @@ void run_block(uint3 index, dim3 size, int64_t shared, const std::function<void(
 
 // The running thread waits, until somebody makes it ready.
 void wait(const char* name, Place place);
+// These threads may go on.
+void make_ready(std::vector<Thread*>& threads);
 // These threads may go on, the running one among them; another may go first.
 void go_on(std::vector<Thread*> threads);
+
+// The bytes of a copy are not a number, and nobody's, from its beginning to its end.
+void begin_copy(void* to, size_t bytes);
+void end_copy(const Copy& copy);
 
 constexpr int kNaN = 0xff;  // every byte: not a number in all dtypes
 

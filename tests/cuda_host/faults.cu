@@ -103,6 +103,65 @@ __global__ void zeros_of_a_copy(float* to, bool) {
   to[threadIdx.x] = numbers[4 * threadIdx.x + 3];
 }
 
+// The device copies 256 bytes for all threads, twice to the same place.
+struct Rows {
+  static constexpr int kBytes = kThreads * sizeof(float);
+
+  Arrival* arrival;
+  float* numbers;
+
+  __device__ Rows() : arrival(dynamic_shared<Arrival>()), numbers(dynamic_shared<float>() + 4) {
+    if (threadIdx.x == 0) arrival->prepare();
+    __syncthreads();
+  }
+  __device__ void fetch(const float* from, int expected, unsigned thread = 0) const {
+    if (threadIdx.x != thread) return;
+    arrival->expect(expected);
+    arrival->copy(numbers, from, kBytes / 2);
+    arrival->copy(numbers + kThreads / 2, from + kThreads / 2, kBytes / 2);
+  }
+};
+
+__global__ void no_wait_for_rows(float* to, bool sound) {
+  const Rows rows;
+  rows.fetch(to, rows.kBytes);
+  if (sound) rows.arrival->wait(0);
+  const float found = 1 + rows.numbers[threadIdx.x];
+  __syncthreads();
+  to[threadIdx.x] = found;
+}
+
+__global__ void rows_that_nobody_copies(float* to, bool sound) {
+  const Rows rows;
+  rows.fetch(to, sound ? rows.kBytes : rows.kBytes + 16);
+  rows.arrival->wait(0);
+  const float found = 1 + rows.numbers[threadIdx.x];
+  __syncthreads();
+  to[threadIdx.x] = found;
+}
+
+__global__ void rows_that_nobody_expects(float* to, bool sound) {
+  const Rows rows;
+  rows.fetch(to, sound ? rows.kBytes : rows.kBytes - 16);
+  rows.arrival->wait(0);
+  const float found = 1 + rows.numbers[threadIdx.x];
+  __syncthreads();
+  to[threadIdx.x] = found;
+}
+
+__global__ void no_barrier_before_the_next_rows(float* to, bool sound) {
+  const Rows rows;
+  float sum = 0;
+  for (int i = 0; i < 2; ++i) {
+    rows.fetch(to, rows.kBytes, i * (kThreads - 1));
+    rows.arrival->wait(i);
+    sum += 1 + rows.numbers[threadIdx.x];
+    if (sound) __syncthreads();
+  }
+  __syncthreads();
+  to[threadIdx.x] = sum;
+}
+
 __global__ void some_threads_reach_no_barrier(float* to, bool sound) {
   if (sound || threadIdx.x < 32) __syncthreads();
   to[threadIdx.x] = 1;
@@ -147,6 +206,10 @@ const std::pair<const char*, void (*)(float*, bool)> kFaults[] = {
     FAULT(shared_memory_that_nothing_was_written_to),
     FAULT(no_wait_for_a_copy),
     FAULT(zeros_of_a_copy),
+    FAULT(no_wait_for_rows),
+    FAULT(rows_that_nobody_copies),
+    FAULT(rows_that_nobody_expects),
+    FAULT(no_barrier_before_the_next_rows),
     FAULT(some_threads_reach_no_barrier),
     FAULT(two_barriers_at_once),
     FAULT(some_lanes_reach_no_shuffle),

@@ -189,4 +189,9 @@ void expect(const void* address, size_t bytes, bool copy) {
   for (uintptr_t at = first; at < first + bytes; at += kGrain) grain_of(at).copies = copy;
 }
 
+void forget(const void* address, size_t bytes) {
+  const auto first = reinterpret_cast<uintptr_t>(address);
+  for (uintptr_t at = first; at < first + bytes; at += kGrain) grain_of(at) = Grain{block_number};
+}
+
 }  // namespace cuda_host::races

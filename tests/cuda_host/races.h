@@ -19,6 +19,8 @@ void join(const std::vector<Thread*>& threads);
 void touch(const void* address, size_t bytes, bool writes, const void* code = __builtin_return_address(0));
 // From now on nobody may touch these bytes, or again.
 void expect(const void* address, size_t bytes, bool copy);
+// Whatever was done to these bytes is over for everybody.
+void forget(const void* address, size_t bytes);
 #else
 inline void begin_launch() {}
 inline void begin_block() {}
@@ -26,6 +28,7 @@ inline void end_block() {}
 inline void join(const std::vector<Thread*>&) {}
 inline void touch(const void*, size_t, bool, const void* = nullptr) {}
 inline void expect(const void*, size_t, bool) {}
+inline void forget(const void*, size_t) {}
 #endif
 
 }  // namespace cuda_host::races

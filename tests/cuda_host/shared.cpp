@@ -15,9 +15,8 @@
 #endif
 
 namespace cuda_host {
-namespace {
 
-void arrive(const Copy& copy) {
+void end_copy(const Copy& copy) {
 #if defined(__SANITIZE_ADDRESS__)
   ASAN_UNPOISON_MEMORY_REGION(copy.to, copy.bytes);
 #endif
@@ -30,8 +29,6 @@ void arrive(const Copy& copy) {
   races::expect(copy.to, copy.bytes, false);
   races::touch(copy.to, copy.bytes, true);
 }
-
-}  // namespace
 
 int64_t most_shared() {
   constexpr int64_t kOfH100 = 227 << 10;
@@ -78,15 +75,19 @@ void StaticShared::fill() {
   ++blocks_;
 }
 
-void copy_later(void* to, const void* from, size_t bytes) {
-  const auto aligned = [&](const void* address) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; };
-  if (!aligned(to) || !aligned(from)) fail("an asynchronous copy between addresses that are not aligned");
+void begin_copy(void* to, size_t bytes) {
   races::touch(to, bytes, true);
   races::expect(to, bytes, true);
   memset(to, kNaN, bytes);
 #if defined(__SANITIZE_ADDRESS__)
   ASAN_POISON_MEMORY_REGION(to, bytes);
 #endif
+}
+
+void copy_later(void* to, const void* from, size_t bytes) {
+  const auto aligned = [&](const void* address) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; };
+  if (!aligned(to) || !aligned(from)) fail("an asynchronous copy between addresses that are not aligned");
+  begin_copy(to, bytes);
   block.running->copies.push_back({to, from, bytes});
 }
 
@@ -98,7 +99,7 @@ void close_copies() {
 void finish_copies(size_t batches) {
   auto& own = block.running->batches;
   for (; own.size() > batches; own.pop_front()) {
-    for (const Copy& copy : own.front()) arrive(copy);
+    for (const Copy& copy : own.front()) end_copy(copy);
   }
 }
 

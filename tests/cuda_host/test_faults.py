@@ -18,6 +18,10 @@ RACES = {  # what the race check, which knows of every access, and the runtime s
     "all_blocks_write_one_place": f"race in global memory: nothing orders a write .* of another block .* and {ACCESS}",
     "one_block_reads_what_another_writes": f"race in global memory: nothing orders .* of another block .* and {ACCESS}",
     "no_wait_for_a_copy": rf"{ACCESS} of dynamic shared memory \+ \d+, to which a copy is under way",
+    "no_wait_for_rows": rf"{ACCESS} of .*, to which a copy is under way|race in dynamic shared memory",
+    "rows_that_nobody_copies": r"waits at Arrival::wait \(faults.cu:\d+\)",
+    "rows_that_nobody_expects": "more bytes come than an arrival expects",
+    "no_barrier_before_the_next_rows": rf"race in dynamic shared memory \+ \d+: nothing orders {ACCESS} and a write",
     "some_threads_reach_no_barrier": r"\(0, 0, 0\) waits at __syncthreads \(faults.cu:\d+\), thread .* has ended",
     "two_barriers_at_once": r"__syncthreads \(faults.cu:\d+\), while others wait at __syncthreads \(faults.cu:\d+\)",
     "some_lanes_reach_no_shuffle": r"waits at __shfl_xor_sync \(faults.cu:\d+\), thread \(5, 0, 0\) has ended",
@@ -31,6 +35,7 @@ SANITIZED = {
     "beyond_a_shared_variable": "faults.cu.* index 64 out of bounds for type 'float \\[64\\]'",
     "sixteen_bytes_not_aligned": "faults.cu.* misaligned address .* for type 'struct float4'",
     "no_wait_for_a_copy": "use-after-poison .*READ of size 4",
+    "no_wait_for_rows": "use-after-poison .*READ of size 4",
 }
 
 

@@ -14,7 +14,9 @@ SIZES = {
     "weights in shared memory": (7, 20, 264, 24),
     "weights in shared memory, more columns a warp": (2, 40, 776, 32),
     "two steps of units": (2, 33, 200, 40),
-    "a bottleneck of no whole 16 bytes": (3, 17, 64, 12),
+    "a bottleneck of whole 8 bytes": (3, 17, 64, 12),
+    "a bottleneck of whole 4 bytes": (3, 17, 64, 14),
+    "more units than columns": (3, 17, 24, 70),
     "rows of no whole 16 bytes": (3, 17, 70, 25),
     "more hidden units than registers hold": (7, 40, 1100, 20),
     "weights beyond shared memory": (1, 33, 1024, 96),
@@ -31,6 +33,20 @@ FEW = (2, 3, 1060, 12)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_value_and_gradients(size, groups, dtype):
     compare(*adapter_pair(adapter_inputs(*size, groups, "post", dtype)))
+
+
+@pytest.mark.parametrize("size", ["weights in shared memory", "two steps of units"])
+@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
+def test_rows_that_are_copied_16_bytes_at_a_time(monkeypatch, size, groups):
+    """As before compute capability 9.0: the same numbers as rows that the device copies whole."""
+    inputs = adapter_inputs(*SIZES[size], groups, "post", torch.bfloat16)
+    found = []
+    for whole in ("1", "0"):
+        monkeypatch.setenv("HYPERLOADER_CUDA_HOST_ROWS", whole)
+        tested, plain, tensors, names = adapter_pair(inputs)
+        compare(tested, plain, tensors, names)
+        found.append(value_and_gradients(tested, tensors, torch.ones_like(plain(*tensors))))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("norm", NORMS)
