@@ -1,6 +1,7 @@
 // Bottleneck adapter on CUDA devices. Where a block has no room for the weights, they are laid out first.
 #include "adapter_few.cuh"
 #include "adapter_resident.cuh"
+#include "adapter_streamed.cuh"
 
 #include <ATen/ops/native_layer_norm.h>
 #include <tuple>
@@ -8,87 +9,49 @@
 namespace hyperloader::cuda {
 namespace {
 
-template <typename S, typename C, int kTall>
+template <typename S, typename C>
 int64_t shared_bytes(int64_t bottleneck, bool norm) {
-  return static_cast<int64_t>(sizeof(Partial<S, kTall>)) + Units<C, kTall>::bytes(padded(bottleneck)) +
-         (norm ? 2 * Few<S>::bytes(bottleneck + 1, kTokens * kTall) : 0);
+  return static_cast<int64_t>(sizeof(Partial<S>)) + Units<C>::bytes(padded(bottleneck)) +
+         (norm ? 2 * Few<S>::bytes(bottleneck + 1, kTokens) : 0);
 }
 
-// A block takes 16 kTall tokens; its warps share the hidden units, and read each weight once, from the second cache.
-// The outer norm's statistics are made of the few numbers of each token.
-template <typename X, typename C, bool kNorm, int kTall>
-__global__ void __launch_bounds__(kThreads, kTall == 1 ? kBlocksAtOnce<C> : 1)
+// A block takes a tile; its warps share the hidden units, and read each weight once, from the second cache.
+template <typename X, typename C, bool kNorm>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
     adapter_kernel(const __grid_constant__ Forward<X, C> call) {
   using S = Sum<X>;
-  constexpr int kHeight = kTokens * kTall;
-  __shared__ S mean[kHeight], rstd[kHeight];
-  auto& partial = *dynamic_shared<Partial<S, kTall>>();
+  __shared__ OuterNorms<S, kTokens> norms;
+  auto& partial = *dynamic_shared<Partial<S>>();
   const int64_t first = call.tokens.first(blockIdx.x);
   const int count = call.tokens.count(blockIdx.x);
   const LaidOut<S, C> weights = call.weights.of_group(call.tokens.group_of_tile(blockIdx.x));
-  const int hidden = static_cast<int>(weights.hidden), bottleneck = static_cast<int>(weights.bottleneck);
-  const int columns = bottleneck + 1, thin = static_cast<int>(weights.thin());
-  const Few<S> few(reinterpret_cast<S*>(&partial + 1), columns);
-  const Few<S> moments_a(kNorm ? few.of(kHeight) : few.numbers, columns);
-  const Units<C, kTall> a{reinterpret_cast<C*>(kNorm ? moments_a.of(kHeight) : few.numbers), thin};
+  const int hidden = static_cast<int>(weights.hidden), thin = static_cast<int>(weights.thin());
+  const Few<S> few(reinterpret_cast<S*>(&partial + 1), weights.columns());
+  const Few<S> moments_a(kNorm ? few.of(kTokens) : few.numbers, weights.columns());
+  const Units<C> a{reinterpret_cast<C*>(kNorm ? moments_a.of(kTokens) : few.numbers), thin};
 
   const Rows<const X> z(call.z + first * hidden, hidden, call.aligned, count);
-  S* const pre = call.pre + first * bottleneck;
+  S* const pre = call.pre + first * weights.bottleneck;
   shrink(
-      thin, partial, [&](Tile<S>(&tile)[kTall], int unit) { add_products(tile, z, weights.shrink, unit); },
+      thin, partial, [&](Tile<S>& tile, int unit) { add_products(tile, z, weights.shrink, unit); },
       [&](int token, int unit, S sum) {
-        sum += weights.down_bias[unit];
-        if (token < count && unit < bottleneck) pre[token * bottleneck + unit] = sum;
-        const C value = static_cast<C>(activate(call.activation, sum).value);
-        a.at(token, unit) = value;
-        if constexpr (kNorm) {
-          if (unit < columns) few.of(token)[unit] = unit < bottleneck ? static_cast<S>(value) : S(1);
-        }
+        finish_unit<kNorm>(
+            call, weights, pre, count, token, unit, sum, [&](int token, int unit) -> C& { return a.at(token, unit); },
+            few);
       });
-
-  if constexpr (kNorm) {
-    if (bottleneck == thin) {  // the one behind them has no place among the units
-      if (threadIdx.x < kHeight) few.of(threadIdx.x)[bottleneck] = 1;
-      __syncthreads();
-    }
-    for (int token = warp_of_block(); token < kHeight; token += 2 * kWarps) {
-      const S* const own[2] = {few.of(token), few.of(token + kWarps)};
-      S roots[2], sums[2] = {};
-      norm_of_two(
-          few, moments_a, token, weights.moments, weights.centred, columns, hidden, call.eps, roots, sums,
-          [&](int h, int i) { return own[h][i] * weights.means[i]; });
-      if (threadIdx.x % 32 == 0) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          mean[token + kWarps * h] = sums[h];
-          rstd[token + kWarps * h] = roots[h];
-        }
-      }
-    }
-    __syncthreads();
-  }
+  if constexpr (kNorm) norms.find(few, moments_a, weights, call.eps);
   const Rows<const X> x(call.x + first * hidden, hidden, call.aligned, count);
   const Rows<X> y(call.y + first * hidden, hidden, call.aligned, count);
-  expand<kTall>(a.rows(), thin, weights.expand, hidden, [&](int64_t column, Tile<S>(&tile)[kTall]) {
-    const int64_t own = column + lane_column();
-    const auto up_bias = load<8>(weights.up_bias + own, 8, true);
+  expand(a.rows(), thin, weights.expand, hidden, [&](int64_t column, Tile<S>& tile) {
+    const int own = static_cast<int>(column) + lane_column();
 #pragma unroll
-    for (int h = 0; h < 2 * kTall; ++h) {
+    for (int h = 0; h < 2; ++h) {
       S v[8];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) v[i] = at(tile, h, i) + up_bias.at[i];
-      if constexpr (kNorm) {
-        const int token = lane_token() + 8 * h;
-        const auto weight = load<8>(weights.norm_weight + own, 8, true),
-                   bias = load<8>(weights.norm_bias + own, 8, true);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] = (v[i] - mean[token]) * rstd[token] * weight.at[i] + bias.at[i];
-      }
-      const auto residual = x.template load<8>(h, own);
-      Numbers<X, 8> result;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) result.at[i] = static_cast<X>(static_cast<S>(residual.at[i]) + v[i]);
-      y.store(h, own, result);
+      for (int i = 0; i < 8; ++i) v[i] = tile.at(h, i);
+      y.store(
+          h, own,
+          finish_columns<kNorm, X, C>(weights, norms, lane_token() + 8 * h, own, v, x.template load<8>(h, own)));
     }
   });
 }
@@ -114,33 +77,28 @@ void run(
   const int64_t wide = padded(options.hidden);
   Shares<S> shares{Shares<S>::count_for(call.tokens.tiles(), wide)};
   const bool few = options.hidden > kept_columns(kMostKept) && shares.count >= Shares<S>::kLeast;
-  Workspace memory;
-  const AdapterLayout<S, C> layout(options, few ? Direction::kForwardWrittenOut : Direction::kForward, memory);
-  const auto parts = memory.reserve<S>(!few ? 0 : shares.count * call.tokens.all() * padded(options.bottleneck));
-  const auto v = memory.reserve<S>(few && norm ? call.tokens.all() * wide : 0);
-  memory.allocate(x);
-  call.weights = layout.lay_out(weights, group.has_value(), memory);
   call.activation = options.activation;
   call.eps = static_cast<S>(eps);
   call.aligned = rows_aligned(call.x, options.hidden) && rows_aligned(call.z, options.hidden) &&
                  rows_aligned(call.y, options.hidden);
+  const int tall = few || !kIsHalf<C> || !call.aligned ? 0 : streamed_tiles<C>(call.tokens, options.bottleneck, norm);
+  Workspace memory;
+  const AdapterLayout<S, C> layout(
+      options, few ? Direction::kForwardWrittenOut : Direction::kForward, /*blocked=*/tall > 0, memory);
+  const auto parts = memory.reserve<S>(!few ? 0 : shares.count * call.tokens.all() * padded(options.bottleneck));
+  const auto v = memory.reserve<S>(few && norm ? call.tokens.all() * wide : 0);
+  memory.allocate(x);
+  call.weights = layout.lay_out(weights, group.has_value(), memory);
   if (few) {
     shares.parts = memory[parts];
     shares.v = memory[v];
     return run_shares(call, shares, norm);
   }
-  const auto start = [&]<int kTall>() {
-    const int64_t shared = shared_bytes<S, C, kTall>(options.bottleneck, norm);
-    if (kTall > 1 && (call.tokens.tiles() < kTallFrom || shared > most_shared_memory())) return false;
-    call.tokens = tokens_of(x, group, options.groups, kTokens * kTall);
-    const auto kernel = norm ? adapter_kernel<X, C, true, kTall> : adapter_kernel<X, C, false, kTall>;
-    launch(kernel, dim3(call.tokens.tiles()), dim3(kThreads), shared, call);
-    return true;
-  };
   if constexpr (kIsHalf<C>) {
-    if (start.template operator()<kTallest>()) return;
+    if (tall > 0) return run_streamed(call, tall, norm);
   }
-  start.template operator()<1>();
+  const auto kernel = norm ? adapter_kernel<X, C, true> : adapter_kernel<X, C, false>;
+  launch(kernel, dim3(call.tokens.tiles()), dim3(kThreads), shared_bytes<S, C>(options.bottleneck, norm), call);
 }
 
 std::tuple<Tensor, Tensor> adapter(const AdapterArguments& arguments) {

@@ -102,19 +102,15 @@ struct LaidOut {
   }
 };
 
-// kForwardWrittenOut: without moments, as the norm's statistics are those of the written out v. kBackwardBlocked: with
-// its matrices in blocks.
-enum class Direction { kForward, kForwardWrittenOut, kBackward, kBackwardBlocked };
-
-inline bool is_forward(Direction direction) {
-  return direction == Direction::kForward || direction == Direction::kForwardWrittenOut;
-}
+// kForwardWrittenOut: without moments, as the norm's statistics are those of the written out v.
+enum class Direction { kForward, kForwardWrittenOut, kBackward };
 
 // Reserves what the weights of one direction take and lays them out there, in one launch.
 template <typename S, typename C>
 class AdapterLayout {
  public:
-  AdapterLayout(const AdapterOptions& options, Direction direction, Workspace& memory);
+  // `blocked`: the matrices in blocks (resident.cuh).
+  AdapterLayout(const AdapterOptions& options, Direction direction, bool blocked, Workspace& memory);
   LaidOut<S, C> lay_out(const AdapterWeights& weights, bool grouped, const Workspace& memory) const;
 
  private:
@@ -122,6 +118,7 @@ class AdapterLayout {
 
   AdapterOptions options_;
   Direction direction_;
+  bool blocked_;
   LaidOut<S, C> sizes_;
   Workspace::Place<C> shrink_, expand_;
   Workspace::Place<S> vectors_, centred_, moments_, means_;
@@ -255,10 +252,6 @@ __device__ __forceinline__ void norm_of_two(
 #pragma unroll
   for (int h = 0; h < 2; ++h) rstd[h] = inverse_root((variance[h] > 0 ? variance[h] : S(0)) + eps);
 }
-
-// Tiles of 16 kTall tokens: of more than 16 where they fill a GPU, and in half precision, where registers hold them.
-constexpr int kTallest = 4;
-constexpr int64_t kTallFrom = 256;  // tiles of 16
 
 // Whether all matrices have the dtype of x.
 bool same_dtypes(const Tensor& x, const AdapterWeights& weights);

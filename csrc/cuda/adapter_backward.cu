@@ -1,5 +1,6 @@
 // Gradients of the bottleneck adapter on CUDA devices, in four launches: the weights are laid out; the tokens; sums
 // over them; what the weights' gradients are of those sums.
+#include "adapter_backward_streamed.cuh"
 #include "adapter_finish.cuh"
 
 #include <ATen/ops/native_layer_norm.h>
@@ -26,28 +27,39 @@ std::optional<BackwardRoom> resident_room(const Call& call, bool aligned) {
   return room.stages > 0 ? std::optional(room) : std::nullopt;
 }
 
+// How a block comes by its weights: with room for them they stay in shared memory, of `tall` tiles they pass through
+// it, else its lanes read them.
+struct Way {
+  std::optional<BackwardRoom> room;
+  int tall = 0;
+
+  bool blocked() const { return room || tall > 0; }
+};
+
 template <typename X, typename C>
-void tokens_backward(const Call& call, Backward<X, C> backward, const std::optional<BackwardRoom>& room) {
-  const bool outer = has_outer(call.options.norm);
-  const auto start = [&]<int kTall>() {
-    const int64_t shared = shared_bytes<Sum<X>, C, kTall>(call.options.bottleneck);
-    if (kTall > 1 && (backward.tokens.tiles() < kTallFrom || shared > most_shared_memory())) return false;
-    backward.tokens = tokens_of(call.x, call.group, call.options.groups, kTokens * kTall);
-    const auto kernel =
-        outer ? adapter_backward_kernel<X, C, true, kTall> : adapter_backward_kernel<X, C, false, kTall>;
-    launch(kernel, dim3(backward.tokens.tiles()), dim3(kThreads), shared, backward);
-    return true;
-  };
+Way way_of(const Call& call, const Tokens& tokens, bool aligned) {
+  Way way;
   if constexpr (kIsHalf<C>) {
-    if (room) {
-      const auto kernel = outer ? resident_backward_kernel<X, true> : resident_backward_kernel<X, false>;
-      const int64_t tiles = backward.tokens.tiles();
-      const int64_t blocks = tiles == 0 ? 0 : std::min(tiles, blocks_at_once(kernel, kThreads, room->bytes()));
-      return launch(kernel, dim3(blocks), dim3(kThreads), room->bytes(), backward, *room);
-    }
-    if (start.template operator()<kTallest>()) return;
+    way.room = resident_room<X>(call, aligned);
+    if (!way.room && aligned) way.tall = streamed_backward_tiles<C>(tokens, call.options.bottleneck);
   }
-  start.template operator()<1>();
+  return way;
+}
+
+template <typename X, typename C>
+void tokens_backward(const Call& call, const Backward<X, C>& backward, const Way& way) {
+  const bool outer = has_outer(call.options.norm);
+  const int64_t tiles = backward.tokens.tiles();
+  if constexpr (kIsHalf<C>) {
+    if (way.room) {
+      const auto kernel = outer ? resident_backward_kernel<X, true> : resident_backward_kernel<X, false>;
+      const int64_t blocks = tiles == 0 ? 0 : std::min(tiles, blocks_at_once(kernel, kThreads, way.room->bytes()));
+      return launch(kernel, dim3(blocks), dim3(kThreads), way.room->bytes(), backward, *way.room);
+    }
+    if (way.tall > 0) return run_streamed(backward, way.tall, outer);
+  }
+  const auto kernel = outer ? adapter_backward_kernel<X, C, true> : adapter_backward_kernel<X, C, false>;
+  launch(kernel, dim3(tiles), dim3(kThreads), shared_bytes<Sum<X>, C>(call.options.bottleneck), backward);
 }
 
 template <typename X, typename C>
@@ -71,15 +83,14 @@ void run(const Call& call) {
       nullptr,
       places};
   backward.aligned = rows_aligned(backward.grad, hidden) && rows_aligned(backward.grad_x, hidden);
-  std::optional<BackwardRoom> room;
-  if constexpr (kIsHalf<C>) room = resident_room<X>(call, backward.aligned);
   const Tokens& tokens = backward.tokens;
+  const Way way = way_of<X, C>(call, tokens, backward.aligned);
   const int64_t count = tokens.sentences * tokens.tokens;
   const int64_t blocks =
       sum_blocks(places.weighted, hidden) + sum_blocks(places.units, hidden) + sum_blocks(places.basis, places.units);
   const int64_t splits = sum_splits(tokens, blocks), parts = groups * splits;
   Workspace memory;
-  const AdapterLayout<S, C> layout(call.options, room ? Direction::kBackwardBlocked : Direction::kBackward, memory);
+  const AdapterLayout<S, C> layout(call.options, Direction::kBackward, way.blocked(), memory);
   const auto few = memory.reserve<C>(count * places.width);
   const auto basis = memory.reserve<X>(count * places.units);
   const auto down_parts = memory.reserve<S>(parts * places.weighted * hidden);
@@ -89,7 +100,7 @@ void run(const Call& call) {
   backward.weights = layout.lay_out(call.weights, grouped, memory);
   backward.few = memory[few];
   backward.basis = memory[basis];
-  tokens_backward(call, backward, room);
+  tokens_backward(call, backward, way);
 
   UnitSums<X, C> sums{};
   sums.tokens = tokens;

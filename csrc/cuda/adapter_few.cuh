@@ -3,23 +3,11 @@
 // With an outer norm v is written out, and a block a token takes mean and variance of it.
 #pragma once
 
-#include "adapter.cuh"
+#include "adapter_forward.cuh"
 
 #include <algorithm>
 
 namespace hyperloader::cuda {
-
-template <typename X, typename C>
-struct Forward {
-  Tokens tokens;
-  bool aligned;  // all rows of tokens are, for accesses of 16 bytes
-  LaidOut<Sum<X>, C> weights;
-  Activation activation;
-  Sum<X> eps;
-  const X *x, *z;  // z: x after the inner norm, x itself without one
-  X* y;
-  Sum<X>* pre;
-};
 
 // Blocks that share a tile's hidden units, and what they leave for each other.
 template <typename S>
@@ -50,13 +38,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
   const Rows<const X> z(call.z + first * weights.hidden, weights.hidden, call.aligned, count);
   S* const parts = shares.parts + (share * call.tokens.all() + first) * thin;
   shrink(
-      thin, partial,
-      [&](Tile<S>(&tile)[1], int64_t unit) {
+      static_cast<int>(thin), partial,
+      [&](Tile<S>& tile, int unit) {
         for (int64_t step = begin + warp_of_block(); step < end; step += kWarps) {
           multiply(tile, z, step * kStep, weights.shrink + unit * wide, wide);
         }
       },
-      [&](int token, int64_t unit, S sum) {
+      [&](int token, int unit, S sum) {
         if (token < count) parts[token * thin + unit] = sum;
       });
 }
@@ -88,14 +76,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
   __syncthreads();
   const Rows<const X> x(call.x + first * hidden, hidden, call.aligned, count);
   const Rows<X> y(call.y + first * hidden, hidden, call.aligned, count);
-  const auto visit = [&](int64_t column, Tile<S>(&tile)[1]) {
+  const auto visit = [&](int64_t column, Tile<S>& tile) {
     const int64_t own = column + lane_column();
     const auto up_bias = load<8>(weights.up_bias + own, 8, true);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       Numbers<S, 8> found;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) found.at[i] = at(tile, h, i) + up_bias.at[i];
+      for (int i = 0; i < 8; ++i) found.at[i] = tile.at(h, i) + up_bias.at[i];
       if constexpr (kNorm) {
         Rows<S>(shares.v + first * wide, wide, true, count).store(h, own, found);
       } else {
@@ -107,7 +95,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
       }
     }
   };
-  expand<1>(a.rows(), thin, weights.expand, hidden, visit, static_cast<int>(share), shares.count);
+  expand(a.rows(), thin, weights.expand, hidden, visit, static_cast<int>(share), shares.count);
 }
 
 // y = x + norm(v) of a token.

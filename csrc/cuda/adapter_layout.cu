@@ -171,7 +171,8 @@ __global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
         down *= given.inner_weight.template load<S>(group, 0, h);
       }
       if constexpr (kForward) {
-        call.shrink[(group * thin + unit) * wide + h] = static_cast<C>(down);
+        const int64_t at = call.blocked ? fragment(unit, h, wide) + h % 8 : unit * wide + h;
+        call.shrink[group * thin * wide + at] = static_cast<C>(down);
       } else {
         const int64_t at = call.blocked ? fragment(h, unit, thin) + unit % 8 : h * thin + unit;
         call.expand[group * wide * thin + at] = static_cast<C>(down);
@@ -205,7 +206,8 @@ __global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
     for (uint32_t i = pair * kThreads + threadIdx.x; i < all; i += blocks * kThreads) {  // neighbours in both
       const int64_t h = i / static_cast<uint32_t>(thin), column = i % static_cast<uint32_t>(thin);
       const bool exists = h < hidden && column < bottleneck;
-      call.expand[group * wide * thin + i] =
+      const int64_t at = call.blocked ? fragment(h, column, thin) + column % 8 : i;
+      call.expand[group * wide * thin + at] =
           static_cast<C>(exists ? given.up.template load<S>(group, h, column) : S(0));
     }
     shift = sum_threads(shift, kept);
@@ -226,12 +228,12 @@ bool whole_rows(const Tensor& matrix) {
 }  // namespace
 
 template <typename S, typename C>
-AdapterLayout<S, C>::AdapterLayout(const AdapterOptions& options, Direction direction, Workspace& memory)
-    : options_(options), direction_(direction), sizes_{} {
+AdapterLayout<S, C>::AdapterLayout(const AdapterOptions& options, Direction direction, bool blocked, Workspace& memory)
+    : options_(options), direction_(direction), blocked_(blocked), sizes_{} {
   sizes_.hidden = options.hidden;
   sizes_.bottleneck = options.bottleneck;
   const int64_t wide = sizes_.wide(), thin = sizes_.thin(), columns = sizes_.columns(), groups = options.groups;
-  const bool forward = is_forward(direction), outer = has_outer(options.norm), moments = has_moments();
+  const bool forward = direction != Direction::kBackward, outer = has_outer(options.norm), moments = has_moments();
   sizes_.units = forward ? thin : padded(columns + (outer ? 1 : 0));
   shrink_ = memory.reserve<C>(groups * sizes_.units * wide);
   expand_ = memory.reserve<C>(groups * wide * thin);
@@ -243,11 +245,10 @@ AdapterLayout<S, C>::AdapterLayout(const AdapterOptions& options, Direction dire
 
 template <typename S, typename C>
 LaidOut<S, C> AdapterLayout<S, C>::lay_out(const AdapterWeights& weights, bool grouped, const Workspace& memory) const {
-  const bool forward = is_forward(direction_), outer = has_outer(options_.norm);
+  const bool forward = direction_ != Direction::kBackward, outer = has_outer(options_.norm);
   const int64_t groups = options_.groups;
   LayOut<S, C> call{
-      GivenAdapter(weights, options_, grouped), sizes_, outer, has_inner(options_.norm),
-      direction_ == Direction::kBackwardBlocked,
+      GivenAdapter(weights, options_, grouped), sizes_, outer, has_inner(options_.norm), blocked_,
       weights.up_weight.stride(-1) == 1 && weights.up_weight.scalar_type() == c10::CppTypeToScalarType<C>::value,
       whole_rows(weights.up_weight),
       static_cast<int>(has_moments() ? (sizes_.columns() + kChunk<S> - 1) / kChunk<S> : 0),

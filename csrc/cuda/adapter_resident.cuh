@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
     const int count = tile.count(call.tokens);
     float* const pre = call.pre + first * bottleneck;
     shrink(
-        thin, partial, [&](Tile<float>(&sum)[1], int unit) { add_products(sum, x, Blocked<X>{down, wide}, unit); },
+        thin, partial, [&](Tile<float>& sum, int unit) { add_products(sum, x, Blocked<X>{down, wide}, unit); },
         [&](int token, int unit, float sum) {
           sum += down_bias[unit];
           if (token < count && unit < bottleneck) pre[token * bottleneck + unit] = sum;

@@ -41,8 +41,7 @@ __device__ __forceinline__ uint4 load_matrices(const void* row) {
   uint4 found;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(found.x), "=r"(found.y), "=r"(found.z), "=r"(found.w)
-               : "r"(from)
-               : "memory");
+               : "r"(from));
   return found;
 }
 

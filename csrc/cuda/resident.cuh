@@ -87,28 +87,46 @@ struct HeldRows {
   }
 };
 
-// Rows times a factor of each column, in the products' dtype.
+// The m-th of several tiles of rows.
+template <typename C>
+__device__ __forceinline__ HeldRows<C> tile_of_rows(C* numbers, int width, int m) {
+  return HeldRows<C>(numbers + m * kTokens * static_cast<int>(apart(width)), width);
+}
+
+// A lane's factors of 32 terms.
+struct Factors {
+  Numbers<float, 2> of[2][2];  // of the first 16 terms and the others, of either half
+
+  __device__ __forceinline__ explicit Factors(const float* from) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) of[i / 2][i % 2] = load<2>(from + 8 * i + lane_column() / 4, 2, true);
+  }
+  // rows times the factors, in the products' dtype.
+  template <typename C>
+  __device__ __forceinline__ Terms scale(const Terms& rows) const {
+    const auto scaled = [](uint32_t words, const Numbers<float, 2>& factor) {
+      const auto own = widened(bytes_as<Numbers<C, 2>>(words));
+      return pack<C>(own.at[0] * factor.at[0], own.at[1] * factor.at[1]);
+    };
+    Terms found;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint4& own = rows.of[i];
+      const auto& [near, far] = of[i];
+      found.of[i] = {scaled(own.x, near), scaled(own.y, near), scaled(own.z, far), scaled(own.w, far)};
+    }
+    return found;
+  }
+};
+
+// Rows times a factor of each column.
 template <typename C>
 struct ScaledRows {
   const HeldRows<C>& rows;
   const float* factors;  // as many as padded columns
 
   __device__ __forceinline__ Terms terms(int term) const {
-    Terms found = rows.terms(term);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      uint4& own = found.of[i];
-      const float* const from = factors + term + 16 * i + lane_column() / 4;
-      const auto factor = load<2>(from, 2, true), far = load<2>(from + 8, 2, true);
-      own = {scaled(own.x, factor), scaled(own.y, factor), scaled(own.z, far), scaled(own.w, far)};
-    }
-    return found;
-  }
-
- private:
-  static __device__ __forceinline__ uint32_t scaled(uint32_t words, const Numbers<float, 2>& factor) {
-    const auto own = widened(bytes_as<Numbers<C, 2>>(words));
-    return pack<C>(own.at[0] * factor.at[0], own.at[1] * factor.at[1]);
+    return Factors(factors + term).template scale<C>(rows.terms(term));
   }
 };
 
@@ -124,25 +142,32 @@ struct Blocked {
   }
 };
 
-// tile += rows · a block of a matrixᵀ.
-template <typename C>
-__device__ __forceinline__ void multiply(Tile<float>& tile, const Terms& rows, const C* block) {
-  const auto& [a, b] = rows.of;
+// tiles += rows · a block of a matrixᵀ, of which each number is read once.
+template <int kTall, typename C>
+__device__ __forceinline__ void multiply(Tile<float> (&tiles)[kTall], const Terms (&rows)[kTall], const C* block) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const uint4 w = load_matrices(block + 256 * i);
-    tensor_core_product<C>(tile.parts[i], {a.x, a.y, a.z, a.w}, {w.x, w.y});
-    tensor_core_product<C>(tile.parts[i], {b.x, b.y, b.z, b.w}, {w.z, w.w});
+#pragma unroll
+    for (int m = 0; m < kTall; ++m) {
+      const auto& [a, b] = rows[m].of;
+      tensor_core_product<C>(tiles[m].parts[i], {a.x, a.y, a.z, a.w}, {w.x, w.y});
+      tensor_core_product<C>(tiles[m].parts[i], {b.x, b.y, b.z, b.w}, {w.z, w.w});
+    }
   }
+}
+template <typename C>
+__device__ __forceinline__ void multiply(Tile<float>& tile, const Terms& rows, const C* block) {
+  multiply<1>(reinterpret_cast<Tile<float>(&)[1]>(tile), reinterpret_cast<const Terms(&)[1]>(rows), block);
 }
 
 // As those of tiles.cuh.
 template <typename C, typename AnyRows>
 __device__ __forceinline__ void add_products(
-    Tile<float> (&tile)[1], const AnyRows& rows, const Blocked<C>& matrix, int unit) {
+    Tile<float>& tile, const AnyRows& rows, const Blocked<C>& matrix, int unit) {
 #pragma unroll 1
   for (int term = warp_of_block() * kStep; term < matrix.terms; term += kWarps * kStep) {
-    multiply(tile[0], rows.terms(term), matrix.block(unit, term));
+    multiply(tile, rows.terms(term), matrix.block(unit, term));
   }
 }
 
@@ -165,16 +190,15 @@ struct Expand {
   }
 };
 
-template <int kTall, typename C, typename Visit>
+template <typename C, typename Visit>
 __device__ __forceinline__ void expand(
     const HeldRows<C>& rows, int64_t, const Blocked<C>& matrix, int64_t width, const Visit& visit) {
-  static_assert(kTall == 1);
   const Expand<C> products(rows, matrix);
 #pragma unroll 1
   for (int column = warp_of_block() * kStep; column < width; column += kWarps * kStep) {
-    Tile<float> tile[kTall];
-    products.add(tile[0], column);
-    visit(int64_t{column}, tile);
+    Tile<float> tile;
+    products.add(tile, column);
+    visit(column, tile);
   }
 }
 

@@ -1,4 +1,4 @@
-// Products of a tile of 16 tokens, or of several of them, by one warp: 32 results of each token at a time.
+// Products of a tile of 16 tokens by one warp: 32 results of each token at a time.
 //
 // Lane l holds the results 8q .. 8q + 7 of the tokens g and g + 8 of each, where g = l / 4 and q = l % 4: what it reads
 // and writes in a row is contiguous. In half precision the tensor cores multiply; else the lane does, in the dtype of
@@ -145,34 +145,21 @@ struct Tile {
   __device__ __forceinline__ S& at(int h, int column) { return parts[column % 4][2 * h + column / 4]; }
 };
 
-// A lane's number of a tile of 16 kTall tokens: of its row h, of 32 columns the 8q + column.
-template <typename S, int kTall>
-__device__ __forceinline__ S& at(Tile<S> (&tile)[kTall], int h, int column) {
-  return tile[h / 2].at(h % 2, column);
-}
-
-// tile += rows · weightsᵀ over the terms [term, term + 32): of the rows' columns and of `weights` (32, stride). A
-// weight is read once for all rows.
-template <typename C, int kTall, typename AnyRows>
+// tile += rows · weightsᵀ over the terms [term, term + 32): of the rows' columns and of `weights` (32, stride).
+template <typename C, typename AnyRows>
 __device__ __forceinline__ void multiply(
-    Tile<Sum<C>> (&tile)[kTall], const AnyRows& rows, int64_t term, const C* weights, int64_t stride) {
+    Tile<Sum<C>>& tile, const AnyRows& rows, int64_t term, const C* weights, int64_t stride) {
   if constexpr (kIsHalf<C>) {
     const int64_t own = term + lane_column();
-    uint4 a[2 * kTall];
-#pragma unroll
-    for (int h = 0; h < 2 * kTall; ++h) a[h] = bytes_as<uint4>(rows.template load<8>(h, own));
+    const uint4 first = bytes_as<uint4>(rows.template load<8>(0, own)),
+                second = bytes_as<uint4>(rows.template load<8>(1, own));
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const uint4 w = bytes_as<uint4>(load<8>(weights + (4 * lane_token() + i) * stride + own, 8, true));
-#pragma unroll
-      for (int m = 0; m < kTall; ++m) {
-        const uint4 &first = a[2 * m], &second = a[2 * m + 1];
-        tensor_core_product<C>(tile[m].parts[i], {first.x, second.x, first.y, second.y}, {w.x, w.y});
-        tensor_core_product<C>(tile[m].parts[i], {first.z, second.z, first.w, second.w}, {w.z, w.w});
-      }
+      tensor_core_product<C>(tile.parts[i], {first.x, second.x, first.y, second.y}, {w.x, w.y});
+      tensor_core_product<C>(tile.parts[i], {first.z, second.z, first.w, second.w}, {w.z, w.w});
     }
   } else {
-    static_assert(kTall == 1);
     constexpr int kTerms = 16 / sizeof(C);
     weights += lane_column() * stride;
 #pragma unroll 1
@@ -183,23 +170,23 @@ __device__ __forceinline__ void multiply(
         const auto w = load<kTerms>(weights + column * stride + at, kTerms, true);
 #pragma unroll
         for (int i = 0; i < kTerms; ++i) {
-          tile[0].at(0, column) += static_cast<C>(first.at[i]) * w.at[i];
-          tile[0].at(1, column) += static_cast<C>(second.at[i]) * w.at[i];
+          tile.at(0, column) += static_cast<C>(first.at[i]) * w.at[i];
+          tile.at(1, column) += static_cast<C>(second.at[i]) * w.at[i];
         }
       }
     }
   }
 }
 
-// visit(column, tile) for every 32 columns of (16 kTall, width) = rows · weightsᵀ, shared out among the warps, and
-// among `shares` blocks of which this is one; `terms` and the rows of `weights` (padded(width), terms) are padded.
-template <int kTall, typename C, typename T, typename Visit>
+// visit(column, tile) for every 32 columns of (16, width) = rows · weightsᵀ, shared out among the warps, and among
+// `shares` blocks of which this is one; `terms` and the rows of `weights` (padded(width), terms) are padded.
+template <typename C, typename T, typename Visit>
 __device__ __forceinline__ void expand(
     const Rows<T>& rows, int64_t terms, const C* weights, int64_t width, const Visit& visit, int share = 0,
     int shares = 1) {
   const int64_t step = int64_t{shares} * kWarps * kStep;
   for (int64_t column = (share * kWarps + warp_of_block()) * kStep; column < width; column += step) {
-    Tile<Sum<C>> tile[kTall];
+    Tile<Sum<C>> tile;
     for (int64_t term = 0; term < terms; term += kStep) multiply(tile, rows, term, weights + column * terms, terms);
     visit(column, tile);
   }
@@ -227,52 +214,58 @@ struct Partial {
   }
 };
 
-// What a tile's tokens have become, (16 kTall, units) in shared memory: an operand of the next product.
-template <typename C, int kTall = 1>
+// What a tile's tokens have become, (16, units) in shared memory: an operand of the next product.
+template <typename C>
 struct Units {
   C* numbers;
   int64_t units;
 
   static constexpr int kApart = 8;  // numbers between rows, so that the rows begin in different banks
   __host__ __device__ static int64_t bytes(int64_t units) {
-    return kTokens * kTall * (units + kApart) * static_cast<int64_t>(sizeof(C));
+    return kTokens * (units + kApart) * static_cast<int64_t>(sizeof(C));
   }
 
   __device__ C& at(int token, int64_t unit) const { return numbers[token * (units + kApart) + unit]; }
-  __device__ Rows<const C> rows() const { return {numbers, units, true, kTokens * kTall, units + kApart}; }
+  __device__ Rows<const C> rows() const { return {numbers, units, true, kTokens, units + kApart}; }
 };
 
-// The products add(tile, unit) of units [unit, unit + 32), summed over the warps: finish(token, unit, sum) by one
-// thread each.
-template <typename S, int kTall, typename Add, typename Finish>
-__device__ __forceinline__ void shrink(int units, Partial<S, kTall>& partial, const Add& add, const Finish& finish) {
+// finish(token, unit, sum) by one thread each, of the warps' parts of the products of units [unit, unit + 32). The
+// threads meet before they add up.
+template <typename S, int kTall, typename Finish>
+__device__ __forceinline__ void add_up(
+    Tile<S> (&tile)[kTall], Partial<S, kTall>& partial, int unit, const Finish& finish) {
   const int lane = static_cast<int>(threadIdx.x) % 32, place = lane % 16 * 2, own = partial.unit(place);
+  partial.store(tile);
+  __syncthreads();
+#pragma unroll 1
+  for (int token = 2 * warp_of_block() + lane / 16; token < kTokens * kTall; token += 2 * kWarps) {
+    S sums[2] = {};
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) {
+      const auto part = *reinterpret_cast<const Numbers<S, 2>*>(&partial.of[warp][token][place]);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) sums[i] += part.at[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) finish(token, unit + own + 4 * i, sums[i]);
+  }
+}
+
+// The products add(tile, unit) of units [unit, unit + 32), added up.
+template <typename S, typename Add, typename Finish>
+__device__ __forceinline__ void shrink(int units, Partial<S>& partial, const Add& add, const Finish& finish) {
 #pragma unroll 1
   for (int unit = 0; unit < units; unit += kStep) {
-    Tile<S> tile[kTall];
-    add(tile, unit);
-    partial.store(tile);
-    __syncthreads();
-#pragma unroll 1
-    for (int token = 2 * warp_of_block() + lane / 16; token < kTokens * kTall; token += 2 * kWarps) {
-      S sums[2] = {};
-#pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) {
-        const auto part = *reinterpret_cast<const Numbers<S, 2>*>(&partial.of[warp][token][place]);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) sums[i] += part.at[i];
-      }
-#pragma unroll
-      for (int i = 0; i < 2; ++i) finish(token, unit + own + 4 * i, sums[i]);
-    }
+    Tile<S> tile[1];
+    add(tile[0], unit);
+    add_up(tile, partial, unit, finish);
     __syncthreads();
   }
 }
 
 // A warp's share of tile += rows · weightsᵀ over all columns of the rows; `weights` (units, padded(width)).
-template <typename C, int kTall, typename AnyRows>
-__device__ __forceinline__ void add_products(
-    Tile<Sum<C>> (&tile)[kTall], const AnyRows& rows, const C* weights, int64_t unit) {
+template <typename C, typename AnyRows>
+__device__ __forceinline__ void add_products(Tile<Sum<C>>& tile, const AnyRows& rows, const C* weights, int64_t unit) {
   const int64_t terms = padded(rows.width);
   for (int64_t term = warp_of_block() * kStep; term < terms; term += kWarps * kStep) {
     multiply(tile, rows, term, weights + unit * terms, terms);
