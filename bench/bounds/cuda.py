@@ -22,10 +22,10 @@ from bench.bounds.launches import (
     up,
 )
 
-WARPS, STATIC, MOST_STAGES = 8, 18 << 10, 3  # resident.cuh: bytes that every kernel has; tiles in shared memory
+WARPS, STATIC, MOST_STAGES = 8, 22 << 10, 3  # resident.cuh: bytes that every kernel has; tiles in shared memory
 FEW_COLUMNS, MOST_COLUMNS = 512, 1024  # adapter_resident.cuh: hidden units whose v a block keeps in registers
 LEAST_SHARES = 4  # adapter_few.cuh: blocks that share a tile
-TALLEST, TALL_FROM = 4, 256  # adapter.cuh: tiles of 16 tokens a block elsewhere, and from how many of them on
+TALLEST, PLACES, UNIT_STEPS = 4, 2, 2  # streamed.cuh: tiles of a block elsewhere, places for pieces, units at once
 SECTOR = 32  # bytes that memory gives at least
 CHUNK = 8  # adapter_layout.cu: columns of a block that multiplies them with as many
 
@@ -56,8 +56,13 @@ def calls_without_tokens(model: Model) -> list[Call]:
 
 
 def _apart(width: int) -> int:
-    """Numbers from row to row in shared memory, so that two neighbours lie in different banks."""
-    return width + STEP if width % (2 * STEP) == 0 else width
+    """Numbers from row to row in shared memory, so that eight neighbours lie in different banks."""
+    return width + 8
+
+
+def _few(columns: int) -> int:
+    """Bytes of a token's few numbers in shared memory."""
+    return SINGLE * up(columns, 4)
 
 
 def _stages(fixed: int, stage: int) -> int:
@@ -81,7 +86,7 @@ def _backward_room(model: Model) -> tuple[int, int]:
     """The same of the backward; see ``BackwardRoom``."""
     wide, thin, columns = up(model.hidden, STEP), up(model.bottleneck, STEP), model.bottleneck + 1
     fixed = HALF * wide * (up(columns + 1, STEP) + thin) + SINGLE * (wide + columns * (columns + 1))
-    fixed += 3 * SINGLE * TILE * ((columns + 1) | 1) + HALF * TILE * _apart(thin)
+    fixed += 4 * TILE * _few(columns + 1) + HALF * TILE * _apart(thin)
     stage = HALF * TILE * _apart(wide) + SINGLE * TILE * model.bottleneck
     stages = _stages(fixed, stage) if model.bottleneck % 4 == 0 and model.hidden % 8 == 0 else 0
     return fixed + stages * stage, stages
@@ -118,7 +123,7 @@ def _shares(model: Model, tokens: int, shares: int) -> tuple[Launch, ...]:
         Launch(
             "shrink_share_kernel<BFloat16, BFloat16>", tiles * shares, THREADS,
             memory=row + shares * few, recent=weight, cache=row + shares * few + tiles * weight, tensor=tensor,
-            dynamic_shared=SINGLE * WARPS * TILE * (STEP + 1),
+            dynamic_shared=SINGLE * WARPS * TILE * (STEP + 8),
         ),
         Launch(
             "expand_share_kernel<BFloat16, BFloat16, true>", tiles * shares, THREADS,
@@ -133,11 +138,20 @@ def _shares(model: Model, tokens: int, shares: int) -> tuple[Launch, ...]:
     )  # fmt: skip
 
 
-def _tall(tiles: int, few: int, thin: int) -> tuple[int, int]:
-    """Tiles of a block that reads its weights from the second cache, and its shared memory; ``few`` bytes a token."""
+def _pieces(tall: int, blocks: int) -> int:
+    """Bytes of all warps' places for a piece of ``tall`` tiles and so many blocks of a matrix."""
+    return HALF * WARPS * PLACES * (tall * TILE * _apart(STEP) + blocks * STEP**2)
+
+
+def _streamed(tiles: int, thin: int, few: int, after: int, moments: int) -> tuple[int, int]:
+    """Tiles of a block whose weights pass through shared memory, and its bytes there; see ``StreamedRoom``. Of a token
+    it has ``few`` bytes while the first product is made, ``after`` it so many, and the group's ``moments``."""
     for tall in (TALLEST, 1):
-        shared = tall * (SINGLE * WARPS * TILE * (STEP + 1) + TILE * few + HALF * TILE * (thin + 8))
-        if tall == 1 or (tiles >= TALL_FROM and shared <= H100.shared_of_block):
+        height = tall * TILE
+        partial = SINGLE * WARPS * height * (STEP + 8)
+        shrinking = max(_pieces(tall, UNIT_STEPS), partial, height * after + moments)
+        shared = HALF * height * _apart(thin) + max(height * few + shrinking, _pieces(tall, thin // STEP))
+        if tall == 1 or (tiles >= 2 * H100.processors and shared <= H100.shared_of_block):
             return tall, shared
     raise AssertionError
 
@@ -159,7 +173,7 @@ def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
             Launch(
                 f"resident_adapter_kernel<BFloat16, true, {2 if few else 4}>", blocks, THREADS,
                 memory=2 * row + pre + given, cache=2 * row + pre + blocks * given, tensor=tensor,
-                lanes=9.0 * tokens * wide,  # of a number: bias, mean, square, norm, residual
+                lanes=7.0 * tokens * wide,  # of a number: mean, distance, square, norm in two, residual in two
                 shared=tiles * (held + 3 * SINGLE * wide), dynamic_shared=shared, tiles=tiles,
             ),
         )  # fmt: skip
@@ -168,15 +182,18 @@ def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
         return _shares(model, tokens, shares)
     columns = model.bottleneck + 1
     moments, vectors = SINGLE * columns**2, SINGLE * 3 * wide
-    tall, shared = _tall(tiles, 2 * SINGLE * (columns | 1), thin)
-    blocks = math.ceil(tiles / tall)
+    tall, shared = _streamed(tiles, thin, _few(columns), _few(columns), moments)
+    blocks, passes = math.ceil(tiles / tall), math.ceil(thin / STEP / UNIT_STEPS)
     return (
         _lay_out(model, forward=True),
         Launch(
-            f"adapter_kernel<BFloat16, BFloat16, true, {tall}>", blocks, THREADS,
+            f"streamed_adapter_kernel<BFloat16, true, {tall}>", blocks, THREADS,
             memory=2 * row + pre, again=2 * weight,
-            cache=3 * row + pre + blocks * (2 * weight + moments + vectors),  # x again for the residual
-            tensor=tensor, lanes=9.0 * tokens * wide + 3.0 * tiles * TILE * columns**2, dynamic_shared=shared,
+            # x for every 64 units and for the residual
+            cache=(passes + 2) * row + pre + blocks * (2 * weight + moments + vectors), tensor=tensor,
+            lanes=9.0 * tokens * wide + 3.0 * tiles * TILE * columns**2,
+            # a piece of x written and read, one of the weights likewise; the moments for every two tokens
+            shared=2 * (passes + 1) * row + blocks * 4 * weight + tokens / 2 * moments, dynamic_shared=shared,
         ),
     )  # fmt: skip
 
@@ -204,13 +221,14 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
             lanes=lanes, shared=tiles * (held + TILE * moments), dynamic_shared=shared, tiles=tiles,
         )  # fmt: skip
     else:
-        tall, shared = _tall(tiles, 3 * SINGLE * ((columns + 1) | 1), thin)
-        blocks = math.ceil(tiles / tall)
+        tall, shared = _streamed(tiles, thin, _few(columns + 1), 3 * _few(columns + 1), moments)
+        blocks, passes = math.ceil(tiles / tall), math.ceil(units / STEP / UNIT_STEPS)
         kernel = Launch(
-            f"adapter_backward_kernel<BFloat16, BFloat16, true, {tall}>", blocks, THREADS,
+            f"streamed_backward_kernel<BFloat16, true, {tall}>", blocks, THREADS,
             memory=2 * row + pre + few + a, again=weights + moments, tensor=tensor, lanes=lanes,
-            cache=3 * row + 2 * pre + few + a + blocks * (weights + moments + SINGLE * wide),  # g for the residual
-            dynamic_shared=shared,
+            # g for every 64 units and for the residual
+            cache=(passes + 2) * row + pre + few + a + blocks * (weights + moments + SINGLE * wide),
+            shared=2 * (passes + 1) * row + blocks * 2 * weights + tokens / 2 * moments, dynamic_shared=shared,
         )  # fmt: skip
     products = [(of_pre, model.hidden), (of_basis, model.hidden), (basis, of_basis)]
     splits = sum_splits(tokens, sum(sum_blocks(*one) for one in products))

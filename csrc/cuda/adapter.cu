@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<C>)
             call, weights, pre, count, token, unit, sum, [&](int token, int unit) -> C& { return a.at(token, unit); },
             few);
       });
-  if constexpr (kNorm) norms.find(few, moments_a, weights, call.eps);
+  if constexpr (kNorm) norms.find(few, moments_a, weights.moments, weights, call.eps);
   const Rows<const X> x(call.x + first * hidden, hidden, call.aligned, count);
   const Rows<X> y(call.y + first * hidden, hidden, call.aligned, count);
   expand(a.rows(), thin, weights.expand, hidden, [&](int64_t column, Tile<S>& tile) {

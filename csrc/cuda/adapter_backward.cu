@@ -1,5 +1,6 @@
 // Gradients of the bottleneck adapter on CUDA devices, in four launches: the weights are laid out; the tokens; sums
 // over them; what the weights' gradients are of those sums.
+#include "adapter_backward_resident.cuh"
 #include "adapter_backward_streamed.cuh"
 #include "adapter_finish.cuh"
 

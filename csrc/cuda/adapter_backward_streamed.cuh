@@ -11,9 +11,10 @@ template <typename C, int kTall>
 StreamedRoom streamed_backward_room(int64_t bottleneck) {
   constexpr int kHeight = kTokens * kTall;
   const int64_t columns = bottleneck + 1;
+  const int64_t moments = columns * columns * static_cast<int64_t>(sizeof(float));
   return StreamedRoom::of<C, kTall>(
       bottleneck, TileNumbers<float>::bytes_of_p(columns, kHeight),
-      TileNumbers<float>::bytes_of_others(columns, kHeight));
+      TileNumbers<float>::bytes_of_others(columns, kHeight) + moments);
 }
 
 template <typename X, bool kNorm, int kTall>
@@ -48,9 +49,11 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? 2 : 1)
       [&](int token, int unit, float sum) {
         if (unit <= columns) numbers.p.of(token)[unit] = sum;
       });
+  const float* moments = nullptr;
+  if constexpr (kNorm) moments = hold(numbers.moments_a.of(kTokens * kTall), weights.moments, columns * columns);
   backward_units<kNorm, kTall>(
-      call, weights, NormWeights<float>{weights.moments, weights.means}, first, count,
-      call.pre + first * weights.bottleneck, numbers,
+      call, weights, NormWeights<float>{moments, weights.means}, first, count, call.pre + first * weights.bottleneck,
+      numbers,
       [&](int token, int unit) -> X& { return tile_of_rows(units, thin, token / kTokens).at(token % kTokens, unit); });
   const Pieces<X, kTall> pieces(reinterpret_cast<X*>(shared + room.expand), thin / kStep);
   X* const grad_x = call.grad_x + (first + lane_token()) * hidden + lane_column();

@@ -23,17 +23,17 @@ template <typename S, int kHeight>
 struct OuterNorms {
   S mean[kHeight], rstd[kHeight];
 
-  // From the few numbers of each token; the threads meet before and after.
+  // From the few numbers of each token and the moments, wherever they lie; the threads meet before and after.
   template <typename C>
   __device__ __forceinline__ void find(
-      const Few<S>& few, const Few<S>& moments_a, const LaidOut<S, C>& weights, S eps) {
+      const Few<S>& few, const Few<S>& moments_a, const S* moments, const LaidOut<S, C>& weights, S eps) {
     const int columns = static_cast<int>(weights.columns());
     for (int token = warp_of_block(); token < kHeight; token += 2 * kWarps) {
       const S* const own[2] = {few.of(token), few.of(token + kWarps)};
       S roots[2], sums[2] = {};
       norm_of_two(
-          few, moments_a, token, weights.moments, weights.centred, columns, static_cast<int>(weights.hidden), eps,
-          roots, sums, [&](int h, int i) { return own[h][i] * weights.means[i]; });
+          few, moments_a, token, moments, weights.centred, columns, static_cast<int>(weights.hidden), eps, roots, sums,
+          [&](int h, int i) { return own[h][i] * weights.means[i]; });
       if (threadIdx.x % 32 == 0) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {

@@ -9,64 +9,10 @@
 // partial sums, 25 a tile, so one block a multiprocessor of sm_90 with three tiles; MiniLM (384): two blocks.
 #pragma once
 
-#include "adapter.cuh"
-#include "resident.cuh"
+#include "given_matrix.cuh"
+#include "shared_moments.cuh"
 
 namespace hyperloader::cuda {
-
-// A matrix of each group as it is given; `together`: so many numbers, 8, 4 or 2, of X begin at a whole access wherever
-// a row is cut into as many, 1 where they do not or have another dtype.
-struct GivenMatrix {
-  Given given;
-  int rows, columns, together;
-
-  // Into blocks of 32 rows and columns, all threads.
-  template <typename X>
-  __device__ __forceinline__ void copy(X* to, int group) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int across = (columns + kStep - 1) / kStep, blocks = (rows + kStep - 1) / kStep * across;
-#pragma unroll 1
-    for (int block = warp_of_block(); block < blocks; block += kWarps) {
-      const int row = block / across * kStep + lane / 4, column = block % across * kStep + lane % 4 * 8;
-      X* const own = to + block * kBlock + (lane / 4 % 4 * 32 + lane % 4 * 8 + lane / 16) * 8;
-      if (together == 8) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const bool exists = row + 8 * i < rows && column < columns;
-          copy_async_16(own + 16 * i, exists ? place<X>(group, row + 8 * i, column) : given.from.data, exists);
-        }
-      } else {
-#pragma unroll 1
-        for (int i = 0; i < 4; ++i) {
-          *reinterpret_cast<uint4*>(own + 16 * i) =
-              load_8<X>(group, row + 8 * i, column, row + 8 * i < rows ? columns - column : 0);
-        }
-      }
-    }
-  }
-
- private:
-  template <typename X>
-  __device__ __forceinline__ const X* place(int group, int row, int column) const {
-    return static_cast<const X*>(given.from.data) + group * given.group_stride + row * given.row_stride + column;
-  }
-  template <typename X>
-  __device__ __forceinline__ uint4 load_8(int group, int row, int column, int left) const {
-    const X* const from = place<X>(group, row, column);
-    if (together == 4) {
-      const uint2 low = bytes_as<uint2>(load_whole<4>(from, left > 0)),
-                  high = bytes_as<uint2>(load_whole<4>(from + 4, left > 4));
-      return {low.x, low.y, high.x, high.y};
-    }
-    if (together == 2) {
-      const auto word = [&](int i) { return bytes_as<uint32_t>(load_whole<2>(from + i, left > i)); };
-      return {word(0), word(2), word(4), word(6)};
-    }
-    const auto numbers = given.template load_8<float>(group, row, column, left);
-    const auto word = [&](int i) { return pack<X>(numbers.at[i], numbers.at[i + 1]); };
-    return {word(0), word(2), word(4), word(6)};
-  }
-};
 
 // With v of a tile in kKept parts of 32 columns a warp, two blocks of few hidden units share a multiprocessor.
 constexpr int kFewKept = 2, kMostKept = 4;
@@ -110,60 +56,6 @@ struct Resident {
   Activation activation;
   float eps;
   Room room;
-};
-
-// The means and variances of a tile's tokens over columns that eight warps share: each warp's own, put together as
-// those of parts are (Chan, Golub and LeVeque, 1979), so that the threads meet once.
-struct SharedMoments {
-  static constexpr int kPart = 2, kStride = kPart * kWarps + 4;  // rows of 16 bytes that begin in different banks
-  float columns[kWarps];                                         // of each warp
-  alignas(16) float of[kTokens][kStride];  // of each warp the mean and the sum of squares about it
-
-  __device__ void count(int hidden) {
-    if (threadIdx.x >= kWarps) return;
-    const int left = hidden % (kWarps * kStep) - static_cast<int>(threadIdx.x) * kStep;
-    columns[threadIdx.x] = hidden / (kWarps * kStep) * kStep + (left < 0 ? 0 : left < kStep ? left : kStep);
-  }
-  // What a lane has found of its two tokens, and then of all columns: means and 1 / sqrt(variance + eps).
-  template <typename EachSquared>
-  __device__ __forceinline__ void add_up(
-      float (&mean)[2], float (&rstd)[2], float inverse_hidden, float eps, const EachSquared& each_squared) {
-    const float own_columns = columns[warp_of_block()], inverse = own_columns > 0 ? 1 / own_columns : 0;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      mean[h] += __shfl_xor_sync(kAllLanes, mean[h], 1);
-      mean[h] += __shfl_xor_sync(kAllLanes, mean[h], 2);
-      mean[h] *= inverse;
-    }
-    float squares[2] = {};
-    each_squared(mean, squares);
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      squares[h] += __shfl_xor_sync(kAllLanes, squares[h], 1);
-      squares[h] += __shfl_xor_sync(kAllLanes, squares[h], 2);
-      float* const to = &of[lane_token() + 8 * h][kPart * warp_of_block()];
-      if (lane_column() == 0) {
-        to[0] = mean[h];
-        to[1] = squares[h];
-      }
-    }
-    __syncthreads();
-    const auto count = load<kWarps>(columns, kWarps, true);
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const auto parts = load<kPart * kWarps>(of[lane_token() + 8 * h], kPart * kWarps, true);
-      float all = 0, variance = 0;
-#pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) all += count.at[warp] * parts.at[2 * warp];
-      mean[h] = all * inverse_hidden;
-#pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) {
-        const float apart = parts.at[2 * warp] - mean[h];
-        variance += parts.at[2 * warp + 1] + count.at[warp] * apart * apart;
-      }
-      rstd[h] = inverse_root(variance * inverse_hidden + eps);
-    }
-  }
 };
 
 template <typename X, bool kNorm, int kKept>
@@ -293,18 +185,6 @@ __global__ void __launch_bounds__(kThreads, kKept == kFewKept ? 2 : 1)
       }
     });
   });
-}
-
-template <typename X>
-GivenMatrix given_matrix(const Tensor& matrix, const Given& given, bool grouped) {
-  const auto whole = [&](int64_t together) {
-    return matrix.size(-1) % together == 0 && matrix.stride(-2) % together == 0 &&
-           (!grouped || matrix.stride(0) % together == 0) &&
-           reinterpret_cast<uintptr_t>(matrix.const_data_ptr()) % (together * sizeof(X)) == 0;
-  };
-  int together = matrix.stride(-1) == 1 && matrix.scalar_type() == c10::CppTypeToScalarType<X>::value ? 8 : 1;
-  while (together > 1 && !whole(together)) together /= 2;
-  return {given, static_cast<int>(matrix.size(-2)), static_cast<int>(matrix.size(-1)), together};
 }
 
 // The room that the block needs, with as many tiles as fit; none where the weights must be read from the second cache.

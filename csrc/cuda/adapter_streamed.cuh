@@ -9,8 +9,9 @@ namespace hyperloader::cuda {
 
 template <typename C, int kTall>
 StreamedRoom streamed_room(int64_t bottleneck, bool norm) {
-  const int64_t few = norm ? Few<float>::bytes(bottleneck + 1, kTokens * kTall) : 0;
-  return StreamedRoom::of<C, kTall>(bottleneck, few, /*after=*/few);
+  const int64_t columns = bottleneck + 1, few = norm ? Few<float>::bytes(columns, kTokens * kTall) : 0;
+  const int64_t moments = norm ? columns * columns * static_cast<int64_t>(sizeof(float)) : 0;
+  return StreamedRoom::of<C, kTall>(bottleneck, few, /*after=*/few + moments);
 }
 
 template <typename X, bool kNorm, int kTall>
@@ -43,8 +44,10 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? 2 : 1)
             few);
       });
   if constexpr (kNorm) {
-    const Few<float> moments_a(reinterpret_cast<float*>(shared + room.shared), weights.columns());
-    norms.find(few, moments_a, weights, call.eps);
+    const int columns = static_cast<int>(weights.columns());
+    const Few<float> moments_a(reinterpret_cast<float*>(shared + room.shared), columns);
+    const float* const moments = hold(moments_a.of(kHeight), weights.moments, columns * columns);
+    norms.find(few, moments_a, moments, weights, call.eps);
   }
   const Pieces<X, kTall> pieces(reinterpret_cast<X*>(shared + room.expand), thin / kStep);
   X* const y = call.y + (first + lane_token()) * hidden + lane_column();

@@ -117,6 +117,13 @@ __device__ __forceinline__ void each_piece(int width, const Begin& begin, const 
   }
 }
 
+// Numbers that every warp reads, to shared memory. The threads meet before and after.
+__device__ __forceinline__ const float* hold(float* to, const float* from, int count) {
+  for (int i = threadIdx.x; i < count; i += kThreads) to[i] = from[i];
+  __syncthreads();
+  return to;
+}
+
 // finish(token, unit, sum) of tokens · matrixᵀ for its rows [0, units). `pieces` have kUnitSteps blocks; `partial` may
 // lie where they do. terms_of(rows, column) are those of a piece. The threads meet before and after.
 template <int kTall, typename C, typename TermsOf, typename Finish>

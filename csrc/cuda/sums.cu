@@ -1,6 +1,7 @@
 // Sums over the tokens, for gradients of weights: 64 columns of a matrix of tokens and up to 32 units a block. Its
 // warps take the 16-token tiles of their group in turn, each reads them once, 16 bytes at a time, and the block adds up
 // their sums in one order. Units are few beside what they are multiplied with: R numbers for 64.
+#include "group_tiles.cuh"
 #include "launch.h"
 #include "sums.cuh"
 
@@ -95,58 +96,6 @@ __device__ __forceinline__ void add_tile(
   }
 }
 
-// A warp's place among the tiles [begin, end) that belong to a group: of every eight tiles in a row one is its own. All
-// lanes walk together; each looks at the group of another sentence, so that a whole stretch of others costs one look.
-class OfGroup {
- public:
-  __device__ OfGroup(const Tokens& tokens, int group, int begin, int end)
-      : tokens_(tokens),
-        group_(group),
-        end_(end),
-        phase_(begin + warp_of_block()),
-        tiles_(static_cast<int>(tokens.tiles_of_sentence)),
-        sentence_(end > begin ? static_cast<int>(tokens.sentence_of(begin)) : 0),
-        tile_(begin + warp_of_block() - sentence_ * tiles_) {
-    look();
-    settle();
-  }
-
-  __device__ bool exists() const { return sentence_ * tiles_ + tile_ < end_; }
-  __device__ int64_t first() const { return sentence_ * tokens_.tokens + tile_ * kTokens; }
-  __device__ int count() const {
-    const int64_t left = tokens_.tokens - int64_t{tile_} * kTokens;
-    return left < kTokens ? static_cast<int>(left) : kTokens;
-  }
-  __device__ void advance() {
-    tile_ += kWarps;
-    settle();
-  }
-
- private:
-  // Whose the 32 sentences from this one on are.
-  __device__ void look() {
-    looked_ = sentence_;
-    if (tokens_.group == nullptr) {
-      own_ = kAllLanes;
-      return;
-    }
-    const int sentence = sentence_ + static_cast<int>(threadIdx.x) % 32;
-    own_ = __ballot_sync(kAllLanes, sentence < tokens_.sentences && tokens_.group_of_sentence(sentence) == group_);
-  }
-  __device__ void settle() {
-    while (exists()) {
-      if (sentence_ - looked_ >= 32) look();
-      if (tile_ < tiles_ && own_ >> (sentence_ - looked_) & 1) return;
-      ++sentence_;
-      tile_ = (phase_ - sentence_ * tiles_) & (kWarps - 1);
-    }
-  }
-
-  const Tokens& tokens_;
-  int group_, end_, phase_, tiles_, sentence_, tile_, looked_;
-  unsigned own_;
-};
-
 template <typename X, typename C>
 __global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_constant__ UnitSums<X, C> all) {
   using S = Sum<X>;
@@ -174,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_con
   const int64_t tiles = tokens.tiles();
   const int stride = static_cast<int>(all.stride), width = static_cast<int>(own.width);
   const int left = static_cast<int>(own.width - column);
-  OfGroup tile(
+  GroupTiles tile(
       tokens, static_cast<int>(group), static_cast<int>(tiles * split / all.splits),
       static_cast<int>(tiles * (split + 1) / all.splits));
   if constexpr (kIsHalf<C>) {
