@@ -96,9 +96,9 @@ def _resident_blocks(tiles: int, shared: int, most: int) -> int:
     return min(tiles, H100.processors * min(most, H100.shared_bytes // (shared + STATIC)))
 
 
-def _lay_out(model: Model, forward: bool, moments: bool = True, turned: bool = False) -> Launch:
+def _lay_out(model: Model, forward: bool, moments: bool = True) -> Launch:
     """Blocks for each pair of chunks of columns, whose rows are read for the means and, by each half of the block, for
-    the products; then for each unit, to copy them, where matrices are ``turned`` a number of a sector at a time."""
+    the products; then blocks that copy the matrices."""
     wide, columns, matrix = up(model.hidden, STEP), model.bottleneck + 1, HALF * model.hidden * model.bottleneck
     units = up(model.bottleneck, STEP) if forward else up(columns + 1, STEP)
     chunks = math.ceil(columns / CHUNK) if moments else 0
@@ -108,7 +108,7 @@ def _lay_out(model: Model, forward: bool, moments: bool = True, turned: bool = F
         f"lay_out_adapter_kernel<float, BFloat16, {str(forward).lower()}, {str(moments).lower()}>",
         pairs + units * math.ceil(wide / THREADS), THREADS,
         memory=2 * matrix + written,
-        cache=2 * matrix * (SECTOR // HALF if turned else 1) + written + pairs * 6 * SECTOR * model.hidden,
+        cache=2 * matrix + written + pairs * 6 * SECTOR * model.hidden,
         lanes=pairs * model.hidden * (CHUNK**2 + 8.0 * CHUNK),  # products; of a number its place, sum and difference
     )  # fmt: skip
 
@@ -245,4 +245,4 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
         lanes=(3 * of_up + of_down) / SINGLE * 2 + 3.0 * columns**2 * wide,
         dynamic_shared=SINGLE * columns,
     )  # fmt: skip
-    return _lay_out(model, forward=False, turned=not stages), kernel, sums, finish
+    return _lay_out(model, forward=False), kernel, sums, finish

@@ -1,22 +1,9 @@
 // The adapter's weights laid out: padded, in the products' dtype, whatever strides and dtypes the tensors have, and
 // with an outer norm the moments of its input.
-#include "adapter.cuh"
-#include "resident.cuh"
+#include "adapter_layout.cuh"
 
 namespace hyperloader::cuda {
 namespace {
-
-template <typename S, typename C>
-struct LayOut {
-  GivenAdapter given;
-  LaidOut<S, C> sizes;
-  bool outer, inner, blocked;
-  bool up_in_rows, up_aligned;  // its rows are contiguous and of C; and whole 16 bytes
-  int chunks;                   // of the columns, for their products: none where no moments are asked for
-  int copying;                  // blocks that share the hidden units of a unit
-  C *shrink, *expand;
-  S *down_bias, *up_bias, *norm_weight, *norm_bias, *centred, *moments, *means;
-};
 
 // Neighbouring columns of [up, up_bias] that a block multiplies with as many others: their products are a thread's own.
 template <typename S>
@@ -164,21 +151,21 @@ __global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
   S shift = 0;
   for (int64_t h = share * kThreads + threadIdx.x; h < wide; h += int64_t{call.copying} * kThreads) {
     const bool exists = unit < bottleneck && h < hidden;
-    if (unit < thin) {
+    if (unit < thin && (!call.blocked || (kForward && call.inner))) {
       S down = exists ? given.down.template load<S>(group, unit, h) : S(0);
       if (call.inner && exists) {
         if constexpr (kForward) shift += down * given.inner_bias.template load<S>(group, 0, h);
         down *= given.inner_weight.template load<S>(group, 0, h);
       }
-      if constexpr (kForward) {
-        const int64_t at = call.blocked ? fragment(unit, h, wide) + h % 8 : unit * wide + h;
-        call.shrink[group * thin * wide + at] = static_cast<C>(down);
+      if (call.blocked) {
+        // `down` was read for its sum alone
+      } else if constexpr (kForward) {
+        call.shrink[(group * thin + unit) * wide + h] = static_cast<C>(down);
       } else {
-        const int64_t at = call.blocked ? fragment(h, unit, thin) + unit % 8 : h * thin + unit;
-        call.expand[group * wide * thin + at] = static_cast<C>(down);
+        call.expand[(group * wide + h) * thin + unit] = static_cast<C>(down);
       }
     }
-    if constexpr (!kForward) {
+    if (!kForward && !call.blocked) {
       S value = 0;
       if (exists) {
         value = given.up.template load<S>(group, h, unit);
@@ -187,8 +174,7 @@ __global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
       } else if (call.outer && h < hidden && unit == columns) {
         value = 1;
       }
-      const int64_t at = call.blocked ? fragment(unit, h, wide) + h % 8 : unit * wide + h;
-      call.shrink[group * call.sizes.units * wide + at] = static_cast<C>(value);
+      call.shrink[(group * call.sizes.units + unit) * wide + h] = static_cast<C>(value);
     }
     if (unit == 0) {
       const auto vector = [&](const Given& from, S* to) {
@@ -201,13 +187,16 @@ __global__ void __launch_bounds__(kThreads, kMoments ? 2 : 4)
       }
     }
   }
+  const int blocks = static_cast<int>(call.sizes.units) * call.copying;
+  if constexpr (kIsHalf<C>) {
+    if (call.blocked) lay_out_blocks<kForward>(call, group, pair, blocks);
+  }
   if constexpr (kForward) {
-    const auto blocks = static_cast<uint32_t>(thin * call.copying), all = static_cast<uint32_t>(wide * thin);
+    const auto all = call.blocked ? 0u : static_cast<uint32_t>(wide * thin);
     for (uint32_t i = pair * kThreads + threadIdx.x; i < all; i += blocks * kThreads) {  // neighbours in both
       const int64_t h = i / static_cast<uint32_t>(thin), column = i % static_cast<uint32_t>(thin);
       const bool exists = h < hidden && column < bottleneck;
-      const int64_t at = call.blocked ? fragment(h, column, thin) + column % 8 : i;
-      call.expand[group * wide * thin + at] =
+      call.expand[group * wide * thin + i] =
           static_cast<C>(exists ? given.up.template load<S>(group, h, column) : S(0));
     }
     shift = sum_threads(shift, kept);
