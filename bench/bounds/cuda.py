@@ -146,7 +146,7 @@ def _pieces(tall: int, blocks: int) -> int:
 def _streamed(tiles: int, thin: int, few: int, after: int, moments: int) -> tuple[int, int]:
     """Tiles of a block whose weights pass through shared memory, and its bytes there; see ``StreamedRoom``. Of a token
     it has ``few`` bytes while the first product is made, ``after`` it so many, and the group's ``moments``."""
-    for tall in (TALLEST, 1):
+    for tall in (TALLEST, 2, 1):
         height = tall * TILE
         partial = SINGLE * WARPS * height * (STEP + 8)
         shrinking = max(_pieces(tall, UNIT_STEPS), partial, height * after + moments)

@@ -82,11 +82,14 @@ struct StreamedRoom {
   }
 };
 
-// Of 16 tokens a tile: several for a block where they fill a GPU; none where they have no room. room_of<kTall>() is
-// that of a block.
+// Tiles of 16 tokens of a block: several where each multiprocessor has two to take, as many as there is room for; none
+// where there is no room for one. room_of<kTall>() is that of a block.
 template <typename RoomOf>
 int streamed_tiles(const Tokens& tokens, const RoomOf& room_of) {
-  if (tokens.tiles() >= 2 * multiprocessors() && room_of.template operator()<kTallest>().fits()) return kTallest;
+  if (tokens.tiles() >= 2 * multiprocessors()) {
+    if (room_of.template operator()<kTallest>().fits()) return kTallest;
+    if (room_of.template operator()<2>().fits()) return 2;
+  }
   return room_of.template operator()<1>().fits() ? 1 : 0;
 }
 
@@ -95,7 +98,11 @@ template <typename Start>
 void with_tiles(Tokens tokens, int tall, const Start& start) {
   tokens.height = kTokens * tall;
   tokens.tiles_of_sentence = (tokens.tokens + tokens.height - 1) / tokens.height;
-  tall == kTallest ? start.template operator()<kTallest>(tokens) : start.template operator()<1>(tokens);
+  switch (tall) {
+    case kTallest: return start.template operator()<kTallest>(tokens);
+    case 2: return start.template operator()<2>(tokens);
+    default: return start.template operator()<1>(tokens);
+  }
 }
 
 // For a warp's pieces of `width` columns: begin(column, place) begins to copy one, work(column, place) comes when it is

@@ -1,7 +1,11 @@
 """The CUDA kernels of the adapter at sizes where another path is taken, or a block walks over several tiles."""
 
+import re
+
 import pytest
 import torch
+from conftest import DEVICE
+from helpers import cuda_host
 from helpers.cases import NORMS, adapter_inputs
 from helpers.oracle import assert_as_accurate, value_and_gradients
 from helpers.pairs import adapter_pair, compare
@@ -49,6 +53,24 @@ def test_rows_that_are_copied_16_bytes_at_a_time(monkeypatch, size, groups):
         compare(tested, plain, tensors, names)
         found.append(value_and_gradients(tested, tensors, torch.ones_like(plain(*tensors))))
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has the shared memory that it has")
+@pytest.mark.parametrize(("size", "shared", "tiles"), [
+    ("and those of 64 tokens together", 227, {"streamed_adapter_kernel<4>", "streamed_backward_kernel<4>"}),
+    ("and those of 64 tokens together", 163, {"streamed_adapter_kernel<2>", "streamed_backward_kernel<2>"}),
+    ("weights beyond shared memory", 163, {"streamed_adapter_kernel<1>", "streamed_backward_kernel<1>"}),
+    ("weights in shared memory", 163, {"resident_adapter_kernel", "resident_backward_kernel"}),
+])  # fmt: skip
+def test_shared_memory_decides(monkeypatch, size, shared, tiles):
+    """That of an H100 and of an A100, in KiB: which kernels run, and what they compute."""
+    monkeypatch.setenv("HYPERLOADER_CUDA_HOST_SHARED", str(shared << 10))
+    tested, plain, tensors, names = adapter_pair(adapter_inputs(*SIZES[size], None, "post", torch.bfloat16))
+    with cuda_host.launches() as launches:
+        value_and_gradients(tested, tensors, torch.ones_like(tensors[0]))
+    found = (re.search(r"(\w+_kernel)<.*?(, \d)?>", kernel) for kernel, _ in launches)
+    assert tiles <= {one[1] + (f"<{one[2][2:]}>" if one[2] and "streamed" in one[1] else "") for one in found}
+    compare(tested, plain, tensors, names)
 
 
 @pytest.mark.parametrize("norm", NORMS)
