@@ -143,17 +143,21 @@ def _pieces(tall: int, blocks: int) -> int:
     return HALF * WARPS * PLACES * (tall * TILE * _apart(STEP) + blocks * STEP**2)
 
 
-def _streamed(tiles: int, thin: int, few: int, after: int, moments: int) -> tuple[int, int]:
-    """Tiles of a block whose weights pass through shared memory, and its bytes there; see ``StreamedRoom``. Of a token
-    it has ``few`` bytes while the first product is made, ``after`` it so many, and the group's ``moments``."""
+def _streamed(tokens: int, wide: int, units: int, thin: int, few: int, after: int, moments: int) -> tuple[int, int]:
+    """Tiles of a block whose weights pass through shared memory, as many as make the busiest multiprocessor read least,
+    and its bytes there; see ``streamed_tiles``. Of a token it has ``few`` bytes while the first product is made, so many
+    ``after`` it, and then the group's ``moments``."""
+    found = []
     for tall in (TALLEST, 2, 1):
         height = tall * TILE
         partial = SINGLE * WARPS * height * (STEP + 8)
         shrinking = max(_pieces(tall, UNIT_STEPS), partial, height * after + moments)
         shared = HALF * height * _apart(thin) + max(height * few + shrinking, _pieces(tall, thin // STEP))
-        if tall == 1 or (tiles >= 2 * H100.processors and shared <= H100.shared_of_block):
-            return tall, shared
-    raise AssertionError
+        read = wide * (units + thin + height * (math.ceil(units / STEP / UNIT_STEPS) + 2))
+        if shared <= H100.shared_of_block:
+            found.append((math.ceil(math.ceil(tokens / height) / H100.processors) * read, -tall, shared))
+    _, tall, shared = min(found)
+    return -tall, shared
 
 
 def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
@@ -182,7 +186,7 @@ def adapter(model: Model, tokens: int) -> tuple[Launch, ...]:
         return _shares(model, tokens, shares)
     columns = model.bottleneck + 1
     moments, vectors = SINGLE * columns**2, SINGLE * 3 * wide
-    tall, shared = _streamed(tiles, thin, _few(columns), _few(columns), moments)
+    tall, shared = _streamed(tokens, wide, thin, thin, _few(columns), _few(columns), moments)
     blocks, passes = math.ceil(tiles / tall), math.ceil(thin / STEP / UNIT_STEPS)
     return (
         _lay_out(model, forward=True),
@@ -221,7 +225,7 @@ def adapter_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
             lanes=lanes, shared=tiles * (held + TILE * moments), dynamic_shared=shared, tiles=tiles,
         )  # fmt: skip
     else:
-        tall, shared = _streamed(tiles, thin, _few(columns + 1), 3 * _few(columns + 1), moments)
+        tall, shared = _streamed(tokens, wide, units, thin, _few(columns + 1), 3 * _few(columns + 1), moments)
         blocks, passes = math.ceil(tiles / tall), math.ceil(units / STEP / UNIT_STEPS)
         kernel = Launch(
             f"streamed_backward_kernel<BFloat16, true, {tall}>", blocks, THREADS,

@@ -81,7 +81,9 @@ void run(
   call.eps = static_cast<S>(eps);
   call.aligned = rows_aligned(call.x, options.hidden) && rows_aligned(call.z, options.hidden) &&
                  rows_aligned(call.y, options.hidden);
-  const int tall = few || !kIsHalf<C> || !call.aligned ? 0 : streamed_tiles<C>(call.tokens, options.bottleneck, norm);
+  const int tall = few || !kIsHalf<C> || !call.aligned
+                       ? 0
+                       : streamed_tiles<C>(call.tokens, options.hidden, options.bottleneck, norm);
   Workspace memory;
   const AdapterLayout<S, C> layout(
       options, few ? Direction::kForwardWrittenOut : Direction::kForward, /*blocked=*/tall > 0, memory);

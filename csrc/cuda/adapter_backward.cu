@@ -42,7 +42,7 @@ Way way_of(const Call& call, const Tokens& tokens, bool aligned) {
   Way way;
   if constexpr (kIsHalf<C>) {
     way.room = resident_room<X>(call, aligned);
-    if (!way.room && aligned) way.tall = streamed_backward_tiles<C>(tokens, call.options.bottleneck);
+    if (!way.room && aligned) way.tall = streamed_backward_tiles<C>(tokens, call.options);
   }
   return way;
 }

@@ -6,7 +6,7 @@
 
 namespace hyperloader::cuda {
 
-// Where what a block with its group's weights begins in its shared memory, in bytes.
+// Where what a block holds begins in its shared memory, in bytes.
 struct BackwardRoom {
   int64_t shrink, expand, norm_weight, moments, numbers, units, stages_begin, pre, stage;
   int stages;  // none where it does not fit

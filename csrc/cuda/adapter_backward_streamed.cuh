@@ -74,8 +74,11 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? 2 : 1)
 }
 
 template <typename C>
-int streamed_backward_tiles(const Tokens& tokens, int64_t bottleneck) {
-  return streamed_tiles(tokens, [&]<int kTall>() { return streamed_backward_room<C, kTall>(bottleneck); });
+int streamed_backward_tiles(const Tokens& tokens, const AdapterOptions& options) {
+  const int64_t bottleneck = options.bottleneck, units = padded(bottleneck + (has_outer(options.norm) ? 2 : 1));
+  return streamed_tiles(tokens, options.hidden, units, bottleneck, [&]<int kTall>() {
+    return streamed_backward_room<C, kTall>(bottleneck);
+  });
 }
 
 template <typename X>

@@ -70,8 +70,10 @@ __global__ void __launch_bounds__(kThreads, kTall == 1 ? 2 : 1)
 }
 
 template <typename C>
-int streamed_tiles(const Tokens& tokens, int64_t bottleneck, bool norm) {
-  return streamed_tiles(tokens, [&]<int kTall>() { return streamed_room<C, kTall>(bottleneck, norm); });
+int streamed_tiles(const Tokens& tokens, int64_t hidden, int64_t bottleneck, bool norm) {
+  return streamed_tiles(tokens, hidden, padded(bottleneck), bottleneck, [&]<int kTall>() {
+    return streamed_room<C, kTall>(bottleneck, norm);
+  });
 }
 
 template <typename X>

@@ -31,7 +31,8 @@ struct Terms {
 template <typename C>
 struct ScaledRows;
 
-// A tile of rows in shared memory, (16, apart(width)), zero beyond the tokens and columns that exist.
+// A tile of rows in shared memory, (16, apart(width)), zero beyond the columns that exist. The rows of tokens that do
+// not exist hold anything: nobody may read what becomes of them.
 template <typename C>
 struct HeldRows {
   C* numbers;
@@ -66,12 +67,13 @@ struct HeldRows {
     for (int i = threadIdx.x; i < kTokens * beside; i += kThreads) at(i / beside, width + i % beside) = C(0);
   }
 
-  // Begins to copy `count` rows of `width` numbers: of those, whole, by one warp; with zeros for the other rows.
+  // Begins to copy `count` rows of `width` numbers, whole, by one warp.
   __device__ __forceinline__ void fetch_rows(const C* from, int width, int count, Arrival& arrival) const {
     const int token = static_cast<int>(threadIdx.x) % 32;
     const int bytes = width * static_cast<int>(sizeof(C));
     if (token < count) arrival.copy(&at(token, 0), from + int64_t{token} * width, bytes);
   }
+  // The same by all threads, with zeros for the other rows.
   __device__ __forceinline__ void fetch(const C* from, int width, int count) const {
     static_assert(kTokens == 2 * kWarps);
     const int token = warp_of_block(), lane = static_cast<int>(threadIdx.x) % 32 * 8;

@@ -82,15 +82,29 @@ struct StreamedRoom {
   }
 };
 
-// Tiles of 16 tokens of a block: several where each multiprocessor has two to take, as many as there is room for; none
-// where there is no room for one. room_of<kTall>() is that of a block.
+// Tiles of 16 tokens of a block: as many as make the busiest multiprocessor read least, of those that there is room
+// for; none where there is no room for one. Of a block that is both matrices, and the rows for every 64 `units` of the
+// first product, for the result and beside it. room_of<kTall>() is that of a block.
 template <typename RoomOf>
-int streamed_tiles(const Tokens& tokens, const RoomOf& room_of) {
-  if (tokens.tiles() >= 2 * multiprocessors()) {
-    if (room_of.template operator()<kTallest>().fits()) return kTallest;
-    if (room_of.template operator()<2>().fits()) return 2;
-  }
-  return room_of.template operator()<1>().fits() ? 1 : 0;
+int streamed_tiles(const Tokens& tokens, int64_t hidden, int64_t units, int64_t bottleneck, const RoomOf& room_of) {
+  int best = 0;
+  int64_t least = 0;
+  const auto consider = [&]<int kTall>() {
+    if (!room_of.template operator()<kTall>().fits()) return;
+    constexpr int64_t kHeight = kTokens * kTall;
+    const int64_t blocks = tokens.sentences * ((tokens.tokens + kHeight - 1) / kHeight);
+    const int64_t passes = (units + kUnitSteps * kStep - 1) / (kUnitSteps * kStep);
+    const int64_t read = padded(hidden) * (units + padded(bottleneck) + kHeight * (passes + 2));
+    const int64_t busiest = (blocks + multiprocessors() - 1) / multiprocessors() * read;
+    if (best == 0 || busiest < least) {
+      best = kTall;
+      least = busiest;
+    }
+  };
+  consider.template operator()<kTallest>();
+  consider.template operator()<2>();
+  consider.template operator()<1>();
+  return best;
 }
 
 // start<kTall>(the tokens in such tiles).

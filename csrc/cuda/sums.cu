@@ -138,19 +138,19 @@ __global__ void __launch_bounds__(kThreads, 1) sum_units_kernel(const __grid_con
       // Tiles on their way, each in registers of its own: to move them would be to wait for them.
       constexpr int kAhead = 3;
       Operands<C> ahead[kAhead];
-      int left = 0;  // of them, to be added
+      int waiting = 0;  // of them, to be added
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        left += tile.exists();
+        waiting += tile.exists();
         load(ahead[i]);
         tile.advance();
       }
 #pragma unroll 1
-      while (left > 0) {
+      while (waiting > 0) {
 #pragma unroll
         for (int i = 0; i < kAhead; ++i) {
           add_tile<C>(sums, ahead[i]);
-          left += tile.exists() - 1;
+          waiting += tile.exists() - 1;
           load(ahead[i]);
           tile.advance();
         }

@@ -61,15 +61,19 @@ void wait_for(const void* arrival, int phase, Place place) {
     own.waiting.push_back(block.running);
     wait("Arrival::wait", place);
   }
-  if (own.phase != phase) return;
-  for (const Copy& copy : own.copies) {
-    races::forget(copy.to, copy.bytes);  // whoever asked for them
-    end_copy(copy);
-    races::forget(copy.to, copy.bytes);  // whoever waits sees them
+  if (own.phase == phase) {
+    static uint64_t uses = 0;
+    own.number = ++uses;
+    for (const Copy& copy : own.copies) {
+      races::arrive(copy.to, copy.bytes, 0);  // whoever asked for them
+      end_copy(copy);
+      races::arrive(copy.to, copy.bytes, own.number);
+    }
+    own.copies.clear();
+    own.expected = false;
+    own.phase ^= 1;
   }
-  own.copies.clear();
-  own.expected = false;
-  own.phase ^= 1;
+  races::waited(own.number);
 }
 
 }  // namespace cuda_host

@@ -48,6 +48,7 @@ struct Barrier {
 // Rows on their way to those who wait for them.
 struct Arrivals {
   int phase = 0;
+  uint64_t number = 0;  // of the use that has ended last
   bool expected = false;
   size_t bytes = 0;
   std::vector<Copy> copies;

@@ -131,6 +131,16 @@ __global__ void no_wait_for_rows(float* to, bool sound) {
   to[threadIdx.x] = found;
 }
 
+__global__ void some_threads_do_not_wait_for_rows(float* to, bool sound) {
+  const Rows rows;
+  rows.fetch(to, rows.kBytes);
+  if (sound || threadIdx.x < 32) rows.arrival->wait(0);
+  __syncwarp();
+  const float found = 1 + rows.numbers[threadIdx.x];
+  __syncthreads();
+  to[threadIdx.x] = found;
+}
+
 __global__ void rows_that_nobody_copies(float* to, bool sound) {
   const Rows rows;
   rows.fetch(to, sound ? rows.kBytes : rows.kBytes + 16);
@@ -207,6 +217,7 @@ const std::pair<const char*, void (*)(float*, bool)> kFaults[] = {
     FAULT(no_wait_for_a_copy),
     FAULT(zeros_of_a_copy),
     FAULT(no_wait_for_rows),
+    FAULT(some_threads_do_not_wait_for_rows),
     FAULT(rows_that_nobody_copies),
     FAULT(rows_that_nobody_expects),
     FAULT(no_barrier_before_the_next_rows),

@@ -22,8 +22,10 @@ struct Access {
 };
 
 struct Grain {
-  uint64_t since = 0;   // the launch or, of shared memory, the block that the accesses belong to
-  bool copies = false;  // a copy is under way
+  uint64_t since = 0;    // the launch or, of shared memory, the block that the accesses belong to
+  bool copies = false;   // a copy is under way
+  uint64_t arrival = 0;  // by which the bytes have come, and after how many barriers; 0: by none
+  uint32_t barriers = 0;
   Access write;
   std::array<Access, 2> reads;
 };
@@ -40,6 +42,7 @@ Memory variables;
 uint32_t barriers = 0;
 std::vector<uint32_t> row_since;
 std::vector<uint32_t> seen;
+std::vector<std::vector<uint64_t>> arrivals;  // that each thread has waited for
 
 uint32_t* row(int thread) {
   const size_t count = block.count;
@@ -134,6 +137,7 @@ void begin_block() {
   barriers = 0;
   row_since.assign(block.count, ~0u);
   seen.resize(block.count * block.count);
+  arrivals.assign(block.count, {});
   variables = static_shared();
   watching = true;
 }
@@ -171,6 +175,13 @@ void touch(const void* address, size_t bytes, bool writes, const void* code) {
       watching = false;
       fail(text(now, writes) + " of " + place_of(begin) + ", to which a copy is under way");
     }
+    if (grain.arrival != 0 && grain.barriers == barriers) {
+      const auto& own = arrivals[thread];
+      if (std::find(own.rbegin(), own.rend(), grain.arrival) == own.rend()) {
+        watching = false;
+        fail(text(now, writes) + " of " + place_of(begin) + ", to which rows came that it has not waited for");
+      }
+    }
     if (!is_ordered(grain.write, now)) report(begin, grain.write, true, now, writes);
     if (!writes) {
       keep(grain.reads, now);
@@ -189,9 +200,15 @@ void expect(const void* address, size_t bytes, bool copy) {
   for (uintptr_t at = first; at < first + bytes; at += kGrain) grain_of(at).copies = copy;
 }
 
-void forget(const void* address, size_t bytes) {
+void arrive(const void* address, size_t bytes, uint64_t arrival) {
   const auto first = reinterpret_cast<uintptr_t>(address);
-  for (uintptr_t at = first; at < first + bytes; at += kGrain) grain_of(at) = Grain{block_number};
+  for (uintptr_t at = first; at < first + bytes; at += kGrain) {
+    Grain& grain = grain_of(at) = Grain{block_number};
+    grain.arrival = arrival;
+    grain.barriers = barriers;
+  }
 }
+
+void waited(uint64_t arrival) { arrivals[thread_of_block()].push_back(arrival); }
 
 }  // namespace cuda_host::races

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "block.h"
@@ -19,8 +20,10 @@ void join(const std::vector<Thread*>& threads);
 void touch(const void* address, size_t bytes, bool writes, const void* code = __builtin_return_address(0));
 // From now on nobody may touch these bytes, or again.
 void expect(const void* address, size_t bytes, bool copy);
-// Whatever was done to these bytes is over for everybody.
-void forget(const void* address, size_t bytes);
+// These bytes have arrived, for those who wait for them (`waited`) and, after a barrier of the block, for everybody;
+// what was done to them before is over.
+void arrive(const void* address, size_t bytes, uint64_t arrival);
+void waited(uint64_t arrival);
 #else
 inline void begin_launch() {}
 inline void begin_block() {}
@@ -28,7 +31,8 @@ inline void end_block() {}
 inline void join(const std::vector<Thread*>&) {}
 inline void touch(const void*, size_t, bool, const void* = nullptr) {}
 inline void expect(const void*, size_t, bool) {}
-inline void forget(const void*, size_t) {}
+inline void arrive(const void*, size_t, uint64_t) {}
+inline void waited(uint64_t) {}
 #endif
 
 }  // namespace cuda_host::races

@@ -19,6 +19,8 @@ RACES = {  # what the race check, which knows of every access, and the runtime s
     "one_block_reads_what_another_writes": f"race in global memory: nothing orders .* of another block .* and {ACCESS}",
     "no_wait_for_a_copy": rf"{ACCESS} of dynamic shared memory \+ \d+, to which a copy is under way",
     "no_wait_for_rows": rf"{ACCESS} of .*, to which a copy is under way|race in dynamic shared memory",
+    "some_threads_do_not_wait_for_rows": "to which rows came that it has not waited for|to which a copy is under way"
+    "|race in dynamic shared memory",
     "rows_that_nobody_copies": r"waits at Arrival::wait \(faults.cu:\d+\)",
     "rows_that_nobody_expects": "more bytes come than an arrival expects",
     "no_barrier_before_the_next_rows": rf"race in dynamic shared memory \+ \d+: nothing orders {ACCESS} and a write",

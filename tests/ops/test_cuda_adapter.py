@@ -9,6 +9,7 @@ from helpers import cuda_host
 from helpers.cases import NORMS, adapter_inputs
 from helpers.oracle import assert_as_accurate, value_and_gradients
 from helpers.pairs import adapter_pair, compare
+from torch.nn import functional
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cuda_kernels")]
 
@@ -26,6 +27,7 @@ SIZES = {
     "weights beyond shared memory": (1, 33, 1024, 96),
     "and those of 64 tokens together": (1, 1290, 1032, 41),
     "and of sentences": (3, 430, 1032, 9),
+    "more sentences than lanes": (100, 1, 72, 8),
     "rows of no whole 16 bytes, many": (3, 430, 36, 9),
     "blocks share the hidden units of few tokens": (1, 5, 2100, 40),
     "and of few tokens of two sentences": (2, 3, 1060, 12),
@@ -41,10 +43,15 @@ def test_value_and_gradients(size, groups, dtype):
     compare(*adapter_pair(adapter_inputs(*size, groups, "post", dtype)))
 
 
-@pytest.mark.parametrize("size", ["weights in shared memory", "two steps of units"])
+@pytest.mark.parametrize(("size", "shared"), [
+    ("weights in shared memory", 227), ("weights in shared memory", 98), ("weights in shared memory", 90),
+    ("two steps of units", 227),
+])  # fmt: skip
 @pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
-def test_rows_that_are_copied_16_bytes_at_a_time(monkeypatch, size, groups):
-    """As before compute capability 9.0: the same numbers as rows that the device copies whole."""
+def test_rows_that_are_copied_16_bytes_at_a_time(monkeypatch, size, shared, groups):
+    """As before compute capability 9.0: the same numbers as rows that the device copies whole. In 98 KiB there is room
+    for two tiles of the backward, in 90 for two of the forward."""
+    monkeypatch.setenv("HYPERLOADER_CUDA_HOST_SHARED", str(shared << 10))
     inputs = adapter_inputs(*SIZES[size], groups, "post", torch.bfloat16)
     found = []
     for whole in ("1", "0"):
@@ -76,7 +83,7 @@ def test_shared_memory_decides(monkeypatch, size, shared, tiles):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
 def test_norms(norm, dtype):
-    for size in ((5, 20, 72, 8), FEW):
+    for size in ((5, 20, 72, 8), (3, 20, 72, 9), FEW):
         compare(*adapter_pair(adapter_inputs(*size, 3, norm, dtype), norm=norm))
 
 
@@ -92,6 +99,19 @@ def test_matrices_of_other_strides(groups, weight):
         inputs = adapter_inputs(*size, groups, "post", torch.bfloat16)
         inputs[weight] = inputs[weight].mT.contiguous().mT
         compare(*adapter_pair(inputs))
+
+
+@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
+@pytest.mark.parametrize("weight", ["down_weight", "up_weight"])
+@pytest.mark.parametrize(
+    ("before", "behind", "below"), [(0, 1, 0), (0, 2, 0), (0, 4, 0), (1, 7, 0), (4, 4, 0), (0, 0, 1)]
+)
+def test_matrices_that_are_parts_of_others(groups, weight, before, behind, below):
+    """Rows that begin at whole 2, 4 or 8 bytes, and groups that do."""
+    inputs = adapter_inputs(3, 20, 64, 12, groups, "post", torch.bfloat16)
+    whole = functional.pad(inputs[weight], (before, behind, 0, below))
+    inputs[weight] = whole[..., : whole.shape[-2] - below, before : whole.shape[-1] - behind]
+    compare(*adapter_pair(inputs))
 
 
 @pytest.mark.parametrize("size", [(3, 20, 64, 8), FEW])
