@@ -145,8 +145,8 @@ def _pieces(tall: int, blocks: int) -> int:
 
 def _streamed(tokens: int, wide: int, units: int, thin: int, few: int, after: int, moments: int) -> tuple[int, int]:
     """Tiles of a block whose weights pass through shared memory, as many as make the busiest multiprocessor read least,
-    and its bytes there; see ``streamed_tiles``. Of a token it has ``few`` bytes while the first product is made, so many
-    ``after`` it, and then the group's ``moments``."""
+    and its bytes there; see ``streamed_tiles``. Of a token it has ``few`` bytes while the first product is made, and
+    ``after`` it so many, beside the group's ``moments``."""
     found = []
     for tall in (TALLEST, 2, 1):
         height = tall * TILE
