@@ -104,14 +104,25 @@ def test_matrices_of_other_strides(groups, weight):
 @pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
 @pytest.mark.parametrize("weight", ["down_weight", "up_weight"])
 @pytest.mark.parametrize(
-    ("before", "behind", "below"), [(0, 1, 0), (0, 2, 0), (0, 4, 0), (1, 7, 0), (4, 4, 0), (0, 0, 1)]
+    ("before", "behind", "apart"), [(0, 1, 0), (0, 2, 0), (0, 4, 0), (1, 7, 0), (4, 4, 0), (0, 0, 1)]
 )
-def test_matrices_that_are_parts_of_others(groups, weight, before, behind, below):
+def test_matrices_that_are_parts_of_others(groups, weight, before, behind, apart):
     """Rows that begin at whole 2, 4 or 8 bytes, and groups that do."""
     inputs = adapter_inputs(3, 20, 64, 12, groups, "post", torch.bfloat16)
-    whole = functional.pad(inputs[weight], (before, behind, 0, below))
-    inputs[weight] = whole[..., : whole.shape[-2] - below, before : whole.shape[-1] - behind]
-    compare(*adapter_pair(inputs))
+    rows, columns = inputs[weight].shape[-2:]
+    whole = functional.pad(inputs[weight], (before, behind))
+    inputs[weight] = functional.pad(whole.flatten(-2), (0, apart))
+    tested, plain, tensors, names = adapter_pair(inputs)
+
+    def of_part(function):
+        def part(flat):
+            return flat[..., : whole.shape[-1] * rows].unflatten(-1, (rows, -1))[..., before : before + columns]
+
+        return lambda *given: function(
+            *(part(one) if name == weight else one for one, name in zip(given, names, strict=True))
+        )
+
+    compare(of_part(tested), of_part(plain), tensors, names)
 
 
 @pytest.mark.parametrize("size", [(3, 20, 64, 8), FEW])
