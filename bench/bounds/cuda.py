@@ -7,7 +7,7 @@ import math
 
 from bench.bounds.cuda_generate import condition, condition_backward, generate, generate_backward, network
 from bench.bounds.cuda_lora import lora, lora_backward
-from bench.bounds.cuda_tiles import STEP, THREADS, TILE, sum_blocks, sum_splits, sum_units
+from bench.bounds.cuda_tiles import STEP, THREADS, TILE, WARPS, apart, stages_for, sum_blocks, sum_splits, sum_units
 from bench.bounds.device import H100
 from bench.bounds.launches import (
     CONDITION,
@@ -22,7 +22,7 @@ from bench.bounds.launches import (
     up,
 )
 
-WARPS, STATIC, MOST_STAGES = 8, 22 << 10, 3  # resident.cuh: bytes that every kernel has; tiles in shared memory
+STATIC = 22 << 10  # adapter_resident.cuh: bytes that every kernel has
 FEW_COLUMNS, MOST_COLUMNS = 512, 1024  # adapter_resident.cuh: hidden units whose v a block keeps in registers
 LEAST_SHARES = 4  # adapter_few.cuh: blocks that share a tile
 TALLEST, PLACES, UNIT_STEPS = 4, 2, 2  # streamed.cuh: tiles of a block elsewhere, places for pieces, units at once
@@ -55,28 +55,17 @@ def calls_without_tokens(model: Model) -> list[Call]:
     return [Call("cuda", name, model.name, 0, launches, floor) for name, launches, floor in made]
 
 
-def _apart(width: int) -> int:
-    """Numbers from row to row in shared memory, so that eight neighbours lie in different banks."""
-    return width + 8
-
-
 def _few(columns: int) -> int:
     """Bytes of a token's few numbers in shared memory."""
     return SINGLE * up(columns, 4)
 
 
-def _stages(fixed: int, stage: int) -> int:
-    """Tiles that fit beside what is fixed: three, two, or none where the weights do not stay."""
-    most = H100.shared_of_block - STATIC - fixed
-    return next((stages for stages in (MOST_STAGES, 2) if stages * stage <= most), 0)
-
-
 def _forward_room(model: Model) -> tuple[int, int]:
     """Bytes of shared memory of a block that keeps both matrices, and its stages; see ``Room``."""
     wide, thin = up(model.hidden, STEP), up(model.bottleneck, STEP)
-    fixed = 2 * HALF * wide * thin + HALF * TILE * _apart(thin) + SINGLE * (thin + 3 * wide)
-    tile = HALF * TILE * _apart(wide)
-    stages = _stages(fixed, tile)
+    fixed = 2 * HALF * wide * thin + HALF * TILE * apart(thin) + SINGLE * (thin + 3 * wide)
+    tile = HALF * TILE * apart(wide)
+    stages = stages_for(fixed, tile, STATIC)
     if model.hidden > MOST_COLUMNS or model.hidden % 8:  # rows of tokens are copied in whole 16 bytes
         stages = 0
     return fixed + stages * tile, stages
@@ -86,9 +75,9 @@ def _backward_room(model: Model) -> tuple[int, int]:
     """The same of the backward; see ``BackwardRoom``."""
     wide, thin, columns = up(model.hidden, STEP), up(model.bottleneck, STEP), model.bottleneck + 1
     fixed = HALF * wide * (up(columns + 1, STEP) + thin) + SINGLE * (wide + columns * (columns + 1))
-    fixed += 4 * TILE * _few(columns + 1) + HALF * TILE * _apart(thin)
-    stage = HALF * TILE * _apart(wide) + SINGLE * TILE * model.bottleneck
-    stages = _stages(fixed, stage) if model.bottleneck % 4 == 0 and model.hidden % 8 == 0 else 0
+    fixed += 4 * TILE * _few(columns + 1) + HALF * TILE * apart(thin)
+    stage = HALF * TILE * apart(wide) + SINGLE * TILE * model.bottleneck
+    stages = stages_for(fixed, stage, STATIC) if model.bottleneck % 4 == 0 and model.hidden % 8 == 0 else 0
     return fixed + stages * stage, stages
 
 
@@ -140,7 +129,7 @@ def _shares(model: Model, tokens: int, shares: int) -> tuple[Launch, ...]:
 
 def _pieces(tall: int, blocks: int) -> int:
     """Bytes of all warps' places for a piece of ``tall`` tiles and so many blocks of a matrix."""
-    return HALF * WARPS * PLACES * (tall * TILE * _apart(STEP) + blocks * STEP**2)
+    return HALF * WARPS * PLACES * (tall * TILE * apart(STEP) + blocks * STEP**2)
 
 
 def _streamed(tokens: int, wide: int, units: int, thin: int, few: int, after: int, moments: int) -> tuple[int, int]:
@@ -152,7 +141,7 @@ def _streamed(tokens: int, wide: int, units: int, thin: int, few: int, after: in
         height = tall * TILE
         partial = SINGLE * WARPS * height * (STEP + 8)
         shrinking = max(_pieces(tall, UNIT_STEPS), partial, height * after + moments)
-        shared = HALF * height * _apart(thin) + max(height * few + shrinking, _pieces(tall, thin // STEP))
+        shared = HALF * height * apart(thin) + max(height * few + shrinking, _pieces(tall, thin // STEP))
         read = wide * (units + thin + height * (math.ceil(units / STEP / UNIT_STEPS) + 2))
         if shared <= H100.shared_of_block:
             found.append((math.ceil(math.ceil(tokens / height) / H100.processors) * read, -tall, shared))

@@ -2,11 +2,23 @@
 
 import math
 
-from bench.bounds.cuda_tiles import COLUMNS, STEP, THREADS, TILE, UNITS, reduce, sum_splits
+from bench.bounds.cuda_tiles import (
+    COLUMNS,
+    STEP,
+    THREADS,
+    TILE,
+    UNITS,
+    WARPS,
+    apart,
+    reduce,
+    stages_for,
+    sum_splits,
+)
 from bench.bounds.device import H100
 from bench.bounds.launches import HALF, SINGLE, Launch, Model, added_product, up
 
 CACHED = 24 << 20  # lora_linear.cuh: bytes that surely stay in the second cache
+HELD_UNITS, HELD_WIDTH = 16, 768  # lora_linear_room.cuh: of all layers together; of each matrix
 TALL = 32  # tokens of a tile where there are two of them and more for every multiprocessor; else 16
 
 
@@ -57,7 +69,51 @@ def lora(model: Model, tokens: int) -> tuple[Launch, ...]:
     return tuple(found)
 
 
+def _at_once(model: Model, tokens: int) -> tuple[Launch, ...]:
+    """All of our gradients by blocks that read each token once, and the sum of their parts; none where shared memory
+    or tokens do not suffice."""
+    units, own_rank, wide = _units(model), up(model.rank, 8), up(model.hidden, STEP)
+    widths = [model.hidden, *model.outs]
+    if units > HELD_UNITS or max(widths) > HELD_WIDTH:
+        return ()
+    tile = HALF * TILE * sum(apart(up(width, STEP)) for width in widths)
+    few = 2 * HALF * TILE * (HELD_UNITS + 8) + SINGLE * WARPS * TILE * (2 * HELD_UNITS + 8)
+    held = HALF * HELD_UNITS * (apart(wide) + up(max(model.outs), STEP)) + few
+    most = stages_for(held, tile, static=1 << 10)
+    tiles = math.ceil(tokens / TILE)
+    blocks = min(tiles, H100.processors)
+    part = SINGLE * (units * model.hidden + own_rank * sum(model.outs))
+    read = HALF * tokens * sum(widths)
+    if not most or 2 * blocks * part > read:
+        return ()
+    x, factors = HALF * tokens * model.hidden, HALF * (units * model.hidden + own_rank * sum(model.outs))
+    # of a tile: it comes once and is read twice, as are the factors of x; those of the gradients once; units of eight
+    # warps; what reaches x is put in rows
+    of_tile = 3 * tile + HALF * HELD_UNITS * (2 * wide + max(model.outs)) + HALF * TILE * 2 * wide
+    of_tile += 2 * SINGLE * WARPS * TILE * 2 * HELD_UNITS
+    return (
+        Launch(
+            "resident_low_rank_kernel<BFloat16>", blocks, THREADS,
+            memory=read + x + blocks * part + factors, cache=read + x + blocks * (part + factors),
+            tensor=2.0 * tiles * TILE * (3 * HELD_UNITS * wide + 2 * own_rank * sum(model.outs)),
+            lanes=tokens * (WARPS + 2.0) * 2 * HELD_UNITS + tokens * wide, shared=tiles * of_tile,
+            dynamic_shared=held + most * tile, tiles=tiles,
+        ),
+        reduce(_numbers(model), blocks * part, HALF, 2 * len(model.outs), model.rank * max(widths)),
+    )  # fmt: skip
+
+
+def _numbers(model: Model) -> int:
+    return model.rank * (len(model.outs) * model.hidden + sum(model.outs))
+
+
 def lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
+    """Our gradients, and then the frozen products'."""
+    products = (added_product(tokens, model.hidden, out, again=HALF * tokens * out) for out in model.outs)
+    return *(_at_once(model, tokens) or _one_by_one(model, tokens)), *products
+
+
+def _one_by_one(model: Model, tokens: int) -> tuple[Launch, ...]:
     """What goes through the units, of x and of the gradients, the sums over the same tokens, and their parts."""
     features, units, own_rank = model.hidden + sum(model.outs), _units(model), up(model.rank, 8)
     x, grads, kept = HALF * tokens * model.hidden, HALF * tokens * sum(model.outs), 2 * HALF * tokens * units
@@ -68,7 +124,6 @@ def lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
     parts = SINGLE * splits * (units * model.hidden + own_rank * sum(model.outs))
     read = HALF * tokens * (units * math.ceil(model.hidden / COLUMNS)
                             + own_rank * sum(math.ceil(out / COLUMNS) for out in model.outs))  # fmt: skip
-    numbers = model.rank * (len(model.outs) * model.hidden + sum(model.outs))
     return (
         _low_rank(model, tokens, sum(model.outs), model.hidden, read=grads, memory=moved, cache=moved, deep=2),
         Launch(
@@ -78,6 +133,5 @@ def lora_backward(model: Model, tokens: int) -> tuple[Launch, ...]:
             tensor=2.0 * up(tokens, TILE) * (units * model.hidden + own_rank * sum(model.outs)),
             lanes=2.0 * tokens * features,
         ),
-        reduce(numbers, parts, HALF, 2 * len(model.outs), model.rank * max(model.hidden, *model.outs)),
-        *(added_product(tokens, model.hidden, out, again=HALF * tokens * out) for out in model.outs),
+        reduce(_numbers(model), parts, HALF, 2 * len(model.outs), model.rank * max(model.hidden, *model.outs)),
     )  # fmt: skip

@@ -5,8 +5,21 @@ import math
 from bench.bounds.device import H100
 from bench.bounds.launches import HALF, SINGLE, Launch, up
 
-STEP, TILE, THREADS = 32, 16, 256  # tiles.cuh: widths are padded to it; tokens of a tile; threads of a block
+STEP, TILE = 32, 16  # tiles.cuh: widths are padded to it; tokens of a tile
+WARPS, THREADS = 8, 256  # of a block
+MOST_STAGES = 3  # resident.cuh: tiles in shared memory
 COLUMNS, UNITS = 64, 32  # sums.cu: of a block
+
+
+def apart(width: int) -> int:
+    """Numbers from row to row in shared memory, so that eight neighbours lie in different banks."""
+    return width + 8
+
+
+def stages_for(fixed: int, stage: int, static: int) -> int:
+    """Tiles that fit beside what is fixed: three, two, or none where not even two do."""
+    most = H100.shared_of_block - static - fixed
+    return next((stages for stages in range(MOST_STAGES, 1, -1) if stages * stage <= most), 0)
 
 
 def sum_blocks(units: int, columns: int) -> int:

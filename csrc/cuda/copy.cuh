@@ -75,6 +75,11 @@ struct Arrival {
   }
 };
 
+// Orders this thread's own writes to shared memory before rows that are copied to the same places after a barrier.
+__device__ __forceinline__ void write_before_rows() {
+  HYPERLOADER_ROWS_ASM("fence.proxy.async.shared::cta;" :: : "memory");
+}
+
 #undef HYPERLOADER_ROWS_ASM
 
 // To an address of global memory that is a whole 16, in one access: of a struct's copy the compiler makes four where it

@@ -186,7 +186,7 @@ void run(const std::vector<Heads>& launches, const Tensor& grad_condition) {
   }
   Reductions reductions;
   reductions.tokens = Tokens{1, 0, nullptr, 1, 0};
-  reductions.add({memory[parts], all, rows * terms, 0, false, rows, terms, results_of(grad_condition), false});
+  reductions.add({memory[parts], all, rows * terms, 0, nullptr, rows, terms, results_of(grad_condition), false});
   reduce<S>(reductions);
 }
 

@@ -1,15 +1,17 @@
 // Gradients of frozen linear layers with LoRA updates on CUDA devices. No gradient of the size of a weight is formed
 // for lora_A and lora_B: only the kernels' sums over the tokens are.
 //
-// What goes through the units, of x and of all gradients, is one launch. The sums read the same tokens once more, right
-// after it and beginning with those that it read last, which the second cache still holds. A sum from the very same
-// read would keep R · (in + Σ out) numbers in each block, and write and read them again, more than the tokens of a
-// block have; and a mixed batch would need them for each group.
+// In half precision, where a block can hold all factors, tiles and sums (`lora_linear_resident.cuh`), x and the
+// gradients are read once. Each block leaves R · (in + Σ out / layers) sums for each of the groups that it comes to:
+// worth it where tokens are more. Else what goes through the units, of x and of all gradients, is one launch, and the
+// sums read the same tokens once more, right after it and beginning with those that it read last, which the second
+// cache still holds.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
 #include "lora_linear.cuh"
+#include "lora_linear_resident.cuh"
 #include "sums.cuh"
 
 namespace hyperloader::cuda {
@@ -20,14 +22,83 @@ struct BackwardCall {
   Tensor x, grad_x;                    // grad_x is undefined where it is not wanted
   std::vector<Tensor> grad_A, grad_B;  // empty where they are not wanted
   double scaling;
+
+  bool aligned() const {
+    return rows_aligned(x) &&
+           std::all_of(grads.begin(), grads.end(), [](const Tensor& g) { return rows_aligned(g); }) &&
+           (!grad_x.defined() || rows_aligned(grad_x));
+  }
 };
+
+// The layers, but for what a kernel leaves.
+template <typename X, typename C>
+LowRank<X, C> low_rank(const BackwardCall& call, const Updates& updates, const Tokens& tokens, Workspace& memory) {
+  LowRank<X, C> through = updates.call<X, C>(call.x, call.scaling, memory);
+  through.tokens = tokens;
+  through.aligned = call.aligned();
+  through.x = call.x.const_data_ptr<X>();
+  for (int i = 0; i < through.count; ++i) through.of[i].grad = call.grads[i].const_data_ptr<X>();
+  if (call.grad_x.defined()) {
+    through.grad_x = call.grad_x.mutable_data_ptr();
+    through.wide = call.grad_x.scalar_type() != call.x.scalar_type();
+  }
+  return through;
+}
+
+// to (rank, features), or with `transposed` (features, rank), of each group.
+Reduction reduction(
+    const void* from, int64_t parts, int64_t part_stride, int64_t group_stride, const int* owners, int64_t rank,
+    const Tensor& to, bool transposed) {
+  const int64_t features = to.size(transposed ? -2 : -1);
+  return {from,      parts, part_stride, group_stride,
+          owners,    rank,  features,    {to.mutable_data_ptr(), to.scalar_type()},
+          transposed};
+}
+
+// All gradients in one launch and the sum of what its blocks leave, or false where that is not to be had or not worth
+// it.
+template <typename X>
+bool backward_at_once(const BackwardCall& call, const Updates& updates, const Tokens& tokens) {
+  if (call.grad_A.empty() || call.grad_B.empty() || !call.grad_x.defined() || !call.aligned()) return false;
+  if (call.grad_x.scalar_type() != call.x.scalar_type()) return false;
+  const int64_t in_features = call.x.size(-1);
+  const LowRankRoom room = LowRankRoom::of<X>(updates, call.grads, in_features);
+  if (room.stages == 0) return false;
+  int64_t width = in_features;
+  for (const Tensor& grad : call.grads) width += grad.size(-1);
+  const int64_t blocks = std::min(tokens.tiles(), multiprocessors()), places = blocks + tokens.sentences;
+  const int64_t moved = 2 * (places - 1) * room.part * sizeof(float);  // at most: parts written and read
+  if (blocks == 0 || moved > tokens.all() * width * static_cast<int64_t>(sizeof(X))) return false;
+
+  Workspace memory;
+  const auto sums = memory.reserve<float>(places * room.part);
+  const auto owners = memory.reserve<int>(places);
+  const LowRank<X, X> through = low_rank<X, X>(call, updates, tokens, memory);
+  launch(
+      resident_low_rank_kernel<X>, dim3(blocks), dim3(kThreads), room.bytes(), through, room,
+      LowRankParts{memory[sums], memory[owners]});
+
+  Reductions reductions;
+  reductions.tokens = tokens;
+  for (int i = 0; i < through.count; ++i) {
+    const float *const A = memory[sums] + through.of[i].first * in_features, *const B = memory[sums] + room.B_part[i];
+    const int64_t rank = updates.rank(i);
+    reductions.add(reduction(A, places, room.part, 0, memory[owners], rank, call.grad_A[i], false));
+    reductions.add(reduction(B, places, room.part, 0, memory[owners], rank, call.grad_B[i], true));
+  }
+  reduce<float>(reductions);
+  return true;
+}
 
 template <typename X, typename C>
 void backward(const BackwardCall& call, const Updates& updates, const Optional& group) {
   using S = Sum<X>;
   const Tokens tokens = tokens_of(call.x, group, updates.groups());
+  if constexpr (kIsHalf<C>) {
+    if (backward_at_once<X>(call, updates, tokens)) return;
+  }
   const int64_t in_features = call.x.size(-1), layers = call.grads.size(), units = updates.units();
-  const int64_t count = tokens.sentences * tokens.tokens;
+  const int64_t count = tokens.all();
   const bool wants_A = !call.grad_A.empty(), wants_B = !call.grad_B.empty(), wants_x = call.grad_x.defined();
   int64_t blocks = wants_A ? sum_blocks(units, in_features) : 0;
   for (int64_t i = 0; wants_B && i < layers; ++i) {
@@ -44,23 +115,11 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
     const int64_t numbers = padded_units(updates.rank(i)) * call.grads[i].size(-1);
     B_parts.push_back(memory.reserve<S>(wants_B ? updates.groups() * splits * numbers : 0));
   }
-  LowRank<X, C> through = updates.call<X, C>(call.x, call.scaling, memory);
-  through.tokens = tokens;
+  LowRank<X, C> through = low_rank<X, C>(call, updates, tokens, memory);
   through.reads_x = wants_B;
   through.reads_grads = wants_x || wants_A;
-  through.aligned = rows_aligned(call.x);
-  through.x = call.x.const_data_ptr<X>();
   through.shrunk = wants_B ? memory[shrunk] : nullptr;
   through.shrunk_grad = wants_A ? memory[shrunk_grad] : nullptr;
-  for (int64_t i = 0; i < layers; ++i) {
-    through.of[i].grad = call.grads[i].const_data_ptr<X>();
-    through.aligned &= rows_aligned(call.grads[i]);
-  }
-  if (wants_x) {
-    through.grad_x = call.grad_x.mutable_data_ptr();
-    through.aligned &= rows_aligned(call.grad_x);
-    through.wide = call.grad_x.scalar_type() != call.x.scalar_type();
-  }
   run_low_rank(through);
   if (!wants_A && !wants_B) return;
 
@@ -69,34 +128,23 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   sums.stride = units;
   sums.splits = splits;
   sums.aligned = through.aligned;
-  if (wants_A) sums.of[sums.count++] = {through.shrunk_grad, units, through.x, in_features, memory[A_parts]};
-  for (int64_t i = 0; wants_B && i < layers; ++i) {
-    const Projection<X, C>& layer = through.of[i];
-    sums.of[sums.count++] = {through.shrunk + layer.first, layer.units, layer.grad, layer.out, memory[B_parts[i]]};
-  }
-  sum_units(sums);
-
   Reductions reductions;
   reductions.tokens = tokens;
-  const auto add = [&](const S* from, int64_t all, int64_t rows, int64_t columns, const Tensor& to, bool transposed) {
-    reductions.add(
-        {from,
-         splits,
-         all * columns,
-         splits * all * columns,
-         false,
-         rows,
-         columns,
-         {to.mutable_data_ptr(), to.scalar_type()},
-         transposed});
+  const auto add = [&](const S* from, int64_t all, int64_t rank, const Tensor& to, bool transposed) {
+    const int64_t part = all * to.size(transposed ? -2 : -1);
+    reductions.add(reduction(from, splits, part, splits * part, nullptr, rank, to, transposed));
   };
+  if (wants_A) sums.of[sums.count++] = {through.shrunk_grad, units, through.x, in_features, memory[A_parts]};
   for (int64_t i = 0; i < layers; ++i) {
     const Projection<X, C>& layer = through.of[i];
-    if (wants_A) {
-      add(memory[A_parts] + layer.first * in_features, units, updates.rank(i), in_features, call.grad_A[i], false);
+    const int64_t rank = updates.rank(i);
+    if (wants_A) add(memory[A_parts] + layer.first * in_features, units, rank, call.grad_A[i], false);
+    if (wants_B) {
+      sums.of[sums.count++] = {through.shrunk + layer.first, layer.units, layer.grad, layer.out, memory[B_parts[i]]};
+      add(memory[B_parts[i]], layer.units, rank, call.grad_B[i], true);
     }
-    if (wants_B) add(memory[B_parts[i]], layer.units, updates.rank(i), layer.out, call.grad_B[i], true);
   }
+  sum_units(sums);
   reduce<S>(reductions);
 }
 

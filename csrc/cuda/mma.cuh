@@ -45,6 +45,17 @@ __device__ __forceinline__ uint4 load_matrices(const void* row) {
   return found;
 }
 
+// The same matrices' columns in the place of rows: a lane gets two numbers of the column lane / 4, of the rows 2q and
+// 2q + 1.
+__device__ __forceinline__ uint4 load_matrices_across(const void* row) {
+  const uint32_t from = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  uint4 found;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(found.x), "=r"(found.y), "=r"(found.z), "=r"(found.w)
+               : "r"(from));
+  return found;
+}
+
 // The lower (0) or upper (1) halves of two registers as one.
 __device__ __forceinline__ uint32_t take_halves(uint32_t first, uint32_t second, int half) {
   return __byte_perm(first, second, half == 0 ? 0x5410 : 0x7632);

@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kReduced* kMostShares) reduce_kernel(const __g
   if (i < size) {
 #pragma unroll 4
     for (int64_t part = threadIdx.y; part < reduction.parts; part += blockDim.y) {
-      if (reduction.by_tile && reductions.tokens.group_of_tile(part) != group) continue;
+      if (reduction.owners != nullptr && reduction.owners[part] != group) continue;
       sum += from[part * reduction.part_stride + i];
     }
   }

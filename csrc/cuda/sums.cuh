@@ -41,7 +41,7 @@ void sum_units(const UnitSums<X, C>& sums);
 struct Reduction {
   const void* from;  // in the dtype of sums
   int64_t parts, part_stride, group_stride;
-  bool by_tile;  // part i is of tile i, and so of that tile's group
+  const int* owners;  // the group of each part; null where every group has all of them, `group_stride` apart
   int64_t rows, columns;
   AnyResults to;
   bool transposed;  // (columns, rows) are written

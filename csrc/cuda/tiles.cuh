@@ -80,6 +80,10 @@ class Walk {
     return left < tokens.height ? static_cast<int>(left) : tokens.height;
   }
   __device__ int group(const Tokens& tokens) const { return static_cast<int>(tokens.group_of_sentence(sentence_)); }
+  __device__ int sentence() const { return sentence_; }
+  __device__ bool ends(const Tokens& tokens) const {  // the sentence
+    return tile_ + 1 == static_cast<int>(tokens.tiles_of_sentence);
+  }
 
  private:
   int sentence_, tile_;  // of the sentence

@@ -29,6 +29,8 @@ struct Arrival {
   }
 };
 
+inline void write_before_rows() {}
+
 inline void store_16(void* global, const uint4& words) { *static_cast<uint4*>(global) = words; }
 
 }  // namespace hyperloader::cuda

@@ -54,9 +54,15 @@ struct alignas(16) MatrixRow {
   uint32_t numbers[4], found[4];
 };
 
-inline uint4 load_matrices(const void* row, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+inline uint4 load_matrices_by(
+    const void* row, void (*exchange)(const cuda_host::Operands&), const char* name, cuda_host::Place place) {
   MatrixRow own{};
   *reinterpret_cast<uint4*>(own.numbers) = *static_cast<const uint4*>(row);
+  cuda_host::collective(name, 0xffffffffu, &own, exchange, false, place);
+  return {own.found[0], own.found[1], own.found[2], own.found[3]};
+}
+
+inline uint4 load_matrices(const void* row, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   const auto exchange = [](const cuda_host::Operands& lanes) {
     for (int lane = 0; lane < cuda_host::kLanes; ++lane) {
       auto& own = *static_cast<MatrixRow*>(lanes[lane]);
@@ -65,8 +71,25 @@ inline uint4 load_matrices(const void* row, const char* file = __builtin_FILE(),
       }
     }
   };
-  cuda_host::collective("ldmatrix", 0xffffffffu, &own, exchange, false, {file, line});
-  return {own.found[0], own.found[1], own.found[2], own.found[3]};
+  return load_matrices_by(row, exchange, "ldmatrix", {file, line});
+}
+
+// .trans: of two rows the number of the lane's column.
+inline uint4 load_matrices_across(const void* row, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  const auto exchange = [](const cuda_host::Operands& lanes) {
+    for (int lane = 0; lane < cuda_host::kLanes; ++lane) {
+      auto& own = *static_cast<MatrixRow*>(lanes[lane]);
+      const int column = lane / 4;
+      const auto number = [&](int row) {
+        return static_cast<const MatrixRow*>(lanes[row])->numbers[column / 2] >> 16 * (column % 2) & 0xffffu;
+      };
+      for (int i = 0; i < 4; ++i) {
+        const int first = 8 * i + lane % 4 * 2;
+        own.found[i] = number(first) | number(first + 1) << 16;
+      }
+    }
+  };
+  return load_matrices_by(row, exchange, "ldmatrix.trans", {file, line});
 }
 
 inline uint32_t take_halves(uint32_t first, uint32_t second, int half) {

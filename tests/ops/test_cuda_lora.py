@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import DEVICE
+from helpers import cuda_host
 from helpers.cases import lora_inputs, plain_lora_linear
 from helpers.oracle import assert_as_accurate, value_and_gradients
 
@@ -13,9 +14,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cuda_kernels")]
 
 # batch, tokens, in_features, (out_features, rank) of every layer
 SIZES = {
-    "tiles of 32 tokens": (1, 4130, 32, [(64, 8), (32, 8)]),
-    "tiles of 32 tokens, many": (1, 8240, 32, [(32, 8)]),
+    "tiles of 32 tokens": (1, 4130, 32, [(64, 16), (32, 8)]),
+    "tiles of 32 tokens, many": (1, 8240, 32, [(32, 24)]),
     "sentences in tiles of 32 tokens, many": (128, 66, 32, [(32, 16), (64, 8)]),
+    "all gradients at once": (1, 2600, 40, [(64, 8), (24, 5)]),
+    "all gradients at once, one layer of 16": (1, 2600, 152, [(264, 16)]),
+    "all gradients at once, of many sentences": (96, 78, 24, [(32, 8), (40, 8)]),
+    "all gradients at once, as wide as it may be": (1, 1300, 768, [(768, 8)]),
     "more units than a block holds at once": (2, 20, 64, [(32, 40), (64, 8)]),
     "more columns than the warps take at once": (1, 24, 608, [(544, 8), (320, 16)]),
     "more layers than a launch takes": (2, 5, 32, [(32, 8)] * 9),
@@ -31,10 +36,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("size", "dtype"), CASES, ids=str)
-@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
-def test_value_and_gradients(size, groups, dtype):
-    """Two runs are equal to the bit."""
+def make(size, groups, dtype):
+    """lora_linears and its formula as functions of their tensors, these, a gradient, and names of all gradients."""
     batch, tokens, in_features, layers = SIZES[size]
     made = [lora_inputs(batch, tokens, in_features, *layer, groups, dtype) for layer in layers]
     x, group = made[0]["x"], made[0].get("group")
@@ -53,11 +56,46 @@ def test_value_and_gradients(size, groups, dtype):
         return [plain_lora_linear(x, *layer, group=group, scaling=0.5) for layer in zip(*lists, strict=True)]
 
     tested = run(lambda x, *lists: ops.lora_linears(x, *lists, group=group, scaling=0.5))
-    oracle = value_and_gradients(run(plain), [tensor.double() for tensor in tensors], grad)
-    eager = value_and_gradients(run(plain), tensors, grad)
-    found, again = (value_and_gradients(tested, tensors, grad) for _ in range(2))
     every = ["y", "x", *(f"{name}[{i}]" for name in names for i in range(len(layers)))]
+    return tested, run(plain), tensors, grad, every
+
+
+@pytest.mark.parametrize(("size", "dtype"), CASES, ids=str)
+@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
+def test_value_and_gradients(size, groups, dtype):
+    """Two runs are equal to the bit."""
+    tested, plain, tensors, grad, every = make(size, groups, dtype)
+    oracle = value_and_gradients(plain, [tensor.double() for tensor in tensors], grad)
+    eager = value_and_gradients(plain, tensors, grad)
+    found, again = (value_and_gradients(tested, tensors, grad) for _ in range(2))
     for name, one, other, *rest in zip(every, found, again, eager, oracle, strict=True):
         assert torch.equal(one, other), name
         # on a GPU cuBLAS, which they are compared with, cuts long sums into parts, and so rounds less
         assert_as_accurate(one, *rest, name, rounding_factor=8 if DEVICE == "cuda" else 1)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has the shared memory that it has")
+@pytest.mark.parametrize("groups", [None, 3], ids=["one task", "three tasks"])
+@pytest.mark.parametrize(("size", "shared", "at_once"), [
+    ("all gradients at once", 227, True),
+    ("all gradients at once, one layer of 16", 163, True),
+    ("all gradients at once, of many sentences", 60, True),
+    ("all gradients at once, as wide as it may be", 227, True),
+    ("all gradients at once, as wide as it may be", 163, False),
+    ("tiles of 32 tokens", 227, False),
+    ("more columns than the warps take at once", 227, False),
+])  # fmt: skip
+def test_all_gradients_at_once(monkeypatch, size, shared, at_once, groups):
+    """Where shared memory (KiB) and tokens suffice: other kernels, and with rows copied 16 bytes at a time, as before
+    compute capability 9.0, the same numbers."""
+    monkeypatch.setenv("HYPERLOADER_CUDA_HOST_SHARED", str(shared << 10))
+    tested, _, tensors, grad, every = make(size, groups, torch.bfloat16)
+    found = []
+    for whole in ("1", "0"):
+        monkeypatch.setenv("HYPERLOADER_CUDA_HOST_ROWS", whole)
+        with cuda_host.launches() as launches:
+            found.append(value_and_gradients(tested, tensors, grad))
+        kernels = "".join(kernel for kernel, _ in launches)
+        assert ("resident_low_rank_kernel" in kernels) == at_once
+        assert ("sum_units_kernel" in kernels) != at_once
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True)), every
