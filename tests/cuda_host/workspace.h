@@ -1,8 +1,11 @@
 // Stands in for csrc/cuda/workspace.h: each place is memory of its own, so that AddressSanitizer sees what is beyond
-// it.
+// it, and holds what nobody may take for a result: numbers that are none, or integers that could be a group.
 #pragma once
 
+#include <type_traits>
 #include <vector>
+
+#include <ATen/ops/full.h>
 
 #include "launch.h"
 
@@ -17,14 +20,16 @@ class Workspace {
 
   template <typename T>
   Place<T> reserve(int64_t count) {
-    bytes_.push_back(count * static_cast<int64_t>(sizeof(T)));
-    return {bytes_.size() - 1};
+    reserved_.push_back({count * static_cast<int64_t>(sizeof(T)), std::is_integral_v<T> ? 0 : 0xff});
+    return {reserved_.size() - 1};
   }
 
   // A place without bytes has an address, too.
   void allocate(const Tensor& like) {
     const auto options = like.options().dtype(at::kByte);
-    for (const int64_t bytes : bytes_) places_.push_back(at::empty({std::max<int64_t>(bytes, 1)}, options));
+    for (const auto& [bytes, each] : reserved_) {
+      places_.push_back(at::full({std::max<int64_t>(bytes, 1)}, each, options));
+    }
   }
 
   template <typename T>
@@ -33,7 +38,10 @@ class Workspace {
   }
 
  private:
-  std::vector<int64_t> bytes_;
+  struct Reserved {
+    int64_t bytes, each;
+  };
+  std::vector<Reserved> reserved_;
   std::vector<Tensor> places_;
 };
 
