@@ -18,6 +18,7 @@ from bench.bounds.device import H100
 from bench.bounds.launches import HALF, SINGLE, Launch, Model, added_product, up
 
 CACHED = 24 << 20  # lora_linear.cuh: bytes that surely stay in the second cache
+OF_LAUNCH = 10 << 20  # lora_linear_backward.cu: bytes that the second cache moves while a launch begins
 HELD_UNITS, HELD_WIDTH = 16, 768  # lora_linear_room.cuh: of all layers together; of each matrix
 TALL = 32  # tokens of a tile where there are two of them and more for every multiprocessor; else 16
 
@@ -84,7 +85,7 @@ def _at_once(model: Model, tokens: int) -> tuple[Launch, ...]:
     blocks = min(tiles, H100.processors)
     part = SINGLE * (units * model.hidden + own_rank * sum(model.outs))
     read = HALF * tokens * sum(widths)
-    if not most or 2 * blocks * part > read:
+    if not most or 2 * blocks * part > read + OF_LAUNCH:
         return ()
     x, factors = HALF * tokens * model.hidden, HALF * (units * model.hidden + own_rank * sum(model.outs))
     # of a tile: it comes once and is read twice, as are the factors of x; those of the gradients once; units of eight

@@ -2,10 +2,10 @@
 // for lora_A and lora_B: only the kernels' sums over the tokens are.
 //
 // In half precision, where a block can hold all factors, tiles and sums (`lora_linear_resident.cuh`), x and the
-// gradients are read once. Each block leaves R · (in + Σ out / layers) sums for each of the groups that it comes to:
-// worth it where tokens are more. Else what goes through the units, of x and of all gradients, is one launch, and the
-// sums read the same tokens once more, right after it and beginning with those that it read last, which the second
-// cache still holds.
+// gradients are read once. Each block leaves R · (in + Σ out / layers) sums for each of the groups that it comes to,
+// which are read again: worth it where tokens are more, or the sums so few that another launch takes longer. Else what
+// goes through the units, of x and of all gradients, is one launch, and the sums read the same tokens once more, right
+// after it and beginning with those that it read last, which the second cache still holds.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
@@ -16,6 +16,8 @@
 
 namespace hyperloader::cuda {
 namespace {
+
+constexpr int64_t kOfLaunch = int64_t{10} << 20;  // bytes that the second cache moves while a launch begins
 
 struct BackwardCall {
   std::vector<Tensor> grads;
@@ -68,7 +70,8 @@ bool backward_at_once(const BackwardCall& call, const Updates& updates, const To
   for (const Tensor& grad : call.grads) width += grad.size(-1);
   const int64_t blocks = std::min(tokens.tiles(), multiprocessors()), places = blocks + tokens.sentences;
   const int64_t moved = 2 * (places - 1) * room.part * sizeof(float);  // at most: parts written and read
-  if (blocks == 0 || moved > tokens.all() * width * static_cast<int64_t>(sizeof(X))) return false;
+  const int64_t read_again = tokens.all() * width * static_cast<int64_t>(sizeof(X));
+  if (blocks == 0 || moved > read_again + kOfLaunch) return false;
 
   Workspace memory;
   const auto sums = memory.reserve<float>(places * room.part);

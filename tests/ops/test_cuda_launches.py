@@ -26,9 +26,9 @@ def count(call, tensors):
 @pytest.mark.parametrize(
     ("size", "outs", "expected"),
     [
-        ((8, 1, 64), [(64, 8)], (1, 3)),
-        ((4, 16, 64), [(64, 8), (32, 16), (64, 8)], (1, 3)),
-        ((2, 5, 64), [(64, 5)], (2, 4)),  # a factor to be laid out
+        ((8, 1, 64), [(64, 8)], (1, 2)),
+        ((4, 16, 64), [(64, 8), (32, 16), (64, 8)], (1, 3)),  # more units than a block holds
+        ((2, 5, 64), [(64, 5)], (2, 3)),  # a factor to be laid out
     ],
     ids=["decoding", "three layers", "an odd rank"],
 )
