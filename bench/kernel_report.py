@@ -36,10 +36,10 @@ MODELS = {
     "t5-large": Model(1024, 4096),
     "MiniLM": Model(384, 1536),
 }
-TARGETS = {  # name → what Triton calls it, processors
-    "sm_80": (("cuda", 80, 32), 108),
-    "sm_90": (("cuda", 90, 32), 132),
-    "gfx942": (("hip", "gfx942", 64), 304),
+TARGETS = {  # name → what Triton calls it, processors, bytes of shared memory that a program may have
+    "sm_80": (("cuda", 80, 32), 108, 163 << 10),
+    "sm_90": (("cuda", 90, 32), 132, 227 << 10),
+    "gfx942": (("hip", "gfx942", 64), 304, 64 << 10),
 }
 DTYPES = ("bfloat16", "float32")
 RANK, GROUPS, SENTENCES, TOKENS, CONDITION = 8, 3, 4, 40, 64
@@ -84,7 +84,7 @@ def compiling(target: str) -> Iterator[list]:
     from hyperloader.kernels import _launch
 
     compiled, launch, architecture = [], _launch.launch, _launch.architecture
-    vendor, processors = TARGETS[target][0][0], TARGETS[target][1]
+    (vendor, *_), *rest = TARGETS[target]
 
     def compile_only(kernel, grid, *arguments, **constants):
         compiled.append(
@@ -95,7 +95,7 @@ def compiling(target: str) -> Iterator[list]:
         )
 
     _launch.launch = compile_only
-    _launch.architecture = lambda device: _launch.Architecture(vendor, processors)
+    _launch.architecture = lambda device: _launch.Architecture(vendor, *rest)
     triton.runtime.driver.set_active(_Driver(target))
     try:
         yield compiled

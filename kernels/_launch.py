@@ -21,6 +21,7 @@ class Architecture(NamedTuple):
 
     vendor: str  # cuda, hip or cpu (the interpreter)
     processors: int
+    shared: int = 227 << 10  # bytes of shared memory that a program may have
 
 
 class Tokens(NamedTuple):
@@ -48,6 +49,7 @@ class Blocks(NamedTuple):
     num_warps: int
     num_stages: int
     held: bool = False  # in registers, all columns of a tile from their first use to their last
+    programs: int = 0  # of a processor that walk over tiles with their weights; 0: a program a tile
 
 
 @functools.cache
@@ -56,7 +58,9 @@ def architecture(device: torch.device) -> Architecture:
     if device.type != "cuda":
         return Architecture("cpu", 4)
     vendor = "hip" if torch.version.hip else "cuda"
-    return Architecture(vendor, torch.cuda.get_device_properties(device).multi_processor_count)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    shared = triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"]
+    return Architecture(vendor, torch.cuda.get_device_properties(device).multi_processor_count, shared)
 
 
 def _float32_blocks(num_warps: int, architecture: Architecture) -> Blocks:
@@ -146,6 +150,28 @@ def adapter_blocks(dot: tl.dtype, hidden: int, bottleneck: int, held: bool, arch
     if held and hidden <= 1536:
         return Blocks(tokens=32, columns=128, num_warps=4 if hidden <= 768 else 8, num_stages=1, held=True)
     return Blocks(tokens=64, columns=32 if bottleneck <= 32 else 64, num_warps=warps(bottleneck), num_stages=3)
+
+
+@functools.cache
+def walk_blocks(dot: tl.dtype, hidden: int, bottleneck: int, architecture: Architecture) -> Blocks | None:
+    """Blocks of the adapter's forward whose programs keep their weights, or None where these do not fit.
+
+    NVIDIA's lie in shared memory beside the next tile's tokens and a block of results on its way to whole rows, AMD's
+    in registers. ``v`` is in registers, which bounds the hidden units.
+    """
+    if dot == tl.float32 or bottleneck > 64 or hidden > (384 if bottleneck > 32 else 768):
+        return None
+    columns = 128 if hidden <= 640 else 256
+    width = triton.cdiv(hidden, columns) * columns
+    of_amd = architecture.vendor == "hip"
+    programs = 2 if hidden <= 384 and bottleneck <= (16 if of_amd else 32) else 1  # as registers allow
+    if of_amd:
+        return Blocks(tokens=16, columns=columns, num_warps=4, num_stages=2, programs=programs)
+    tokens = 32
+    room = 2 * (2 * width * bottleneck + tokens * width + tokens * columns)
+    if room > architecture.shared:
+        return None
+    return Blocks(tokens, columns, num_warps=4 if hidden <= 384 else 8, num_stages=2, programs=programs)
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """The bottleneck adapter in Triton: one launch forward, three backward; with an outer norm two more of each.
 
-Those sum up the weights (``_adapter_moments.py``). The forward of so few tokens that every tile has a processor to
-itself does without: they would take longer than what they save.
+Those sum up the weights (``_adapter_moments.py``). Two forwards do without: that of programs which keep their weights
+(``_adapter_walk.py``), and that of so few tokens that every tile has a processor to itself, where they would take
+longer than what they save.
 
 Tensors may be strided; the weights float32 beside half-precision tokens. Same contract as
 ``hyperloader.reference.adapter``.
@@ -15,6 +16,7 @@ from hyperloader.kernels import _launch
 from hyperloader.kernels._adapter_backward import tokens_kernel, weights_kernel
 from hyperloader.kernels._adapter_forward import forward_kernel
 from hyperloader.kernels._adapter_moments import PARTS, join_kernel, parts_kernel, size
+from hyperloader.kernels._adapter_walk import walk_kernel
 from hyperloader.kernels._launch import padded
 from hyperloader.kernels._sums import Product, sums
 from hyperloader.kernels._tokens import SENTENCES
@@ -48,14 +50,27 @@ def forward(
     architecture = _launch.architecture(x.device)
     exact = _launch.exact_precision(dot, architecture)
     block_b = padded(bottleneck)
+    inner = weights.inner_norm(norm)
+    walk = _launch.walk_blocks(dot, hidden, block_b, architecture) if inner[0] is None else None
+    if walk is not None:
+        tiles = tokens.tiles(walk.tokens)
+        _launch.launch(
+            walk_kernel, (min(tiles, walk.programs * architecture.processors),),
+            x, weights.down_weight, weights.down_bias, weights.up_weight, weights.up_bias, *weights.outer_norm(norm),
+            tokens.group, y, pre, tokens.length, tokens.groups, tiles, eps,
+            HIDDEN=hidden, BOTTLENECK=bottleneck, ACTIVATION=activation,
+            BLOCK_T=walk.tokens, BLOCK_H=walk.columns, BLOCK_B=block_b, AHEAD=walk.num_stages,
+            num_warps=walk.num_warps, num_stages=walk.num_stages, **_launch.all_registers(architecture),
+        )  # fmt: skip
+        return y, pre
     # the float32 copy of x that an inner norm makes would be held beside it
-    blocks = _launch.adapter_blocks(dot, hidden, block_b, weights.inner_norm(norm)[0] is None, architecture)
+    blocks = _launch.adapter_blocks(dot, hidden, block_b, inner[0] is None, architecture)
     tiles = tokens.tiles(blocks.tokens)
     moments = _moments(weights, norm, exact, architecture) if tiles > architecture.processors else None
     _launch.launch(
         forward_kernel, (tiles,),
         x, weights.down_weight, weights.down_bias, weights.up_weight, weights.up_bias, *weights.outer_norm(norm),
-        *weights.inner_norm(norm), moments, tokens.group, y, pre, tokens.length, tokens.groups, eps,
+        *inner, moments, tokens.group, y, pre, tokens.length, tokens.groups, eps,
         HIDDEN=hidden, BOTTLENECK=bottleneck, ACTIVATION=activation, DOT=dot, PRECISION=precision, EXACT=exact,
         HELD=blocks.held, BLOCK_T=blocks.tokens, BLOCK_H=blocks.columns, BLOCK_B=block_b,
         num_warps=blocks.num_warps, num_stages=blocks.num_stages,

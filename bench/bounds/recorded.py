@@ -42,7 +42,7 @@ def recording() -> Iterator[list[Recorded]]:
         found.append(Recorded(f"{module}.{kernel.fn.__name__}", grid, constants))
 
     _launch.launch = record
-    _launch.architecture = lambda device: _launch.Architecture("cuda", H100.processors)
+    _launch.architecture = lambda device: _launch.Architecture("cuda", H100.processors, H100.shared_of_block)
     try:
         yield found
     finally:

@@ -13,7 +13,8 @@
 //     operations           4 · T · R · (in + out) at most
 //     launches             1; with results beyond `kCached`, 1 for each layer, right before its product
 //
-// and of a backward (x and the gradients of the outputs twice, the second time from the second cache):
+// and of a backward in two passes (x and the gradients of the outputs twice, the second time from the second cache;
+// once: `lora_linear_resident.cuh`):
 //
 //     memory               b · T · (in + Σ out), and once more what of it the second cache has lost
 //     second cache         b · T · (4 in + 2 Σ out) + 2 b · T / height · R · (in + out) + b · T · R · (in + out) / 64
