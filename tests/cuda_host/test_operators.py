@@ -41,6 +41,7 @@ PAIRS = {
         adapter_inputs(1, 5, 9, 3, None, "none", torch.float64), norm="none"
     ),
     "lora_linear, bfloat16": lambda: lora_pair(lora_inputs(3, 19, 72, 40, 8, 2, torch.bfloat16), 0.5),
+    "lora_linear, float16, in two passes": lambda: lora_pair(lora_inputs(3, 19, 72, 40, 17, 2, torch.float16), 0.5),
     "lora_linear, float32": lambda: lora_pair(lora_inputs(2, 5, 33, 17, 3, None, torch.float32), 0.5),
     "generate": generate_pair,
     "condition": lambda: (call_condition, plain_condition, make_tensors(tasks=3), NAMES),
