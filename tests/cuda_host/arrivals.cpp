@@ -49,11 +49,14 @@ void expect_bytes(const void* arrival, size_t bytes) {
 void copy_for(const void* arrival, void* to, const void* from, size_t bytes) {
   const auto whole = [](const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; };
   if (!whole(to) || !whole(from) || bytes % 16 != 0) fail("a row that is not whole 16 bytes");
+  races::rows_come(to, bytes);
   begin_copy(to, bytes);
   Arrivals& own = of(arrival);
   own.copies.push_back({to, from, bytes});
   wake(own);
 }
+
+void order_writes() { races::order_writes(); }
 
 void wait_for(const void* arrival, int phase, Place place) {
   Arrivals& own = of(arrival);

@@ -13,6 +13,8 @@ void prepare_arrival(const void* arrival);
 void expect_bytes(const void* arrival, size_t bytes);
 // They arrive when somebody waits and as many as expected are on their way. Until then they are not a number.
 void copy_for(const void* arrival, void* to, const void* from, size_t bytes);
+// By every thread that wrote where rows come to later.
+void order_writes();
 // Until the use of this phase, 0 or 1, has ended.
 void wait_for(const void* arrival, int phase, Place place);
 

@@ -29,7 +29,7 @@ struct Arrival {
   }
 };
 
-inline void write_before_rows() {}
+inline void write_before_rows() { cuda_host::order_writes(); }
 
 inline void store_16(void* global, const uint4& words) { *static_cast<uint4*>(global) = words; }
 

@@ -172,6 +172,18 @@ __global__ void no_barrier_before_the_next_rows(float* to, bool sound) {
   to[threadIdx.x] = sum;
 }
 
+__global__ void rows_over_what_was_written(float* to, bool sound) {
+  const Rows rows;
+  rows.numbers[threadIdx.x] = 1;
+  if (sound) write_before_rows();
+  __syncthreads();
+  rows.fetch(to, rows.kBytes);
+  rows.arrival->wait(0);
+  const float found = 1 + rows.numbers[threadIdx.x];
+  __syncthreads();
+  to[threadIdx.x] = found;
+}
+
 __global__ void some_threads_reach_no_barrier(float* to, bool sound) {
   if (sound || threadIdx.x < 32) __syncthreads();
   to[threadIdx.x] = 1;
@@ -221,6 +233,7 @@ const std::pair<const char*, void (*)(float*, bool)> kFaults[] = {
     FAULT(rows_that_nobody_copies),
     FAULT(rows_that_nobody_expects),
     FAULT(no_barrier_before_the_next_rows),
+    FAULT(rows_over_what_was_written),
     FAULT(some_threads_reach_no_barrier),
     FAULT(two_barriers_at_once),
     FAULT(some_lanes_reach_no_shuffle),

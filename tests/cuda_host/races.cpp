@@ -43,6 +43,7 @@ uint32_t barriers = 0;
 std::vector<uint32_t> row_since;
 std::vector<uint32_t> seen;
 std::vector<std::vector<uint64_t>> arrivals;  // that each thread has waited for
+std::vector<int64_t> ordered;                 // after how many barriers of the block each thread has ordered its writes
 
 uint32_t* row(int thread) {
   const size_t count = block.count;
@@ -138,6 +139,7 @@ void begin_block() {
   row_since.assign(block.count, ~0u);
   seen.resize(block.count * block.count);
   arrivals.assign(block.count, {});
+  ordered.assign(block.count, -1);
   variables = static_shared();
   watching = true;
 }
@@ -210,5 +212,18 @@ void arrive(const void* address, size_t bytes, uint64_t arrival) {
 }
 
 void waited(uint64_t arrival) { arrivals[thread_of_block()].push_back(arrival); }
+
+void order_writes() { ordered[thread_of_block()] = barriers; }
+
+void rows_come(const void* address, size_t bytes) {
+  const auto first = reinterpret_cast<uintptr_t>(address);
+  for (uintptr_t at = first; at < first + bytes; at += kGrain) {
+    const Grain& grain = grain_of(at);
+    const Access& write = grain.write;
+    if (grain.since != block_number || write.block != block_number || ordered[write.thread] >= write.barriers) continue;
+    watching = false;
+    fail("rows come over " + text(write, true) + " that did not call write_before_rows");
+  }
+}
 
 }  // namespace cuda_host::races

@@ -24,6 +24,10 @@ void expect(const void* address, size_t bytes, bool copy);
 // what was done to them before is over.
 void arrive(const void* address, size_t bytes, uint64_t arrival);
 void waited(uint64_t arrival);
+// The running thread's writes until now come before rows that are copied to the same bytes.
+void order_writes();
+// Rows come to these bytes: whoever wrote to them has ordered that.
+void rows_come(const void* address, size_t bytes);
 #else
 inline void begin_launch() {}
 inline void begin_block() {}
@@ -33,6 +37,8 @@ inline void touch(const void*, size_t, bool, const void* = nullptr) {}
 inline void expect(const void*, size_t, bool) {}
 inline void arrive(const void*, size_t, uint64_t) {}
 inline void waited(uint64_t) {}
+inline void order_writes() {}
+inline void rows_come(const void*, size_t) {}
 #endif
 
 }  // namespace cuda_host::races

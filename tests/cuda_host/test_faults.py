@@ -24,6 +24,7 @@ RACES = {  # what the race check, which knows of every access, and the runtime s
     "rows_that_nobody_copies": r"waits at Arrival::wait \(faults.cu:\d+\)",
     "rows_that_nobody_expects": "more bytes come than an arrival expects",
     "no_barrier_before_the_next_rows": rf"race in dynamic shared memory \+ \d+: nothing orders {ACCESS} and a write",
+    "rows_over_what_was_written": r"rows come over a write by thread .* that did not call write_before_rows",
     "some_threads_reach_no_barrier": r"\(0, 0, 0\) waits at __syncthreads \(faults.cu:\d+\), thread .* has ended",
     "two_barriers_at_once": r"__syncthreads \(faults.cu:\d+\), while others wait at __syncthreads \(faults.cu:\d+\)",
     "some_lanes_reach_no_shuffle": r"waits at __shfl_xor_sync \(faults.cu:\d+\), thread \(5, 0, 0\) has ended",
