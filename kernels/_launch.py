@@ -156,22 +156,27 @@ def adapter_blocks(dot: tl.dtype, hidden: int, bottleneck: int, held: bool, arch
 def walk_blocks(dot: tl.dtype, hidden: int, bottleneck: int, architecture: Architecture) -> Blocks | None:
     """Blocks of the adapter's forward whose programs keep their weights, or None where these do not fit.
 
-    NVIDIA's lie in shared memory beside the next tile's tokens and a block of results on its way to whole rows, AMD's
-    in registers. ``v`` is in registers, which bounds the hidden units.
+    NVIDIA's lie in shared memory, AMD's in registers. ``v`` is in registers, which bounds the hidden units.
     """
     if dot == tl.float32 or bottleneck > 64 or hidden > (384 if bottleneck > 32 else 768):
         return None
     columns = 128 if hidden <= 640 else 256
-    width = triton.cdiv(hidden, columns) * columns
-    of_amd = architecture.vendor == "hip"
-    programs = 2 if hidden <= 384 and bottleneck <= (16 if of_amd else 32) else 1  # as registers allow
-    if of_amd:
+    if architecture.vendor == "hip":
+        programs = 2 if hidden <= 384 and bottleneck <= 16 else 1  # as registers allow
         return Blocks(tokens=16, columns=columns, num_warps=4, num_stages=2, programs=programs)
-    tokens = 32
-    room = 2 * (2 * width * bottleneck + tokens * width + tokens * columns)
+    room = walk_room(hidden, bottleneck, columns)
     if room > architecture.shared:
         return None
-    return Blocks(tokens, columns, num_warps=4 if hidden <= 384 else 8, num_stages=2, programs=programs)
+    small = hidden <= 384
+    programs = 2 if small and (bottleneck <= 16 or 2 * room <= architecture.shared) else 1
+    return Blocks(tokens=32, columns=columns, num_warps=4 if small else 8, num_stages=2, programs=programs)
+
+
+def walk_room(hidden: int, bottleneck: int, columns: int) -> int:
+    """Bytes of shared memory that such a program takes on NVIDIA, at most: both matrices, 32 tokens on their way, and
+    32 x 256 half-precision results that are put in rows."""
+    width = triton.cdiv(hidden, columns) * columns
+    return 2 * (2 * width * bottleneck + 32 * width + 32 * 256)
 
 
 @functools.cache

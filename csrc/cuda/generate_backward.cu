@@ -185,7 +185,7 @@ void run(const std::vector<Heads>& launches, const Tensor& grad_condition) {
     part += shares[i] * rows * terms;
   }
   Reductions reductions;
-  reductions.tokens = Tokens{1, 0, nullptr, 1, 0};
+  reductions.groups = 1;
   reductions.add({memory[parts], all, rows * terms, 0, nullptr, rows, terms, results_of(grad_condition), false});
   reduce<S>(reductions);
 }

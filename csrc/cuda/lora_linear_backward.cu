@@ -10,6 +10,8 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
+#include <numeric>
+
 #include "lora_linear.cuh"
 #include "lora_linear_resident.cuh"
 #include "sums.cuh"
@@ -57,6 +59,24 @@ Reduction reduction(
           transposed};
 }
 
+// The most parts that so many blocks leave: a stretch ends where a block or a sentence does.
+int64_t most_parts(const Tokens& tokens, int64_t blocks) {
+  const int64_t tiles = tokens.tiles();
+  const int64_t share = std::lcm(tiles / blocks, tokens.tiles_of_sentence);  // where both do
+  return blocks + tokens.sentences - (tiles % blocks == 0 ? tiles / share : 1);
+}
+
+// As many blocks as leave parts that are worth it, half of those that could run at least; 0 where there are none.
+int64_t blocks_for(const Tokens& tokens, int64_t width, const LowRankRoom& room, int64_t number_bytes) {
+  const int64_t most = std::min(tokens.tiles(), multiprocessors());
+  const int64_t read_again = tokens.all() * width * number_bytes;
+  for (int64_t blocks = most; 2 * blocks >= most && blocks > 0; --blocks) {
+    const int64_t moved = 2 * most_parts(tokens, blocks) * room.part * static_cast<int64_t>(sizeof(float));
+    if (moved <= read_again + kOfLaunch) return blocks;
+  }
+  return 0;
+}
+
 // All gradients in one launch and the sum of what its blocks leave, or false where that is not to be had or not worth
 // it.
 template <typename X>
@@ -68,10 +88,8 @@ bool backward_at_once(const BackwardCall& call, const Updates& updates, const To
   if (room.stages == 0) return false;
   int64_t width = in_features;
   for (const Tensor& grad : call.grads) width += grad.size(-1);
-  const int64_t blocks = std::min(tokens.tiles(), multiprocessors()), places = blocks + tokens.sentences;
-  const int64_t moved = 2 * (places - 1) * room.part * sizeof(float);  // at most: parts written and read
-  const int64_t read_again = tokens.all() * width * static_cast<int64_t>(sizeof(X));
-  if (blocks == 0 || moved > read_again + kOfLaunch) return false;
+  const int64_t blocks = blocks_for(tokens, width, room, sizeof(X)), places = blocks + tokens.sentences;
+  if (blocks == 0) return false;
 
   Workspace memory;
   const auto sums = memory.reserve<float>(places * room.part);
@@ -82,7 +100,7 @@ bool backward_at_once(const BackwardCall& call, const Updates& updates, const To
       LowRankParts{memory[sums], memory[owners]});
 
   Reductions reductions;
-  reductions.tokens = tokens;
+  reductions.groups = tokens.groups;
   for (int i = 0; i < through.count; ++i) {
     const float *const A = memory[sums] + through.of[i].first * in_features, *const B = memory[sums] + room.B_part[i];
     const int64_t rank = updates.rank(i);
@@ -132,7 +150,7 @@ void backward(const BackwardCall& call, const Updates& updates, const Optional& 
   sums.splits = splits;
   sums.aligned = through.aligned;
   Reductions reductions;
-  reductions.tokens = tokens;
+  reductions.groups = tokens.groups;
   const auto add = [&](const S* from, int64_t all, int64_t rank, const Tensor& to, bool transposed) {
     const int64_t part = all * to.size(transposed ? -2 : -1);
     reductions.add(reduction(from, splits, part, splits * part, nullptr, rank, to, transposed));

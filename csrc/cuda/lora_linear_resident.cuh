@@ -35,9 +35,10 @@ class HeldBlock {
         wide_(static_cast<int>(padded(call.in_features))),
         A_stride_(static_cast<int>(apart(wide_))) {
 #pragma unroll
-    for (int u = 0; u < kHeldUnits; ++u) {
-      outs_[u] = u < room.tiles ? call.of[room.held[u].layer].out : 0;
+    for (int u = 0; u < kHeldTiles; ++u) {
+      outs_[u] = u < room.tiles ? call.of[room.of_tile[u].layer].out : 0;
       strides_[u] = static_cast<int>(apart(padded(outs_[u])));
+      rows_[u] = u < room.tiles ? room.of_tile[u].rows : 0;
     }
   }
 
@@ -48,7 +49,7 @@ class HeldBlock {
         each_matrix(slot, [](const HeldRows<X>& rows, const X*, int width) { rows.clear_padding(width); });
       }
     }
-    const int end = 8 * kHeldUnits * A_stride_;
+    const int end = 8 * kHeldTiles * A_stride_;
     for (int i = call.units * A_stride_ + static_cast<int>(threadIdx.x); i < end; i += kThreads) A_[i] = X(0);
   }
 
@@ -78,8 +79,8 @@ class HeldBlock {
       }
     }
     for (int u = 0; u < room.tiles; ++u) {
-      const Projection<X, X>& layer = call.of[room.held[u].layer];
-      const X* const from = layer.B + group * layer.B_stride + room.held[u].first;
+      const Projection<X, X>& layer = call.of[room.of_tile[u].layer];
+      const X* const from = layer.B + group * layer.B_stride + room.of_tile[u].first;
       for (int row = threadIdx.x; row < padded(layer.out); row += kThreads) {
         copy_async_16(B_ + (u * room.tall + row) * 8, from + row * layer.units, true);
       }
@@ -101,7 +102,7 @@ class HeldBlock {
   __device__ __forceinline__ void shrink(int slot) const {
     const X* const tile = x_of(slot).numbers;
     const int lane = lane_of_warp();
-    float found[2][kHeldUnits][4] = {};
+    float found[2][kHeldTiles][4] = {};
 #pragma unroll
     for (int t = 0; t < kHeldColumns; ++t) {
       const int column = held_column(t);
@@ -114,9 +115,9 @@ class HeldBlock {
       if (column < room.tall) {
         const uint4 w = load_matrices_across(B_ + (lane / 16 * room.tall + column + lane % 16) * 8);
 #pragma unroll
-        for (int u = 0; u < kHeldUnits; ++u) {
+        for (int u = 0; u < kHeldTiles; ++u) {
           if (column >= outs_[u]) continue;
-          const uint4 a = as_rows(tile + room.held[u].rows, strides_[u], column);
+          const uint4 a = as_rows(tile + rows_[u], strides_[u], column);
           tensor_core_product<X>(found[1][u], {a.x, a.y, a.z, a.w}, {u == 0 ? w.x : w.z, u == 0 ? w.y : w.w});
         }
       }
@@ -125,15 +126,15 @@ class HeldBlock {
 #pragma unroll
     for (int of = 0; of < 2; ++of) {
 #pragma unroll
-      for (int u = 0; u < kHeldUnits; ++u) {
+      for (int u = 0; u < kHeldTiles; ++u) {
         const float (&sums)[4] = found[of][u];
-        float* const to = own + 8 * (kHeldUnits * of + u);
+        float* const to = own + 8 * (kHeldTiles * of + u);
         *reinterpret_cast<Numbers<float, 2>*>(to) = {{sums[0], sums[1]}};
         *reinterpret_cast<Numbers<float, 2>*>(to + 8 * kScratchApart) = {{sums[2], sums[3]}};
       }
     }
     __syncthreads();
-    static_assert(2 * kThreads == kTokens * 2 * 8 * kHeldUnits);
+    static_assert(2 * kThreads == kTokens * 2 * 8 * kHeldTiles);
     const int token = static_cast<int>(threadIdx.x) / 16, place = static_cast<int>(threadIdx.x) % 16 * 2;
     float sums[2] = {};
 #pragma unroll
@@ -142,7 +143,7 @@ class HeldBlock {
       sums[0] += part.at[0];
       sums[1] += part.at[1];
     }
-    X* const to = place < 8 * kHeldUnits ? units_of_x_ + place : units_of_grad_ + place - 8 * kHeldUnits;
+    X* const to = place < 8 * kHeldTiles ? units_of_x_ + place : units_of_grad_ + place - 8 * kHeldTiles;
     *reinterpret_cast<uint32_t*>(to + token * kUnitsApart) = pack<X>(call.scaling * sums[0], call.scaling * sums[1]);
     __syncthreads();
   }
@@ -170,9 +171,9 @@ class HeldBlock {
         if (lane / 2 < count && column + lane % 2 * 8 < call.in_features) store_16(to + column, result);
       }
 #pragma unroll
-      for (int u = 0; u < kHeldUnits; ++u) {
+      for (int u = 0; u < kHeldTiles; ++u) {
         if (column >= outs_[u]) continue;
-        const uint4 a = as_columns(tile + room.held[u].rows, strides_[u], column);
+        const uint4 a = as_columns(tile + rows_[u], strides_[u], column);
         tensor_core_product<X>(
             sums.B[t][u], {a.x, a.y, a.z, a.w}, {u == 0 ? x_terms.x : x_terms.z, u == 0 ? x_terms.y : x_terms.w});
       }
@@ -205,7 +206,7 @@ class HeldBlock {
   }
   // Of two neighbouring results (tokens, 8) 8 columns for each lane: the row lane / 2, by way of the warp's scratch.
   __device__ __forceinline__ uint4 in_rows(const float (&results)[2][4]) const {
-    constexpr int kStagedApart = kSixteen + 8;
+    constexpr int kStagedApart = kTogether + 8;
     X* const staged = reinterpret_cast<X*>(own_scratch());
     const int lane = lane_of_warp();
 #pragma unroll
@@ -224,7 +225,7 @@ class HeldBlock {
   X *A_, *B_, *units_of_x_, *units_of_grad_;
   float* scratch_;
   int wide_, A_stride_;
-  int outs_[kHeldUnits], strides_[kHeldUnits];  // of the gradients' rows
+  int outs_[kHeldTiles], strides_[kHeldTiles], rows_[kHeldTiles];  // of the gradients' rows, and where they begin
 };
 
 template <typename X>

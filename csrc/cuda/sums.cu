@@ -248,7 +248,7 @@ void reduce(const Reductions& reductions) {
     parts = std::max(parts, reductions.of[i].parts);
   }
   const int shares = parts > 4 * kShares ? kMostShares : kShares;
-  const dim3 grid((most + kReduced - 1) / kReduced, reductions.count, reductions.tokens.groups);
+  const dim3 grid((most + kReduced - 1) / kReduced, reductions.count, reductions.groups);
   launch(reduce_kernel<S>, grid, dim3(kReduced, shares), 0, reductions);
 }
 

@@ -50,7 +50,7 @@ struct Reduction {
 struct Reductions {
   Reduction of[kReductions];
   int count = 0;
-  Tokens tokens;
+  int64_t groups;
 
   void add(const Reduction& reduction) {
     TORCH_INTERNAL_ASSERT(count < kReductions);

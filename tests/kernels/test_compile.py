@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from bench import kernel_report as report
 from bench.bounds.launches import MODELS
 from hyperloader.ops import _triton
 
+triton = pytest.importorskip("triton")
+_launch = pytest.importorskip("hyperloader.kernels._launch")
+
 pytestmark = pytest.mark.skipif(not _triton.installed(), reason=f"Triton {_triton.LEAST} or newer is not installed")
 
+SM_90 = _launch.Architecture("cuda", 132, 227 << 10)
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "bench" / "results" / "kernels" / "triton.json"
 # kernel → bytes of stack a thread that it may use on some NVIDIA target: ptxas keeps to a number of registers of its
@@ -84,6 +89,29 @@ def test_the_committed_report_has_no_spills():
     rows = json.loads(COMMITTED.read_text())["kernels"]
     assert {row["target"] for row in rows} == {"sm_80", "sm_90", "gfx942"}
     assert_no_spills(rows)
+
+
+def test_what_weights_that_stay_take_of_shared_memory():
+    """``walk_room`` decides where they do: it is no less than what the compiled kernels take."""
+    rows = [row for row in json.loads(COMMITTED.read_text())["kernels"]
+            if row["kernel"] == "adapter_walk.walk_kernel" and row["target"].startswith("sm")]  # fmt: skip
+    assert {row["model"] for row in rows} == {"t5-small", "t5-base", "MiniLM"}
+    for row in rows:
+        hidden = report.MODELS[row["model"]].hidden
+        blocks = _launch.walk_blocks(triton.language.bfloat16, hidden, _launch.padded(hidden // 32), SM_90)
+        assert row["shared"] <= _launch.walk_room(hidden, _launch.padded(hidden // 32), blocks.columns), row
+
+
+@pytest.mark.parametrize(
+    ("hidden", "bottleneck", "shared", "programs"),
+    [(384, 16, 99, 2), (384, 32, 99, 1), (384, 32, 227, 2), (512, 16, 99, 1), (768, 32, 163, 1), (768, 32, 99, None),
+     (385, 64, 227, None), (769, 16, 227, None), (128, 128, 227, None)],
+)  # fmt: skip
+def test_where_weights_stay(hidden, bottleneck, shared, programs):
+    architecture = SM_90._replace(shared=shared << 10)
+    blocks = _launch.walk_blocks(triton.language.float16, hidden, bottleneck, architecture)
+    assert (blocks and blocks.programs) == programs
+    assert _launch.walk_blocks(triton.language.float32, hidden, bottleneck, architecture) is None
 
 
 @pytest.mark.slow

@@ -21,6 +21,10 @@ SIZES = {
     "all gradients at once, one layer of 16": (1, 2600, 152, [(264, 16)]),
     "all gradients at once, of many sentences": (96, 78, 24, [(32, 8), (40, 8)]),
     "all gradients at once, as wide as it may be": (1, 1300, 768, [(768, 8)]),
+    "sentences of many groups that are few tokens": (400, 1, 256, [(256, 8)]),
+    "x wider than a block holds": (1, 24, 1024, [(64, 8)]),
+    "results wider than a block holds": (1, 24, 64, [(1000, 8)]),
+    "rows that are no whole 16 bytes": (1, 24, 64, [(33, 8)]),
     "more units than a block holds at once": (2, 20, 64, [(32, 40), (64, 8)]),
     "more columns than the warps take at once": (1, 24, 608, [(544, 8), (320, 16)]),
     "more layers than a launch takes": (2, 5, 32, [(32, 8)] * 9),
@@ -83,6 +87,9 @@ def test_value_and_gradients(size, groups, dtype):
     ("all gradients at once, as wide as it may be", 227, True),
     ("all gradients at once, as wide as it may be", 163, False),
     ("tiles of 32 tokens", 227, False),
+    ("x wider than a block holds", 227, False),
+    ("results wider than a block holds", 227, False),
+    ("rows that are no whole 16 bytes", 227, False),
     ("more columns than the warps take at once", 227, False),
 ])  # fmt: skip
 def test_all_gradients_at_once(monkeypatch, size, shared, at_once, groups):
@@ -99,3 +106,25 @@ def test_all_gradients_at_once(monkeypatch, size, shared, at_once, groups):
         assert ("resident_low_rank_kernel" in kernels) == at_once
         assert ("sum_units_kernel" in kernels) != at_once
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True)), every
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="another GPU has another number of multiprocessors")
+@pytest.mark.parametrize(("groups", "at_once"), [(None, True), (3, False)], ids=["one task", "three tasks"])
+def test_parts_that_are_more_than_the_tokens(groups, at_once):
+    """Every sentence may be of another group: then its sums are more than reading it again."""
+    tested, _, tensors, grad, _ = make("sentences of many groups that are few tokens", groups, torch.bfloat16)
+    with cuda_host.launches() as launches:
+        value_and_gradients(tested, tensors, grad)
+    assert ("resident_low_rank_kernel" in "".join(kernel for kernel, _ in launches)) == at_once
+
+
+def test_float32_weights_beside_half_precision():
+    """What reaches x is float32 there, to which the product is added."""
+    tested, plain, tensors, grad, every = make("all gradients at once", 3, torch.bfloat16)
+    layers = len(SIZES["all gradients at once"][3])
+    tensors = [tensor.float() if 0 < i <= layers else tensor for i, tensor in enumerate(tensors)]  # the frozen weights
+    oracle = value_and_gradients(plain, [tensor.double() for tensor in tensors], grad)
+    found = value_and_gradients(tested, tensors, grad)
+    for name, one, exact in zip(every, found, oracle, strict=True):
+        error = (one.double() - exact).norm() / exact.norm()
+        assert error <= 0.01, name

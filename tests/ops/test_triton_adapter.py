@@ -49,6 +49,15 @@ def test_adapter_in_half_precision(monkeypatch, size, groups, norm, walks):
         assert ("walk_kernel" in launched) == walks
 
 
+@each_groups
+def test_what_the_norm_reads_may_be_constant(groups):
+    """Of an up projection that is zero: y is what the norm's eps makes of it, and no NaN."""
+    inputs = adapter_inputs(3, 20, 150, 6, groups, "post", torch.float16)
+    inputs["up_weight"].zero_()
+    inputs["up_bias"].fill_(0.5)
+    compare(*adapter_pair(to_device(inputs)))
+
+
 @pytest.mark.parametrize(("groups", "norm"), [(None, "post"), (3, "post"), (None, "none")], ids=str)
 def test_weights_beyond_shared_memory(monkeypatch, groups, norm):
     """Tokens are held in registers then, a tile a program."""
