@@ -82,16 +82,18 @@ def _at_once(model: Model, tokens: int) -> tuple[Launch, ...]:
     held = HALF * HELD_UNITS * (apart(wide) + up(max(model.outs), STEP)) + few
     most = stages_for(held, tile, static=1 << 10)
     tiles = math.ceil(tokens / TILE)
-    blocks = min(tiles, H100.processors)
     part = SINGLE * (units * model.hidden + own_rank * sum(model.outs))
     read = HALF * tokens * sum(widths)
-    if not most or 2 * blocks * part > read + OF_LAUNCH:
+    at_most = min(tiles, H100.processors)
+    worth = (read + OF_LAUNCH) // (2 * part)  # parts of one group, one of each block
+    blocks = min(at_most, worth)
+    if not most or 2 * blocks < at_most:
         return ()
     x, factors = HALF * tokens * model.hidden, HALF * (units * model.hidden + own_rank * sum(model.outs))
     # of a tile: it comes once and is read twice, as are the factors of x; those of the gradients once; units of eight
     # warps; what reaches x is put in rows
     of_tile = 3 * tile + HALF * HELD_UNITS * (2 * wide + max(model.outs)) + HALF * TILE * 2 * wide
-    of_tile += 2 * SINGLE * WARPS * TILE * 2 * HELD_UNITS
+    of_tile += 2 * SINGLE * WARPS * TILE * 2 * HELD_UNITS + HALF * TILE * HELD_UNITS * (2 + 3 * WARPS)
     return (
         Launch(
             "resident_low_rank_kernel<BFloat16>", blocks, THREADS,

@@ -116,13 +116,11 @@ def _adapter_walk(model: Model, tokens: int, at: Recorded, _: bool) -> Launch:
     row, weight = HALF * tokens * model.hidden, HALF * model.hidden * model.bottleneck
     pre, height, vectors = SINGLE * tokens * model.bottleneck, at.constants["BLOCK_T"], HALF * model.hidden * 3
     tiles, width = math.ceil(tokens / height), at.constants["BLOCK_B"]
-    tile = HALF * height * model.hidden
     return Launch(
         at.kernel, at.programs, at.threads,
         memory=2 * row + pre + 2 * weight + vectors, cache=2 * row + pre + at.programs * 2 * weight + tiles * vectors,
         tensor=2 * 2.0 * tiles * height * model.hidden * width, lanes=tokens * model.hidden * 9 + tokens * width * 40,
-        # of a tile: both matrices for every 16 tokens; x put there and read twice, y put in rows and read
-        shared=tiles * (height / 16 * 2 * HALF * model.hidden * width + 5 * tile), tiles=tiles,
+        tiles=tiles,
     )  # fmt: skip
 
 
