@@ -191,7 +191,7 @@ __device__ __forceinline__ Numbers<S, 2> multiply_moments(
 // One warp's variance of a token whose columns cancel, and moments_a, both written out.
 template <typename S>
 __device__ __forceinline__ S written_out_variance(const S* a, S* moments_a, const S* centred, int columns, int hidden) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = lane_of_warp();
   for (int i = lane; i < columns; i += 32) moments_a[i] = 0;
   S variance = 0;
   const int64_t wide = padded(hidden);
@@ -220,7 +220,7 @@ __device__ __forceinline__ void norm_of_two(
   S* const products[2] = {moments_a.of(token), moments_a.of(token + kWarps)};
   S variance[2] = {}, apart[2] = {};
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x) % 32; i < columns; i += 32) {
+  for (int i = lane_of_warp(); i < columns; i += 32) {
     const auto found = multiply_moments(own[0], own[1], moments, columns, i);
     const S moment = moments[i * columns + i];
 #pragma unroll

@@ -72,7 +72,7 @@ __device__ __forceinline__ void backward_units(
     const Backward<X, C>& call, const LaidOut<Sum<X>, C>& laid_out, const NormWeights<Sum<X>>& norm, int64_t first,
     int count, const Sum<X>* pre, const TileNumbers<Sum<X>>& numbers, const Units& units) {
   using S = Sum<X>;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = lane_of_warp();
   const int hidden = static_cast<int>(laid_out.hidden), bottleneck = static_cast<int>(laid_out.bottleneck);
   const int columns = bottleneck + 1, thin = static_cast<int>(laid_out.thin());
   const FewNumbers& places = call.places;

@@ -103,7 +103,7 @@ __device__ __forceinline__ void finish_down(const Finish<S>& call, int64_t unit,
 template <typename S>
 __device__ __forceinline__ void finish_norms(const Finish<S>& call, int64_t first, int64_t group) {
   __shared__ S shares[4][kWarps][32];
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = warp_of_block();
+  const int lane = lane_of_warp(), warp = warp_of_block();
   const int64_t hidden = call.hidden, columns = call.columns(), h = first + lane;
   S sums[4] = {};  // as `norms`
   if (h < hidden) {

@@ -31,7 +31,7 @@ __device__ __forceinline__ void share_sums(S (&values)[kSize]) {
 template <int kCount, typename S>
 __device__ __forceinline__ void sum_warp(S (&values)[kCount], S* to) {
   constexpr int kSharing = 32 / kCount;  // lanes with the same one
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = lane_of_warp();
   share_sums<kCount>(values);
   if (lane % kSharing == 0) to[lane / kSharing] = values[0];
 }

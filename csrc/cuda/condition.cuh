@@ -69,7 +69,7 @@ __device__ __forceinline__ void linear(
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
 #pragma unroll 1
   for (int first = warp_of_block() * kUnits; first < units; first += kWarps * kUnits) {
-    const int unit = first + static_cast<int>(threadIdx.x) % 32 / kLanes;
+    const int unit = first + lane_of_warp() / kLanes;
     const T* const own = weights + (unit < units ? unit : 0) * terms;
     S sums[kRowsOfBlock] = {};
     const auto add = [&](const Numbers<T, kTogether>& weight, int i) {

@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, 2) condition_sums_kernel(
   int block = static_cast<int>(blockIdx.x), index = 0;
   for (; block >= all.of[index].blocks(); ++index) block -= all.of[index].blocks();  // the sum of this block
   const RowSum<S>& sum = all.of[index];
-  const int at = block * kSumColumns + static_cast<int>(threadIdx.x) % 32;
+  const int at = block * kSumColumns + lane_of_warp();
   const int left = at / sum.rights, right = at % sum.rights;
   const auto counts = [&](int row) {
     switch (sum.rows) {

@@ -15,7 +15,7 @@ struct GivenMatrix {
   // Into blocks of 32 rows and columns, all threads.
   template <typename X>
   __device__ __forceinline__ void copy(X* to, int group) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int lane = lane_of_warp();
     const int across = (columns + kStep - 1) / kStep, blocks = (rows + kStep - 1) / kStep * across;
 #pragma unroll 1
     for (int block = warp_of_block(); block < blocks; block += kWarps) {

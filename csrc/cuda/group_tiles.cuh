@@ -40,7 +40,7 @@ class GroupTiles {
       own_ = kAllLanes;
       return;
     }
-    const int sentence = sentence_ + static_cast<int>(threadIdx.x) % 32;
+    const int sentence = sentence_ + lane_of_warp();
     own_ = __ballot_sync(kAllLanes, sentence < tokens_.sentences && tokens_.group_of_sentence(sentence) == group_);
   }
   __device__ void settle() {

@@ -88,7 +88,6 @@ struct HeldSums {
   }
 };
 
-__device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ __forceinline__ int held_column(int t) { return kTogether * (warp_of_block() + kWarps * t); }
 
 // to[unit][column] for the columns that exist, of a lane's sums of (16 columns, 8 units).

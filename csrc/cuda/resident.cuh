@@ -51,7 +51,7 @@ struct HeldRows {
 
   // The terms from `term` on, all lanes of a warp together.
   __device__ __forceinline__ Terms terms(int term) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int lane = lane_of_warp();
     const C* const own = &at(lane % 16, term + lane / 16 * 8);
     return {load_matrices(own), load_matrices(own + 16)};
   }
@@ -69,14 +69,14 @@ struct HeldRows {
 
   // Begins to copy `count` rows of `width` numbers, whole, by one warp.
   __device__ __forceinline__ void fetch_rows(const C* from, int width, int count, Arrival& arrival) const {
-    const int token = static_cast<int>(threadIdx.x) % 32;
+    const int token = lane_of_warp();
     const int bytes = width * static_cast<int>(sizeof(C));
     if (token < count) arrival.copy(&at(token, 0), from + int64_t{token} * width, bytes);
   }
   // The same by all threads, with zeros for the other rows.
   __device__ __forceinline__ void fetch(const C* from, int width, int count) const {
     static_assert(kTokens == 2 * kWarps);
-    const int token = warp_of_block(), lane = static_cast<int>(threadIdx.x) % 32 * 8;
+    const int token = warp_of_block(), lane = lane_of_warp() * 8;
     const C *const first = from + int64_t{token} * width, *const second = first + int64_t{kWarps} * width;
     C *const to_first = &at(token, 0), *const to_second = &at(token + kWarps, 0);
 #pragma unroll 1
@@ -140,7 +140,7 @@ struct Blocked {
 
   // What a lane asks for of the block of the rows and terms from here on, both whole steps.
   __device__ __forceinline__ const C* block(int row, int term) const {
-    return numbers + row * terms + term * kStep + static_cast<int>(threadIdx.x) % 32 * 8;
+    return numbers + row * terms + term * kStep + lane_of_warp() * 8;
   }
 };
 

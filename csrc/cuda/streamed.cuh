@@ -29,12 +29,12 @@ class Pieces {
   }
   // What a lane asks for of a block.
   __device__ __forceinline__ C* block(int place, int i) const {
-    return own_ + place * size_ + kOfTokens + i * kBlock + static_cast<int>(threadIdx.x) % 32 * 8;
+    return own_ + place * size_ + kOfTokens + i * kBlock + lane_of_warp() * 8;
   }
 
   // Begins to copy the columns [column, column + 32) of `count` rows of `width` numbers.
   __device__ __forceinline__ void fetch(int place, const C* from, int width, int column, int count) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32, own = column + lane % 4 * 8;
+    const int lane = lane_of_warp(), own = column + lane % 4 * 8;
 #pragma unroll 2  // not all: their addresses would fill the registers
     for (int i = 0; i < 2 * kTall; ++i) {
       const int token = lane / 4 + 8 * i;

@@ -22,7 +22,8 @@ constexpr int kBlocksAtOnce = kIsHalf<C> ? 2 : 1;
 __host__ __device__ constexpr int64_t padded(int64_t width) { return (width + kStep - 1) / kStep * kStep; }
 
 __device__ __forceinline__ int warp_of_block() { return static_cast<int>(threadIdx.x) / 32; }
-__device__ __forceinline__ int lane_token() { return static_cast<int>(threadIdx.x) % 32 / 4; }
+__device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x) % 32; }
+__device__ __forceinline__ int lane_token() { return lane_of_warp() / 4; }
 __device__ __forceinline__ int lane_column() { return static_cast<int>(threadIdx.x) % 4 * 8; }
 
 // The tokens of a batch. With groups a tile lies within one sentence, so that its tokens share their weights.
@@ -238,7 +239,7 @@ struct Units {
 template <typename S, int kTall, typename Finish>
 __device__ __forceinline__ void add_up(
     Tile<S> (&tile)[kTall], Partial<S, kTall>& partial, int unit, const Finish& finish) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, place = lane % 16 * 2, own = partial.unit(place);
+  const int lane = lane_of_warp(), place = lane % 16 * 2, own = partial.unit(place);
   partial.store(tile);
   __syncthreads();
 #pragma unroll 1
